@@ -1,0 +1,294 @@
+"""A folder, or a list of pictures: plan every output first, then do one after the other.
+
+A bad picture fails alone. What is finished is written into a manifest beside the outputs, so that a second
+run skips exactly what would come out the same, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sr_upscale.errors import InputError, OutOfMemoryError, OutputError, SrUpscaleError, UsageError
+from sr_upscale.files import output_error
+from sr_upscale.images.formats import SUFFIXES, Format, format_of_path
+from sr_upscale.text import shown
+
+MANIFEST = ".sr-upscale.jsonl"
+"""Name of the manifest in the output folder: one JSON object a line, the last one of an output counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture to do."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """What to do: items, the folder of the manifest, and what was noticed while looking for pictures."""
+
+    items: tuple[Item, ...]
+    root: Path
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of an item."""
+
+    item: Item
+    status: Literal["done", "skipped", "failed"]
+    seconds: float = 0.0
+    error: SrUpscaleError | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
+    """``photo.jpg`` -> ``photo_x4_psnr-x4.jpg``; a `suffix` takes the place of ``_<label>``, a format of the ending."""
+    ending = source.suffix if fmt is None or (fmt == format_of_path(source)) else f".{fmt.name}"
+    if fmt is None and format_of_path(source) is None:
+        ending = ".png"
+    return f"{source.stem}{f'_{label}' if suffix is None else suffix}{ending}"
+
+
+def plan_folder(
+    folder: Path, out: Path, *, recursive: bool = True, fmt: Format | None = None, suffix: str = ""
+) -> BatchPlan:
+    """Finds the pictures of a folder, told by their names, and mirrors its tree into `out`.
+
+    Args:
+        folder: Where to look. Links to folders are followed, each real folder once.
+        out: Root of the outputs; it is left out of the search if it lies inside `folder`.
+        recursive: Look into subfolders.
+        fmt: Format of all outputs; None keeps each picture's own.
+        suffix: Put behind the stem of every output's name.
+
+    Raises:
+        InputError: There is no such folder, or no picture in it.
+        UsageError: Two pictures would become one file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{shown(folder)}: no such folder; check the path")
+    warnings: list[str] = []
+    items = [
+        Item(
+            source=path,
+            target=out / path.relative_to(folder).parent / output_name(path, label="", suffix=suffix, fmt=fmt),
+        )
+        for path in _walk(folder, out, recursive, warnings)
+    ]
+    if not items:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}")
+    refuse_collisions(items)
+    return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings))
+
+
+def plan_items(items: Sequence[Item]) -> BatchPlan:
+    """A plan of given items; the manifest goes into the folder that all outputs have in common.
+
+    Raises:
+        UsageError: Two of them collide.
+    """
+    refuse_collisions(items)
+    root = os.path.commonpath([os.path.abspath(item.target.parent) for item in items])
+    return BatchPlan(items=tuple(items), root=Path(root))
+
+
+def refuse_collisions(items: Sequence[Item]) -> None:
+    """Refuses a plan in which two inputs become one output, or an output is any input.
+
+    Raises:
+        UsageError: The pair is named.
+    """
+    by_target: dict[str, Item] = {}
+    sources = {os.path.realpath(item.source): item.source for item in items}
+    for item in items:
+        key = os.path.normcase(os.path.realpath(item.target))
+        if (other := by_target.get(key)) is not None:
+            raise UsageError(
+                f"{shown(other.source)} and {shown(item.source)} would both become {shown(item.target)}; "
+                "leave out --format, or rename one of them"
+            )
+        by_target[key] = item
+        if key in sources or _same_file(item.source, item.target):
+            raise UsageError(f"{shown(item.target)} is an input and would be overwritten; choose another -o")
+
+
+def refuse_unwritable(targets: Sequence[Path]) -> None:
+    """Finds before any work whether the outputs can be written; leaves nothing behind.
+
+    Raises:
+        OutputError: A name is too long, or the nearest existing folder above it cannot be written.
+    """
+    tried: set[Path] = set()
+    for target in targets:
+        try:
+            os.path.lexists(target) or target.lstat()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise output_error(target, error) from error
+        there = target.parent
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if there in tried:
+            continue
+        tried.add(there)
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise output_error(target, error) from error
+
+
+def run_batch(
+    plan: BatchPlan,
+    work: Callable[[Item], Mapping[str, Any]],
+    *,
+    settings: Mapping[str, Any],
+    force: bool = False,
+    on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+) -> list[Outcome]:
+    """Does the items in order.
+
+    Args:
+        plan: Items and the manifest's folder.
+        work: Makes one item's target from its source; its result becomes the outcome's details.
+        settings: Everything besides the input that determines an output (weights, scale, format ...).
+        force: Also overwrite files that this program did not make.
+        on_outcome: Called after each item.
+
+    An existing target is skipped where the manifest says that it was made from this input with these
+    settings and has not been touched since. It is made anew where the manifest knows it untouched but
+    input or settings are others. A file that the manifest does not know is never overwritten without `force`.
+    """
+    manifest = Manifest(plan.root, settings)
+    outcomes = []
+    for item in plan.items:
+        start = time.monotonic()
+        try:
+            state = "absent" if force else manifest.state(item)
+            if state == "current":
+                outcome = Outcome(item=item, status="skipped")
+            else:
+                if state == "foreign":
+                    raise OutputError(
+                        f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
+                        "add --force to overwrite it, or choose another -o"
+                    )
+                before = hash_file(item.source)
+                item.target.parent.mkdir(parents=True, exist_ok=True)
+                details = work(item)
+                manifest.add(item, before)
+                outcome = Outcome(item=item, status="done", seconds=time.monotonic() - start, details=details)
+        except SrUpscaleError as failure:
+            outcome = Outcome(item=item, status="failed", seconds=time.monotonic() - start, error=failure)
+        except MemoryError:
+            error = OutOfMemoryError(
+                f"{shown(item.source)}: out of memory; close other programs or use a smaller scale"
+            )
+            outcome = Outcome(item=item, status="failed", error=error)
+        except OSError as failure:
+            outcome = Outcome(item=item, status="failed", error=output_error(item.target, failure))
+        outcomes.append(outcome)
+        on_outcome(outcome)
+    return outcomes
+
+
+class Manifest:
+    """What was made from what, in the output folder. Lines are added whole; a torn last line is ignored."""
+
+    def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
+        self.path = root / MANIFEST
+        self.root = root
+        self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.entries: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self.entries[entry["output"]] = entry
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    continue
+
+    def state(self, item: Item) -> Literal["absent", "current", "stale", "foreign"]:
+        """Of the item's target: not there; what would come out; ours but out of date; not ours or changed."""
+        if not os.path.lexists(item.target):
+            return "absent"
+        entry = self.entries.get(self._key(item))
+        if entry is None or not item.target.is_file() or hash_file(item.target) != entry.get("output_sha256"):
+            return "foreign"
+        same = entry.get("settings") == self.settings and entry.get("input_sha256") == hash_file(item.source)
+        return "current" if same else "stale"
+
+    def add(self, item: Item, input_sha256: str) -> None:
+        """Notes a finished item."""
+        entry = {
+            "output": self._key(item),
+            "input": os.fsdecode(os.fspath(item.source)).encode("utf-8", "backslashreplace").decode(),
+            "input_sha256": input_sha256,
+            "output_sha256": hash_file(item.target),
+            "settings": self.settings,
+        }
+        self.entries[entry["output"]] = entry
+        with self.path.open("ab", buffering=0) as file:  # one write of one line: two runs cannot mix theirs
+            file.write(json.dumps(entry).encode() + b"\n")
+            os.fsync(file.fileno())
+
+    def _key(self, item: Item) -> str:
+        relative = os.path.relpath(item.target, self.root)
+        return relative.encode("utf-8", "backslashreplace").decode()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a regular file's content, hexadecimal.
+
+    Raises:
+        InputError: It cannot be read, or is not a regular file.
+    """
+    try:
+        if not path.is_file():
+            what = "not a regular file" if os.path.lexists(path) else "no such file"
+            raise InputError(f"{shown(path)}: {what}; expected a picture")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot read: {error.strerror}; check its permissions") from error
+
+
+def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str]) -> Iterator[Path]:
+    visited: set[tuple[int, int]] = set()
+    skip = os.path.realpath(out)
+    for place, folders, files in os.walk(folder, followlinks=True):
+        info = os.stat(place)
+        if (info.st_dev, info.st_ino) in visited:
+            warnings.append(f"{shown(place)} was already visited through another path; left out")
+            folders.clear()
+            continue
+        visited.add((info.st_dev, info.st_ino))
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(place, name)) != skip)
+        if not recursive:
+            folders.clear()
+        for name in sorted(files):
+            path = Path(place) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".sr-"):
+                yield path
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False

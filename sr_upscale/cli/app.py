@@ -1,0 +1,128 @@
+"""``sr-upscale``: the commands, the default command, and the one place where errors become exit codes.
+
+Importing this file does not import torch; a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sr_upscale import __version__
+from sr_upscale.cli import batch, doctor, models, train, upscale
+from sr_upscale.cli.console import print_error
+from sr_upscale.errors import SrUpscaleError
+
+
+class DefaultGroup(TyperGroup):
+    """``sr-upscale photo.jpg`` means ``sr-upscale upscale photo.jpg``."""
+
+    default_command = "upscale"
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        if args and args[0] not in self.commands and args[0].split("=")[0] not in own | {"--help", "-h"}:
+            args = [self.default_command, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    name="sr-upscale",
+    cls=DefaultGroup,
+    help=(
+        "Enlarge pictures with a neural network.\n\n"
+        "sr-upscale photo.jpg -o out.png: `upscale` may be left out. A file that is named like a command is "
+        "written ./batch."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"sr-upscale {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("upscale")(upscale.upscale)
+app.command("batch")(batch.batch)
+app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
+app.command("train")(train.train)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command line and ends the process with its exit code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs a command line; returns its exit code, with one line on stderr if that is not 0."""
+    debug = "--debug" in argv
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = app(args=list(argv), prog_name="sr-upscale", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.TyperException as error:
+        if debug:
+            traceback.print_exc()
+        text = error.format_message()
+        print_error(f"sr-upscale: {text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`")
+        return error.exit_code
+    except SrUpscaleError as error:
+        if debug:
+            traceback.print_exc()
+        print_error(f"sr-upscale: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("sr-upscale: interrupted; unfinished files were removed")
+        return 130
+    except Terminated:
+        print_error("sr-upscale: terminated; unfinished files were removed")
+        return 143
+    except MemoryError:
+        print_error("sr-upscale: out of memory; close other programs, use a smaller scale or --tile 128")
+        return 8
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more; a message would fail as well
+        return 141
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print_error(
+            f"sr-upscale: internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
+        )
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)

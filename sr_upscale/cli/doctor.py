@@ -1,0 +1,136 @@
+"""``sr-upscale doctor``: what this installation is, what it will use and why, and whether it works."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+import platformdirs
+
+from sr_upscale import __version__
+from sr_upscale.batch import hash_file
+from sr_upscale.cli import options as opt
+from sr_upscale.cli.console import Console
+from sr_upscale.errors import SrUpscaleError
+from sr_upscale.store import TABLE, weights_folder
+from sr_upscale.text import mebibytes, shown
+
+LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
+
+
+def doctor(device: opt.Device = "auto", as_json: opt.Json = False, debug: opt.Debug = False) -> int:
+    """Check the installation: versions, devices, number type and why, weights and their hashes, a run."""
+    del debug  # read from the command line by `app.run`, before options are parsed
+    console = Console(as_json=as_json)
+    report: dict[str, Any] = {
+        "sr_upscale": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libvips": _libvips(),
+        "weights_folder": str(weights_folder()),
+        "cache_folder": platformdirs.user_cache_dir("sr-upscale"),
+        "weights": {entry.name: hash_file(entry.path) if entry.path.is_file() else "missing" for entry in TABLE},
+    }
+    problems = [f"weights {name} are missing" for name, found in report["weights"].items() if found == "missing"]
+    if _libvips() is None:
+        problems.append(
+            "libvips does not load: 16-bit files and JPEG, PNG, TIFF cannot be read; reinstall pyvips[binary]"
+        )
+    try:
+        report |= _run(device)
+    except (SrUpscaleError, RuntimeError) as error:
+        problems.append(f"the smoke run failed: {error}")
+    report["problems"] = problems
+    console.result(report)
+    if not as_json:
+        _say(report, console)
+    return 1 if problems else 0
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _libvips() -> str | None:
+    try:
+        import pyvips
+    except (ImportError, OSError):
+        return None
+    return ".".join(str(pyvips.version(part)) for part in range(3))
+
+
+def _run(device: str) -> dict[str, Any]:
+    import torch
+
+    from sr_upscale.device import free_memory
+    from sr_upscale.upscaler import Upscaler, agreement_db
+
+    upscaler = Upscaler(device=device)
+    choice = upscaler.choice
+    devices = [
+        "cpu",
+        *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())),
+    ]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    scale = max(upscaler.weights)
+    network = upscaler.network(scale, choice.dtype)
+    agreement = agreement_db(network) if network.dtype != torch.float32 else None
+    reason = choice.dtype_reason
+    if network.dtype != choice.dtype:
+        reason = "half precision does not agree with fp32 here"
+    tile = torch.rand(1, 3, 128, 128)
+    network(tile)
+    start = time.monotonic()
+    network(tile).cpu()
+    seconds = time.monotonic() - start
+    return {
+        "devices": devices,
+        "device": str(choice.device),
+        "device_reason": choice.device_reason,
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "dtype_reason": reason,
+        "dtype_agreement_db": round(agreement, 1) if agreement is not None else None,
+        "free_memory_bytes": free_memory(choice.device),
+        "threads": torch.get_num_threads(),
+        "smoke_run": {
+            "model": upscaler.weights[scale].stem,
+            "input": "128x128",
+            "seconds": round(seconds, 4),
+            "output_megapixels_per_s": round(128 * 128 * scale**2 / 1e6 / seconds, 2),
+        },
+    }
+
+
+def _say(report: dict[str, Any], console: Console) -> None:
+    console.line(f"sr-upscale {report['sr_upscale']}, Python {report['python']}, {report['system']}")
+    versions = ", ".join(f"{name} {found}" for name, found in report["libraries"].items())
+    console.line(f"libraries  {versions}, libvips {report['libvips'] or 'missing'}")
+    console.line(f"cache      {shown(report['cache_folder'])}")
+    console.line(f"weights    {shown(report['weights_folder'])}")
+    for name, found in report["weights"].items():
+        console.line(f"           {name} sha256 {found}")
+    if "device" in report:
+        console.line(f"devices    {', '.join(report['devices'])}")
+        console.line(
+            f"device     {report['device']}: {report['device_reason']}; {report['threads']} threads, "
+            f"{mebibytes(report['free_memory_bytes'])} free"
+        )
+        agreement = report["dtype_agreement_db"]
+        agrees = f"; agrees with fp32 to {agreement} dB" if agreement is not None else ""
+        console.line(f"type       {report['dtype']}: {report['dtype_reason']}{agrees}")
+        smoke = report["smoke_run"]
+        console.line(
+            f"smoke run  {smoke['model']}, {smoke['input']}: {smoke['seconds']} s, "
+            f"{smoke['output_megapixels_per_s']} MPix/s"
+        )
+    for problem in report["problems"]:
+        console.line(f"PROBLEM    {problem}")
+    if not report["problems"]:
+        console.line("all good")

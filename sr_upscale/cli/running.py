@@ -1,0 +1,202 @@
+"""What `upscale` and `batch` share: options into settings, plans into words, items into results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sr_upscale.batch import BatchPlan, Item, Outcome, hash_file, refuse_unwritable, run_batch
+from sr_upscale.cli import options as opt
+from sr_upscale.cli.console import Console
+from sr_upscale.errors import SrUpscaleError, UsageError
+from sr_upscale.images.formats import FORMATS, Format, format_of_path
+from sr_upscale.sizing import Target, choose_factors
+from sr_upscale.store import DEFAULT_MODEL, resolve_family
+from sr_upscale.text import duration, mebibytes, shown
+
+if TYPE_CHECKING:
+    from sr_upscale.job import JobSettings, Prepared
+    from sr_upscale.upscaler import Upscaler
+
+
+def target_of(*, scale: float | None, width: int | None, height: int | None, size: str | None) -> Target:
+    """The size that the options ask for."""
+    if size is not None:
+        if width is not None or height is not None:
+            raise UsageError("--size and --width or --height contradict each other; give one of them")
+        width, height = opt.parse_size(size)
+    return Target(scale=scale, width=width, height=height)
+
+
+def job_settings(
+    target: Target,
+    quality: int | None,
+    background: str | None,
+    max_pixels: str | None,
+    frame: int | None,
+    allow_truncated: bool,
+) -> JobSettings:
+    """Everything about files that the options ask for."""
+    from sr_upscale.images import MAX_PIXELS, SaveOptions
+    from sr_upscale.job import JobSettings
+
+    return JobSettings(
+        target=target,
+        save=SaveOptions(quality=quality, background=opt.parse_colour(background) if background else None),
+        max_pixels=opt.parse_pixels(max_pixels) if max_pixels else MAX_PIXELS,
+        frame=frame,
+        allow_truncated=allow_truncated,
+    )
+
+
+def make_upscaler(
+    *,
+    model: str | None,
+    device: str,
+    dtype: str,
+    tile: int,
+    no_tile: bool,
+    overlap: int | None,
+    halo: int | None,
+) -> Upscaler:
+    """The network side of the options. Imports torch."""
+    if no_tile and tile:
+        raise UsageError("--tile and --no-tile contradict each other; give one of them")
+    from sr_upscale.upscaler import OVERLAP, Upscaler
+
+    return Upscaler(
+        model or DEFAULT_MODEL,
+        device=device,
+        dtype=dtype,
+        tile_size=0 if no_tile else tile or None,
+        overlap=OVERLAP if overlap is None else overlap,
+        halo=halo,
+    )
+
+
+def output_label(target: Target, model: str | None) -> str:
+    """``x4_psnr-x4``, the part of a default output name that says what was done."""
+    weights = resolve_family(model or DEFAULT_MODEL)
+    family = Path(model or DEFAULT_MODEL).stem
+    if target.width and target.height:
+        return f"{target.width}x{target.height}_{family}"
+    if target.width or target.height:
+        return f"w{target.width}_{family}" if target.width else f"h{target.height}_{family}"
+    scale = target.scale or max(weights)
+    return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}"
+
+
+def folder_target(folder: str, output: str | None, target: Target, model: str | None) -> Path:
+    """Where a folder's outputs go: -o, or ``FOLDER_x4`` beside it."""
+    if output == "-":
+        raise UsageError("a folder cannot be written to standard output; give -o a folder")
+    if output is not None:
+        if Path(output).exists() and not Path(output).is_dir():
+            raise UsageError(f"{shown(output)} is a file; a folder of pictures needs a folder with -o")
+        return Path(output)
+    path = Path(folder).resolve()
+    return path.with_name(f"{path.name}_{output_label(target, model).split('_')[0]}")
+
+
+def run_items(
+    plan: BatchPlan,
+    settings: JobSettings,
+    fmt: Format | None,
+    upscaler_options: dict[str, Any],
+    console: Console,
+    *,
+    force: bool,
+    dry_run: bool,
+) -> int:
+    """Does a batch, or says what it would do. Returns the exit code: 0, or 3 if any item failed."""
+    for warning in plan.warnings:
+        console.warn(warning)
+    refuse_unwritable([item.target for item in plan.items])
+    from sr_upscale import job
+
+    upscaler = make_upscaler(**upscaler_options)
+
+    def format_for(item: Item) -> Format:
+        return fmt or format_of_path(item.target) or FORMATS["png"]
+
+    if dry_run:
+        return _dry_run(plan, settings, upscaler, console, format_for)
+    weights = {str(scale): hash_file(path) for scale, path in upscaler.weights.items()}
+    fingerprint = {"job": settings.fingerprint(), "weights": weights, "format": fmt.name if fmt else None}
+    with console.progress("") as report:
+        finished = 0
+        outcomes: list[Outcome] = []
+
+        def work(item: Item) -> dict[str, Any]:
+            title = f"{finished + 1}/{len(plan.items)} {shown(item.source.name)[:40]}"
+            return job.run(
+                item.source,
+                item.target,
+                format_for(item),
+                upscaler,
+                settings,
+                on_tile=lambda done, total: report((finished + done / total) / len(plan.items), title),
+            )
+
+        def on_outcome(outcome: Outcome) -> None:
+            nonlocal finished
+            finished += 1
+            report(finished / len(plan.items), "")
+            if outcome.error is not None:
+                console.warn(f"failed: {outcome.error}")
+            for warning in outcome.details.get("warnings", ()):
+                console.warn(warning)
+
+        outcomes = run_batch(plan, work, settings=fingerprint, force=force, on_outcome=on_outcome)
+    counts = {status: sum(each.status == status for each in outcomes) for status in ("done", "skipped", "failed")}
+    words = ", ".join(f"{count} {status}" for status, count in counts.items())
+    console.note(f"{words} of {len(outcomes)}; outputs in {shown(plan.root)}")
+    console.result({"output": str(plan.root), **counts, "items": [_row(each) for each in outcomes]})
+    return 3 if counts["failed"] else 0
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "input": str(outcome.item.source),
+        "output": str(outcome.item.target),
+        "status": outcome.status,
+    }
+    if outcome.error is not None:
+        row |= {"error": str(outcome.error), "exit_code": outcome.error.exit_code}
+    return row | dict(outcome.details)
+
+
+def _dry_run(plan: BatchPlan, settings: JobSettings, upscaler: Upscaler, console: Console, format_for: Any) -> int:
+    from sr_upscale import job
+
+    failed = 0
+    for item in plan.items:
+        try:
+            say_plan(
+                job.prepare(item.source, format_for(item), upscaler, settings), upscaler, str(item.target), console
+            )
+        except SrUpscaleError as error:
+            failed += 1
+            console.warn(f"would fail: {error}")
+    return 3 if failed else 0
+
+
+def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Console) -> None:
+    """What a dry run found, as a line or as JSON, on stdout."""
+    from sr_upscale import job
+
+    data = job.describe(prepared, upscaler)
+    data["estimated_seconds"] = round(job.estimate_seconds(prepared, upscaler), 2)
+    for warning in prepared.warnings:
+        console.warn(warning)
+    console.result({"input": prepared.name, "output": target, "dry_run": True, **data})
+    if not console.as_json:
+        before, after = ("x".join(map(str, data[key])) for key in ("input_size", "output_size"))
+        frames = f", {data['frames']} frames" if data["frames"] > 1 else ""
+        console.line(
+            f"{prepared.name} {before} -> {shown(target)} {after}{frames}: {' then '.join(data['models'])}, "
+            f"{data['tiles']} tiles, {data['dtype']} on {data['device']}, about {mebibytes(data['memory_bytes'])} "
+            f"and {duration(data['estimated_seconds'])}"
+        )
+        sys.stdout.flush()

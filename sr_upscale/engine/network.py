@@ -1,0 +1,50 @@
+"""A network made ready to run: its device, its number type, and a check of what comes out."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sr_upscale.errors import SrUpscaleError
+
+
+class Network:
+    """(1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32 on the same device, always finite.
+
+    Weights stay float32 and convs run under autocast, so that the image skip keeps all its bits.
+    A result that is not finite (fp16 overflows on some inputs) is computed again in float32.
+
+    Args:
+        module: Network in evaluation mode.
+        device: Where to run.
+        dtype: Type of the convs.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        self.module = module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = device
+        self.dtype = dtype
+        self.redone = 0
+
+    def __call__(self, tile_nchw: Tensor) -> Tensor:
+        tile_nchw = tile_nchw.to(self.device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            out = self._run(tile_nchw, self.dtype)
+            if not torch.isfinite(out).all() and self.dtype != torch.float32:
+                self.redone += 1
+                out = self._run(tile_nchw, torch.float32)
+            if not torch.isfinite(out).all():
+                msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
+                raise SrUpscaleError(msg)
+        return out
+
+    def _run(self, tile_nchw: Tensor, dtype: torch.dtype) -> Tensor:
+        half: AbstractContextManager[Any] = (
+            nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+        )
+        with half:
+            out: Tensor = self.module(tile_nchw)
+        return out.float()

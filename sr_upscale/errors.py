@@ -1,0 +1,68 @@
+"""The one tree of errors. Every message is product text: what, found, expected, what to do next.
+
+    SrUpscaleError            1  internal, or anything without a better place
+    ├── UsageError            2  the command or the call asks for something impossible
+    ├── InputError            4  a picture (or a folder of them) cannot be used
+    ├── OutputError           5  the result cannot be written
+    ├── NetworkError          6  a download failed
+    ├── ModelError            7  weights are damaged, unsafe, unknown or do not fit
+    ├── OutOfMemoryError      8  not enough memory, even in the smallest pieces
+    └── TrainingError         9  a data set or a training run cannot go on
+    ShapeError (a ValueError)    a tensor or array has the wrong shape, type or range
+
+The number is the exit code of the command line; it is translated there and nowhere else.
+"""
+
+from __future__ import annotations
+
+
+class SrUpscaleError(Exception):
+    """Base of all errors that users can meet."""
+
+    exit_code = 1
+
+
+class UsageError(SrUpscaleError):
+    """What was asked for contradicts itself or cannot exist."""
+
+    exit_code = 2
+
+
+class InputError(SrUpscaleError):
+    """A picture cannot be read, or is not what it should be."""
+
+    exit_code = 4
+
+
+class OutputError(SrUpscaleError):
+    """The result cannot be written where it was asked for."""
+
+    exit_code = 5
+
+
+class NetworkError(SrUpscaleError):
+    """A download did not work."""
+
+    exit_code = 6
+
+
+class ModelError(SrUpscaleError):
+    """Weights are unknown, damaged, unsafe, or do not fit the architecture."""
+
+    exit_code = 7
+
+
+class OutOfMemoryError(SrUpscaleError):
+    """Memory does not suffice, even for the smallest tile."""
+
+    exit_code = 8
+
+
+class TrainingError(SrUpscaleError):
+    """A training run or its data cannot go on."""
+
+    exit_code = 9
+
+
+class ShapeError(ValueError):
+    """A tensor or array has a shape, type or range that the function does not take."""

@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sr_upscale.errors import OutputError
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on leaving it is flushed to disk and takes the place of `path`.
+
+    On any error the temporary file is removed and `path` stays as it was. The temporary name is short,
+    whatever the length of the final one.
+
+    Raises:
+        OutputError: The folder cannot be written, the name is too long, or the disk is full.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=".sr-", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise output_error(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        try:
+            _publish(temporary, path)
+        except OSError as error:
+            raise output_error(path, error) from error
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; a result gets the user's usual rights
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the file itself is safe
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """An `OutputError` that says what to do about an operating system's error."""
+    remedies = {
+        errno.EACCES: "choose another folder with -o, or change its permissions",
+        errno.EPERM: "choose another folder with -o, or change its permissions",
+        errno.EROFS: "this file system is read-only; choose another folder with -o",
+        errno.ENOSPC: "the disk is full; free some space or choose another folder with -o",
+        errno.EDQUOT: "your quota is used up; free some space or choose another folder with -o",
+        errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one with -o",
+        errno.ENOENT: "the folder does not exist; create it or choose another with -o",
+        errno.ENOTDIR: "its parent is not a folder; choose another with -o",
+        errno.EISDIR: "a folder of that name exists; choose another name with -o",
+    }
+    remedy = remedies.get(error.errno or 0, "choose another place with -o")
+    return OutputError(f"{path}: cannot write: {error.strerror or error}; {remedy}")

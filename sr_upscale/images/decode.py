@@ -1,0 +1,366 @@
+"""File -> `Picture`. Every refusal is an `InputError` that names the file, the finding and the way on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from sr_upscale.errors import InputError, UsageError
+from sr_upscale.images.formats import FORMATS, format_of_path, sniff
+from sr_upscale.images.metadata import exif_bytes, orientation_of, read_exif, upright
+from sr_upscale.images.picture import Frame, Metadata, Picture
+from sr_upscale.text import shown
+
+MAX_PIXELS = 178_956_970
+"""Default limit on the pixels of an input (all frames together): the line where Pillow speaks of a bomb."""
+
+_PILLOW_FORMATS = (*(each.pillow for each in FORMATS.values()), "MPO")
+_PILLOW_LOCK = threading.Lock()
+
+
+def load_image(
+    source: Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    frame: int | None = None,
+    allow_truncated: bool = False,
+) -> Picture:
+    """Reads a picture: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by its content and not by its name.
+
+    Args:
+        source: A regular file, or the bytes of one.
+        max_pixels: Refuse more pixels than this, from the header, before any is decoded.
+        frame: Number of the one frame (or TIFF page) that is wanted, from 0; None takes all of an
+            animation, or the first page.
+        allow_truncated: Accept a damaged file; what is missing is gray or black.
+
+    Returns:
+        The picture, upright, as gray, gray + alpha, RGB or RGB + alpha of 8 or 16 bits.
+
+    Raises:
+        InputError: Not a regular file, empty, not a picture, damaged, or too large.
+        UsageError: There is no such frame.
+    """
+    name = "standard input" if isinstance(source, bytes) else shown(source)
+    data = source if isinstance(source, bytes) else read_file(source)
+    if not data:
+        raise InputError(f"{name}: empty file (0 bytes); expected a picture")
+    kind = sniff(data[:256])
+    if kind not in FORMATS:
+        raise InputError(f"{name}: looks like {kind}; expected one of {', '.join(FORMATS)}")
+    notes: list[str] = []
+    if isinstance(source, Path) and (by_name := format_of_path(source)) and by_name.name != kind:
+        notes.append(f"{name} is a {kind.upper()} file in spite of its name; read as {kind.upper()}")
+    try:
+        header = _read_header(data, kind, name)
+        _check_size(header, name, max_pixels)
+        frames = _select_frames(header, frame, name, notes)
+        if kind in ("jpg", "png", "tif") and not header.animated:
+            decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
+        else:
+            decoded = _decode_pillow(data, frames, name, header, allow_truncated)
+    except MemoryError as error:
+        raise InputError(f"{name}: too large to decode in the memory that is free; close other programs") from error
+    turn = orientation_of(header.exif)
+    decoded = [Frame(pixels_hwc=upright(each.pixels_hwc, turn), duration_ms=each.duration_ms) for each in decoded]
+    try:
+        exif = exif_bytes(header.exif)
+    except Exception:  # Pillow raises many kinds for a damaged block
+        exif = None
+        notes.append(f"{name}: damaged EXIF is left out")
+    dpi = header.dpi[::-1] if header.dpi is not None and turn >= 5 else header.dpi
+    return Picture(
+        frames=tuple(decoded),
+        format=kind,
+        metadata=Metadata(icc=header.icc, exif=exif, dpi=dpi),
+        loop=header.loop if len(decoded) > 1 else None,
+        warnings=tuple(header.notes + notes),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """Bytes of a regular file; never waits for a pipe or a device.
+
+    Raises:
+        InputError: It is missing, not a regular file, unreadable, or it changed while it was read.
+    """
+    name = shown(path)
+    try:
+        before = path.stat()
+        if not stat.S_ISREG(before.st_mode):
+            what = "a folder (use `sr-upscale batch`)" if stat.S_ISDIR(before.st_mode) else "a pipe, socket or device"
+            raise InputError(f"{name}: not a regular file but {what}; expected a picture")
+        with path.open("rb") as file:
+            head = file.read(256)
+            if head and sniff(head) not in FORMATS:
+                return head  # enough to refuse it by name; a film of many GB is not read
+            data = head + file.read()
+        after = path.stat()
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file; check the path") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot read: {error.strerror or error}; check its permissions") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise InputError(f"{name}: changed while it was read; run again when nothing writes to it")
+    return data
+
+
+# --- header -----------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class _Header:
+    width: int
+    height: int
+    frames: int
+    animated: bool
+    exif: Image.Exif | None
+    icc: bytes | None
+    dpi: tuple[float, float] | None
+    loop: int | None
+    notes: list[str]
+
+
+def _read_header(data: bytes, kind: str, name: str) -> _Header:
+    try:
+        with _opened(data) as image:
+            notes: list[str] = []
+            try:
+                exif = read_exif(image)
+            except Exception:  # a damaged block fails in many ways and is no reason to refuse the pixels
+                exif = None
+                notes.append(f"{name}: damaged EXIF is left out")
+            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+            dpi = image.info.get("dpi")
+            return _Header(
+                width=image.width,
+                height=image.height,
+                frames=frames,
+                animated=frames > 1 and FORMATS[kind].animation,
+                exif=exif,
+                icc=image.info.get("icc_profile") or None,
+                dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+                loop=image.info.get("loop"),
+                notes=notes,
+            )
+    except UnidentifiedImageError as error:
+        if kind == "tif":  # Pillow does not know every TIFF, float RGB for one; libvips does
+            return _tiff_header(data, name)
+        raise InputError(f"{name}: damaged {kind.upper()} header; get the file again") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{name}: refused {kind.upper()} header: {error}; get the file again") from error
+
+
+def _tiff_header(data: bytes, name: str) -> _Header:
+    import pyvips
+
+    try:
+        image = pyvips.Image.new_from_buffer(data, "", access="sequential")
+        fields = image.get_fields()
+        return _Header(
+            width=image.width,
+            height=image.height,
+            frames=image.get("n-pages") if "n-pages" in fields else 1,
+            animated=False,
+            exif=None,
+            icc=image.get("icc-profile-data") if "icc-profile-data" in fields else None,
+            dpi=None,
+            loop=None,
+            notes=[],
+        )
+    except pyvips.Error as error:
+        raise InputError(f"{name}: damaged TIFF header ({_first_line(error)}); get the file again") from error
+
+
+def _check_size(header: _Header, name: str, max_pixels: int) -> None:
+    pixels = header.width * header.height * (header.frames if header.animated else 1)
+    if pixels > max_pixels:
+        raise InputError(
+            f"{name}: {_megapixels(pixels)} MP exceeds {_megapixels(max_pixels)} MP; "
+            "use --max-pixels to allow it if you trust the file"
+        )
+
+
+def _select_frames(header: _Header, frame: int | None, name: str, notes: list[str]) -> list[int]:
+    if frame is not None:
+        if not 0 <= frame < header.frames:
+            raise UsageError(f"{name}: no frame {frame}; expected 0 to {header.frames - 1}")
+        header.animated = header.animated and header.frames > 1
+        return [frame]
+    if header.frames > 1 and not header.animated:
+        notes.append(f"{name} has {header.frames} pages; only the first is used (choose with --frame)")
+        return [0]
+    return list(range(header.frames))
+
+
+# --- pixels -----------------------------------------------------------------------------------------
+
+
+def _decode_vips(
+    data: bytes, kind: str, name: str, page: int, header: _Header, allow_truncated: bool, notes: list[str]
+) -> NDArray[Any]:
+    import pyvips
+
+    def open_image() -> Any:
+        options: dict[str, Any] = {"access": "sequential", "fail_on": "none" if allow_truncated else "truncated"}
+        if kind == "tif":
+            options["page"] = page
+        return pyvips.Image.new_from_buffer(data, "", **options)
+
+    try:
+        image = open_image()
+        if image.interpretation == "cmyk":
+            profile = "its own" if header.icc else "a standard"
+            notes.append(f"{name}: CMYK converted to sRGB by {profile} profile")
+            depth = 16 if image.format == "ushort" else 8
+            image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+            header.icc = None
+        elif image.interpretation in ("lab", "labq", "labs", "lch", "xyz"):
+            notes.append(f"{name}: {str(image.interpretation).upper()} converted to 16-bit RGB")
+            image, header.icc = image.colourspace("rgb16"), None
+        if image.format not in ("uchar", "ushort", "float", "double"):
+            raise InputError(f"{name}: samples of type {image.format}; expected 8 or 16 bits, or floats from 0 to 1")
+        if image.bands > 4:
+            raise InputError(f"{name}: {image.bands} channels; expected gray or RGB, with or without alpha")
+        pixels: NDArray[Any] = image.numpy().reshape(image.height, image.width, image.bands)
+    except pyvips.Error as error:
+        if (done := _rows_before_failure(open_image)) is not None:
+            raise InputError(
+                f"{name}: truncated at row {done[0]} of {done[1]}, or damaged there; get the file again, "
+                "or use --allow-truncated to take what is there"
+            ) from error
+        raise InputError(f"{name}: damaged {kind.upper()} ({_first_line(error)}); get the file again") from error
+    return _float_to_16_bits(pixels, name, notes) if pixels.dtype.kind == "f" else pixels
+
+
+def _rows_before_failure(open_image: Any) -> tuple[int, int] | None:
+    """(rows that decode, height), or None where not even the header does."""
+    import pyvips
+
+    try:
+        image = open_image()
+    except pyvips.Error:
+        return None
+    region = pyvips.Region.new(image)
+    for row in range(image.height):
+        try:
+            region.fetch(0, row, image.width, 1)
+        except pyvips.Error:
+            return row, image.height
+    return None
+
+
+def _float_to_16_bits(pixels: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint16]:
+    bad = int(pixels.size - np.isfinite(pixels).sum())
+    if bad:
+        raise InputError(f"{name}: {bad} samples are NaN or infinite; repair the file first")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        raise InputError(f"{name}: float samples from {low:g} to {high:g}; expected 0 to 1; rescale the file first")
+    notes.append(f"{name}: float samples are stored as 16-bit integers")
+    scaled: NDArray[np.uint16] = np.rint(pixels * 65535).astype(np.uint16)
+    return scaled
+
+
+def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, allow_truncated: bool) -> list[Frame]:
+    decoded: list[Frame] = []
+    try:
+        with _opened(data, allow_truncated=allow_truncated) as image:
+            for number in frames:
+                image.seek(number)
+                image.load()
+                mode = _plain_mode(image, animated=header.animated)
+                duration = int(image.info.get("duration", 0)) if len(frames) > 1 else 0
+                pixels = np.asarray(image.convert(mode))
+                decoded.append(Frame(pixels_hwc=pixels.reshape(image.height, image.width, -1), duration_ms=duration))
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        number = len(decoded)
+        where = (
+            f"truncated or damaged at frame {number} of {len(frames)}" if header.animated else "truncated or damaged"
+        )
+        if not (allow_truncated and decoded):
+            raise InputError(
+                f"{name}: {where} ({error}); get the file again, or use --allow-truncated to take what is there"
+            ) from error
+    return _same_channels(decoded)
+
+
+def _plain_mode(image: Image.Image, *, animated: bool) -> str:
+    """Mode among L, LA, RGB, RGBA that holds everything the image shows."""
+    if image.mode in ("1", "L"):
+        return "LA" if "transparency" in image.info else "L"
+    if image.mode in ("LA", "La"):
+        return "LA"
+    if image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info or image.has_transparency_data:
+        return "RGBA"
+    if image.mode == "P" and not animated and _is_gray_palette(image):
+        return "L"
+    return "RGB"
+
+
+def _is_gray_palette(image: Image.Image) -> bool:
+    palette = np.asarray(image.getpalette() or [], dtype=np.uint8).reshape(-1, 3)
+    used = palette[np.unique(np.asarray(image))[: len(palette)]] if len(palette) else palette
+    return bool(len(used)) and bool((used == used[:, :1]).all())
+
+
+def _same_channels(frames: list[Frame]) -> list[Frame]:
+    """Frames of an animation may differ (a first one without alpha); bring all to the richest kind."""
+    kinds = {frame.pixels_hwc.shape[2] for frame in frames}
+    if len(kinds) <= 1:
+        return frames
+    target = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[4 if kinds & {2, 4} else 3]
+    return [
+        Frame(
+            pixels_hwc=np.asarray(Image.fromarray(frame.pixels_hwc.squeeze()).convert(target)),
+            duration_ms=frame.duration_ms,
+        )
+        for frame in frames
+    ]
+
+
+# --- Pillow's edges ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, *, allow_truncated: bool = False) -> Iterator[Image.Image]:
+    """Pillow's image of the allowed formats, without its global pixel limit: ours is checked instead."""
+    from PIL import ImageFile
+
+    with _PILLOW_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities that are no reason to refuse
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, allow_truncated
+        try:
+            with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def srgb_profile() -> bytes:
+    """An sRGB profile, made by lcms."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def _megapixels(pixels: int) -> str:
+    return f"{pixels / 1e6:.0f}" if pixels >= 10_000_000 else f"{pixels / 1e6:g}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,128 @@
+"""The table of formats, and how to tell them by their first bytes."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_upscale.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """What a format can hold.
+
+    Attributes:
+        name: Key in `FORMATS`, also its usual suffix without the dot.
+        pillow: Pillow's name of it.
+        suffixes: File name endings, lower case.
+        alpha: Whether it holds an alpha channel.
+        bits: Most bits per channel that this program writes.
+        max_side: Most pixels along a side.
+        animation: Whether it holds several timed frames.
+        icc: Whether it holds an ICC profile.
+        exif: Whether it holds EXIF.
+        quality: Default of its lossy quality setting (1-100), None where there is none.
+    """
+
+    name: str
+    pillow: str
+    suffixes: tuple[str, ...]
+    alpha: bool
+    bits: int = 8
+    max_side: int = 2**31 - 1
+    animation: bool = False
+    icc: bool = True
+    exif: bool = True
+    quality: int | None = None
+
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for each in (
+        Format(name="png", pillow="PNG", suffixes=(".png", ".apng"), alpha=True, bits=16, animation=True),
+        Format(name="jpg", pillow="JPEG", suffixes=(".jpg", ".jpeg", ".jpe"), alpha=False, max_side=65500, quality=95),
+        Format(name="webp", pillow="WEBP", suffixes=(".webp",), alpha=True, max_side=16383, animation=True, quality=90),
+        Format(name="tif", pillow="TIFF", suffixes=(".tif", ".tiff"), alpha=True, bits=16),
+        Format(name="bmp", pillow="BMP", suffixes=(".bmp", ".dib"), alpha=False, max_side=32767, icc=False, exif=False),
+        Format(
+            name="gif",
+            pillow="GIF",
+            suffixes=(".gif",),
+            alpha=True,
+            max_side=65535,
+            animation=True,
+            icc=False,
+            exif=False,
+        ),
+        Format(name="avif", pillow="AVIF", suffixes=(".avif",), alpha=True, max_side=65536, animation=True, quality=80),
+    )
+}
+"""JPEG's own limit is 65 535; libjpeg's is 65 500. AVIF's is what libaom and dav1d agree on."""
+
+SUFFIXES: dict[str, str] = {suffix: each.name for each in FORMATS.values() for suffix in each.suffixes}
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "png"),
+    (0, b"\xff\xd8\xff", "jpg"),
+    (0, b"GIF87a", "gif"),
+    (0, b"GIF89a", "gif"),
+    (0, b"II*\0", "tif"),
+    (0, b"MM\0*", "tif"),
+    (0, b"II+\0", "tif"),
+    (0, b"MM\0+", "tif"),
+    (8, b"WEBP", "webp"),
+    (0, b"BM", "bmp"),
+    # known, and refused by name
+    (0, b"%PDF", "a PDF document"),
+    (0, b"%!PS", "a PostScript document"),
+    (0, b"\xc5\xd0\xd3\xc6", "an EPS document"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+)
+
+
+def sniff(head: bytes) -> str:
+    """Key of `FORMATS`, or words for what the first bytes (256 are enough) look like instead."""
+    for offset, magic, name in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return name
+    if head[4:8] == b"ftyp":
+        brands = head[8 : int.from_bytes(head[:4], "big")]
+        if b"avif" in brands or b"avis" in brands:
+            return "avif"
+        return "a HEIC picture" if b"hei" in brands or b"mif1" in brands else "a video"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<svg", b"<?xml")):
+        return "an SVG or XML document"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
+        return "a text file"
+    return "data of an unknown kind"
+
+
+def format_of_path(path: Path) -> Format | None:
+    """Format that the file name's ending stands for, or None."""
+    name = SUFFIXES.get(path.suffix.lower())
+    return FORMATS[name] if name else None
+
+
+def format_by_name(name: str) -> Format:
+    """Format of a name or ending as users type it: ``png``, ``.JPG``, ``jpeg``, ``tiff``.
+
+    Raises:
+        UsageError: Not a format that can be written; the nearest one is suggested.
+    """
+    key = SUFFIXES.get("." + name.lower().lstrip("."))
+    if key is None:
+        near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(FORMATS)}"
+        msg = f"cannot write format {name!r}; {hint}"
+        raise UsageError(msg)
+    return FORMATS[key]

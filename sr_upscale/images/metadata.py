@@ -1,0 +1,93 @@
+"""EXIF, orientation, resolution: read once, made true for the upright, enlarged picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+ORIENTATION = ExifTags.Base.Orientation.value
+EXIF_IFD = ExifTags.IFD.Exif.value
+
+# Tags of a TIFF's own directory that describe the picture and not the layout of the file.
+_DESCRIPTIVE = frozenset(
+    tag.value
+    for tag in (
+        ExifTags.Base.ImageDescription,
+        ExifTags.Base.Make,
+        ExifTags.Base.Model,
+        ExifTags.Base.Software,
+        ExifTags.Base.DateTime,
+        ExifTags.Base.Artist,
+        ExifTags.Base.Copyright,
+        ExifTags.IFD.Exif,
+        ExifTags.IFD.GPSInfo,
+        ExifTags.Base.Orientation,
+    )
+)
+
+
+def read_exif(image: Image.Image) -> Image.Exif | None:
+    """EXIF of an opened picture, without the tags that only lay out a TIFF; None where there is none.
+
+    Raises whatever a damaged block makes Pillow raise; the caller gives the block up with a warning.
+    """
+    source = image.getexif()
+    if not source:
+        return None
+    exif = Image.Exif()
+    for tag, value in source.items():
+        if image.format != "TIFF" or tag in _DESCRIPTIVE:
+            exif[tag] = value
+    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        values = source.get_ifd(directory)
+        if values:
+            exif[directory.value] = dict(values)
+    return exif if len(exif) else None
+
+
+def orientation_of(exif: Image.Exif | None) -> int:
+    """1 to 8; anything else counts as 1."""
+    value = exif.get(ORIENTATION, 1) if exif is not None else 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def upright(pixels_hwc: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels turned and mirrored as EXIF orientation 1-8 asks for (EXIF 2.32, tag 0x0112)."""
+    if orientation in (2, 4, 5, 7):
+        pixels_hwc = pixels_hwc[:, ::-1]
+    turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
+    return np.ascontiguousarray(np.rot90(pixels_hwc, turns))
+
+
+def exif_bytes(exif: Image.Exif | None) -> bytes | None:
+    """EXIF block with the orientation reset, without the ``Exif\\0\\0`` prefix."""
+    if exif is None:
+        return None
+    if ORIENTATION in exif:
+        exif[ORIENTATION] = 1
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def resized_exif(block: bytes | None, width: int, height: int) -> bytes | None:
+    """The block with its pixel dimensions set to the new picture's, where it states them."""
+    if block is None:
+        return None
+    exif = Image.Exif()
+    exif.load(block)
+    details = dict(exif.get_ifd(EXIF_IFD))
+    gps = dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
+    if details:
+        if ExifTags.Base.ExifImageWidth in details:
+            details[ExifTags.Base.ExifImageWidth.value] = width
+        if ExifTags.Base.ExifImageHeight in details:
+            details[ExifTags.Base.ExifImageHeight.value] = height
+        exif[EXIF_IFD] = details
+    if gps:
+        exif[ExifTags.IFD.GPSInfo.value] = gps
+    for tag, value in ((ExifTags.Base.ImageWidth, width), (ExifTags.Base.ImageLength, height)):
+        if tag in exif:
+            exif[tag.value] = value
+    return exif.tobytes().removeprefix(b"Exif\0\0")

@@ -1,0 +1,80 @@
+"""What a picture is between decoding and encoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What travels with the pixels.
+
+    Attributes:
+        icc: ICC profile, passed on byte for byte.
+        exif: EXIF block (TIFF structure without the ``Exif\\0\\0`` prefix), orientation already reset.
+        dpi: Horizontal and vertical resolution in pixels per inch.
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One frame. pixels_hwc: (H, W, C) uint8 or uint16; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha.
+
+    Alpha is straight (not premultiplied). duration_ms is 0 for a still picture.
+    """
+
+    pixels_hwc: NDArray[Any]
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded picture, upright. All frames have one shape and type.
+
+    Attributes:
+        frames: One, or several for an animation.
+        format: Name of the format it came from, a key of `FORMATS`.
+        loop: Repetitions of an animation, 0 for ever, None for playing once.
+        warnings: What had to be given up or guessed, for the user.
+        sha256: Hash of the file it came from, hexadecimal; empty for pictures from memory.
+    """
+
+    frames: tuple[Frame, ...]
+    format: str = "png"
+    metadata: Metadata = field(default_factory=Metadata)
+    loop: int | None = None
+    warnings: tuple[str, ...] = ()
+    sha256: str = ""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.frames[0].pixels_hwc.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.frames[0].pixels_hwc.shape[0])
+
+    @property
+    def channels(self) -> int:
+        """1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha."""
+        return int(self.frames[0].pixels_hwc.shape[2])
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether there is an alpha channel."""
+        return self.channels in (2, 4)
+
+    @property
+    def bits(self) -> int:
+        """Bits per channel: 8 or 16."""
+        return 16 if self.frames[0].pixels_hwc.dtype == np.uint16 else 8

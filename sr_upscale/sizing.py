@@ -1,0 +1,69 @@
+"""How large the output becomes, and which trained factors lead there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sr_upscale.errors import UsageError
+
+MAX_SCALE = 64.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the user asked for; at most one of `scale` and (`width`, `height`).
+
+    Attributes:
+        scale: Any factor from 1 to 64.
+        width, height: Output size in pixels. One alone keeps the proportions; both are taken exactly.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and (self.width is not None or self.height is not None):
+            raise UsageError("a scale and a target size contradict each other; give one of them")
+        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:  # also refuses NaN
+            raise UsageError(f"scale is {self.scale:g}; expected 1 to {MAX_SCALE:g}: this program only enlarges")
+        for name, value in (("width", self.width), ("height", self.height)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} is {value}; expected at least 1 pixel")
+
+    def output_size(self, width: int, height: int, *, default_scale: int) -> tuple[int, int]:
+        """Output (width, height) for an input of width x height.
+
+        Raises:
+            UsageError: The output would be smaller than the input, or larger than 64 times.
+        """
+        if self.width is None and self.height is None:
+            scale = self.scale or default_scale
+            return max(1, round(width * scale)), max(1, round(height * scale))
+        out_width = self.width or max(1, round(width * (self.height or 0) / height))
+        out_height = self.height or max(1, round(height * (self.width or 0) / width))
+        if out_width < width or out_height < height:
+            raise UsageError(
+                f"the target of {out_width}x{out_height} is smaller than the input of {width}x{height}; "
+                "this program only enlarges"
+            )
+        if max(out_width / width, out_height / height) > MAX_SCALE:
+            raise UsageError(
+                f"the target of {out_width}x{out_height} is more than {MAX_SCALE:g} times the input of {width}x{height}"
+            )
+        return out_width, out_height
+
+
+def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]:
+    """Trained factors, in order, whose product is at least `needed`: the smallest that reaches it alone, else
+    the largest first and then what is still missing.
+
+    >>> choose_factors({2, 4}, 3.5), choose_factors({2, 4}, 8), choose_factors({4}, 2)
+    ((4,), (4, 2), (4,))
+    """
+    reaching = [factor for factor in available if factor >= needed - 1e-9]
+    if reaching:
+        return (min(reaching),)
+    largest = max(available)
+    return (largest, *choose_factors(available, needed / largest))

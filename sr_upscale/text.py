@@ -1,0 +1,28 @@
+"""Names of files as they may be shown in one line of a terminal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePath
+
+
+def shown(path: PurePath | str) -> str:
+    """A path for people: control characters and undecodable bytes escaped, everything else as it is."""
+    text = os.fspath(path)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def mebibytes(size: float) -> str:
+    """``12 MiB``, ``1.5 GiB``."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
