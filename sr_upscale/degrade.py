@@ -9,7 +9,7 @@ from sr_upscale.resize import resize
 
 
 def downscale_matlab(hr: Tensor, scale: int) -> Tensor:
-    """Bicubic LR of an HR picture, quantised to 8 bits as the papers' LR files are.
+    """Bicubic LR of an HR picture as MATLAB's `imresize` makes it, in 8 bits, and as the papers' LR files are.
 
     Args:
         hr: (..., H, W) in [0, 1]; H and W must be multiples of `scale`.
@@ -25,5 +25,6 @@ def downscale_matlab(hr: Tensor, scale: int) -> Tensor:
     if height % scale or width % scale:
         msg = f"HR of {width}x{height} does not divide by {scale}; crop it to a multiple first"
         raise ShapeError(msg)
-    lr = resize(hr, (height // scale, width // scale))
+    rows = resize(hr, (height // scale, width)).clamp(0, 1)  # MATLAB saturates 8-bit values between the axes
+    lr = resize(rows, (height // scale, width // scale))
     return (lr.clamp(0, 1) * 255).round() / 255

@@ -77,12 +77,8 @@ def resolve_family(name_or_path: str) -> dict[int, Path]:
     Raises:
         ModelError: No such name and no such file, or a file that is not ours.
     """
-    family = {
-        entry.scale: entry.path
-        for entry in TABLE
-        if entry.name == f"{name_or_path}-x{entry.scale}" and entry.path.is_file()
-    }
+    family = [entry for entry in TABLE if entry.name == f"{name_or_path}-x{entry.scale}"]
     if family:
-        return family
+        return {entry.scale: resolve_weights(entry.name) for entry in family}
     path = resolve_weights(name_or_path)
     return {int(read_info(path).config.get("scale", 0)): path}

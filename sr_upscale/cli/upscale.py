@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,7 +88,7 @@ def upscale(
         "halo": halo,
     }
     label = output_label(target, model)
-    if len(names) == 1 and names[0] != "-" and Path(names[0]).is_dir():
+    if len(names) == 1 and names[0] != "-" and os.path.isdir(names[0]):
         plan = plan_folder(Path(names[0]), folder_target(names[0], output, target, model), fmt=fmt, suffix=suffix or "")
         return run_items(plan, settings, fmt, upscaler_options, console, force=force, dry_run=dry_run)
     if len(names) > 1:
@@ -145,7 +146,7 @@ def _single_target(source: Path | None, output: str | None, label: str, suffix: 
     name = output_name(source or Path("stdin"), label=label, suffix=suffix, fmt=fmt)
     if output is None:
         return str((source or Path()).with_name(name))
-    if Path(output).is_dir() or output.endswith(("/", "\\")):
+    if os.path.isdir(output) or output.endswith(("/", "\\")):
         return str(Path(output) / name)
     return output
 
@@ -155,6 +156,8 @@ def _check_single(source: Path | None, target: Path, *, force: bool, dry_run: bo
     if source is not None:
         refuse_collisions([Item(source=source, target=target)])
     refuse_unwritable([target])
+    if not os.path.lexists(target.parent):
+        raise OutputError(f"{shown(target)}: the folder {shown(target.parent)} does not exist; create it first")
     if target.is_dir():
         raise OutputError(f"{shown(target)}: is a folder; choose a file name with -o")
     if target.exists() and not target.is_file():
@@ -179,12 +182,12 @@ def _many(names: list[str], output: str | None, label: str, suffix: str | None, 
     """Several files: every output into the folder of -o, or beside its input."""
     if "-" in names or output == "-":
         raise UsageError("standard input and output take one picture; give files and a folder with -o")
-    if output is not None and Path(output).exists() and not Path(output).is_dir():
+    if output is not None and os.path.exists(output) and not os.path.isdir(output):
         raise UsageError(f"{shown(output)} is a file; several pictures need a folder with -o")
     items = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if os.path.isdir(name):
             raise UsageError(f"{shown(name)} is a folder; give folders one at a time, or files only")
         folder = Path(output) if output else path.parent
         items.append(Item(source=path, target=folder / output_name(path, label=label, suffix=suffix, fmt=fmt)))

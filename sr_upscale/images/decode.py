@@ -8,6 +8,7 @@ import io
 import stat
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from sr_upscale.text import shown
 MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input (all frames together): the line where Pillow speaks of a bomb."""
 
-_PILLOW_FORMATS = (*(each.pillow for each in FORMATS.values()), "MPO")
+_PILLOW_FORMATS = tuple(each.pillow for each in FORMATS.values())
 _PILLOW_LOCK = threading.Lock()
 
 
@@ -60,10 +61,13 @@ def load_image(
     kind = sniff(data[:256])
     if kind not in FORMATS:
         raise InputError(f"{name}: looks like {kind}; expected one of {', '.join(FORMATS)}")
+    digest = hashlib.sha256(data).hexdigest()
     notes: list[str] = []
     if isinstance(source, Path) and (by_name := format_of_path(source)) and by_name.name != kind:
         notes.append(f"{name} is a {kind.upper()} file in spite of its name; read as {kind.upper()}")
     try:
+        if kind == "png" and not allow_truncated:
+            data = _up_to_damage(data)
         header = _read_header(data, kind, name)
         _check_size(header, name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
@@ -87,7 +91,7 @@ def load_image(
         metadata=Metadata(icc=header.icc, exif=exif, dpi=dpi),
         loop=header.loop if len(decoded) > 1 else None,
         warnings=tuple(header.notes + notes),
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=digest,
     )
 
 
@@ -123,6 +127,7 @@ def read_file(path: Path) -> bytes:
 
 @dataclass(kw_only=True)
 class _Header:
+    kind: str
     width: int
     height: int
     frames: int
@@ -146,6 +151,7 @@ def _read_header(data: bytes, kind: str, name: str) -> _Header:
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
             dpi = image.info.get("dpi")
             return _Header(
+                kind=kind,
                 width=image.width,
                 height=image.height,
                 frames=frames,
@@ -171,6 +177,7 @@ def _tiff_header(data: bytes, name: str) -> _Header:
         image = pyvips.Image.new_from_buffer(data, "", access="sequential")
         fields = image.get_fields()
         return _Header(
+            kind="tif",
             width=image.width,
             height=image.height,
             frames=image.get("n-pages") if "n-pages" in fields else 1,
@@ -183,6 +190,18 @@ def _tiff_header(data: bytes, name: str) -> _Header:
         )
     except pyvips.Error as error:
         raise InputError(f"{name}: damaged TIFF header ({_first_line(error)}); get the file again") from error
+
+
+def _up_to_damage(png: bytes) -> bytes:
+    """The file as far as the checksums of its critical chunks are right; decoders overlook some of them."""
+    at = 8
+    while at + 12 <= len(png):
+        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+        critical = png[at + 4 : at + 5].isupper()
+        if critical and zlib.crc32(png[at + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
+            return png[:at]
+        at = end + 4
+    return png
 
 
 def _check_size(header: _Header, name: str, max_pixels: int) -> None:
@@ -295,7 +314,11 @@ def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, a
             raise InputError(
                 f"{name}: {where} ({error}); get the file again, or use --allow-truncated to take what is there"
             ) from error
-    return _same_channels(decoded)
+    decoded = _same_channels(decoded)
+    if header.kind == "gif" and all((frame.pixels_hwc[:, :, 3:] == 255).all() for frame in decoded):
+        # many GIFs name a transparent colour that they never use
+        decoded = [Frame(pixels_hwc=frame.pixels_hwc[:, :, :3], duration_ms=frame.duration_ms) for frame in decoded]
+    return decoded
 
 
 def _plain_mode(image: Image.Image, *, animated: bool) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.files import replace_file
 from sr_upscale.images.formats import FORMATS, Format
-from sr_upscale.images.metadata import EXIF_IFD, resized_exif
+from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture
+from sr_upscale.images.tiff import append_exif
 from sr_upscale.text import shown
 
 
@@ -111,7 +114,7 @@ def save_image(picture: Picture, target: Path | BinaryIO, fmt: Format, options: 
 
 def _write(picture: Picture, path: Path, fmt: Format, options: SaveOptions) -> None:
     exif = resized_exif(picture.metadata.exif, picture.width, picture.height) if fmt.exif else None
-    if picture.bits == 16 and fmt.bits == 16:
+    if fmt.name in ("tif", "gif") or (picture.bits == 16 and fmt.bits == 16):
         _write_vips(picture, path, fmt, exif)
     else:
         _write_pillow(picture, path, fmt, options, exif)
@@ -120,12 +123,15 @@ def _write(picture: Picture, path: Path, fmt: Format, options: SaveOptions) -> N
 def _write_vips(picture: Picture, path: Path, fmt: Format, exif: bytes | None) -> None:
     import pyvips
 
-    pixels = np.ascontiguousarray(picture.frames[0].pixels_hwc)
+    frames = [frame.pixels_hwc if fmt.bits == 16 else _to_8_bits(frame.pixels_hwc) for frame in picture.frames]
+    pixels = np.ascontiguousarray(np.concatenate(frames))  # libvips keeps frames in one tall picture
     height, width, bands = pixels.shape
-    image = pyvips.Image.new_from_memory(pixels.data, width, height, bands, "ushort")
-    dpi = picture.metadata.dpi
-    kind = {"interpretation": "grey16" if bands < 3 else "rgb16"}
-    image = image.copy(**kind, **({"xres": dpi[0] / 25.4, "yres": dpi[1] / 25.4} if dpi else {}))
+    wide = pixels.dtype == np.uint16
+    image = pyvips.Image.new_from_memory(pixels.data, width, height, bands, "ushort" if wide else "uchar")
+    interpretation = ("grey16" if wide else "b-w") if bands < 3 else ("rgb16" if wide else "srgb")
+    image = image.copy(interpretation=interpretation)
+    if picture.metadata.dpi:
+        image = image.copy(xres=picture.metadata.dpi[0] / 25.4, yres=picture.metadata.dpi[1] / 25.4)
     if picture.metadata.icc:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", picture.metadata.icc)
     try:
@@ -133,43 +139,25 @@ def _write_vips(picture: Picture, path: Path, fmt: Format, exif: bytes | None) -
             if exif:
                 image.set_type(pyvips.GValue.blob_type, "exif-data", b"Exif\0\0" + exif)
             image.pngsave(str(path))
+        elif fmt.name == "gif":
+            image.set_type(pyvips.GValue.gint_type, "page-height", picture.height)
+            delays = [frame.duration_ms for frame in picture.frames]
+            image.set_type(pyvips.GValue.array_int_type, "delay", delays)
+            image.set_type(pyvips.GValue.gint_type, "loop", 1 if picture.loop is None else picture.loop)
+            image.gifsave(str(path))
         else:
             big = pixels.nbytes > 3 << 30
-            image.tiffsave(
-                str(path), compression="deflate", predictor="horizontal", resunit="inch", bigtiff=big, rows_per_strip=64
-            )
+            image.tiffsave(str(path), compression="deflate", predictor="horizontal", resunit="inch", bigtiff=big)
             if exif:
-                _append_exif(path, exif)
+                append_exif(path, exif)
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1]
-        raise OutputError(f"{shown(path)}: cannot write: {reason}; check the free space of the disk") from error
-
-
-def _append_exif(path: Path, block: bytes) -> None:
-    """Gives a TIFF the EXIF that libvips does not write: a second copy of its directory, with the tags, at the end."""
-    exif = Image.Exif()
-    exif.load(block)
-    with path.open("r+b") as file:
-        header = file.read(16)
-        directory = TiffImagePlugin.ImageFileDirectory_v2(header)
-        file.seek(directory.next)
-        directory.load(file)
-        for tag, value in exif.items():
-            if tag not in directory:
-                directory[tag] = value
-        details = exif.get_ifd(EXIF_IFD)
-        if details:
-            directory[EXIF_IFD] = dict(details)
-        end = file.seek(0, io.SEEK_END)
-        end += file.write(b"\0" * (end % 2))
-        file.write(directory.tobytes(end))
-        big = header[2:4] in (b"\x2b\0", b"\0\x2b")
-        file.seek(8 if big else 4)
-        file.write(end.to_bytes(8 if big else 4, "little" if header[:2] == b"II" else "big"))
+        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in reason else errno.EIO
+        raise OSError(number, reason) from error  # `replace_file` knows the final name and says what to do
 
 
 def _write_pillow(picture: Picture, path: Path, fmt: Format, options: SaveOptions, exif: bytes | None) -> None:
-    images = [Image.fromarray(_to_8_bits(frame.pixels_hwc)) for frame in picture.frames]
+    images = [_pillow_image(_to_8_bits(frame.pixels_hwc)) for frame in picture.frames]
     settings: dict[str, Any] = {}
     meta = picture.metadata
     if meta.icc and fmt.icc:
@@ -177,19 +165,15 @@ def _write_pillow(picture: Picture, path: Path, fmt: Format, options: SaveOption
     if exif and fmt.exif:
         settings["exif"] = Image.Exif()
         settings["exif"].load(exif)
-    if meta.dpi and fmt.name in ("png", "jpg", "tif", "bmp"):
+    if meta.dpi and fmt.name in ("png", "jpg", "bmp"):
         settings["dpi"] = meta.dpi
     settings |= _format_settings(fmt, options.quality or fmt.quality)
     if fmt.name in ("webp", "avif") and images[0].mode in ("L", "LA"):  # they know colour only
         images = [image.convert("RGBA" if image.mode == "LA" else "RGB") for image in images]
-    if fmt.name == "gif" and images[0].mode == "LA":
-        images = [image.convert("RGBA") for image in images]
     if len(images) > 1:
         settings |= {"save_all": True, "append_images": images[1:]}
         settings["duration"] = [frame.duration_ms for frame in picture.frames]
-        settings |= _loop(picture.loop, fmt)
-        if fmt.name == "gif" and picture.has_alpha:
-            settings["disposal"] = 2
+        settings["loop"] = 1 if picture.loop is None else picture.loop
     try:
         images[0].save(path, format=fmt.pillow, **settings)
     except ValueError as error:
@@ -206,22 +190,17 @@ def _format_settings(fmt: Format, quality: int | None) -> dict[str, Any]:
         return {"lossless": True, "exact": True} if quality == 100 else {"quality": quality, "method": 4}
     if fmt.name == "avif":
         return {"quality": quality, "subsampling": "4:4:4"}
-    if fmt.name == "tif":
-        return {"compression": "tiff_adobe_deflate"}
     return {}
-
-
-def _loop(loop: int | None, fmt: Format) -> dict[str, int]:
-    """WebP and APNG write 1 for an animation that plays once; a GIF that plays once says nothing."""
-    if fmt.name == "gif":
-        return {} if loop is None or loop == 1 else {"loop": loop}
-    return {"loop": 1 if loop is None else loop}
 
 
 def _to_8_bits(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels_hwc.dtype == np.uint16:
         pixels_hwc = np.rint(pixels_hwc / 257).astype(np.uint8)
-    return pixels_hwc[:, :, 0] if pixels_hwc.shape[2] == 1 else pixels_hwc
+    return pixels_hwc
+
+
+def _pillow_image(pixels_hwc: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels_hwc[:, :, 0] if pixels_hwc.shape[2] == 1 else pixels_hwc)
 
 
 def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:

@@ -1,0 +1,101 @@
+"""Small pictures, a micro-model, and the command line in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale.checkpoint import WeightsInfo, save_generator
+from sr_upscale.models.generator import Generator, GeneratorConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Benchmarks, real inputs and training pictures, which the repository does not hold."""
+    folder = Path(os.environ.get("SR_UPSCALE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("needs the shared data folder (set SR_UPSCALE_TEST_DATA)")
+    return folder
+
+
+def micro_generator(scale: int = 2, *, blocks: int = 2, seed: int = 0) -> Generator:
+    """A generator that is quick, and far from the identity: every weight and tap counts."""
+    torch.manual_seed(seed)
+    model = Generator(GeneratorConfig(scale=scale, num_feat=8, num_blocks=blocks))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a micro-model, x2."""
+    path = tmp_path_factory.mktemp("weights") / "micro-x2.safetensors"
+    save_generator(path, micro_generator(2), WeightsInfo(name="micro-x2"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def nearest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, x2, that enlarge by nearest neighbour: what comes out is known without a network."""
+    model = Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=1))
+    with torch.no_grad():
+        model.tail.last.weight.zero_()
+    path = tmp_path_factory.mktemp("weights") / "nearest-x2.safetensors"
+    save_generator(path, model, WeightsInfo(name="nearest-x2"))
+    return path
+
+
+def pattern(
+    height: int, width: int, channels: int = 3, dtype: type[np.uint8] | type[np.uint16] = np.uint8
+) -> NDArray[np.uint8 | np.uint16]:
+    """(H, W, C) of slopes and edges that differ between channels; no two turns or mirrorings of it are equal."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [
+        0.5 + 0.3 * np.sin(0.31 * x + 0.07 * y * (c + 1)) + 0.2 * ((x * 3 + y * 2) // 7 % 2 - 0.5)
+        for c in range(channels)
+    ]
+    values = np.stack(planes, axis=-1) * (0.6 + 0.4 * (x + 2 * y) / (width + 2 * height))[..., None]
+    return np.rint(values.clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A small picture on disk: 21x13 RGB PNG."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(pattern(13, 21)).save(path)
+    return path
+
+
+@dataclass
+class Ran:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Runs a command line in this process."""
+    from sr_upscale.cli.app import run
+
+    def call(*argv: object) -> Ran:
+        capsys.readouterr()
+        code = run([str(each) for each in argv])
+        captured = capsys.readouterr()
+        return Ran(code=code, out=captured.out, err=captured.err)
+
+    return call

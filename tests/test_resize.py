@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.degrade import downscale_matlab
+from sr_upscale.errors import ShapeError
+from sr_upscale.resize import resize
+from tests.conftest import pattern
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_agrees_with_matlab_files(shared: Path, scale: int) -> None:
+    """The LR files of Set5 and Set14 were made by MATLAB from the HR files beside them."""
+    differing = total = 0
+    for path in sorted(shared.glob(f"benchmarks/**/image_SRF_{scale}/*_HR.png")):
+        hr, lr = (np.asarray(Image.open(name)) for name in (path, str(path).replace("_HR", "_LR")))
+        hr, lr = (pixels[:, :, None] if pixels.ndim == 2 else pixels for pixels in (hr, lr))
+        ours = to_pixels(downscale_matlab(to_tensor(hr).double(), scale), np.dtype(np.uint8))
+        assert ours.shape == lr.shape, path.name
+        differing += int((np.abs(ours.astype(int) - lr) > 1).sum())
+        total += lr.size
+    assert total > 0
+    assert differing / total <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pillow"), [("bicubic", Image.Resampling.BICUBIC), ("lanczos3", Image.Resampling.LANCZOS)]
+)
+@pytest.mark.parametrize("size", [(31, 23), (11, 50), (90, 130)])
+def test_interior_agrees_with_pillow(kernel: str, pillow: Image.Resampling, size: tuple[int, int]) -> None:
+    """Pillow uses the same kernels and the same antialiasing; it only treats the border in another way."""
+    values = pattern(61, 83, 1)[:, :, 0].astype(np.float32)
+    ours = resize(torch.from_numpy(values), size, kernel=kernel).numpy()  # type: ignore[arg-type]
+    theirs = np.asarray(Image.fromarray(values).resize(size[::-1], pillow))
+    border = [max(1, -(-3 * side // source)) + 3 for side, source in zip(size, values.shape, strict=True)]
+    inner = (slice(border[0], -border[0]), slice(border[1], -border[1]))
+    if ours[inner].size:
+        np.testing.assert_allclose(ours[inner], theirs[inner], atol=0.02)
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "lanczos3"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (17, 9)])
+def test_constant_stays_constant(kernel: str, size: tuple[int, int]) -> None:
+    out = resize(torch.full((2, 7, 9), 0.37, dtype=torch.float64), size, kernel=kernel)  # type: ignore[arg-type]
+    torch.testing.assert_close(out, torch.full((2, *size), 0.37, dtype=torch.float64))
+
+
+def test_same_size_is_identity() -> None:
+    x = torch.rand(3, 5, 6)
+    assert torch.equal(resize(x, (5, 6)), x)
+
+
+def test_borders_repeat_the_edge_pixel() -> None:
+    """Resampling a picture equals the middle of resampling it with its edges drawn out."""
+    x = torch.rand(1, 12, 12, dtype=torch.float64)
+    wide = torch.nn.functional.pad(x[None], (12, 12, 12, 12), mode="replicate")[0]
+    torch.testing.assert_close(resize(x, (3, 3)), resize(wide, (9, 9))[:, 3:6, 3:6])
+
+
+def test_bad_calls_are_refused() -> None:
+    with pytest.raises(ShapeError, match="at least 1"):
+        resize(torch.rand(3, 4), (0, 2))
+    with pytest.raises(ShapeError, match="floating point"):
+        resize(torch.zeros(3, 4, dtype=torch.uint8), (2, 2))
+    with pytest.raises(ShapeError, match="crop it"):
+        downscale_matlab(torch.rand(3, 5, 8), 4)

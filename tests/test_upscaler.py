@@ -1,0 +1,280 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale import upscaler as upscaler_module
+from sr_upscale.alpha import extend_colour
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
+from sr_upscale.images import Frame, Picture
+from sr_upscale.resize import resize
+from sr_upscale.sizing import Target, choose_factors
+from sr_upscale.upscaler import Upscaler
+from tests.conftest import pattern
+
+
+def doubled(pixels: NDArray[Any]) -> NDArray[Any]:
+    return pixels.repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (7, 12)])
+def test_arrays_come_back_as_arrays(nearest: Path, dtype: Any, channels: int, size: tuple[int, int]) -> None:
+    pixels = pattern(*size, channels, dtype)
+    out = Upscaler(nearest)(pixels)
+    assert out.dtype == dtype
+    assert np.array_equal(out, doubled(pixels))  # 16 bits exactly: the type is fp32 for them
+
+
+def test_two_dimensional_arrays_and_floats_keep_their_form(nearest: Path) -> None:
+    flat = pattern(5, 6, 1)[:, :, 0]
+    assert np.array_equal(Upscaler(nearest)(flat), doubled(flat))
+    floats = (pattern(5, 6, 3, np.uint16) / 65535).astype(np.float32)
+    out = Upscaler(nearest)(floats)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, doubled(floats), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "1", "P", "CMYK"])
+def test_pil_images_come_back_as_pil_images(nearest: Path, mode: str) -> None:
+    image = Image.fromarray(pattern(6, 5, 4)).convert(mode)
+    out = Upscaler(nearest)(image)
+    expected = {"1": "L", "P": "RGBA" if image.has_transparency_data else "RGB", "CMYK": "RGB"}.get(mode, mode)
+    assert (out.mode, out.size) == (expected, (10, 12))
+    if "A" not in expected:
+        assert np.array_equal(np.asarray(out), doubled(np.asarray(image.convert(expected))))
+
+
+def test_sixteen_bit_pil_gray(nearest: Path) -> None:
+    pixels = pattern(4, 4, 1, np.uint16)[:, :, 0]
+    assert np.array_equal(np.asarray(Upscaler(nearest)(Image.fromarray(pixels))), doubled(pixels))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((2, 2, 5), np.uint8), np.zeros((0, 2, 3), np.uint8), np.zeros((2, 2), np.int32), np.full((2, 2), 1.5)],
+)
+def test_bad_arrays_are_refused(nearest: Path, bad: NDArray[Any]) -> None:
+    with pytest.raises(ShapeError, match="expected"):
+        Upscaler(nearest)(bad)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_stays_exactly_gray_also_in_rgb(micro: Path, dtype: Any) -> None:
+    """Whatever the network does to neutral pixels, no tint comes out, and L and RGB agree."""
+    gray = pattern(9, 11, 1, dtype)
+    upscaler = Upscaler(micro)
+    out = upscaler(np.repeat(gray, 3, axis=2))
+    assert (out == out[:, :, :1]).all()
+    assert np.array_equal(out[:, :, :1], upscaler(gray))
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 3, 3.5, 4, 7])
+def test_any_scale_has_the_right_size_and_content(nearest: Path, scale: float) -> None:
+    pixels = pattern(8, 13)
+    out = Upscaler(nearest)(pixels, scale=scale)
+    assert out.shape == (round(8 * scale), round(13 * scale), 3)
+    steps = len(choose_factors({2}, scale))
+    grown = pixels
+    for _ in range(steps):
+        grown = doubled(grown)
+    expected = to_pixels(resize(to_tensor(grown), out.shape[:2], kernel="lanczos3"), out.dtype)
+    assert np.abs(out.astype(int) - expected).max() <= 1
+
+
+def test_target_sizes(nearest: Path) -> None:
+    pixels = pattern(10, 20)
+    upscaler = Upscaler(nearest)
+    assert upscaler(pixels, width=50).shape == (25, 50, 3)
+    assert upscaler(pixels, height=15).shape == (15, 30, 3)
+    assert upscaler(pixels, width=31, height=47).shape == (47, 31, 3)
+
+
+@pytest.mark.parametrize(
+    ("available", "needed", "expected"),
+    [
+        ({2, 4}, 2, (2,)),
+        ({2, 4}, 3.5, (4,)),
+        ({2, 4}, 8, (4, 2)),
+        ({2, 4}, 6, (4, 2)),
+        ({4}, 2, (4,)),
+        ({2}, 8, (2, 2, 2)),
+        ({2, 4}, 1, (2,)),
+    ],
+)
+def test_factors(available: set[int], needed: float, expected: tuple[int, ...]) -> None:
+    assert choose_factors(available, needed) == expected
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"scale": 0.5},
+        {"scale": 65},
+        {"scale": float("nan")},
+        {"scale": 2, "width": 9},
+        {"width": 0},
+        {"width": 4},
+        {"height": 10**6},
+    ],
+    ids=str,
+)
+def test_impossible_targets_are_refused(nearest: Path, bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Upscaler(nearest)(pattern(8, 8), **bad)
+
+
+def test_unknown_model_suggests_the_nearest_name() -> None:
+    with pytest.raises(ModelError, match="did you mean psnr-x4"):
+        Upscaler("psnr-x5")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"device": "cuda:99"}, {"device": "tpu"}, {"dtype": "fp8"}, {"tile_size": 3}, {"overlap": 5}], ids=str
+)
+def test_impossible_options_are_refused(nearest: Path, bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected|not available|numbered"):
+        Upscaler(nearest, **bad)
+
+
+# --- alpha ------------------------------------------------------------------------------------------
+
+
+def test_no_dark_fringe_at_transparent_edges(micro: Path) -> None:
+    """White on transparent black comes out as white on transparent white: the edge colours are all as in
+    an opaque white picture."""
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[5:15, 5:15] = 255
+    out = Upscaler(micro, dtype="fp32")(pixels)
+    white = Upscaler(micro, dtype="fp32")(np.full((20, 20, 3), 255, np.uint8))
+    visible = out[:, :, 3] > 0
+    assert visible.any()
+    assert np.array_equal(out[visible][:, :3], white[visible])
+
+
+def test_extended_colour_keeps_visible_pixels_and_fills_hidden_ones_from_near_by() -> None:
+    colour = pattern(23, 31)
+    alpha = np.zeros((23, 31), np.uint8)
+    alpha[4:12, 6:20] = 200
+    out = extend_colour(colour, alpha)
+    assert np.array_equal(out[alpha > 0], colour[alpha > 0])
+    assert out.min() >= colour[alpha > 0].min() - 1
+    assert out.max() <= colour[alpha > 0].max() + 1
+    red = np.zeros((9, 9, 3), np.uint16)
+    red[4, 4] = (60000, 10, 300)
+    single = np.zeros((9, 9), np.uint16)
+    single[4, 4] = 1
+    assert (np.abs(extend_colour(red, single).astype(int) - (60000, 10, 300)) <= 1).all()
+
+
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_constant_alpha_stays_constant(micro: Path, value: int) -> None:
+    pixels = pattern(6, 7, 4)
+    pixels[:, :, 3] = value
+    assert (Upscaler(micro)(pixels)[:, :, 3] == value).all()
+
+
+def test_varied_alpha_is_upscaled_by_the_network(nearest: Path) -> None:
+    pixels = pattern(6, 7, 4)
+    assert np.array_equal(Upscaler(nearest, dtype="fp32")(pixels)[:, :, 3], doubled(pixels)[:, :, 3])
+
+
+# --- tiles and memory -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 40), (16, 16), (33, 47), (50, 17)])
+def test_tiles_with_the_receptive_field_as_halo_change_no_pixel_by_more_than_one(
+    micro: Path, size: tuple[int, int]
+) -> None:
+    pixels = pattern(*size)
+    whole = Upscaler(micro, dtype="fp32", tile_size=0)(pixels)
+    tiled = Upscaler(micro, dtype="fp32", tile_size=16, overlap=0, halo=100)(pixels)
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+class Greedy:
+    """Runs out of memory on tiles that read more than `limit` pixels."""
+
+    def __init__(self, limit: int, error: Exception) -> None:
+        self.limit, self.error, self.failed = limit, error, 0
+
+    def __call__(self, tile: torch.Tensor) -> torch.Tensor:
+        if tile.shape[-1] * tile.shape[-2] > self.limit:
+            self.failed += 1
+            raise self.error
+        return tile.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_out_of_memory_halves_tiles_and_uses_nothing_of_the_failed_ones(
+    nearest: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    upscaler = Upscaler(nearest, tile_size=64, overlap=0, halo=0)
+    greedy = Greedy(33 * 33, error)
+    monkeypatch.setattr(upscaler, "network", lambda *_: greedy)
+    pixels = pattern(70, 90)
+    assert np.array_equal(upscaler(pixels), doubled(pixels))
+    assert greedy.failed >= 1
+
+
+def test_other_errors_are_not_answered_with_smaller_tiles(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upscaler = Upscaler(nearest, tile_size=64)
+    greedy = Greedy(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    monkeypatch.setattr(upscaler, "network", lambda *_: greedy)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        upscaler(pattern(70, 90))
+    assert greedy.failed == 1
+
+
+def test_out_of_memory_at_the_smallest_tile_is_an_error_of_its_own(
+    nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upscaler = Upscaler(nearest)
+    monkeypatch.setattr(upscaler, "network", lambda *_: Greedy(0, torch.OutOfMemoryError("no")))
+    with pytest.raises(OutOfMemoryError, match="even with tiles of 16 pixels"):
+        upscaler(pattern(40, 40))
+
+
+def test_plan_follows_free_memory(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upscaler = Upscaler(nearest)
+    picture = Picture(frames=(Frame(pixels_hwc=pattern(300, 400)),))
+    assert upscaler.plan(picture, Target()).passes[0].tiles.tiles == 1
+    monkeypatch.setattr(upscaler_module, "free_memory", lambda _device: 8_000_000)
+    small = upscaler.plan(picture, Target())
+    assert small.passes[0].tiles.tiles > 1
+    assert small.device_bytes <= 8_000_000
+
+
+def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(
+    nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upscaler_module, "free_memory", lambda _device: 1_000_000)
+    with pytest.raises(
+        OutOfMemoryError,
+        match=r"600x500 to 1200x1000 \(8-bit\) needs about \d+ MiB of memory; 1 MiB is free; use a smaller scale",
+    ):
+        Upscaler(nearest)(pattern(500, 600))
+
+
+def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sr_upscale.device.cpu_has_bf16", lambda: True)
+    upscaler = Upscaler(nearest)
+    assert upscaler.network(2, torch.bfloat16).dtype == torch.bfloat16
+    monkeypatch.setattr(upscaler_module, "agreement_db", lambda _network: 30.0)
+    assert Upscaler(nearest).network(2, torch.bfloat16).dtype == torch.float32
+    assert upscaler.dtype_for(16) == torch.float32
+    assert Upscaler(nearest, dtype="bf16").dtype_for(16) == torch.bfloat16
