@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,14 @@ def split_validation(paths: Sequence[Path], count: int) -> tuple[list[Path], lis
     return [path for path in paths if path not in held_out], [path for path in paths if path in held_out]
 
 
-def load_pairs(paths: Sequence[Path], *, scale: int, min_side: int, workers: int = 2) -> list[Pair]:
+def load_pairs(
+    paths: Sequence[Path],
+    *,
+    scale: int,
+    min_side: int,
+    workers: int = 2,
+    on_warning: Callable[[str], None] = lambda _message: None,
+) -> list[Pair]:
     """Decodes pictures to RGB and makes their LR twins (`downscale_matlab`), in the order of the paths.
 
     Args:
@@ -76,6 +83,7 @@ def load_pairs(paths: Sequence[Path], *, scale: int, min_side: int, workers: int
         scale: LR is smaller by this factor; HR is cropped to a multiple of it.
         min_side: Smallest HR side in pixels that can be used.
         workers: Threads that decode.
+        on_warning: Called with a sentence about each picture that is left out.
 
     Raises:
         TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
@@ -102,6 +110,8 @@ def load_pairs(paths: Sequence[Path], *, scale: int, min_side: int, workers: int
         shown = "; ".join(bad[:5])
         msg = f"training data: {len(bad)} of {len(paths)} pictures cannot be used ({shown}); remove or replace them"
         raise TrainingError(msg)
+    for each in bad:
+        on_warning(f"left out: {each}")
     return pairs
 
 

@@ -94,6 +94,7 @@ def train(
                 device=choice.device,
                 bf16=bf16,
                 on_progress=on_progress,
+                on_warning=console.warn,
             )
     except Interrupted as stopped:
         console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")

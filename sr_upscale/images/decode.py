@@ -199,7 +199,7 @@ def _up_to_damage(png: bytes) -> bytes:
         end = at + 8 + int.from_bytes(png[at : at + 4], "big")
         critical = png[at + 4 : at + 5].isupper()
         if critical and zlib.crc32(png[at + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
-            return png[:at]
+            return png[: max(at + 8, end - 8)]  # the decoder then stops in this chunk, and says at which row
         at = end + 4
     return png
 

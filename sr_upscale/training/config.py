@@ -149,7 +149,7 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
 
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
     """Inverse of `dataclasses.asdict`; validates keys and types."""
-    sections = {"model": ModelSection, "data": DataSection, "stage": StageSection}
+    sections: dict[str, type] = {"model": ModelSection, "data": DataSection, "stage": StageSection}
     values = {key: value for key, value in table.items() if key not in sections}
     for key, section in sections.items():
         values[key] = _build(section, table.get(key, {}), prefix=f"{key}.")
@@ -161,8 +161,9 @@ def _build(kind: type[T], table: Mapping[str, Any], *, prefix: str) -> T:
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise UsageError(f"recipe: unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise UsageError(f"recipe: unknown key {prefix}{key}; {hint}")
         values[key] = _checked(value, known[key].type, f"{prefix}{key}")
     return kind(**values)
 

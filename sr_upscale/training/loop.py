@@ -7,6 +7,7 @@ import datetime
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -57,25 +58,23 @@ class TrainState:
     sampler: PatchSampler
     step: int = 0
     elapsed_s: float = 0.0
-    best_psnr: float = 0.0
 
 
 class Stopwatch:
-    """Running time. A stopped process (Ctrl-Z, SIGSTOP) does not spend its budget."""
+    """Running time."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
-        if hasattr(signal, "SIGCONT"):
-            signal.signal(signal.SIGCONT, self._on_continue)
-
-    def _on_continue(self, _signal: int, _frame: FrameType | None) -> None:
-        self._last = time.monotonic()
 
     def lap(self) -> float:
-        """Seconds of running time since the last lap."""
+        """Seconds since the last lap."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         return seconds
+
+    def restart(self) -> None:
+        """Begins a lap now; what has passed of the last one does not count."""
+        self._last = time.monotonic()
 
 
 def train(
@@ -88,6 +87,7 @@ def train(
     device: torch.device | None = None,
     bf16: bool = True,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    on_warning: Callable[[str], None] = lambda _message: None,
 ) -> Path:
     """Trains a generator and writes its weights.
 
@@ -101,6 +101,10 @@ def train(
         device: Where to train; CPU by default.
         bf16: Run the forward pass in bfloat16 (autocast); weights and optimiser stay float32.
         on_progress: Called about once a second and at every validation.
+        on_warning: Called with a sentence about anything that was left out or fell back.
+
+    SIGTERM and SIGINT end the run at the next step, with a checkpoint (`Interrupted`). A stopped process
+    (Ctrl-Z, SIGSTOP) does not spend its time budget. Both need the main thread.
 
     Returns:
         Path of the weights file.
@@ -108,13 +112,14 @@ def train(
     Raises:
         TrainingError: Data cannot be used, the loss stays non-finite, or there is nothing to resume.
         UsageError: The checkpoint was made by another recipe.
+        Interrupted: A signal arrived; the checkpoint is written.
     """
     device = device or torch.device("cpu")
     out.mkdir(parents=True, exist_ok=True)
-    training, held_out = _load_data(recipe, data, validation)
+    training, held_out = _load_data(recipe, data, validation, on_warning)
     state = _setup(recipe, training, device)
     if resume:
-        _load_checkpoint(out, recipe, state)
+        _load_checkpoint(out, recipe, state, on_warning)
     elif (out / "checkpoint.pt").exists():
         raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
     with (out / "train.jsonl").open("a", encoding="utf-8") as log:
@@ -138,16 +143,20 @@ def validate(model: nn.Module, pairs: Sequence[Pair], *, device: torch.device) -
 # --- setup ------------------------------------------------------------------------------------------
 
 
-def _load_data(recipe: Recipe, data: Sequence[Path], validation: Path | None) -> tuple[list[Pair], list[Pair]]:
+def _load_data(
+    recipe: Recipe, data: Sequence[Path], validation: Path | None, on_warning: Callable[[str], None]
+) -> tuple[list[Pair], list[Pair]]:
     paths = find_pictures(data)
     if validation is not None:
         held_out_paths = find_pictures([validation])
     else:
         paths, held_out_paths = split_validation(paths, recipe.data.validation_count)
     scale = recipe.model.scale
-    training = load_pairs(paths, scale=scale, min_side=recipe.data.lr_patch * scale)
-    held_out = load_pairs(held_out_paths, scale=scale, min_side=4 * scale) if held_out_paths else []
-    return training, held_out
+    training = load_pairs(paths, scale=scale, min_side=recipe.data.lr_patch * scale, on_warning=on_warning)
+    if not held_out_paths:
+        on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
+        return training, []
+    return training, load_pairs(held_out_paths, scale=scale, min_side=4 * scale, on_warning=on_warning)
 
 
 def _setup(recipe: Recipe, pairs: Sequence[Pair], device: torch.device) -> TrainState:
@@ -169,8 +178,10 @@ def _warm_start(model: Generator, source: str) -> None:
     fitting = {
         key: value for key, value in weights.state_dict().items() if key in state and state[key].shape == value.shape
     }
-    if not fitting:
-        raise UsageError(f"init: no tensor of {source} fits this model; start from weights of the same num_feat")
+    if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
+        raise UsageError(
+            f"init: the trunk of {source} does not fit this model; start from weights of the same num_feat"
+        )
     model.load_state_dict(fitting, strict=False)
 
 
@@ -201,48 +212,48 @@ def _fit(
     device = next(state.model.parameters()).device
     report, checkpoint, validation = _Every(1.0), _Every(stage.checkpoint_every_s), _Every(stage.validate_every_s)
     stopwatch = Stopwatch()
-    stop = _StopFlag()
     losses: list[float] = []
     bad_steps = 0
-    while (fraction := _fraction_done(stage, state)) < 1 and not stop.signal:
-        lr = _learning_rate(stage, state.step, fraction)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        loss = _train_step(recipe, state, device=device, bf16=bf16)
-        if loss is not None:
-            bad_steps = 0
-            losses.append(loss)
-        else:
-            bad_steps += 1
-            log({"step": state.step, "skipped": "loss or gradient is not finite"})
-            if bad_steps > MAX_BAD_STEPS:
-                raise TrainingError(
-                    f"{bad_steps} steps in a row were not finite at step {state.step}; the last good checkpoint is "
-                    f"in {out}; lower the learning rate (--lr) and start again from it (--init)"
+    with _Signals(on_continue=stopwatch.restart) as signals:
+        while (fraction := _fraction_done(stage, state)) < 1 and not signals.stop:
+            lr = _learning_rate(stage, state.step, fraction)
+            for group in state.optimizer.param_groups:
+                group["lr"] = lr
+            loss = _train_step(recipe, state, device=device, bf16=bf16)
+            if loss is not None:
+                bad_steps = 0
+                losses.append(loss)
+            else:
+                bad_steps += 1
+                log({"step": state.step, "skipped": "loss or gradient is not finite"})
+                if bad_steps > MAX_BAD_STEPS:
+                    raise TrainingError(
+                        f"{bad_steps} steps in a row were not finite at step {state.step}; the last good checkpoint is "
+                        f"in {out}; lower the learning rate (--lr) and start again from it (--init)"
+                    )
+            state.step += 1
+            state.elapsed_s += stopwatch.lap()
+            if report.due(state.elapsed_s) and losses:
+                validate_now = validation.due(state.elapsed_s)
+                progress = Progress(
+                    step=state.step,
+                    elapsed_s=state.elapsed_s,
+                    fraction=_fraction_done(stage, state),
+                    loss=float(np.mean(losses)),
+                    lr=lr,
+                    steps_per_s=len(losses) / report.interval_s,
+                    validation_psnr=_validate_and_keep(recipe, state, held_out, out=out) if validate_now else None,
                 )
-        state.step += 1
-        state.elapsed_s += stopwatch.lap()
-        if report.due(state.elapsed_s) and losses:
-            validate_now = validation.due(state.elapsed_s)
-            progress = Progress(
-                step=state.step,
-                elapsed_s=state.elapsed_s,
-                fraction=_fraction_done(stage, state),
-                loss=float(np.mean(losses)),
-                lr=lr,
-                steps_per_s=len(losses) / report.interval_s,
-                validation_psnr=_validate_and_keep(recipe, state, held_out, out=out) if validate_now else None,
-            )
-            on_progress(progress)
-            if validate_now:
-                log(asdict(progress))
-            losses.clear()
-        if checkpoint.due(state.elapsed_s):
-            _save_checkpoint(out, recipe, state)
-        stopwatch.lap()  # validating and saving are not training: they do not spend the budget
+                on_progress(progress)
+                if validate_now:
+                    log(asdict(progress))
+                losses.clear()
+            if checkpoint.due(state.elapsed_s):
+                _save_checkpoint(out, recipe, state)
+            stopwatch.restart()  # validating and saving are not training: they do not spend the budget
     _save_checkpoint(out, recipe, state)
-    if stop.signal:
-        raise Interrupted(stop.signal)
+    if signals.stop:
+        raise Interrupted(signals.stop)
     score = _validate_and_keep(recipe, state, held_out, out=out)
     log({"step": state.step, "elapsed_s": state.elapsed_s, "validation_psnr": score, "finished": True})
 
@@ -306,19 +317,36 @@ class Interrupted(Exception):
         self.signal = number
 
 
-class _StopFlag:
-    """Turns the first SIGTERM or SIGINT into a stop at the next step; a second one acts at once."""
+class _Signals:
+    """While open: the first SIGTERM or SIGINT asks for a stop, a second one acts at once; SIGCONT is reported.
 
-    def __init__(self) -> None:
-        self.signal = 0
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in self._before:
-            signal.signal(number, self._on_signal)
+    Outside the main thread signals cannot be handled and are left alone.
+    """
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+    def __init__(self, *, on_continue: Callable[[], None]) -> None:
+        self.stop = 0
+        self._on_continue = on_continue
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            names = ("SIGTERM", "SIGINT", "SIGCONT")  # Windows has no SIGCONT
+            for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGCONT", None):
+            self._on_continue()
+            return
+        self.stop = number
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._before[each])
 
 
 # --- files of a run ---------------------------------------------------------------------------------
@@ -356,11 +384,12 @@ def _save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
             path.replace(out / "checkpoint-previous.pt")
 
 
-def _load_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
+def _load_checkpoint(out: Path, recipe: Recipe, state: TrainState, on_warning: Callable[[str], None]) -> None:
     for path in (out / "checkpoint.pt", out / "checkpoint-previous.pt"):
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # a damaged file fails in many ways; the one before it may be whole
+        except Exception as error:  # a damaged file fails in many ways; the one before it may be whole
+            on_warning(f"{path.name} cannot be read ({type(error).__name__}); trying the one before it")
             continue
         break
     else:

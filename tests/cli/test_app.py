@@ -1,0 +1,402 @@
+"""The command line as users and scripts meet it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_upscale import __version__
+from sr_upscale.images import load_image
+from tests.conftest import ROOT, Ran, pattern
+
+Cli = Callable[..., Ran]
+PROGRAM = [sys.executable, "-m", "sr_upscale"]
+
+
+def doubled(pixels: np.ndarray) -> np.ndarray:
+    return pixels.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return load_image(path).frames[0].pixels_hwc
+
+
+# --- start-up ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["upscale", "--help"], ["batch", "-h"], ["train", "--help"], ["--version"], ["--nonsense"]]
+)
+def test_help_and_usage_errors_do_not_import_torch(argv: list[str]) -> None:
+    code = f"import sys; from sr_upscale.cli.app import run; run({argv!r}); sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_help_takes_less_than_0_3_s_of_user_time() -> None:
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=True)
+        times.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+    assert "Usage: sr-upscale" in done.stdout
+    assert min(times) < 0.3
+
+
+def test_every_option_has_help(cli: Cli) -> None:
+    for command in ("upscale", "batch", "models", "doctor", "train"):
+        text = cli(command, "--help").out
+        assert "--debug" in text
+        for line in text.split("Options:")[1].splitlines():
+            if line.startswith("  -") and "  " not in line.strip():  # an option whose help stands on the next line
+                continue
+            assert not line.startswith("  -") or len(line.strip().split("  ")) > 1, line
+
+
+def test_version_stands_in_one_place(cli: Cli) -> None:
+    assert cli("--version").out == f"sr-upscale {__version__}\n"
+    assert "version =" not in (ROOT / "pyproject.toml").read_text().split("[project]")[1].split("[tool")[0].replace(
+        'dynamic = ["version"]', ""
+    )
+
+
+def test_completion_is_offered() -> None:
+    done = subprocess.run(
+        [*PROGRAM, ""],
+        env={**os.environ, "_SR_UPSCALE_COMPLETE": "complete_bash", "COMP_WORDS": "sr-upscale mod", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["models"]
+
+
+# --- one picture ------------------------------------------------------------------------------------
+
+
+def test_default_command_and_default_name(cli: Cli, photo: Path, nearest: Path) -> None:
+    ran = cli(photo, "-n", nearest)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")  # quiet when not a terminal
+    assert np.array_equal(pixels_of(photo.with_name("photo_x2_nearest-x2.png")), doubled(pattern(13, 21)))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["-s", "3"], "photo_x3_nearest-x2.png"),
+        (["--outscale", "1.5"], "photo_x1.5_nearest-x2.png"),
+        (["-w", "42"], "photo_w42_nearest-x2.png"),
+        (["--size", "50x26"], "photo_50x26_nearest-x2.png"),
+        (["--suffix", "-big"], "photo-big.png"),
+        (["--ext", "jpg"], "photo_x2_nearest-x2.jpg"),
+        (["-f", "TIFF", "--suffix", ""], "photo.tif"),
+        (["--tile", "16", "--tile_pad", "4", "--overlap", "2"], "photo_x2_nearest-x2.png"),
+        (["--gpu-id", "cpu", "--fp32", "--no-tile"], "photo_x2_nearest-x2.png"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_flags_that_people_type(cli: Cli, photo: Path, nearest: Path, options: list[str], expected: str) -> None:
+    ran = cli("-i", photo, "--model_path", nearest, *options)
+    assert ran.code == 0, ran.err
+    sizes = {"-s": (63, 39), "--outscale": (32, 20), "-w": (42, 26), "--size": (50, 26)}
+    found = load_image(photo.with_name(expected))
+    assert (found.width, found.height) == sizes.get(options[0], (42, 26))
+
+
+def test_quality_changes_the_file(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    source = tmp_path / "p.png"
+    Image.fromarray(pattern(64, 64)).save(source)
+    for quality in ("20", "95"):
+        assert cli(source, "-n", nearest, "-o", tmp_path / f"{quality}.jpg", "-q", quality).code == 0
+    assert (tmp_path / "20.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
+
+
+def test_output_folder(cli: Cli, tmp_path: Path, photo: Path, nearest: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert cli(photo, "-n", nearest, "-o", tmp_path / "out").code == 0
+    assert (tmp_path / "out" / "photo_x2_nearest-x2.png").exists()
+
+
+def test_json_tells_what_was_done(cli: Cli, photo: Path, nearest: Path, tmp_path: Path) -> None:
+    ran = cli(photo, "-n", nearest, "-o", tmp_path / "o.png", "-s", "3", "--json")
+    data = json.loads(ran.out)
+    assert data["input_size"] == [21, 13]
+    assert data["output_size"] == [63, 39]
+    assert data["models"] == ["nearest-x2", "nearest-x2"]
+    assert data["resample"] == "lanczos3"
+    assert data["output"] == str(tmp_path / "o.png")
+    assert data["warnings"] == []
+
+
+def test_verbose_names_device_and_type(cli: Cli, photo: Path, nearest: Path, tmp_path: Path) -> None:
+    err = cli(photo, "-n", nearest, "-o", tmp_path / "o.png", "-v", "-g", "cpu", "--fp32").err
+    assert "device cpu (asked for), float32 (asked for), 1 tiles" in err
+    assert "o.png  42x26  nearest-x2" in err
+
+
+def test_dry_run_says_everything_and_writes_nothing(cli: Cli, photo: Path, nearest: Path) -> None:
+    ran = cli(photo, "-n", nearest, "--dry-run", "--tile", "16")
+    assert ran.code == 0
+    assert "21x13" in ran.out
+    assert "42x26: nearest-x2, 2 tiles" in ran.out
+    assert "MiB" in ran.out
+    assert list(photo.parent.iterdir()) == [photo]
+    data = json.loads(cli(photo, "-n", nearest, "--dry-run", "--json").out)
+    assert data["dry_run"] is True
+    assert data["estimated_seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "no picture given"),
+        (["p.png", "--scale", "2", "--width", "9"], "contradict each other"),
+        (["p.png", "--size", "9by9"], "expected WIDTHxHEIGHT"),
+        (["p.png", "--size", "9x9", "-w", "3"], "--size and --width"),
+        (["p.png", "--fp32", "--fp16"], "--fp32 and --fp16 contradict"),
+        (["p.png", "--tile", "32", "--no-tile"], "--tile and --no-tile contradict"),
+        (["p.png", "-q", "101"], "expected 1 to 100"),
+        (["p.png", "-o", "x.xyz"], "no known ending"),
+        (["p.png", "-f", "jpgg"], "did you mean jpg"),
+        (["p.png", "--max-pixels", "many"], "expected a number of pixels"),
+        (["p.png", "--nonsense"], "nonsense"),
+        (["p.png", "-s", "four"], "four"),
+        (["p.png", "-s", "0.5"], "only enlarges"),
+        (["p.png", "-g", "tpu"], "expected auto, cpu, cuda"),
+        (["p.png", "--fp16", "-g", "cpu"], "fp16 needs a GPU"),
+        (["-", "p.png"], "standard input and output take one picture"),
+        (["batch", "."], "-o|no images|."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage_errors_are_one_line_and_exit_code_2(
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], words: str
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    photo.rename("p.png")
+    if argv[:1] == ["batch"]:
+        argv = ["batch", ".", "-o", "p.png"]
+        words = "is a file"
+    ran = cli("upscale", *argv, "-n", nearest) if argv[:1] != ["batch"] else cli(*argv, "-n", nearest)
+    assert ran.code == 2, ran.err
+    assert ran.out == ""
+    assert len(ran.err.strip().splitlines()) == 1
+    assert words in ran.err
+    assert [path.name for path in photo.parent.iterdir()] == ["p.png"]
+
+
+def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_args: object, **_more: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("sr_upscale.job.run", break_down)
+    ran = cli(photo, "-n", nearest)
+    assert ran.code == 1
+    assert len(ran.err.strip().splitlines()) == 1
+    assert "internal error: KeyError: 'oops'" in ran.err
+    assert "Traceback" in cli(photo, "-n", nearest, "--debug").err
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 8)])
+def test_interruptions_have_their_own_codes(
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], code: int
+) -> None:
+    def stop(*_args: object, **_more: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sr_upscale.job.run", stop)
+    ran = cli(photo, "-n", nearest)
+    assert ran.code == code
+    assert len(ran.err.strip().splitlines()) == 1
+
+
+# --- pipes ------------------------------------------------------------------------------------------
+
+
+def test_pipes_carry_pictures_and_nothing_else(photo: Path, nearest: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "-", "-n", str(nearest)], input=photo.read_bytes(), capture_output=True, check=True
+    )
+    assert done.stderr == b""
+    assert np.array_equal(load_image(done.stdout).frames[0].pixels_hwc, doubled(pattern(13, 21)))
+    again = subprocess.run(
+        [*PROGRAM, str(photo), "-o", "-", "-f", "tif", "-n", str(nearest)], capture_output=True, check=True
+    )
+    assert load_image(again.stdout).format == "tif"
+    assert np.array_equal(load_image(again.stdout).frames[0].pixels_hwc, doubled(pattern(13, 21)))
+
+
+def test_a_bad_pipe_is_an_error(nearest: Path) -> None:
+    done = subprocess.run([*PROGRAM, "-", "-n", str(nearest)], input=b"", capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert b"standard input: empty file" in done.stderr
+
+
+def test_progress_is_for_terminals_and_colour_follows_no_color(photo: Path, nearest: Path) -> None:
+    """On a pseudo-terminal there is a bar on stderr; with NO_COLOR there are no colour codes in it."""
+    import pty
+
+    for extra, coloured in (({"TERM": "xterm-256color"}, True), ({"TERM": "xterm-256color", "NO_COLOR": "1"}, False)):
+        environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")} | extra
+        mine, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [
+                *PROGRAM,
+                str(photo),
+                "-n",
+                str(nearest),
+                "-o",
+                str(photo.with_name("o.png")),
+                "--force",
+                "-s",
+                "8",
+                "-t",
+                "16",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env=environment,
+        )
+        os.close(theirs)
+        seen = b""
+        try:
+            while block := os.read(mine, 4096):
+                seen += block
+        except OSError:  # the other end is closed
+            pass
+        assert process.communicate()[0] == b""
+        assert process.returncode == 0
+        os.close(mine)
+        assert b"o.png" in seen
+        assert (b"\x1b[3" in seen or b"\x1b[38" in seen) == coloured
+
+
+# --- several pictures -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two good pictures, one of them deep, and a bad one."""
+    folder = tmp_path / "in"
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    Image.fromarray(pattern(4, 5)).save(folder / "a.png")
+    Image.fromarray(pattern(6, 3)).save(folder / "deep" / "deeper" / "b.bmp")
+    (folder / "deep" / "bad.jpg").write_bytes(b"\xff\xd8\xff nonsense")
+    (folder / "readme.txt").write_text("not a picture")
+    return folder
+
+
+def test_batch_mirrors_the_tree_and_survives_a_bad_file(cli: Cli, folder: Path, nearest: Path) -> None:
+    ran = cli("batch", folder, "-n", nearest, "--json")
+    assert ran.code == 3
+    out = folder.with_name("in_x2")
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.is_file()) == [
+        ".sr-upscale.jsonl",
+        "a.png",
+        "deep/deeper/b.bmp",
+    ]
+    assert np.array_equal(pixels_of(out / "a.png"), doubled(pattern(4, 5)))
+    assert np.array_equal(pixels_of(out / "deep" / "deeper" / "b.bmp"), doubled(pattern(6, 3)))
+    assert "bad.jpg" in ran.err
+    assert "2 done, 0 skipped, 1 failed of 3" in ran.err
+    data = json.loads(ran.out)
+    assert (data["done"], data["failed"]) == (2, 1)
+    assert [row["status"] for row in data["items"]] == ["done", "failed", "done"]
+    assert data["items"][1]["exit_code"] == 4
+
+
+def test_batch_without_recursion_and_with_a_format(cli: Cli, folder: Path, nearest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cli("batch", folder, "--no-recursive", "-f", "webp", "-o", out, "-n", nearest, "--quiet").err == ""
+    assert [path.name for path in out.iterdir() if path.suffix == ".webp"] == ["a.webp"]
+
+
+def test_batch_output_inside_the_input_is_not_an_input_of_the_next_run(cli: Cli, folder: Path, nearest: Path) -> None:
+    (folder / "deep" / "bad.jpg").unlink()
+    for expected in ("2 done", "0 done, 2 skipped"):
+        ran = cli("batch", folder, "-o", folder / "out", "-n", nearest)
+        assert ran.code == 0
+        assert expected in ran.err
+
+
+def test_batch_dry_run(cli: Cli, folder: Path, nearest: Path) -> None:
+    ran = cli("batch", folder, "-n", nearest, "--dry-run")
+    assert ran.code == 3
+    assert len(ran.out.splitlines()) == 2
+    assert "would fail" in ran.err
+    assert not folder.with_name("in_x2").exists()
+
+
+def test_a_folder_as_the_picture_is_a_batch(cli: Cli, folder: Path, nearest: Path) -> None:
+    assert cli("-i", folder, "-n", nearest).code == 3
+    assert folder.with_name("in_x2").is_dir()
+
+
+def test_several_files(cli: Cli, folder: Path, nearest: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = cli(folder / "a.png", folder / "deep" / "deeper" / "b.bmp", "-o", out, "-n", nearest)
+    assert ran.code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".sr-upscale.jsonl",
+        "a_x2_nearest-x2.png",
+        "b_x2_nearest-x2.bmp",
+    ]
+
+
+def test_a_torn_manifest_line_is_ignored(cli: Cli, folder: Path, nearest: Path) -> None:
+    (folder / "deep" / "bad.jpg").unlink()
+    cli("batch", folder, "-n", nearest)
+    manifest = folder.with_name("in_x2") / ".sr-upscale.jsonl"
+    manifest.write_bytes(manifest.read_bytes() + b'{"output": "a.p')
+    assert "0 done, 2 skipped" in cli("batch", folder, "-n", nearest).err
+
+
+# --- models and doctor ------------------------------------------------------------------------------
+
+
+def test_models_lists_the_table(cli: Cli) -> None:
+    from sr_upscale.store import TABLE
+
+    data = json.loads(cli("models", "--json").out)
+    assert [row["name"] for row in data["models"]] == [entry.name for entry in TABLE]
+    text = cli("models").out
+    for row in data["models"]:
+        assert row["installed"], row["name"]
+        assert row["license"] in text
+        assert row["scores"]["set5"]["psnr_y"] > 30
+
+
+def test_doctor_checks_and_reports(cli: Cli) -> None:
+    import hashlib
+
+    import torch
+
+    from sr_upscale.store import TABLE
+
+    ran = cli("doctor", "--json")
+    assert ran.code == 0, ran.out
+    data = json.loads(ran.out)
+    assert data["libraries"]["torch"] == torch.__version__
+    assert data["device"] in [name.split()[0] for name in data["devices"]]
+    for entry in TABLE:
+        assert data["weights"][entry.name] == hashlib.sha256(entry.path.read_bytes()).hexdigest()
+    assert data["smoke_run"]["output_megapixels_per_s"] > 0
+    text = cli("doctor").out
+    assert text.endswith("all good\n")
+    assert data["dtype_reason"] in text
+
+
+def test_doctor_finds_missing_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sr_upscale.store.weights_folder", lambda: tmp_path)
+    ran = cli("doctor")
+    assert ran.code == 1
+    assert "PROBLEM    weights psnr-x4 are missing" in ran.out
+    assert "PROBLEM    the smoke run failed: model psnr-x" in ran.out

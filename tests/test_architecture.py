@@ -1,0 +1,91 @@
+"""Rules of the code base that no linter knows: who may import whom, who may print."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "sr_upscale"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Layers, lowest first; a module imports from its own layer and from lower ones only.
+LAYERS = (
+    {"errors", "text", "__init__", "training", "engine", "cli", "models"},  # packages' own __init__ hold no imports
+    {"files", "color", "device", "tiling", "models.generator", "alpha", "sizing", "resize"},
+    {"checkpoint", "degrade", "metrics", "images", "engine.network", "engine.tiles"},
+    {"store", "data"},
+    {"upscaler", "training.config", "training.loop"},
+    {"job", "batch"},
+    {"cli", "__main__"},
+)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> int:
+    for level, names in reversed(list(enumerate(LAYERS))):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return level
+    pytest.fail(f"{module} stands in no layer of this test; give it its place")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, outside `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if (
+            id(node) in skipped
+            or not isinstance(node, ast.ImportFrom)
+            or not (node.module or "").startswith("sr_upscale")
+        ):
+            continue
+        base = (node.module or "").removeprefix("sr_upscale").removeprefix(".")
+        for name in node.names:
+            as_module = PACKAGE / base.replace(".", "/") / f"{name.name}.py"
+            yield f"{base}.{name.name}".strip(".") if as_module.exists() else base or "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_downwards(path: Path) -> None:
+    module = module_of(path) or "__init__"
+    for target in imports(path):
+        assert layer_of(target) <= layer_of(module), f"{module} imports {target}, which stands above it"
+        assert not (module.startswith("engine") and target.startswith("training"))
+        assert not (module.startswith("training") and target.startswith("engine"))
+        assert module.split(".")[0] in ("cli", "__main__") or not target.startswith("cli")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "cli" not in path.parts], ids=module_of)
+def test_the_core_never_prints_and_never_exits(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("print", "sys.exit", "exit", "quit", "os._exit"), f"{path}:{node.lineno}"
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in ("sys.stdout", "sys.stderr", "sys.argv"), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_a_file_is_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 480
+    assert path.stem not in ("utils", "helpers", "common", "misc")
+
+
+def test_public_names_are_lazy_and_complete() -> None:
+    import sr_upscale
+
+    for name in sr_upscale.__all__:
+        assert getattr(sr_upscale, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        sr_upscale.nonsense  # noqa: B018
