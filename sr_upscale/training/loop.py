@@ -179,9 +179,7 @@ def _warm_start(model: Generator, source: str) -> None:
         key: value for key, value in weights.state_dict().items() if key in state and state[key].shape == value.shape
     }
     if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
-        raise UsageError(
-            f"init: the trunk of {source} does not fit this model; start from weights of the same num_feat"
-        )
+        raise UsageError(f"init: the trunk of {source} does not fit; start from weights of the same num_feat")
     model.load_state_dict(fitting, strict=False)
 
 

@@ -1,0 +1,124 @@
+"""What a stranger does: README commands, and (slow) the wheel in an empty environment, offline."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sr_upscale.store import TABLE
+from tests.conftest import ROOT, Ran, pattern
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def readme_commands() -> list[str]:
+    """Lines of the README's shell blocks that call the program on pictures."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("sr-upscale ", "cat "))]
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in readme_commands() if line.startswith("sr-upscale") and " train " not in line]
+)
+def test_readme_commands_work(
+    line: str, cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pattern(20, 30)).save("photo.jpg")
+    Path("folder").mkdir()
+    Image.fromarray(pattern(6, 7)).save("folder/a.png")
+    Path("runs/psnr-x4").mkdir(parents=True)
+    shutil.copy(TABLE[0].path, "runs/psnr-x4/psnr-x4.safetensors")
+    words = shlex.split(line)[1:]
+    if "3840" in words:
+        words[words.index("3840")] = "90"  # the README's width from a photograph of that size
+    ran = cli(*words)
+    assert ran.code == 0, ran.err
+
+
+def test_readme_python_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pattern(20, 30)).save("photo.jpg")
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    exec(compile(code, "README", "exec"), {})
+    with Image.open("large.png") as image:
+        assert image.size == (60, 40)
+
+
+def test_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> None:
+    first_block = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)[0]
+    assert [line.split("#")[0].strip() for line in first_block.splitlines()] == ["make demo", "make test"]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert "://" in target or (ROOT / target).exists(), target
+
+
+def test_changelog_has_an_unreleased_part_and_dependencies_are_used() -> None:
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+    code = "\n".join(path.read_text() for path in (ROOT / "sr_upscale").rglob("*.py"))
+    modules = {"pillow": "PIL", "pyvips[binary]": "pyvips"}
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]:
+        name = re.split(r"[><=~]", line)[0]
+        assert re.search(rf"^\s*(from|import) {modules.get(name, name)}\b", code, flags=re.MULTILINE), name
+
+
+@pytest.mark.slow
+def test_wheel_works_in_another_folder_offline(tmp_path: Path) -> None:
+    """Built, installed into an environment of its own over this one's dependencies, run where no network is."""
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for entry in TABLE:
+        assert f"sr_upscale/weights/{entry.name}.safetensors" in names
+        assert f"sr_upscale/weights/{entry.name}.md" in names
+    assert "sr_upscale/py.typed" in names
+    assert "sr_upscale/training/recipes/psnr-x4.toml" in names
+    site = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", site, wheel], check=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.fromarray(pattern(20, 30)).save(elsewhere / "photo.jpg")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+    for command in (["photo.jpg", "-o", "out.png"], ["doctor"], ["models"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "sr_upscale", *command],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (
+        f"weights    {site / 'sr_upscale' / 'weights'}"
+        in subprocess.run(
+            [sys.executable, "-m", "sr_upscale", "doctor"],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
+    with Image.open(elsewhere / "out.png") as image:
+        assert image.size == (120, 80)

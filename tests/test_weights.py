@@ -1,0 +1,156 @@
+"""The shipped weights: their headers, their cards, what they do to a photograph, and (slow) their scores."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_upscale.checkpoint import load_generator, read_info
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.degrade import downscale_matlab
+from sr_upscale.metrics import psnr
+from sr_upscale.resize import resize
+from sr_upscale.store import TABLE, StoredWeights
+from sr_upscale.upscaler import Upscaler
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+FLOORS = {
+    ("psnr-x4", "Set5"): 31.65,
+    ("psnr-x4", "Set14"): 28.2,
+    ("psnr-x2", "Set5"): 37.5,
+    ("psnr-x2", "Set14"): 33.05,
+}
+
+
+@pytest.fixture(params=TABLE, ids=lambda entry: entry.name)
+def entry(request: pytest.FixtureRequest) -> StoredWeights:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def chelsea() -> np.ndarray:
+    """A photograph, RGB, 448x296: sides that divide by 8."""
+    return np.asarray(Image.open(ROOT / "examples" / "chelsea.png").convert("RGB"))[:296, :448].copy()
+
+
+def test_header_says_where_the_weights_come_from(entry: StoredWeights) -> None:
+    model, info = load_generator(entry.path)
+    assert info.name == entry.name
+    assert model.config.scale == entry.scale
+    assert info.license == entry.license
+    assert info.data
+    assert info.recipe["steps_done"] > 0
+    assert entry.path.stat().st_size <= 4_200_000
+
+
+def test_card_agrees_with_the_header(entry: StoredWeights) -> None:
+    from publish_weights import SETS
+
+    info = read_info(entry.path)
+    card = entry.path.with_suffix(".md").read_text(encoding="utf-8")
+    assert info.data in card
+    for name in SETS:
+        scores = info.scores[name.lower()]
+        row = next(line for line in card.splitlines() if line.startswith(f"| {name} "))
+        assert [float(cell) for cell in row.split("|")[2:-1]] == [
+            pytest.approx(value, abs=0.0051) for value in scores.values()
+        ]
+
+
+def test_photograph_comes_out_clearly_better_than_bicubic_and_without_a_tint(
+    entry: StoredWeights, chelsea: np.ndarray
+) -> None:
+    lr = downscale_matlab(to_tensor(chelsea), entry.scale)
+    pixels = to_pixels(lr, np.dtype(np.uint8))
+    sr = to_tensor(Upscaler(entry.name, dtype="fp32")(pixels))
+    hr = to_tensor(chelsea)
+    bicubic = resize(lr, chelsea.shape[:2]).clamp(0, 1)
+    ours, theirs = (psnr(each, hr, crop_border=entry.scale, y_channel=True).item() for each in (sr, bicubic))
+    assert ours > theirs + 0.5
+    assert (sr.mean(dim=(2, 3)) - hr.mean(dim=(2, 3))).abs().max() < 0.5 / 255
+    back = resize(sr, pixels.shape[:2])
+    assert (back - lr).abs().mean() < 1.5 / 255  # made small again it is the input
+
+
+def test_half_precision_agrees(entry: StoredWeights, chelsea: np.ndarray) -> None:
+    pixels = chelsea[:96, :120]
+    exact, half = (Upscaler(entry.name, dtype=dtype)(pixels) for dtype in ("fp32", "bf16"))
+    assert psnr(to_tensor(half), to_tensor(exact)).item() >= 50
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_tiles_with_the_full_halo_equal_the_whole_picture(
+    entry: StoredWeights, chelsea: np.ndarray, overlap: int
+) -> None:
+    for height, width in ((1, 70), (70, 1), (33, 47), (32, 65), (31, 32)):
+        pixels = chelsea[100 : 100 + height, 150 : 150 + width]
+        whole = Upscaler(entry.name, dtype="fp32", tile_size=0)(pixels)
+        tiled = Upscaler(entry.name, dtype="fp32", tile_size=32, overlap=overlap, halo=51)(pixels)
+        assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+def seams(entry: StoredWeights, pixels: np.ndarray, tile_size: int) -> tuple[float, float]:
+    """Largest difference from the whole picture, in levels, in the bands around tile borders and elsewhere."""
+    whole = Upscaler(entry.name, dtype="fp32", tile_size=0)(pixels).astype(int)
+    tiled = Upscaler(entry.name, dtype="fp32", tile_size=tile_size)(pixels).astype(int)
+    difference = np.abs(whole - tiled).max(axis=2)
+    near = np.zeros(difference.shape, bool)
+    for axis, length in enumerate(pixels.shape[:2]):
+        count = -(-length // tile_size)
+        for border in (round(index * length / count) for index in range(1, count)):
+            band = slice((border - 6) * entry.scale, (border + 6) * entry.scale)
+            near[(band, slice(None)) if axis == 0 else (slice(None), band)] = True
+    return float(difference[near].max()), float(difference[~near].max())
+
+
+def test_default_tiles_leave_no_measurable_seam(entry: StoredWeights, chelsea: np.ndarray) -> None:
+    at_borders, inside = seams(entry, chelsea[:160, 60:260], 64)
+    assert at_borders <= max(inside, 1)
+
+
+# --- slow proofs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "data_set"), list(FLOORS))
+def test_scores_reach_their_floor_and_the_card(shared: Path, name: str, data_set: str) -> None:
+    from publish_weights import score_set
+
+    stored = next(each for each in TABLE if each.name == name)
+    found = score_set(stored.path, shared / "benchmarks", data_set, stored.scale)
+    assert found["psnr_y"] >= FLOORS[name, data_set]
+    card = read_info(stored.path).scores[data_set.lower()]
+    assert found["psnr_y"] == pytest.approx(card["psnr_y"], abs=0.005)
+    assert min(found.values()) == found["psnr_y_bicubic"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["OST_009.png", "00003.png", "castle-exif.jpg"])
+def test_no_seam_on_real_photographs(shared: Path, entry: StoredWeights, name: str) -> None:
+    pixels = np.asarray(Image.open(shared / "inputs" / name).convert("RGB"))[:384, :512].copy()
+    at_borders, inside = seams(entry, pixels, 128)
+    assert at_borders <= max(inside, 1)
+
+
+@pytest.mark.slow
+def test_bicubic_rows_agree_with_the_papers(shared: Path) -> None:
+    """The protocol itself: the published bicubic scores, gray read as RGB (28.42 / 26.09 at x4, 33.66 at x2)."""
+    from publish_weights import score_set
+
+    x4 = next(each for each in TABLE if each.scale == 4)
+    assert score_set(x4.path, shared / "benchmarks", "Set5", 4)["psnr_y_bicubic"] == pytest.approx(28.42, abs=0.02)
+    x2 = next(each for each in TABLE if each.scale == 2)
+    assert score_set(x2.path, shared / "benchmarks", "Set5", 2)["psnr_y_bicubic"] == pytest.approx(33.66, abs=0.03)
+
+
+def test_torch_is_left_as_it_was() -> None:
+    before = (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype())
+    Upscaler(TABLE[0].name)(np.zeros((3, 3), np.uint8))
+    assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == before
