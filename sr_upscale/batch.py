@@ -165,7 +165,8 @@ def run_batch(
 
     Args:
         plan: Items and the manifest's folder.
-        work: Makes one item's target from its source; its result becomes the outcome's details.
+        work: Makes one item's target from its source; its result becomes the outcome's details and holds the
+            ``input_sha256`` of what was read.
         settings: Everything besides the input that determines an output (weights, scale, format ...).
         force: Also overwrite files that this program did not make.
         on_outcome: Called after each item.
@@ -188,10 +189,9 @@ def run_batch(
                         f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
                         "add --force to overwrite it, or choose another -o"
                     )
-                before = hash_file(item.source)
                 item.target.parent.mkdir(parents=True, exist_ok=True)
                 details = work(item)
-                manifest.add(item, before)
+                manifest.add(item, details["input_sha256"])
                 outcome = Outcome(item=item, status="done", seconds=time.monotonic() - start, details=details)
         except SrUpscaleError as failure:
             outcome = Outcome(item=item, status="failed", seconds=time.monotonic() - start, error=failure)

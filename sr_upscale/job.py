@@ -88,6 +88,7 @@ def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
     """A plan in words and numbers, ready for JSON."""
     plan, picture = prepared.plan, prepared.picture
     return {
+        "input_sha256": picture.sha256,
         "input_size": list(plan.input_size),
         "output_size": list(plan.output_size),
         "frames": len(picture.frames),

@@ -425,29 +425,27 @@ def row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch: pyte
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(pattern(4, 5)).save(folder / name)
-    real = batch_module.hash_file
+    real = batch_module.Manifest.add
 
-    def vanish(path: Path) -> str:
-        if path.name == "a.png" and path.parent == folder:
-            (folder / "b.png").unlink(missing_ok=True)
-        return real(path)
+    def vanish(manifest: Any, item: Any, digest: str) -> None:
+        real(manifest, item, digest)
+        (folder / "b.png").unlink(missing_ok=True)
 
-    monkeypatch.setattr(batch_module, "hash_file", vanish)
+    monkeypatch.setattr(batch_module.Manifest, "add", vanish)
     ran = run("batch", folder, "-o", out)
     assert ran.code == 3
     assert "b.png: no such file" in ran.err
     assert sorted(path.name for path in out.glob("*.png")) == ["a.png", "c.png"]
 
-    original = Path.open
+    original = os.fstat
 
-    def grow(path: Path, *args: Any, **more: Any) -> Any:
-        opened = original(path, *args, **more)
-        if path.name == "c.png" and args == ("rb",):
-            with original(path, "ab") as other:
-                other.write(b"more")
-        return opened
+    def grow(descriptor: int) -> os.stat_result:
+        found = original(descriptor)
+        with (folder / "c.png").open("ab") as other:
+            other.write(b"more")
+        return found
 
-    monkeypatch.setattr(Path, "open", grow)
+    monkeypatch.setattr(os, "fstat", grow)
     refused(
         run(folder / "c.png", "-o", tmp_path / "o.png"), 4, "c.png: changed while it was read", out=tmp_path / "o.png"
     )

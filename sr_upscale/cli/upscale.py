@@ -31,7 +31,7 @@ from sr_upscale.cli.running import (
     target_of,
 )
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.images.decode import read_file
+from sr_upscale.images.decode import peek
 from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, sniff
 from sr_upscale.text import duration, shown
 
@@ -100,19 +100,20 @@ def upscale(
         raise UsageError("--json and a picture cannot share standard output; give -o a file")
     if place != "-":
         _check_single(source, Path(place), force=force, dry_run=dry_run)
-    data = sys.stdin.buffer.read() if source is None else read_file(source)  # refused before torch is loaded
-    chosen = _format_for(fmt, place, data)
+    data: Path | bytes = sys.stdin.buffer.read() if source is None else source
+    kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
+    chosen = _format_for(fmt, place, kind)
 
     from sr_upscale import job
 
     upscaler = make_upscaler(**upscaler_options)
     if dry_run:
-        say_plan(job.prepare(data if source is None else source, chosen, upscaler, settings), upscaler, place, console)
+        say_plan(job.prepare(data, chosen, upscaler, settings), upscaler, place, console)
         return 0
     buffer = io.BytesIO()
     with console.progress(shown(names[0])) as report:
         done = job.run(
-            data if source is None else source,
+            data,
             buffer if place == "-" else Path(place),
             chosen,
             upscaler,
@@ -166,12 +167,12 @@ def _check_single(source: Path | None, target: Path, *, force: bool, dry_run: bo
         raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
 
 
-def _format_for(fmt: Format | None, place: str, data: bytes) -> Format:
+def _format_for(fmt: Format | None, place: str, kind: str) -> Format:
     """Format asked for, else by the output's name, else the input's own."""
     if fmt is not None:
         return fmt
     if place == "-":
-        return FORMATS.get(sniff(data[:256]), FORMATS["png"])
+        return FORMATS.get(kind, FORMATS["png"])
     by_name = format_of_path(Path(place))
     if by_name is None:
         raise UsageError(f"{shown(place)}: no known ending; give --format, or end the name in .png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import stat
 import threading
 import warnings
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,12 +56,8 @@ def load_image(
         UsageError: There is no such frame.
     """
     name = "standard input" if isinstance(source, bytes) else shown(source)
-    data = source if isinstance(source, bytes) else read_file(source)
-    if not data:
-        raise InputError(f"{name}: empty file (0 bytes); expected a picture")
-    kind = sniff(data[:256])
-    if kind not in FORMATS:
-        raise InputError(f"{name}: looks like {kind}; expected one of {', '.join(FORMATS)}")
+    data = source if isinstance(source, bytes) else _read_file(source)
+    kind = _kind_of(data[:256], name)
     digest = hashlib.sha256(data).hexdigest()
     notes: list[str] = []
     if isinstance(source, Path) and (by_name := format_of_path(source)) and by_name.name != kind:
@@ -95,31 +92,58 @@ def load_image(
     )
 
 
-def read_file(path: Path) -> bytes:
-    """Bytes of a regular file; never waits for a pipe or a device.
+def peek(path: Path) -> str:
+    """Kind of a regular file by its first bytes: a key of `FORMATS`. Reads no more than those.
 
     Raises:
-        InputError: It is missing, not a regular file, unreadable, or it changed while it was read.
+        InputError: It is missing, not a regular file, unreadable, empty, or no picture.
+    """
+    with _opened_file(path) as file:
+        return _kind_of(file.read(256), shown(path))
+
+
+def _read_file(path: Path) -> bytes:
+    """Bytes of a regular file that is a picture.
+
+    Raises:
+        InputError: As `peek`, or it changed while it was read.
     """
     name = shown(path)
-    try:
-        before = path.stat()
-        if not stat.S_ISREG(before.st_mode):
-            what = "a folder (use `sr-upscale batch`)" if stat.S_ISDIR(before.st_mode) else "a pipe, socket or device"
-            raise InputError(f"{name}: not a regular file but {what}; expected a picture")
-        with path.open("rb") as file:
-            head = file.read(256)
-            if head and sniff(head) not in FORMATS:
-                return head  # enough to refuse it by name; a film of many GB is not read
-            data = head + file.read()
-        after = path.stat()
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file; check the path") from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot read: {error.strerror or error}; check its permissions") from error
+    with _opened_file(path) as file:
+        before = os.fstat(file.fileno())
+        head = file.read(256)
+        _kind_of(head, name)  # a film of many GB is not read
+        data = head + file.read()
+        after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise InputError(f"{name}: changed while it was read; run again when nothing writes to it")
     return data
+
+
+@contextlib.contextmanager
+def _opened_file(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open; never waits for a pipe or a device."""
+    name = shown(path)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            what = "a folder (use `sr-upscale batch`)" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+            raise InputError(f"{name}: not a regular file but {what}; expected a picture")
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise InputError(f"{name}: no such file; check the path") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot read: {error.strerror or error}; check the path and its rights") from error
+
+
+def _kind_of(head: bytes, name: str) -> str:
+    if not head:
+        raise InputError(f"{name}: empty file (0 bytes); expected a picture")
+    kind = sniff(head)
+    if kind not in FORMATS:
+        raise InputError(f"{name}: looks like {kind}; expected one of {', '.join(FORMATS)}")
+    return kind
 
 
 # --- header -----------------------------------------------------------------------------------------
