@@ -220,6 +220,10 @@ class Upscaler:
         """Number type for pictures of 8 or 16 bits: half precision cannot hold 16 bits."""
         return torch.float32 if self.automatic_dtype and bits == 16 else self.choice.dtype
 
+    def dtype_reason(self, bits: int) -> str:
+        """Why `dtype_for` says so."""
+        return "16 bits need fp32" if self.automatic_dtype and bits == 16 else self.choice.dtype_reason
+
     def _plan_tiles(self, height: int, width: int, receptive: int, per_pixel: int) -> TilePlan:
         halo = min(HALO if self.halo is None else self.halo, receptive)
         tile_size = self.tile_size

@@ -175,6 +175,38 @@ def test_profile_exif_and_resolution_reach_the_file(tmp_path: Path, suffix: str,
     assert back.exif is not None
 
 
+def test_exif_of_a_camera_survives_with_its_nested_directory(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = "Camera"
+    exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0xA002: 9, 0xA003: 8, 0xA005: {1: "R98"}, 0x927C: b"maker note"}
+    source = tmp_path / "a.jpg"
+    Image.fromarray(pattern(8, 9)).save(source, exif=exif)
+    for name in ("jpg", "png", "webp", "tif"):
+        out = tmp_path / f"out.{name}"
+        save_image(load_image(source), out, FORMATS[name])
+        again = tmp_path / f"again.{name}"
+        save_image(load_image(out), again, FORMATS[name])
+        with Image.open(again) as image:
+            found = image.getexif()
+            assert found.get_ifd(0x8769)[0x927C] == b"maker note"
+            assert found.get_ifd(0xA005)[1] == "R98"
+
+
+def test_exif_grows_no_directories_that_were_not_there(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    source = tmp_path / "a.jpg"
+    Image.fromarray(pattern(8, 9)).save(source, exif=exif)
+    picture = load_image(source)
+    for name in ("jpg", "png", "tif"):
+        out = tmp_path / f"out.{name}"
+        save_image(picture, out, FORMATS[name])
+        with Image.open(out) as image:
+            assert image.getexif()[0x010F] == "Maker"
+            assert 0x8769 not in image.getexif()
+            assert 0x8825 not in image.getexif()
+
+
 def test_tiff_of_sixteen_bits_with_exif_is_still_read_by_others(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010F] = "Maker"

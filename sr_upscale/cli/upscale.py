@@ -128,8 +128,8 @@ def upscale(
     if verbose:
         choice = upscaler.choice
         console.note(
-            f"device {choice.device} ({choice.device_reason}), {done['dtype']} ({choice.dtype_reason}), "
-            f"{done['tiles']} tiles"
+            f"device {choice.device} ({choice.device_reason}), "
+            f"{done['dtype']} ({upscaler.dtype_reason(done['bits'])}), {done['tiles']} tiles"
         )
     console.result({"input": names[0], "output": str(place), **done})
     if sys.stderr.isatty() or verbose:

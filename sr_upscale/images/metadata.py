@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 
 ORIENTATION = ExifTags.Base.Orientation.value
 EXIF_IFD = ExifTags.IFD.Exif.value
+DIRECTORIES = (EXIF_IFD, ExifTags.IFD.GPSInfo.value)
 
 # Tags of a TIFF's own directory that describe the picture and not the layout of the file.
 _DESCRIPTIVE = frozenset(
@@ -41,11 +42,21 @@ def read_exif(image: Image.Image) -> Image.Exif | None:
     for tag, value in source.items():
         if image.format != "TIFF" or tag in _DESCRIPTIVE:
             exif[tag] = value
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        values = source.get_ifd(directory)
-        if values:
-            exif[directory.value] = dict(values)
+    for directory in DIRECTORIES:
+        if directory in source:  # asking for an absent one would create it
+            exif[directory] = directory_of(source, directory)
     return exif if len(exif) else None
+
+
+def directory_of(exif: Image.Exif, directory: int) -> dict[int, Any]:
+    """A directory with the one nested in it: pointers into the old file would lead nowhere in a new one."""
+    values = dict(exif.get_ifd(directory))
+    if ExifTags.IFD.Interop in values:
+        nested = dict(exif.get_ifd(ExifTags.IFD.Interop))
+        values.pop(ExifTags.IFD.Interop)
+        if nested:
+            values[ExifTags.IFD.Interop.value] = nested
+    return values
 
 
 def orientation_of(exif: Image.Exif | None) -> int:
@@ -77,16 +88,13 @@ def resized_exif(block: bytes | None, width: int, height: int) -> bytes | None:
         return None
     exif = Image.Exif()
     exif.load(block)
-    details = dict(exif.get_ifd(EXIF_IFD))
-    gps = dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
-    if details:
-        if ExifTags.Base.ExifImageWidth in details:
-            details[ExifTags.Base.ExifImageWidth.value] = width
-        if ExifTags.Base.ExifImageHeight in details:
-            details[ExifTags.Base.ExifImageHeight.value] = height
-        exif[EXIF_IFD] = details
-    if gps:
-        exif[ExifTags.IFD.GPSInfo.value] = gps
+    for directory in DIRECTORIES:
+        if directory in exif:
+            exif[directory] = directory_of(exif, directory)
+    if EXIF_IFD in exif:
+        for tag, value in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
+            if tag in exif[EXIF_IFD]:
+                exif[EXIF_IFD][tag.value] = value
     for tag, value in ((ExifTags.Base.ImageWidth, width), (ExifTags.Base.ImageLength, height)):
         if tag in exif:
             exif[tag.value] = value

@@ -7,10 +7,11 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
+
+from sr_upscale.images.metadata import DIRECTORIES, directory_of
 
 _ASCII, _LONG, _LONG8 = 2, 4, 16
-_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
 
 def append_exif(path: Path, block: bytes) -> None:
@@ -47,16 +48,15 @@ def append_exif(path: Path, block: bytes) -> None:
             if isinstance(value, str) and tag not in entries:
                 data = value.encode("utf-8", "replace") + b"\0"
                 entries[tag] = _entry(tag, _ASCII, len(data), _place(file, data, big=big), big=big)
-        for directory in _DIRECTORIES:
-            values = exif.get_ifd(directory)
-            if values:
-                content = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0", group=directory.value)
-                for tag, value in values.items():
+        for directory in DIRECTORIES:
+            if directory in exif:
+                content = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0", group=directory)
+                for tag, value in directory_of(exif, directory).items():
                     content[tag] = value
                 at = _end(file)
                 file.write(content.tobytes(at))
                 pointer = struct.pack(word, at)
-                entries[directory.value] = _entry(directory.value, _LONG8 if big else _LONG, 1, pointer, big=big)
+                entries[directory] = _entry(directory, _LONG8 if big else _LONG, 1, pointer, big=big)
 
         at = _end(file)
         file.write(struct.pack(count_format, len(entries)))
