@@ -6,8 +6,8 @@ STAMP := .venv/.installed
 .PHONY: demo test check slow wheel clean
 
 demo: .venv/.demo
-	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force
-	@echo "examples/chelsea.png, 451x300, is now demo/chelsea_x4_psnr-x4.png, 1804x1200"
+	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
+	@echo "Look at it: demo/chelsea_x4_psnr-x4.png, made from examples/chelsea.png"
 
 test: check
 	$(BIN)/pytest -m "not slow"

@@ -240,6 +240,9 @@ def test_flattening_on_a_background() -> None:
     assert flat.frames[0].pixels_hwc.tolist() == [[[200, 100, 0], [0, 200, 100], [40, 180, 80]]]
     with pytest.raises(UsageError, match="--background"):
         adapt(picture, FORMATS["jpg"], SaveOptions(), name=NAME)
+    opaque = Picture(frames=(Frame(pixels_hwc=pixels[:, :1]),))  # nothing shows through: no colour is needed
+    flat, _notes = adapt(opaque, FORMATS["jpg"], SaveOptions(), name=NAME)
+    assert flat.frames[0].pixels_hwc.tolist() == [[[200, 100, 0]]]
 
 
 # --- animation --------------------------------------------------------------------------------------

@@ -241,7 +241,6 @@ def _select_frames(header: _Header, frame: int | None, name: str, notes: list[st
     if frame is not None:
         if not 0 <= frame < header.frames:
             raise UsageError(f"{name}: no frame {frame}; expected 0 to {header.frames - 1}")
-        header.animated = header.animated and header.frames > 1
         return [frame]
     if header.frames > 1 and not header.animated:
         notes.append(f"{name} has {header.frames} pages; only the first is used (choose with --frame)")
@@ -405,7 +404,7 @@ def srgb_profile() -> bytes:
 
 
 def _megapixels(pixels: int) -> str:
-    return f"{pixels / 1e6:.0f}" if pixels >= 10_000_000 else f"{pixels / 1e6:g}"
+    return str(pixels // 10**6) if pixels >= 10**7 else f"{pixels / 1e6:g}"
 
 
 def _first_line(error: Exception) -> str:

@@ -70,11 +70,11 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
         notes.append(f"{name}: {upper} holds one picture; the first of {len(picture.frames)} frames is used (--frame)")
         picture = dataclasses.replace(picture, frames=picture.frames[:1], loop=None)
     if picture.has_alpha and not fmt.alpha:
-        if options.background is None:
+        if options.background is None and not _is_opaque(picture):
             raise UsageError(
                 f"{name}: {upper} has no transparency; give a --background colour such as white, or use --format png"
             )
-        frames = tuple(_flatten(frame, options.background) for frame in picture.frames)
+        frames = tuple(_flatten(frame, options.background or (0, 0, 0)) for frame in picture.frames)
         picture = dataclasses.replace(picture, frames=frames)
     if picture.metadata.icc is not None and not fmt.icc:
         picture, converted = _to_srgb(picture)
@@ -201,6 +201,10 @@ def _to_8_bits(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _pillow_image(pixels_hwc: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels_hwc[:, :, 0] if pixels_hwc.shape[2] == 1 else pixels_hwc)
+
+
+def _is_opaque(picture: Picture) -> bool:
+    return all((frame.pixels_hwc[:, :, -1] == np.iinfo(frame.pixels_hwc.dtype).max).all() for frame in picture.frames)
 
 
 def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:
