@@ -73,8 +73,12 @@ app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+class Stopped(BaseException):
+    """A signal asked for the end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,12 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs a command line; returns its exit code, with one line on stderr if that is not 0."""
     debug = "--debug" in argv
-    before = signal.getsignal(signal.SIGTERM)
 
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise Terminated
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
 
-    signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = app(args=list(argv), prog_name="sr-upscale", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -105,12 +108,10 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         print_error(f"sr-upscale: {error}")
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print_error("sr-upscale: interrupted; unfinished files were removed")
-        return 130
-    except Terminated:
-        print_error("sr-upscale: terminated; unfinished files were removed")
-        return 143
+    except Stopped as stopped:
+        word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
+        print_error(f"sr-upscale: {word}; unfinished files were removed")
+        return 128 + stopped.number
     except MemoryError:
         print_error("sr-upscale: out of memory; close other programs, use a smaller scale or --tile 128")
         return 8
@@ -125,4 +126,5 @@ def run(argv: Sequence[str]) -> int:
         )
         return 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

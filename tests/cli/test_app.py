@@ -3,8 +3,10 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +168,7 @@ def test_dry_run_says_everything_and_writes_nothing(cli: Cli, photo: Path, neare
         (["p.png", "-f", "jpgg"], "did you mean jpg"),
         (["p.png", "--max-pixels", "many"], "expected a number of pixels"),
         (["p.png", "--nonsense"], "nonsense"),
-        (["p.png", "-s", "four"], "four"),
+        (["p.png", "-s", "four"], "--scale"),
         (["p.png", "-s", "0.5"], "only enlarges"),
         (["p.png", "-g", "tpu"], "expected auto, cpu, cuda"),
         (["p.png", "--fp16", "-g", "cpu"], "fp16 needs a GPU"),
@@ -205,16 +207,34 @@ def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
     assert "Traceback" in cli(photo, "-n", nearest, "--debug").err
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 8)])
-def test_interruptions_have_their_own_codes(
-    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], code: int
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_signals_stop_with_their_own_codes_and_leave_nothing(
+    cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
+) -> None:
+    from PIL import Image as Pillow
+
+    def kill(*_args: object, **_more: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(Pillow.Image, "save", kill)
+    before = signal.getsignal(number)
+    ran = cli(photo, "-n", nearest, "-o", photo.with_name("out.png"))
+    assert ran.code == 128 + number
+    assert ran.err == f"sr-upscale: {word}; unfinished files were removed\n"
+    assert list(photo.parent.iterdir()) == [photo]
+    assert signal.getsignal(number) == before
+
+
+def test_memory_error_has_its_own_code(
+    cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_args: object, **_more: object) -> None:
-        raise error
+        raise MemoryError
 
     monkeypatch.setattr("sr_upscale.job.run", stop)
     ran = cli(photo, "-n", nearest)
-    assert ran.code == code
+    assert ran.code == 8
     assert len(ran.err.strip().splitlines()) == 1
 
 
