@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sr_upscale.checkpoint import WeightsInfo, load_generator, save_generator
+from sr_upscale.checkpoint import WeightsInfo, load_generator, read_info, save_generator
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.metrics import psnr
 from sr_upscale.resize import resize
+from sr_upscale.store import resolve_weights
 from sr_upscale.upscaler import Upscaler
 
 SETS = ("Set5", "Set14")
@@ -46,7 +47,8 @@ def main() -> None:
         sys.stdout.write(f"{info.name} {name} x{scale}: {json.dumps(scores[name.lower()])}\n")
     if arguments.out is None:
         return
-    info = dataclasses.replace(info, scores=scores, license=arguments.license, data=arguments.data)
+    recipe = with_ancestors(dict(info.recipe))
+    info = dataclasses.replace(info, scores=scores, license=arguments.license, data=arguments.data, recipe=recipe)
     save_generator(arguments.out / source.name, model, info)
     log = [json.loads(line) for line in (arguments.run / "train.jsonl").read_text().splitlines()]
     (arguments.out / f"{info.name}.md").write_text(card(info, log), encoding="utf-8")
@@ -78,9 +80,16 @@ def _short(upscaler: Upscaler) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[upscaler.choice.dtype]
 
 
+def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with, under ``start``, the recipe of the weights that it started from, and so on."""
+    if recipe["init"] and "start" not in recipe:
+        start = read_info(resolve_weights(recipe["init"]))
+        recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
+    return recipe
+
+
 def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
     """Markdown for people; every figure comes out of the header or the log."""
-    recipe = info.recipe
     curve = [entry for entry in log if entry.get("validation_psnr") is not None and "fraction" in entry]
     shown = curve[:: max(1, len(curve) // 8)]
     lines = [
@@ -90,9 +99,12 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "",
         f"* Licence of the weights: {info.license}",
         f"* Trained on: {info.data}",
-        f"* Made: {info.date}, by `sr-upscale train --config {info.name}`, seed {recipe['seed']}, "
-        f"{recipe['steps_done']} steps in {recipe['seconds'] / 60:.0f} minutes on two CPU cores with bf16 autocast",
-        f"* Start: {'the weights ' + recipe['init'] if recipe['init'] else 'random'}",
+        f"* Made: {info.date}, by `sr-upscale train` on two CPU cores with bf16 autocast, in these runs:",
+        "",
+        "| run | started from | steps | minutes | patch | batch | highest lr |",
+        "|---|---|---|---|---|---|---|",
+        *(_run_row(number, each) for number, each in enumerate(reversed(_lineage(info)), start=1)),
+        "",
         f"* Architecture: {json.dumps(dict(info.config))}",
         "",
         "## Scores",
@@ -128,6 +140,25 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _lineage(info: WeightsInfo) -> list[dict[str, Any]]:
+    """Recipes, the newest first."""
+    recipe = {**info.recipe, "weights": info.name}
+    found = [recipe]
+    while "start" in recipe:
+        recipe = recipe["start"]
+        found.append(recipe)
+    return found
+
+
+def _run_row(number: int, recipe: dict[str, Any]) -> str:
+    start = f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else "random"
+    data, stage = recipe["data"], recipe["stage"]
+    return (
+        f"| {number}: {recipe['weights']} | {start} | {recipe['steps_done']} | {recipe['seconds'] / 60:.0f} "
+        f"| {data['lr_patch']}x{data['lr_patch']} LR | {data['batch_size']} | {stage['lr']:g} |"
+    )
 
 
 if __name__ == "__main__":
