@@ -195,16 +195,20 @@ def run_batch(
                 outcome = Outcome(item=item, status="done", seconds=time.monotonic() - start, details=details)
         except SrUpscaleError as failure:
             outcome = Outcome(item=item, status="failed", seconds=time.monotonic() - start, error=failure)
-        except MemoryError:
-            error = OutOfMemoryError(
-                f"{shown(item.source)}: out of memory; close other programs or use a smaller scale"
-            )
-            outcome = Outcome(item=item, status="failed", error=error)
-        except OSError as failure:
-            outcome = Outcome(item=item, status="failed", error=output_error(item.target, failure))
+        except Exception as failure:  # one bad file never stops the rest, whatever it breaks
+            outcome = Outcome(item=item, status="failed", error=_as_ours(failure, item))
         outcomes.append(outcome)
         on_outcome(outcome)
     return outcomes
+
+
+def _as_ours(failure: Exception, item: Item) -> SrUpscaleError:
+    name = shown(item.source)
+    if isinstance(failure, MemoryError):
+        return OutOfMemoryError(f"{name}: out of memory; close other programs or use a smaller scale")
+    if isinstance(failure, OSError):
+        return output_error(item.target, failure)
+    return SrUpscaleError(f"{name}: internal error: {type(failure).__name__}: {failure}; please report it")
 
 
 class Manifest:
@@ -215,8 +219,11 @@ class Manifest:
         self.root = root
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.entries: dict[str, dict[str, Any]] = {}
+        self._torn = False
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            self._torn = not text.endswith("\n")
+            for line in text.splitlines():
                 try:
                     entry = json.loads(line)
                     self.entries[entry["output"]] = entry
@@ -244,8 +251,9 @@ class Manifest:
         }
         self.entries[entry["output"]] = entry
         with self.path.open("ab", buffering=0) as file:  # one write of one line: two runs cannot mix theirs
-            file.write(json.dumps(entry).encode() + b"\n")
+            file.write(b"\n" * self._torn + json.dumps(entry).encode() + b"\n")
             os.fsync(file.fileno())
+        self._torn = False
 
     def _key(self, item: Item) -> str:
         relative = os.path.relpath(item.target, self.root)
@@ -271,7 +279,11 @@ def hash_file(path: Path) -> str:
 def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str]) -> Iterator[Path]:
     visited: set[tuple[int, int]] = set()
     skip = os.path.realpath(out)
-    for place, folders, files in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        warnings.append(f"{shown(error.filename)}: cannot be read ({error.strerror}); left out")
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         info = os.stat(place)
         if (info.st_dev, info.st_ino) in visited:
             warnings.append(f"{shown(place)} was already visited through another path; left out")

@@ -369,3 +369,32 @@ def test_pillow_limits_of_the_caller_are_left_as_they_were(tmp_path: Path) -> No
 def test_unknown_format_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean webp"):
         format_by_name("webpp")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp", ".gif", ".avif"])
+def test_damaged_files_are_decoded_or_refused_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    """Seeded damage: bytes changed, cut out, cut off. Only our own error may come out, and never a crash."""
+    rng = np.random.default_rng(7)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x8769] = {0x9003: "2024:05:06 07:08:09"}
+    metadata = Metadata(icc=p3_profile(), exif=exif.tobytes().removeprefix(b"Exif\0\0"))
+    whole = save(tmp_path / f"a{suffix}", pattern(24, 31), metadata).read_bytes()
+    refused: list[str] = []
+    for trial in range(60):
+        data = bytearray(whole)
+        for _ in range(int(rng.integers(1, 6))):
+            at = int(rng.integers(len(data)))
+            if trial % 3 == 0:
+                data[at] = int(rng.integers(256))
+            elif trial % 3 == 1:
+                del data[at : at + int(rng.integers(1, 20))]
+            else:
+                data = data[: max(at, 1)]
+        try:
+            picture = load_image(bytes(data), allow_truncated=trial % 2 == 0, max_pixels=10**7)
+            assert picture.frames[0].pixels_hwc.ndim == 3
+        except (InputError, UsageError) as error:
+            refused.append(str(error))
+    assert refused
+    assert all("standard input: " in message for message in refused)

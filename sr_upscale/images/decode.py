@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from sr_upscale.errors import InputError, UsageError
+from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
 from sr_upscale.images.metadata import exif_bytes, orientation_of, read_exif, upright
 from sr_upscale.images.picture import Frame, Metadata, Picture
@@ -72,8 +72,16 @@ def load_image(
             decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
         else:
             decoded = _decode_pillow(data, frames, name, header, allow_truncated)
+    except SrUpscaleError:
+        raise
     except MemoryError as error:
-        raise InputError(f"{name}: too large to decode in the memory that is free; close other programs") from error
+        raise OutOfMemoryError(
+            f"{name}: too large to decode in the memory that is free; close other programs"
+        ) from error
+    except Exception as error:  # decoders fail in many ways on damaged files
+        raise InputError(
+            f"{name}: damaged {kind.upper()} ({type(error).__name__}: {error}); get the file again"
+        ) from error
     turn = orientation_of(header.exif)
     decoded = [Frame(pixels_hwc=upright(each.pixels_hwc, turn), duration_ms=each.duration_ms) for each in decoded]
     try:

@@ -377,6 +377,29 @@ def test_a_torn_manifest_line_is_ignored(cli: Cli, folder: Path, nearest: Path) 
     manifest = folder.with_name("in_x2") / ".sr-upscale.jsonl"
     manifest.write_bytes(manifest.read_bytes() + b'{"output": "a.p')
     assert "0 done, 2 skipped" in cli("batch", folder, "-n", nearest).err
+    Image.fromarray(pattern(3, 3)).save(folder / "new.png")
+    assert "1 done, 2 skipped" in cli("batch", folder, "-n", nearest).err  # its line is not glued to the torn one
+    assert "0 done, 3 skipped" in cli("batch", folder, "-n", nearest).err
+
+
+def test_a_fault_of_our_own_fails_its_item_only(
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sr_upscale import job
+
+    real = job.prepare
+
+    def break_on_a(source: Path, *args: object) -> object:
+        if source.name == "a.png":
+            raise KeyError("oops")
+        return real(source, *args)  # type: ignore[arg-type]
+
+    (folder / "deep" / "bad.jpg").unlink()
+    monkeypatch.setattr(job, "prepare", break_on_a)
+    ran = cli("batch", folder, "-n", nearest)
+    assert ran.code == 3
+    assert "a.png: internal error: KeyError: 'oops'" in ran.err
+    assert "1 done, 0 skipped, 1 failed" in ran.err
 
 
 # --- models and doctor ------------------------------------------------------------------------------
