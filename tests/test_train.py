@@ -24,7 +24,14 @@ from sr_upscale.data import PatchSampler, find_pictures, load_pairs, split_valid
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.training import loop
-from sr_upscale.training.config import Recipe, StageSection, load_recipe, recipe_from_dict, shipped_recipes
+from sr_upscale.training.config import (
+    Recipe,
+    StageSection,
+    load_recipe,
+    parse_override,
+    recipe_from_dict,
+    shipped_recipes,
+)
 from sr_upscale.training.loop import _learning_rate, train, validate
 from tests.conftest import Ran, pattern
 
@@ -220,6 +227,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[stage]\nbetas = [1]", "expected two numbers"),
         ("[stage]\nmax_time_s = 0", "no end"),
         ("[stage]\nema_decay = 1", "expected 0 to below 1"),
+        ("[stage]\npixel_loss = 'l3'", "expected l1 or l2"),
         ("[stage", "not valid TOML"),
     ],
 )
@@ -228,6 +236,44 @@ def test_bad_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageError, match=words):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stage.lr=5e-4", ("stage.lr", 5e-4)),
+        ("stage.pixel_loss=l2", ("stage.pixel_loss", "l2")),
+        ("seed = 3", ("seed", 3)),
+    ],
+)
+def test_overrides_are_read_as_toml(text: str, expected: tuple[str, object]) -> None:
+    assert parse_override(text) == expected
+    assert load_recipe("psnr-x4", dict([parse_override(text)]))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("lr", "expected KEY=VALUE"), ("stage.rate=1", "unknown key"), ("name.x=1", "not a section")]
+)
+def test_bad_overrides_are_refused(cli: Callable[..., Ran], tmp_path: Path, text: str, words: str) -> None:
+    ran = cli("train", "-c", "psnr-x4", "--data", tmp_path, "--set", text)
+    assert ran.code == 2
+    assert words in ran.err
+
+
+@pytest.mark.parametrize("pixel_loss", ["l1", "l2"])
+def test_pixel_losses_are_the_mean_absolute_and_the_mean_squared_error(
+    folder: Path, recipe: Path, pixel_loss: str
+) -> None:
+    settings = load_recipe(str(recipe), {"stage.pixel_loss": pixel_loss, "stage.pixel_weight": 3})
+    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
+    cpu = torch.device("cpu")
+    lr, hr = loop._setup(settings, pairs, cpu).sampler.batch(settings.data.batch_size)
+    state = loop._setup(settings, pairs, cpu)
+    with torch.no_grad():
+        difference = state.model(lr) - hr
+    expected = {"l1": difference.abs().mean(), "l2": difference.square().mean()}[pixel_loss]
+    found = loop._train_step(settings, state, device=cpu, bf16=False)
+    assert found == pytest.approx(3 * expected.item(), rel=1e-5)
 
 
 def test_unknown_recipe_names_the_known_ones(cli: Callable[..., Ran], tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ def train(
     lr_patch: Annotated[int | None, typer.Option("--patch", help="Side of a patch in LR pixels.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Start of all random numbers.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe, such as stage.pixel_loss=l2."),
+    ] = None,
     device: opt.Device = "auto",
     fp32: opt.Fp32 = False,
     as_json: opt.Json = False,
@@ -54,8 +58,9 @@ def train(
         "seed": seed,
         "init": "" if init == "none" else init,
     }
-    from sr_upscale.training.config import load_recipe
+    from sr_upscale.training.config import load_recipe, parse_override
 
+    overrides |= dict(parse_override(text) for text in settings or [])
     recipe = load_recipe(config, {key: value for key, value in overrides.items() if value is not None})
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     if folder.exists() and not folder.is_dir():

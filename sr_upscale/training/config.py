@@ -54,7 +54,8 @@ class StageSection:
         betas: Adam's decay rates.
         clip_norm: Largest norm of the gradient.
         ema_decay: Decay of the averaged weights, which are the ones validated and published.
-        pixel_weight: Weight of the L1 loss.
+        pixel_loss: ``l1``, or ``l2`` (mean squared error, what PSNR measures) for a last fine-tuning.
+        pixel_weight: Weight of the pixel loss.
         validate_every_s: Seconds between validations.
         checkpoint_every_s: Seconds between checkpoints.
     """
@@ -67,6 +68,7 @@ class StageSection:
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0
     ema_decay: float = 0.999
+    pixel_loss: str = "l1"
     pixel_weight: float = 1.0
     validate_every_s: float = 120.0
     checkpoint_every_s: float = 60.0
@@ -106,6 +108,8 @@ class Recipe:
                 raise UsageError(f"recipe {self.name}: {key} is {value}; expected more than 0")
         if self.stage.steps <= 0 and self.stage.max_time_s <= 0:
             raise UsageError(f"recipe {self.name}: no end; give stage.steps or stage.max_time_s (--steps, --max-time)")
+        if self.stage.pixel_loss not in ("l1", "l2"):
+            raise UsageError(f"recipe {self.name}: stage.pixel_loss is {self.stage.pixel_loss!r}; expected l1 or l2")
         if not 0 <= self.stage.ema_decay < 1:
             raise UsageError(f"recipe {self.name}: stage.ema_decay is {self.stage.ema_decay}; expected 0 to below 1")
 
@@ -142,9 +146,26 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
         target = table
         for parent in parents:
             target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise UsageError(f"recipe {name_or_path}: {parent} is not a section; cannot set {key}")
         target[last] = value
     table.setdefault("name", path.stem)
     return recipe_from_dict(table)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``stage.pixel_loss="l2"`` -> (key, value); the value is read as TOML, a bare word as a string.
+
+    Raises:
+        UsageError: No ``=`` in it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set is {text!r}; expected KEY=VALUE such as stage.lr=5e-4")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
 
 
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:

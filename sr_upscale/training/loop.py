@@ -281,7 +281,8 @@ def _train_step(recipe: Recipe, state: TrainState, *, device: torch.device, bf16
     context: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     with context:
         sr = state.model(lr.contiguous(memory_format=torch.channels_last))
-    loss: Tensor = stage.pixel_weight * F.l1_loss(sr.float(), hr)
+    pixel_loss = F.l1_loss if stage.pixel_loss == "l1" else F.mse_loss
+    loss: Tensor = stage.pixel_weight * pixel_loss(sr.float(), hr)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), stage.clip_norm)
