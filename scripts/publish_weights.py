@@ -101,8 +101,8 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         f"* Trained on: {info.data}",
         f"* Made: {info.date}, by `sr-upscale train` on two CPU cores with bf16 autocast, in these runs:",
         "",
-        "| run | started from | steps | minutes | patch | batch | highest lr |",
-        "|---|---|---|---|---|---|---|",
+        "| run | started from | steps | minutes | patch | batch | highest lr | loss |",
+        "|---|---|---|---|---|---|---|---|",
         *(_run_row(number, each) for number, each in enumerate(reversed(_lineage(info)), start=1)),
         "",
         f"* Architecture: {json.dumps(dict(info.config))}",
@@ -122,9 +122,9 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
     validation = info.scores["validation"]
     lines += [
         "",
-        f"Validation on {validation['pictures']} held-out training pictures: {validation['psnr_y']} dB. The way there:",
+        f"Validation on {validation['pictures']} held-out training pictures: {validation['psnr_y']} dB. The last run:",
         "",
-        "| step | minutes | L1 loss | validation PSNR, dB |",
+        "| step | minutes | loss | validation PSNR, dB |",
         "|---|---|---|---|",
         *(
             f"| {each['step']} | {each['elapsed_s'] / 60:.0f} | {each['loss']:.4f} | {each['validation_psnr']:.2f} |"
@@ -135,8 +135,8 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "",
         "* Taught on clean pictures made smaller by bicubic resampling. JPEG blocks, noise and blur of real files are",
         "  taken for detail and enlarged.",
-        "* Taught by L1 alone: it never invents texture, so fine detail that the input does not hold stays smooth.",
-        "* No faces, text or line art were looked for in the training pictures.",
+        "* Taught by a pixel loss alone: it never invents texture, so detail that the input does not hold stays smooth.",
+        "* Nobody chose training pictures for faces, text or line art; expect less there.",
         "",
     ]
     return "\n".join(lines)
@@ -157,7 +157,7 @@ def _run_row(number: int, recipe: dict[str, Any]) -> str:
     data, stage = recipe["data"], recipe["stage"]
     return (
         f"| {number}: {recipe['weights']} | {start} | {recipe['steps_done']} | {recipe['seconds'] / 60:.0f} "
-        f"| {data['lr_patch']}x{data['lr_patch']} LR | {data['batch_size']} | {stage['lr']:g} |"
+        f"| {data['lr_patch']}x{data['lr_patch']} LR | {data['batch_size']} | {stage['lr']:g} | {stage.get('pixel_loss', 'l1')} |"
     )
 
 

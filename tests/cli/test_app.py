@@ -427,7 +427,7 @@ def test_doctor_checks_and_reports(cli: Cli) -> None:
     ran = cli("doctor", "--json")
     assert ran.code == 0, ran.out
     data = json.loads(ran.out)
-    assert data["libraries"]["torch"] == torch.__version__
+    assert data["libraries"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert data["device"] in [name.split()[0] for name in data["devices"]]
     for entry in TABLE:
         assert data["weights"][entry.name] == hashlib.sha256(entry.path.read_bytes()).hexdigest()
