@@ -135,7 +135,7 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "",
         "* Taught on clean pictures made smaller by bicubic resampling. JPEG blocks, noise and blur of real files are",
         "  taken for detail and enlarged.",
-        "* Taught by a pixel loss alone: it never invents texture, so detail that the input does not hold stays smooth.",
+        "* Taught by pixel losses alone: it never invents texture; detail that the input does not hold stays smooth.",
         "* Nobody chose training pictures for faces, text or line art; expect less there.",
         "",
     ]
@@ -155,9 +155,10 @@ def _lineage(info: WeightsInfo) -> list[dict[str, Any]]:
 def _run_row(number: int, recipe: dict[str, Any]) -> str:
     start = f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else "random"
     data, stage = recipe["data"], recipe["stage"]
+    loss = stage.get("pixel_loss", "l1")
     return (
         f"| {number}: {recipe['weights']} | {start} | {recipe['steps_done']} | {recipe['seconds'] / 60:.0f} "
-        f"| {data['lr_patch']}x{data['lr_patch']} LR | {data['batch_size']} | {stage['lr']:g} | {stage.get('pixel_loss', 'l1')} |"
+        f"| {data['lr_patch']}x{data['lr_patch']} LR | {data['batch_size']} | {stage['lr']:g} | {loss} |"
     )
 
 
