@@ -50,7 +50,8 @@ def main() -> None:
     recipe = with_ancestors(dict(info.recipe))
     info = dataclasses.replace(info, scores=scores, license=arguments.license, data=arguments.data, recipe=recipe)
     save_generator(arguments.out / source.name, model, info)
-    log = [json.loads(line) for line in (arguments.run / "train.jsonl").read_text().splitlines()]
+    log_file = arguments.run / "train.jsonl"  # an average of runs has none
+    log = [json.loads(line) for line in log_file.read_text().splitlines()] if log_file.exists() else []
     (arguments.out / f"{info.name}.md").write_text(card(info, log), encoding="utf-8")
 
 
@@ -104,6 +105,7 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "| run | started from | steps | minutes | patch | batch | highest lr | loss |",
         "|---|---|---|---|---|---|---|---|",
         *(_run_row(number, each) for number, each in enumerate(reversed(_lineage(info)), start=1)),
+        *_averages(info),
         "",
         f"* Architecture: {json.dumps(dict(info.config))}",
         "",
@@ -119,17 +121,15 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
     for name in SETS:
         values = list(info.scores[name.lower()].values())
         lines.append(f"| {name} | {values[0]:.2f} | {values[1]:.2f} | {values[2]:.2f} |")
-    validation = info.scores["validation"]
+    if "validation" in info.scores:
+        validation = info.scores["validation"]
+        lines += ["", f"Validation on {validation['pictures']} held-out training pictures: {validation['psnr_y']} dB."]
+    if shown:
+        lines += ["", "The last run:", "", "| step | minutes | loss | validation PSNR, dB |", "|---|---|---|---|"]
+    for each in shown:
+        minutes, score = each["elapsed_s"] / 60, each["validation_psnr"]
+        lines.append(f"| {each['step']} | {minutes:.0f} | {each['loss']:.4f} | {score:.2f} |")
     lines += [
-        "",
-        f"Validation on {validation['pictures']} held-out training pictures: {validation['psnr_y']} dB. The last run:",
-        "",
-        "| step | minutes | loss | validation PSNR, dB |",
-        "|---|---|---|---|",
-        *(
-            f"| {each['step']} | {each['elapsed_s'] / 60:.0f} | {each['loss']:.4f} | {each['validation_psnr']:.2f} |"
-            for each in shown
-        ),
         "",
         "## Limits",
         "",
@@ -150,6 +150,18 @@ def _lineage(info: WeightsInfo) -> list[dict[str, Any]]:
         recipe = recipe["start"]
         found.append(recipe)
     return found
+
+
+def _averages(info: WeightsInfo) -> list[str]:
+    """A sentence for each recipe whose weights were averaged with others (`scripts/average_weights.py`)."""
+    lineage = _lineage(info)
+    lines = []
+    for index, recipe in enumerate(lineage):
+        if others := recipe.get("averaged_with"):
+            steps = ", ".join(str(other["steps_done"]) for other in others)
+            run = len(lineage) - index
+            lines += ["", f"Before its use, the result of run {run} was averaged with earlier results ({steps} steps)."]
+    return lines
 
 
 def _run_row(number: int, recipe: dict[str, Any]) -> str:
