@@ -37,11 +37,11 @@ OVERLAP = 8
 
 HALO = 16
 """LR pixels of context by default. The receptive field is 51, but what the trained networks take from beyond 16
-changes no 8-bit value (tests/test_weights.py measures it); `halo=51` is exact for any weights."""
+changes 8-bit values by at most 1, and few of them (docs/tiling.md); `halo=51` is exact for any weights."""
 
 CPU_TILE_PIXELS = 448 * 448
 """Largest tile on a CPU, in LR pixels read: larger working sets leave its cache and run slower, smaller ones
-recompute more halo. Cores of 384 were the fastest of 64 to 512 in bf16 on two cores."""
+recompute more halo (docs/tiling.md)."""
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that a tile may take."""

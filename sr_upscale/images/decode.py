@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
@@ -404,11 +404,6 @@ def _opened(data: bytes, *, allow_truncated: bool = False) -> Iterator[Image.Ima
         finally:
             Image.MAX_IMAGE_PIXELS = limit
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient
-
-
-def srgb_profile() -> bytes:
-    """An sRGB profile, made by lcms."""
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def _megapixels(pixels: int) -> str:
