@@ -1,9 +1,16 @@
-"""Training pictures: find, decode, hold out, and cut LR/HR pairs of patches."""
+"""Training pictures: find, decode once, hold out, and cut LR/HR pairs of patches.
+
+A batch is a pure function of the seed and its number: workers can make it ahead, a resumed run goes on with
+the very batch that comes next, and several processes share a batch without speaking to each other.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import json
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +20,21 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.errors import TrainingError
+from sr_upscale.files import replace_file
+from sr_upscale.realworld import RealWorld, degrade
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 MAX_UNREADABLE = 0.01
 """Share of pictures that may be unreadable or too small before a run refuses to start."""
+
+CACHE_VERSION = 1
+"""Raise it when `_decode` makes other pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,7 @@ def load_pairs(
     *,
     scale: int,
     min_side: int,
+    cache: Path | None = None,
     workers: int = 2,
     on_warning: Callable[[str], None] = lambda _message: None,
 ) -> list[Pair]:
@@ -82,30 +96,21 @@ def load_pairs(
         paths: Pictures.
         scale: LR is smaller by this factor; HR is cropped to a multiple of it.
         min_side: Smallest HR side in pixels that can be used.
+        cache: Folder in which decoded pictures are kept for the next run, and from which they are mapped into
+            memory as they are needed; without it all are held in memory.
         workers: Threads that decode.
         on_warning: Called with a sentence about each picture that is left out.
 
     Raises:
         TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
     """
-
-    def load(path: Path) -> Pair | str:
-        try:
-            with Image.open(path) as image:
-                rgb = np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            return f"{path}: {error}"
-        height, width = (side - side % scale for side in rgb.shape[:2])
-        if min(height, width) < min_side:
-            return f"{path}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than {min_side} pixels"
-        hr = np.ascontiguousarray(rgb[:height, :width])
-        lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
-        return Pair(name=path.name, hr=hr, lr=lr)
-
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(pool.map(load, paths))
-    pairs = [result for result in results if isinstance(result, Pair)]
-    bad = [result for result in results if isinstance(result, str)]
+    if cache is None:
+        results = list(_decode_all(paths, scale=scale, min_side=min_side, workers=workers))
+        pairs = [result for result in results if isinstance(result, Pair)]
+        bad = [result for result in results if isinstance(result, str)]
+    else:
+        index = _fill_cache(cache, paths, scale=scale, min_side=min_side, workers=workers)
+        pairs, bad = _mapped_pairs(index), json.loads(index.read_text("utf-8"))["bad"]
     if not pairs or len(bad) > max(1, MAX_UNREADABLE * len(paths)):
         shown = "; ".join(bad[:5])
         msg = f"training data: {len(bad)} of {len(paths)} pictures cannot be used ({shown}); remove or replace them"
@@ -115,8 +120,83 @@ def load_pairs(
     return pairs
 
 
-class PatchSampler:
-    """Random LR/HR patch pairs, flipped and rotated. Deterministic by its generator's state.
+def _decode_all(paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Iterator[Pair | str]:
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 64):  # not all at once: results wait in memory
+            yield from pool.map(lambda path: _decode(path, scale, min_side), paths[start : start + 64])
+
+
+def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
+    """A pair, or a sentence about why there is none."""
+    try:
+        with Image.open(path) as image:
+            rgb = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return f"{path}: {error}"
+    height, width = (side - side % scale for side in rgb.shape[:2])
+    if min(height, width) < min_side:
+        return f"{path}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than {min_side} pixels"
+    hr = np.ascontiguousarray(rgb[:height, :width])
+    lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
+    return Pair(name=path.name, hr=hr, lr=lr)
+
+
+# --- decoded pictures on disk -----------------------------------------------------------------------
+
+
+def _fill_cache(folder: Path, paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Path:
+    """The index of the decoded pictures, made unless it is there: ``KEY.json`` beside ``KEY.bin``."""
+    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, scale, min_side, stats]).encode()).hexdigest()[:32]
+    index = folder / f"{key}.json"
+    if index.exists():
+        return index
+    folder.mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, object]] = []
+    bad: list[str] = []
+    with replace_file(index.with_suffix(".bin")) as temporary, temporary.open("wb") as file:
+        for result in _decode_all(paths, scale=scale, min_side=min_side, workers=workers):
+            if isinstance(result, str):
+                bad.append(result)
+                continue
+            entries.append(
+                {"name": result.name, "at": file.tell(), "hr": result.hr.shape, "lr": result.lr.shape},
+            )
+            file.write(result.hr.tobytes())
+            file.write(result.lr.tobytes())
+    with replace_file(index) as temporary:  # last: an index means that the pixels are whole
+        temporary.write_text(json.dumps({"pictures": entries, "bad": bad}), encoding="utf-8")
+    return index
+
+
+def _mapped_pairs(index: Path) -> list[Pair]:
+    entries = json.loads(index.read_text("utf-8"))["pictures"]
+    if not entries:
+        return []
+    pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="r")
+    pairs = []
+    for entry in entries:
+        middle = entry["at"] + int(np.prod(entry["hr"]))
+        hr = pixels[entry["at"] : middle].reshape(entry["hr"])
+        lr = pixels[middle : middle + int(np.prod(entry["lr"]))].reshape(entry["lr"])
+        pairs.append(Pair(name=entry["name"], hr=hr, lr=lr))
+    return pairs
+
+
+# --- patches ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Patches. lr: (n, 3, p, p) uint8 RGB; hr: (n, 3, p * scale, p * scale) uint8; made_s: seconds of CPU it took."""
+
+    lr: Tensor
+    hr: Tensor
+    made_s: float
+
+
+class PatchSampler(Dataset[Batch]):
+    """Random LR/HR patch pairs, flipped and rotated; ``sampler[number]`` is a pure function of seed and number.
 
     Pictures are drawn in proportion to the square root of their area (a large one has more to show, but
     neighbouring patches repeat each other), and of two random places the busier one is taken: flat sky
@@ -126,38 +206,106 @@ class PatchSampler:
         pairs: Pictures, each at least one patch large.
         scale: Factor between LR and HR.
         lr_patch: Side of a patch in LR pixels.
+        batch_size: Patches a batch, of all processes together.
         seed: Start of the random numbers.
+        degradation: Makes LR from HR crops instead of taking the picture's LR twin.
+        rank, world: This process's number and their count; it makes its share of every batch.
     """
 
-    def __init__(self, pairs: Sequence[Pair], *, scale: int, lr_patch: int, seed: int) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        scale: int,
+        lr_patch: int,
+        batch_size: int,
+        seed: Sequence[int],
+        degradation: RealWorld | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.pairs = list(pairs)
         self.scale = scale
         self.lr_patch = lr_patch
-        self.rng = np.random.default_rng(seed)
+        self.seed = list(seed)
+        self.degradation = degradation
+        self.mine = range(rank, batch_size, world)
         areas = np.array([pair.lr.shape[0] * pair.lr.shape[1] for pair in self.pairs], dtype=np.float64)
-        self._probability = np.sqrt(areas) / np.sqrt(areas).sum()
+        self._chances = np.cumsum(np.sqrt(areas) / np.sqrt(areas).sum())
 
-    def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """(LR, HR): (size, 3, p, p) and (size, 3, p*scale, p*scale), float32 RGB in [0, 1]."""
-        chosen = self.rng.choice(len(self.pairs), size=size, p=self._probability)
-        patches = [self._patch(self.pairs[index]) for index in chosen]
-        lr, hr = (np.stack(side).transpose(0, 3, 1, 2) for side in zip(*patches, strict=True))
-        return tuple(torch.from_numpy(np.ascontiguousarray(side)).float() / 255 for side in (lr, hr))  # type: ignore[return-value]
+    def __getitem__(self, number: int) -> Batch:
+        start = time.process_time()
+        patches = [self._patch(np.random.default_rng([*self.seed, number, each])) for each in self.mine]
+        lr, hr = (
+            torch.from_numpy(np.ascontiguousarray(np.stack(side).transpose(0, 3, 1, 2)))
+            for side in zip(*patches, strict=True)
+        )
+        return Batch(lr=lr, hr=hr, made_s=time.process_time() - start)
 
-    def _patch(self, pair: Pair) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        side, scale = self.lr_patch, self.scale
+    def _patch(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        index = min(int(np.searchsorted(self._chances, rng.random(), side="right")), len(self.pairs) - 1)
+        pair, side, scale = self.pairs[index], self.lr_patch, self.scale
         places = []
         for _ in range(2):
-            top = int(self.rng.integers(pair.lr.shape[0] - side + 1))
-            left = int(self.rng.integers(pair.lr.shape[1] - side + 1))
+            top = int(rng.integers(pair.lr.shape[0] - side + 1))
+            left = int(rng.integers(pair.lr.shape[1] - side + 1))
             places.append((top, left))
         top, left = max(places, key=lambda place: _busyness(pair.lr[place[0] :, place[1] :][:side, :side]))
-        lr = pair.lr[top : top + side, left : left + side]
         hr = pair.hr[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
-        turn = int(self.rng.integers(8))
+        if self.degradation is None:
+            lr = pair.lr[top : top + side, left : left + side]
+        else:
+            lr = self._degraded(pair, top, left, self.degradation, rng)
+        turn = int(rng.integers(8))
         if turn & 4:
             lr, hr = lr[:, ::-1], hr[:, ::-1]
         return np.rot90(lr, turn & 3), np.rot90(hr, turn & 3)
+
+    def _degraded(
+        self, pair: Pair, top: int, left: int, family: RealWorld, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """LR of a patch, cut out of a slightly larger degraded crop."""
+        height, width = pair.lr.shape[:2]
+        side, scale = self.lr_patch, self.scale
+        above, before = (int(rng.integers(family.margin + 1)) for _ in range(2))
+        y0, x0 = max(0, top - above), max(0, left - before)
+        y1, x1 = min(height, top - above + family.margin + side), min(width, left - before + family.margin + side)
+        crop = degrade(pair.hr[y0 * scale : y1 * scale, x0 * scale : x1 * scale], scale, family, rng)
+        return crop[top - y0 : top - y0 + side, left - x0 : left - x0 + side]
+
+
+def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+    """``sampler[start]``, ``sampler[start + 1]``, ... without end; `workers` processes make them ahead (0: none)."""
+    return iter(
+        DataLoader(
+            sampler,
+            batch_size=None,
+            sampler=_Counter(start),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin_memory,
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+    )
+
+
+class _Counter:
+    """start, start + 1, ..."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.start
+        while True:
+            yield number
+            number += 1
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends in order
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _busyness(patch_hwc: NDArray[np.uint8]) -> float:

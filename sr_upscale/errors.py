@@ -6,6 +6,7 @@
     ├── OutputError           5  the result cannot be written
     ├── NetworkError          6  a download failed
     ├── ModelError            7  weights are damaged, unsafe, unknown or do not fit
+    ├── IntegrityError        7  a download or archive is not what its hash or its limits say
     ├── OutOfMemoryError      8  not enough memory, even in the smallest pieces
     └── TrainingError         9  a data set or a training run cannot go on
     ShapeError (a ValueError)    a tensor or array has the wrong shape, type or range
@@ -48,6 +49,12 @@ class NetworkError(SrUpscaleError):
 
 class ModelError(SrUpscaleError):
     """Weights are unknown, damaged, unsafe, or do not fit the architecture."""
+
+    exit_code = 7
+
+
+class IntegrityError(SrUpscaleError):
+    """What was downloaded is not what was asked for, or is not safe to unpack."""
 
     exit_code = 7
 

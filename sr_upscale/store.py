@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import platformdirs
 
 from sr_upscale.checkpoint import read_info
 from sr_upscale.errors import ModelError
@@ -41,6 +44,11 @@ TABLE = (
     StoredWeights(name="psnr-x4", scale=4, purpose="faithful enlargement of clean pictures"),
     StoredWeights(name="psnr-x2", scale=2, purpose="faithful enlargement of clean pictures"),
 )
+
+
+def cache_folder() -> Path:
+    """Where downloads and decoded training pictures are kept: ``SR_UPSCALE_CACHE``, else the system's place."""
+    return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
 
 
 def weights_folder() -> Path:

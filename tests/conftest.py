@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.checkpoint import WeightsInfo, save_generator
+from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import Generator, GeneratorConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,30 @@ def micro_generator(scale: int = 2, *, blocks: int = 2, seed: int = 0) -> Genera
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of a test lands in the user's cache, and nothing there changes a test."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SR_UPSCALE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for name in ("SR_UPSCALE_MIRROR", "SR_UPSCALE_OFFLINE"):
+            patched.delenv(name, raising=False)
+        yield
+
+
+def vgg19_state(last: str) -> dict[str, torch.Tensor]:
+    """Random weights of VGG19's convs up to `last`, with torchvision's names."""
+    widths = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
+    generator, before, state = torch.Generator().manual_seed(0), 3, {}
+    for name, index in LAYERS.items():
+        width = widths[int(name[4])]
+        weight = torch.randn(width, before, 3, 3, generator=generator) * (2 / (9 * before)) ** 0.5
+        state |= {f"features.{index}.weight": weight, f"features.{index}.bias": torch.zeros(width)}
+        before = width
+        if name == last:
+            return state
+    raise ValueError(last)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_upscale import __version__
-from sr_upscale.cli import batch, doctor, models, train, upscale
+from sr_upscale.cli import batch, degrade, doctor, models, train, upscale
 from sr_upscale.cli.console import print_error
 from sr_upscale.errors import SrUpscaleError
 
@@ -71,6 +71,7 @@ app.command("batch")(batch.batch)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
+app.command("degrade")(degrade.degrade)
 
 
 class Stopped(BaseException):

@@ -7,14 +7,12 @@ import time
 from importlib import metadata
 from typing import Any
 
-import platformdirs
-
 from sr_upscale import __version__
 from sr_upscale.batch import hash_file
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import SrUpscaleError
-from sr_upscale.store import TABLE, weights_folder
+from sr_upscale.store import TABLE, cache_folder, weights_folder
 from sr_upscale.text import mebibytes, shown
 
 LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
@@ -31,7 +29,7 @@ def doctor(device: opt.Device = "auto", as_json: opt.Json = False, debug: opt.De
         "libraries": {name: _version(name) for name in LIBRARIES},
         "libvips": _libvips(),
         "weights_folder": str(weights_folder()),
-        "cache_folder": platformdirs.user_cache_dir("sr-upscale"),
+        "cache_folder": str(cache_folder()),
         "weights": {entry.name: hash_file(entry.path) if entry.path.is_file() else "missing" for entry in TABLE},
     }
     problems = [f"weights {name} are missing" for name, found in report["weights"].items() if found == "missing"]

@@ -2,108 +2,307 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sr_upscale.cli import options as opt
-from sr_upscale.cli.console import Console
+from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import UsageError
+from sr_upscale.store import cache_folder
 from sr_upscale.text import duration, shown
 
 if TYPE_CHECKING:
+    import torch
+
+    from sr_upscale.device import Choice
+    from sr_upscale.training.config import Recipe
     from sr_upscale.training.loop import Progress
+    from sr_upscale.training.parallel import World
+
+_RECIPE, _DATA, _RUN = "Recipe", "Data", "Running"
 
 
 def train(
-    config: Annotated[str, typer.Option("-c", "--config", help="Recipe: a shipped name, or a TOML file.")],
+    config: Annotated[
+        str, typer.Option("-c", "--config", help="Recipe: a shipped name, or a TOML file.", rich_help_panel=_RECIPE)
+    ],
     data: Annotated[
-        list[str], typer.Option("--data", help="Folder of pictures, searched recursively; may be repeated.")
+        list[str],
+        typer.Option(
+            "--data",
+            help="Folder of pictures, searched recursively, or div2k (downloaded once); may be repeated.",
+            rich_help_panel=_DATA,
+        ),
     ],
     out: Annotated[str | None, typer.Option("-o", "--out", help="Folder of the run. Default: runs/NAME.")] = None,
     val: Annotated[
-        str | None, typer.Option("--val", help="Folder of pictures to validate on. Default: some of --data, held out.")
+        str | None,
+        typer.Option(
+            "--val",
+            help="Folder of pictures to validate on. Default: some of --data, held out.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
     init: Annotated[
-        str | None, typer.Option("--init", help="Weights to start from: a model name or a file; 'none' for random.")
+        str | None,
+        typer.Option(
+            "--init",
+            help="Weights to start from: a model name or a file; 'none' for random.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stages", help="Only this stage of the recipe; may be repeated.", rich_help_panel=_RECIPE),
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(
+            "--size", help="cpu or gpu: which size of the recipe. Default: by the device.", rich_help_panel=_RECIPE
+        ),
+    ] = "auto",
     max_time: Annotated[
-        str | None, typer.Option("--max-time", help="Length of the run, such as 45m or 2h; the schedule fits into it.")
+        str | None,
+        typer.Option(
+            "--max-time",
+            help="Length of the run, such as 45m or 2h; the schedules fit into it.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Length of the run in optimiser steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Patches a step.")] = None,
-    lr_patch: Annotated[int | None, typer.Option("--patch", help="Side of a patch in LR pixels.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Start of all random numbers.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Length of the run in optimiser steps.", rich_help_panel=_RECIPE)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Patches a step.", rich_help_panel=_RECIPE)
+    ] = None,
+    lr_patch: Annotated[
+        int | None, typer.Option("--patch", help="Side of a patch in LR pixels.", rich_help_panel=_RECIPE)
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate.", rich_help_panel=_RECIPE)] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Start of all random numbers.", rich_help_panel=_RECIPE)
+    ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe, such as stage.pixel_loss=l2."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other key of the recipe, such as stages.gan.gan_weight=0.005.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
+    vgg_weights: Annotated[
+        str | None,
+        typer.Option(
+            "--vgg-weights",
+            help="VGG19 (.safetensors or .pth) for the perceptual loss. Default: torchvision's, downloaded once.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache", help="Hold decoded pictures in memory instead of the cache folder.", rich_help_panel=_DATA
+        ),
+    ] = False,
     device: opt.Device = "auto",
     fp32: opt.Fp32 = False,
+    bf16: opt.Bf16 = False,
+    fp16: opt.Fp16 = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Run the generator through torch.compile.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard, too (needs its package).")
+    ] = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
 ) -> int:
     """Teach a generator on your own pictures; the result works with -n FILE."""
     del debug  # read from the command line by `app.run`, before options are parsed
-    overrides: dict[str, Any] = {
-        "data.batch_size": batch_size,
-        "data.lr_patch": lr_patch,
-        "stage.lr": lr,
-        "stage.steps": steps,
-        "stage.max_time_s": opt.parse_duration(max_time) if max_time is not None else (0.0 if steps else None),
-        "seed": seed,
-        "init": "" if init == "none" else init,
-    }
-    from sr_upscale.training.config import load_recipe, parse_override
-
-    overrides |= dict(parse_override(text) for text in settings or [])
-    recipe = load_recipe(config, {key: value for key, value in overrides.items() if value is not None})
-    folder = Path(out) if out is not None else Path("runs") / recipe.name
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{shown(folder)} is a file; --out needs a folder")
-    console = Console(quiet=quiet, as_json=as_json)
-
-    from sr_upscale.device import choose, cpu_has_bf16
+    from sr_upscale.device import choose
     from sr_upscale.training.loop import Interrupted
     from sr_upscale.training.loop import train as run
+    from sr_upscale.training.parallel import joined
 
-    choice = choose(device, "fp32" if fp32 else "auto")
-    bf16 = not fp32 and (choice.device.type == "cuda" or (choice.device.type == "cpu" and cpu_has_bf16()))
-    console.note(f"{recipe.name}: {shown(folder)}, {choice.device}, {'bf16 autocast' if bf16 else 'fp32'}")
-    best: dict[str, Any] = {"validation_psnr": None, "step": 0, "elapsed_s": 0.0}
-    try:
-        with console.progress(recipe.name) as report:
+    wanted_dtype = opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
+    with joined() as world:
+        choice = choose(device if world.size == 1 or device != "auto" else _own_device(), wanted_dtype)
+        if size not in ("auto", "cpu", "gpu"):
+            raise UsageError(f"--size is {size!r}; expected auto, cpu or gpu")
+        if size == "auto":
+            size = "cpu" if choice.device.type == "cpu" else "gpu"
+        recipe = _recipe(config, settings or [], size=size, stages=stages or [], lr=lr, seed=seed, init=init)
+        recipe = _resized(recipe, max_time=max_time, steps=steps, lr_patch=lr_patch, batch_size=batch_size)
+        dtype = _training_dtype(choice, wanted_dtype)
+        folder = Path(out) if out is not None else Path("runs") / recipe.name
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{shown(folder)} is a file; --out needs a folder")
+        console = Console(quiet=quiet or world.rank > 0, as_json=as_json and world.rank == 0)
+        console.note(f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {_words(dtype)}{_others(world)}")
+        show = _Show(recipe, console)
+        try:
+            with console.progress(recipe.name) as report, _tensorboard(folder, tensorboard) as write:
+                weights = run(
+                    recipe,
+                    data=[_pictures(name, console) for name in data],
+                    out=folder,
+                    validation=Path(val) if val else None,
+                    resume=resume,
+                    device=choice.device,
+                    dtype=dtype,
+                    compiled=compiled,
+                    vgg_weights=Path(vgg_weights) if vgg_weights else None,
+                    cache=None if no_cache else cache_folder() / "training",
+                    world=world,
+                    on_progress=lambda progress: show(progress, report, write),
+                    on_warning=console.warn,
+                )
+        except Interrupted as stopped:
+            console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
+            return 128 + stopped.signal
+        console.note(show.speed())
+        console.result({"weights": str(weights), "recipe": recipe.name, **show.result()})
+        console.note(f"done: {shown(weights)}; try `sr-upscale photo.jpg -n {shown(weights)}`")
+        return 0
 
-            def on_progress(progress: Progress) -> None:
-                words = f"{recipe.name} step {progress.step} loss {progress.loss:.4f} {progress.steps_per_s:.1f}/s"
-                report(progress.fraction, words)
-                best.update(step=progress.step, elapsed_s=round(progress.elapsed_s))
-                if progress.validation_psnr is not None:
-                    best["validation_psnr"] = round(progress.validation_psnr, 3)
-                    console.note(
-                        f"{duration(progress.elapsed_s)}  step {progress.step}  loss {progress.loss:.5f}  "
-                        f"lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
-                        f"validation {progress.validation_psnr:.2f} dB"
-                    )
 
-            weights = run(
-                recipe,
-                data=[Path(folder) for folder in data],
-                out=folder,
-                validation=Path(val) if val else None,
-                resume=resume,
-                device=choice.device,
-                bf16=bf16,
-                on_progress=on_progress,
-                on_warning=console.warn,
-            )
-    except Interrupted as stopped:
-        console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
-        return 128 + stopped.signal
-    console.result({"weights": str(weights), "recipe": recipe.name, **best})
-    console.note(f"done: {shown(weights)}; try `sr-upscale photo.jpg -n {shown(weights)}`")
-    return 0
+# --- what was asked for -----------------------------------------------------------------------------
+
+
+def _recipe(
+    config: str,
+    settings: list[str],
+    *,
+    size: str,
+    stages: list[str],
+    lr: float | None,
+    seed: int | None,
+    init: str | None,
+) -> Recipe:
+    from sr_upscale.training.config import load_recipe, parse_override
+
+    overrides: dict[str, Any] = {"stage.lr": lr, "seed": seed, "init": "" if init == "none" else init}
+    overrides |= dict(parse_override(text) for text in settings)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return load_recipe(config, given, size=size, stages=stages)
+
+
+def _resized(
+    recipe: Recipe, *, max_time: str | None, steps: int | None, lr_patch: int | None, batch_size: int | None
+) -> Recipe:
+    from sr_upscale.training.config import with_length, with_patches
+
+    seconds = opt.parse_duration(max_time) if max_time is not None else None
+    return with_length(with_patches(recipe, lr_patch=lr_patch, batch_size=batch_size), max_time_s=seconds, steps=steps)
+
+
+def _own_device() -> str:
+    """The CUDA device of this process among those of ``torchrun``; the CPU where there is none."""
+    import os
+
+    import torch
+
+    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
+
+
+def _training_dtype(choice: Choice, wanted: str) -> torch.dtype:
+    """What was asked for; else bf16 where the hardware has it, which needs no loss scaling."""
+    import torch
+
+    if wanted != "auto":
+        return choice.dtype
+    if choice.device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return choice.dtype if choice.device.type == "cpu" else torch.float32
+
+
+def _words(dtype: torch.dtype) -> str:
+    short = str(dtype).removeprefix("torch.")
+    return {"float32": "fp32", "bfloat16": "bf16 autocast", "float16": "fp16 autocast with loss scaling"}[short]
+
+
+def _others(world: World) -> str:
+    return f", {world.size} processes" if world.size > 1 else ""
+
+
+def _pictures(name: str, console: Console) -> Path:
+    """A folder, or the folder of a data set that is downloaded first."""
+    if name != "div2k" or Path(name).exists():
+        return Path(name)
+    from sr_upscale.datasets import prepare_div2k
+
+    with console.progress("DIV2K") as report:
+        return prepare_div2k(cache_folder() / "datasets", on_progress=report)
+
+
+# --- what is shown ----------------------------------------------------------------------------------
+
+
+class _Show:
+    """Turns progress into a bar, a line at every validation, and the figures at the end."""
+
+    def __init__(self, recipe: Recipe, console: Console) -> None:
+        self.recipe = recipe
+        self.console = console
+        self.last: Progress | None = None
+        self.scores: dict[str, float] = {}
+        self._time: dict[str, list[float]] = {}
+
+    def __call__(self, progress: Progress, report: Report, write: Callable[[Progress], None]) -> None:
+        self.last = progress
+        loss = progress.losses["loss"]
+        report(
+            progress.total_fraction,
+            f"{self.recipe.name} {progress.stage} step {progress.step} loss {loss:.4f} {progress.steps_per_s:.1f}/s",
+        )
+        write(progress)
+        for key in ("steps_per_s", "network_share", "data_s"):
+            self._time.setdefault(key, []).append(getattr(progress, key))
+        if progress.scores is None:
+            return
+        from dataclasses import asdict
+
+        self.scores = {key: round(value, 4) for key, value in asdict(progress.scores).items() if value is not None}
+        distance = f"  distance {progress.scores.distance:.3f}" if progress.scores.distance is not None else ""
+        judge = f"  d {progress.losses['d']:.3f}" if "d" in progress.losses else ""
+        self.console.note(
+            f"{duration(progress.elapsed_s)}  {progress.stage} {progress.step}  loss {loss:.5f}{judge}  "
+            f"lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
+            f"validation {progress.scores.psnr:.2f} dB  SSIM {progress.scores.ssim:.4f}{distance}"
+        )
+
+    def figures(self) -> dict[str, float]:
+        """Means over the run."""
+        return {key: sum(values) / len(values) for key, values in self._time.items()}
+
+    def speed(self) -> str:
+        """A sentence about where the time went."""
+        if not self._time:
+            return "too short to measure its speed"
+        f = self.figures()
+        return (
+            f"{f['steps_per_s']:.2f} steps/s; the network had its batch {f['network_share']:.1%} of the time; "
+            f"making a batch took {f['data_s'] * 1000:.1f} ms of one core, "
+            f"{f['data_s'] * f['steps_per_s']:.1%} of a step"
+        )
+
+    def result(self) -> dict[str, Any]:
+        """For --json."""
+        if self.last is None:
+            return {"scores": self.scores}
+        speed = {key: round(value, 4) for key, value in self.figures().items()}
+        return {"stage": self.last.stage, "step": self.last.step, "scores": self.scores, **speed}
+
+
+def _tensorboard(folder: Path, wanted: bool) -> Any:
+    from contextlib import nullcontext
+
+    if not wanted:
+        return nullcontext(lambda _progress: None)
+    from sr_upscale.training.board import board
+
+    return board(folder / "tensorboard")

@@ -5,13 +5,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sr_upscale.errors import UsageError
+from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES
+from sr_upscale.models.discriminator import DISCRIMINATORS
+from sr_upscale.models.features import LAYERS
+from sr_upscale.realworld import RealWorld
 
 T = TypeVar("T")
 
@@ -31,31 +36,49 @@ class DataSection:
     """Patches.
 
     Attributes:
+        degradation: How LR is made: ``bicubic`` (MATLAB's) or ``real`` (the section ``degradation``).
         lr_patch: Side of a training patch in LR pixels.
-        batch_size: Patches a step.
+        batch_size: Patches a step, of all processes together.
         validation_count: Pictures held out of the training folder.
+        workers: Processes that make batches ahead of the network; 0 makes them in between.
     """
 
+    degradation: str = "bicubic"
     lr_patch: int = 32
     batch_size: int = 8
     validation_count: int = 16
+    workers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSection:
-    """One stage of optimisation: Adam, warm-up, then a cosine over steps or over time.
+    """One stage of optimisation: Adam, and a learning rate that follows steps or time.
 
     Attributes:
         steps: Length in optimiser steps; 0 means that only `max_time_s` ends it.
         max_time_s: Length in seconds of running time; 0 means that only `steps` ends it.
         lr: Highest learning rate.
+        schedule: ``cosine`` down to `lr_floor`, ``multistep`` or ``constant``.
         lr_floor: Share of `lr` that is left at the end of the cosine.
+        milestones: Shares of the stage after which ``multistep`` multiplies by `gamma`.
+        gamma: See there.
         warmup_steps: Steps of linear warm-up.
-        betas: Adam's decay rates.
-        clip_norm: Largest norm of the gradient.
+        betas: Adam's decay rates, of generator and discriminator.
+        clip_norm: Largest norm of the generator's gradient.
         ema_decay: Decay of the averaged weights, which are the ones validated and published.
-        pixel_loss: ``l1``, or ``l2`` (mean squared error, what PSNR measures) for a last fine-tuning.
+        pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
         pixel_weight: Weight of the pixel loss.
+        fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
+        perceptual_weight: Weight of the VGG19 loss.
+        perceptual_layers: Weight of each VGG19 layer, before activation.
+        gan_weight: Weight of the generator's adversarial loss.
+        gan_loss: ``relativistic`` (average), ``standard`` or ``lsgan``.
+        discriminator: ``vgg`` (one logit a picture) or ``unet`` (one a pixel, spectral norm).
+        d_num_feat: Channels of the discriminator; the published size is 64.
+        d_lr: Learning rate of the discriminator; 0 takes `lr`.
+        shift: Losses on features see SR and HR with up to this many pixels cut off at the top and left, at
+            random, so that the strides of VGG19 and the discriminator do not lock to the tail's sub-pixels.
+        lr_patch, batch_size: In place of those of `data`, where not 0.
         validate_every_s: Seconds between validations.
         checkpoint_every_s: Seconds between checkpoints.
     """
@@ -63,15 +86,38 @@ class StageSection:
     steps: int = 0
     max_time_s: float = 2700.0
     lr: float = 1e-3
+    schedule: str = "cosine"
     lr_floor: float = 0.01
+    milestones: tuple[float, ...] = (0.5, 0.75, 0.9)
+    gamma: float = 0.5
     warmup_steps: int = 200
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, ...] = (0.9, 0.99)
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     pixel_loss: str = "l1"
     pixel_weight: float = 1.0
+    fft_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    perceptual_layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
+    gan_weight: float = 0.0
+    gan_loss: str = "relativistic"
+    discriminator: str = "vgg"
+    d_num_feat: int = 64
+    d_lr: float = 0.0
+    shift: int = 0
+    lr_patch: int = 0
+    batch_size: int = 0
     validate_every_s: float = 120.0
     checkpoint_every_s: float = 60.0
+
+
+CHOICES = {
+    "schedule": ("cosine", "multistep", "constant"),
+    "pixel_loss": tuple(PIXEL_LOSSES),
+    "gan_loss": tuple(GAN_LOSSES),
+    "discriminator": tuple(DISCRIMINATORS),
+}
+"""Words that a key of a stage may hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +130,9 @@ class Recipe:
         init: Weights to start from (a name or a file); tensors of equal name and shape are taken over, so
             that another scale can serve. Empty: start at random.
         seed: Start of all random numbers.
-        model, data, stage: See there.
+        model, data: See there.
+        degradation: The chains of ``data.degradation = "real"``.
+        stages: By name, in the order in which they run; each starts from the averaged weights of the last.
     """
 
     name: str
@@ -93,25 +141,98 @@ class Recipe:
     seed: int = 0
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
-    stage: StageSection = field(default_factory=StageSection)
+    degradation: RealWorld = field(default_factory=RealWorld)
+    stages: Mapping[str, StageSection] = field(default_factory=lambda: {"psnr": StageSection()})
 
     def __post_init__(self) -> None:
-        positive = {
-            "data.lr_patch": self.data.lr_patch,
-            "data.batch_size": self.data.batch_size,
-            "stage.lr": self.stage.lr,
-            "stage.clip_norm": self.stage.clip_norm,
-            "stage.pixel_weight": self.stage.pixel_weight,
-        }
-        for key, value in positive.items():
-            if value <= 0:
-                raise UsageError(f"recipe {self.name}: {key} is {value}; expected more than 0")
-        if self.stage.steps <= 0 and self.stage.max_time_s <= 0:
-            raise UsageError(f"recipe {self.name}: no end; give stage.steps or stage.max_time_s (--steps, --max-time)")
-        if self.stage.pixel_loss not in ("l1", "l2"):
-            raise UsageError(f"recipe {self.name}: stage.pixel_loss is {self.stage.pixel_loss!r}; expected l1 or l2")
-        if not 0 <= self.stage.ema_decay < 1:
-            raise UsageError(f"recipe {self.name}: stage.ema_decay is {self.stage.ema_decay}; expected 0 to below 1")
+        if self.data.degradation not in ("bicubic", "real"):
+            self._refuse("data.degradation", self.data.degradation, "bicubic or real")
+        for key in ("lr_patch", "batch_size"):
+            self._positive(f"data.{key}", getattr(self.data, key))
+        if self.data.workers < 0:
+            self._refuse("data.workers", self.data.workers, "0 or more")
+        if not self.stages:
+            self._refuse("stages", "empty", "at least one section such as [stages.psnr]")
+        for name, stage in self.stages.items():
+            self._check_stage(f"stages.{name}", stage)
+
+    def _check_stage(self, where: str, stage: StageSection) -> None:
+        for key in ("lr", "clip_norm", "d_num_feat"):
+            self._positive(f"{where}.{key}", getattr(stage, key))
+        for key, words in CHOICES.items():
+            if getattr(stage, key) not in words:
+                self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
+        for key in ("pixel_weight", "fft_weight", "perceptual_weight", "gan_weight", "d_lr", "shift"):
+            if getattr(stage, key) < 0:
+                self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
+        if stage.pixel_weight + stage.fft_weight + stage.perceptual_weight + stage.gan_weight == 0:
+            raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
+        if unknown := [layer for layer in stage.perceptual_layers if layer not in LAYERS]:
+            self._refuse(f"{where}.perceptual_layers", unknown[0], f"names such as {', '.join(list(LAYERS)[-2:])}")
+        if len(stage.betas) != 2:
+            self._refuse(f"{where}.betas", list(stage.betas), "two numbers")
+        if stage.steps <= 0 and stage.max_time_s <= 0:
+            raise UsageError(f"recipe {self.name}: no end; give {where}.steps or .max_time_s (--steps, --max-time)")
+        hr_patch = self.patch_of(stage) * self.model.scale
+        if stage.gan_weight > 0 and (hr_patch - stage.shift < 16 or (hr_patch % 8 and not stage.shift)):
+            raise UsageError(
+                f"recipe {self.name}: {where} judges patches of {hr_patch} HR pixels; "
+                f"expected a multiple of 8, of at least {16 + stage.shift} (--patch)"
+            )
+        if not 0 <= stage.ema_decay < 1:
+            self._refuse(f"{where}.ema_decay", stage.ema_decay, "0 to below 1")
+
+    def _positive(self, key: str, value: float) -> None:
+        if value <= 0:
+            self._refuse(key, value, "more than 0")
+
+    def _refuse(self, key: str, value: object, expected: str) -> NoReturn:
+        raise UsageError(f"recipe {self.name}: {key} is {value!r}; expected {expected}")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a stage wants VGG19."""
+        return any(stage.perceptual_weight > 0 for stage in self.stages.values())
+
+    def patch_of(self, stage: StageSection) -> int:
+        """Side of a stage's patches in LR pixels."""
+        return stage.lr_patch or self.data.lr_patch
+
+    def batch_of(self, stage: StageSection) -> int:
+        """Patches a step of a stage."""
+        return stage.batch_size or self.data.batch_size
+
+
+def with_length(recipe: Recipe, *, max_time_s: float | None = None, steps: int | None = None) -> Recipe:
+    """The recipe cut to a length in all, which its stages share as they shared their own.
+
+    With `steps` alone time no longer ends a stage.
+    """
+    if max_time_s is None and steps is None:
+        return recipe
+    stages = recipe.stages
+    in_time = all(stage.max_time_s > 0 for stage in stages.values())
+    lengths = [stage.max_time_s if in_time else stage.steps for stage in stages.values()]
+    shares = [length / sum(lengths) for length in lengths] if all(lengths) else [1 / len(stages)] * len(stages)
+    changed = {
+        name: replace(
+            stage,
+            max_time_s=max_time_s * share if max_time_s is not None else 0.0,
+            steps=max(1, round(steps * share)) if steps is not None else 0,
+        )
+        for (name, stage), share in zip(stages.items(), shares, strict=True)
+    }
+    return replace(recipe, stages=changed)
+
+
+def with_patches(recipe: Recipe, *, lr_patch: int | None = None, batch_size: int | None = None) -> Recipe:
+    """The recipe with one patch size or batch size in all stages."""
+    sizes: dict[str, Any] = {
+        key: value for key, value in (("lr_patch", lr_patch), ("batch_size", batch_size)) if value is not None
+    }
+    unset: dict[str, Any] = dict.fromkeys(sizes, 0)
+    stages = {name: replace(stage, **unset) for name, stage in recipe.stages.items()}
+    return replace(recipe, data=replace(recipe.data, **sizes), stages=stages)
 
 
 def shipped_recipes() -> list[str]:
@@ -120,8 +241,20 @@ def shipped_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """A shipped recipe by name, or one from a TOML file, with dotted overrides such as ``stage.lr``.
+def load_recipe(
+    name_or_path: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    size: str = "cpu",
+    stages: Sequence[str] = (),
+) -> Recipe:
+    """A shipped recipe by name, or one from a TOML file, with dotted overrides such as ``stages.psnr.lr``.
+
+    Args:
+        name_or_path: A name of `shipped_recipes`, or a path that ends in .toml.
+        overrides: Values by dotted key; a key ``stage.lr`` means the only stage of a recipe that has one.
+        size: ``cpu`` for the recipe as it stands, ``gpu`` for what its section ``gpu`` makes of it.
+        stages: Only these stages, in the recipe's order.
 
     Raises:
         UsageError: No such recipe, broken TOML, an unknown key, or a value of the wrong type or range.
@@ -141,16 +274,54 @@ def load_recipe(name_or_path: str, overrides: Mapping[str, Any] | None = None) -
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: not valid TOML: {error}") from error
-    for key, value in (overrides or {}).items():
-        *parents, last = key.split(".")
-        target = table
-        for parent in parents:
-            target = target.setdefault(parent, {})
-            if not isinstance(target, dict):
-                raise UsageError(f"recipe {name_or_path}: {parent} is not a section; cannot set {key}")
-        target[last] = value
+    gpu = table.pop("gpu", {})
     table.setdefault("name", path.stem)
+    recipe_from_dict(_merged(table, gpu))  # the other size must be valid, too
+    if size == "gpu":
+        table = _merged(table, gpu)
+    if stages:
+        there = table.get("stages", {})
+        if unknown := [stage for stage in stages if stage not in there]:
+            raise UsageError(f"recipe {table['name']} has no stage {unknown[0]!r}; expected {', '.join(there)}")
+        table["stages"] = {name: stage for name, stage in there.items() if name in stages}
+    for key, value in (overrides or {}).items():
+        table = _merged(table, _nested(_named_stage(key, table), value, name_or_path))
     return recipe_from_dict(table)
+
+
+def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` with `changes` put over it, section by section."""
+    merged = dict(table)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and not isinstance(value, Mapping):
+            raise UsageError(f"recipe: {key} is a section; cannot set it to {value!r}")
+        if isinstance(value, Mapping) and before is not None and not isinstance(before, Mapping):
+            raise UsageError(f"recipe: {key} is not a section; cannot set {key}.{next(iter(value), '')}")
+        merged[key] = _merged(before or {}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _nested(key: str, value: Any, source: str) -> dict[str, Any]:
+    *parents, last = key.split(".")
+    if not all((*parents, last)):
+        raise UsageError(f"recipe {source}: {key!r} is not a key; expected one such as data.batch_size")
+    table = {last: value}
+    for parent in reversed(parents):
+        table = {parent: table}
+    return table
+
+
+def _named_stage(key: str, table: Mapping[str, Any]) -> str:
+    """``stage.lr`` -> ``stages.psnr.lr``, where there is one stage."""
+    first, _, rest = key.partition(".")
+    if first != "stage" or not rest:
+        return key
+    names = list(table.get("stages", {"psnr": {}}))
+    if len(names) != 1:
+        choices = ", ".join(f"stages.{name}.{rest}" for name in names)
+        raise UsageError(f"recipe {table['name']} has {len(names)} stages; say which: --set {choices}")
+    return f"stages.{names[0]}.{rest}"
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -170,35 +341,38 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
     """Inverse of `dataclasses.asdict`; validates keys and types."""
-    sections: dict[str, type] = {"model": ModelSection, "data": DataSection, "stage": StageSection}
-    values = {key: value for key, value in table.items() if key not in sections}
-    for key, section in sections.items():
-        values[key] = _build(section, table.get(key, {}), prefix=f"{key}.")
-    return _build(Recipe, values, prefix="")
+    return _build(Recipe, table, prefix="")
 
 
-def _build(kind: type[T], table: Mapping[str, Any], *, prefix: str) -> T:
-    known = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+def _build(kind: type[T], table: Any, *, prefix: str) -> T:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"recipe: {prefix.rstrip('.')} is {table!r}; expected a section")
+    known = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(known)}"
             raise UsageError(f"recipe: unknown key {prefix}{key}; {hint}")
-        values[key] = _checked(value, known[key].type, f"{prefix}{key}")
+        values[key] = _checked(value, known[key], f"{prefix}{key}")
     return kind(**values)
 
 
-def _checked(value: Any, annotation: Any, key: str) -> Any:
-    fits: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-    if annotation == "tuple[float, float]":
-        if not (isinstance(value, list | tuple) and len(value) == 2 and all(_number(item) for item in value)):
-            raise UsageError(f"recipe: {key} is {value!r}; expected two numbers")
-        return (float(value[0]), float(value[1]))
-    if annotation in fits and (not isinstance(value, fits[annotation]) or isinstance(value, bool)):
-        raise UsageError(f"recipe: {key} is {value!r}; expected {annotation}")
-    return float(value) if annotation == "float" else value
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _checked(value: Any, kind: Any, key: str) -> Any:
+    """The value as the annotation `kind` wants it."""
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast("type", kind), value, prefix=f"{key}.")
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        count = None if arguments[-1] is Ellipsis else len(arguments)
+        if not isinstance(value, list | tuple) or (count is not None and len(value) != count):
+            raise UsageError(f"recipe: {key} is {value!r}; expected {'some' if count is None else count} numbers")
+        return tuple(_checked(item, arguments[0], key) for item in value)
+    if origin is not None:  # a mapping from names
+        if not isinstance(value, Mapping):
+            raise UsageError(f"recipe: {key} is {value!r}; expected a section")
+        return {name: _checked(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"recipe: {key} is {value!r}; expected {kind.__name__}")
+    return float(value) if kind is float else value

@@ -1,0 +1,104 @@
+"""What the generator and the discriminator are taught by: pure functions on batches.
+
+Pixel losses and the frequency loss compare pictures; the perceptual loss compares features
+(`models.features`); the adversarial losses compare logits of a discriminator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_upscale.errors import ShapeError
+
+
+def charbonnier_loss(sr: Tensor, hr: Tensor, *, epsilon: float = 1e-3) -> Tensor:
+    """Mean of sqrt(difference^2 + epsilon^2): L1 without its corner (Charbonnier et al. 1994)."""
+    return ((sr - hr).square() + epsilon**2).sqrt().mean()
+
+
+PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": lambda sr, hr: F.l1_loss(sr, hr),
+    "l2": lambda sr, hr: F.mse_loss(sr, hr),
+    "charbonnier": charbonnier_loss,
+}
+"""By name; each takes SR and HR of one shape, (N, 3, H, W), and gives a scalar."""
+
+
+def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean absolute difference of the two-dimensional spectra, real and imaginary parts taken apart.
+
+    Args:
+        sr, hr: (N, C, H, W), float32.
+
+    Source: the frequency term of MIMO-UNet (Cho et al. 2021, arXiv:2108.05054), used with 0.05 by SAFMN.
+    """
+    difference = torch.fft.rfft2(sr - hr, norm="backward")
+    return torch.view_as_real(difference).abs().mean()
+
+
+def perceptual_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Weighted sum over layers of the mean absolute difference of features (Johnson et al. 2016, arXiv:1603.08155).
+
+    Args:
+        sr, hr: Features by layer, (N, C, H, W) each, as `models.features.VGG19Features` gives them.
+        weights: Weight of each layer; all must be in both.
+
+    Raises:
+        ShapeError: A layer is missing.
+    """
+    if missing := [layer for layer in weights if layer not in sr or layer not in hr]:
+        msg = f"perceptual loss: no features of {', '.join(missing)}; got {', '.join(sr)}"
+        raise ShapeError(msg)
+    terms = [weight * F.l1_loss(sr[layer].float(), hr[layer].float()) for layer, weight in weights.items()]
+    return torch.stack(terms).sum()
+
+
+# --- adversarial ------------------------------------------------------------------------------------
+
+Mean = Callable[[Tensor], Tensor]
+"""Mean over the whole batch, which may lie on several machines."""
+
+
+class GanLoss(NamedTuple):
+    """Losses of both sides. Each takes logits of real and of fake pictures, any equal shape, and a `Mean`."""
+
+    generator: Callable[[Tensor, Tensor, Mean], Tensor]
+    discriminator: Callable[[Tensor, Tensor, Mean], Tensor]
+
+
+def _bce(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def _relativistic(winner: Tensor, loser: Tensor, mean: Mean) -> Tensor:
+    """Winner should look more real than the average loser, and the loser less than the average winner."""
+    return (_bce(winner - mean(loser), 1.0) + _bce(loser - mean(winner), 0.0)) / 2
+
+
+def _mse(logits: Tensor, target: float) -> Tensor:
+    return (logits - target).square().mean()
+
+
+GAN_LOSSES: dict[str, GanLoss] = {
+    # relativistic average (Jolicoeur-Martineau 2018, arXiv:1807.00734), halved as ESRGAN's code does
+    "relativistic": GanLoss(
+        generator=lambda real, fake, mean: _relativistic(fake, real, mean),
+        discriminator=lambda real, fake, mean: _relativistic(real, fake, mean),
+    ),
+    # non-saturating (Goodfellow et al. 2014, arXiv:1406.2661)
+    "standard": GanLoss(
+        generator=lambda _real, fake, _mean: _bce(fake, 1.0),
+        discriminator=lambda real, fake, _mean: (_bce(real, 1.0) + _bce(fake, 0.0)) / 2,
+    ),
+    # least squares (Mao et al. 2017, arXiv:1611.04076)
+    "lsgan": GanLoss(
+        generator=lambda _real, fake, _mean: _mse(fake, 1.0),
+        discriminator=lambda real, fake, _mean: (_mse(real, 1.0) + _mse(fake, 0.0)) / 2,
+    ),
+}
+"""Adversarial losses by name."""

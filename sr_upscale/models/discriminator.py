@@ -1,0 +1,95 @@
+"""Two judges of pictures: the published VGG-style network and a U-Net with spectral norm.
+
+``vgg``
+    one logit a picture (Ledig et al. 2017, arXiv:1609.04802); the course project's sizes.
+``unet``
+    one logit a pixel, spectral norm instead of batch norm: Real-ESRGAN's (Wang et al. 2021,
+    arXiv:2107.10833, after Schonfeld et al. 2020, arXiv:2002.12655), for real-world degradations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+NEGATIVE_SLOPE = 0.2
+
+
+class VGGDiscriminator(nn.Module):
+    """(N, 3, H, W), RGB in [0, 1], H and W of at least 16 -> (N, 1) logits.
+
+    Args:
+        num_feat: Channels of the first conv; the last has eight times as many. The published size is 64.
+    """
+
+    def __init__(self, num_feat: int = 64) -> None:
+        super().__init__()
+        widths = [num_feat * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8)]
+        layers: list[nn.Module] = []
+        before = 3
+        for index, width in enumerate(widths):
+            layers.append(nn.Conv2d(before, width, 3, stride=1 + index % 2, padding=1, bias=index == 0))
+            if index > 0:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+            before = width
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(6)
+        self.hidden = nn.Linear(before * 36, 16 * num_feat)
+        self.logit = nn.Linear(16 * num_feat, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        pooled = self.pool(self.features(image)).flatten(1)
+        return cast("Tensor", self.logit(F.leaky_relu(self.hidden(pooled), NEGATIVE_SLOPE)))
+
+
+class UNetDiscriminator(nn.Module):
+    """(N, 3, H, W), RGB in [0, 1], H and W multiples of 8 -> (N, 1, H, W) logits.
+
+    Args:
+        num_feat: Channels at full resolution; 64 in Real-ESRGAN.
+    """
+
+    def __init__(self, num_feat: int = 64) -> None:
+        super().__init__()
+
+        def down(inside: int, outside: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inside, outside, 4, stride=2, padding=1, bias=False))
+
+        def flat(inside: int, outside: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(inside, outside, 3, padding=1, bias=False))
+
+        n = num_feat
+        self.first = nn.Conv2d(3, n, 3, padding=1)
+        self.down = nn.ModuleList((down(n, 2 * n), down(2 * n, 4 * n), down(4 * n, 8 * n)))
+        self.up = nn.ModuleList((flat(8 * n, 4 * n), flat(4 * n, 2 * n), flat(2 * n, n)))
+        self.tail = nn.Sequential(
+            flat(n, n),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+            flat(n, n),
+            nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
+            nn.Conv2d(n, 1, 3, padding=1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        skips = [F.leaky_relu(self.first(image), NEGATIVE_SLOPE)]
+        for conv in self.down:
+            skips.append(F.leaky_relu(conv(skips[-1]), NEGATIVE_SLOPE))
+        x = skips.pop()
+        for conv in self.up:
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = F.leaky_relu(conv(x), NEGATIVE_SLOPE) + skips.pop()
+        return cast("Tensor", self.tail(x))
+
+
+DISCRIMINATORS: dict[str, Callable[[int], nn.Module]] = {"vgg": VGGDiscriminator, "unet": UNetDiscriminator}
+"""By name; each takes num_feat."""
+
+
+def build_discriminator(name: str, num_feat: int) -> nn.Module:
+    """A discriminator of the table, started at random by torch's global generator."""
+    return DISCRIMINATORS[name](num_feat)

@@ -1,0 +1,150 @@
+"""Frozen VGG19 features: what the perceptual loss and the perceptual distance look at.
+
+Layers are called convB_K (block, number) and are taken before their activation (ESRGAN, Wang et al. 2018,
+arXiv:1809.00219); conv5_4 is torchvision's ``features[:35]``. Weights come from torchvision, which downloads and
+keeps them, or from a file with keys ``features.N.weight``; a file that ends early serves the layers it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_upscale.errors import ModelError, NetworkError
+
+_BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+
+
+def _positions() -> dict[str, int]:
+    """Layer name -> index of its conv in torchvision's ``features``."""
+    found, index = {}, 0
+    for block, (count, _width) in enumerate(_BLOCKS, start=1):
+        for number in range(1, count + 1):
+            found[f"conv{block}_{number}"] = index
+            index += 2  # the conv and its activation
+        index += 1  # pooling
+    return found
+
+
+LAYERS: dict[str, int] = _positions()
+"""conv1_1 ... conv5_4 and their places, in order."""
+
+DISTANCE_LAYER = "conv3_4"
+"""The layer of the perceptual distance in validations and cards."""
+
+
+class VGG19Features(nn.Module):
+    """(N, 3, H, W), RGB in [0, 1] -> {layer: (N, C, H', W')} before activation. Its weights are frozen.
+
+    Args:
+        state: ``features.N.weight`` and ``features.N.bias`` of at least the layers up to the deepest wanted.
+        layers: Names out of `LAYERS`.
+
+    Raises:
+        ModelError: An unknown layer, or one whose weights (or those before it) are missing or have another shape.
+
+    Source: Simonyan & Zisserman 2014, arXiv:1409.1556.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, state: Mapping[str, Tensor], layers: Iterable[str]) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        if unknown := [layer for layer in self.layers if layer not in LAYERS]:
+            raise ModelError(f"VGG19 has no layer {', '.join(unknown)}; expected names such as conv1_2 or conv5_4")
+        deepest = max(LAYERS[layer] for layer in self.layers)
+        self.convs = nn.ModuleDict()
+        before = 3
+        for name, index in LAYERS.items():
+            if index > deepest:
+                break
+            width = _BLOCKS[int(name[4]) - 1][1]
+            weight, bias = state.get(f"features.{index}.weight"), state.get(f"features.{index}.bias")
+            if weight is None or bias is None:
+                raise ModelError(f"VGG19 weights: features.{index} ({name}) is missing; get a file that holds it")
+            if weight.shape != (width, before, 3, 3) or bias.shape != (width,):
+                raise ModelError(
+                    f"VGG19 weights: features.{index} ({name}) has shape {tuple(weight.shape)}; "
+                    f"expected {(width, before, 3, 3)}"
+                )
+            conv = nn.Conv2d(before, width, 3, padding=1)
+            conv.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+            self.convs[name] = conv
+            before = width
+        self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        x = (image - self.mean) / self.std
+        found = {}
+        for name, conv in self.convs.items():
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, 2)
+            x = conv(x)
+            if name in self.layers:
+                found[name] = x
+            x = F.relu(x)
+        return found
+
+
+def read_vgg19(file: Path | None) -> Mapping[str, Tensor]:
+    """Weights of VGG19's convs, from a file or, without one, from torchvision's cache or download (548 MB once).
+
+    Args:
+        file: ``.safetensors``, or a ``.pth`` state dict (read with torch's restricted unpickler).
+
+    Raises:
+        ModelError: The file is missing, unreadable, or holds no ``features.0.weight``.
+        NetworkError: torchvision could not download them.
+    """
+    if file is None:
+        return _torchvision_weights()
+    hint = "expected VGG19 weights with keys features.0.weight, features.0.bias, ..."
+    if not file.is_file():
+        raise ModelError(f"{file}: no such file; {hint}")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Mapping[str, Tensor] = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, ImportError) as error:
+        raise ModelError(f"{file}: not readable ({error}); {hint}") from error
+    except Exception as error:  # unpickling fails with whatever the pickle provokes
+        raise ModelError(f"{file}: refused ({type(error).__name__}); {hint}") from error
+    if not isinstance(state, Mapping) or not isinstance(state.get("features.0.weight"), Tensor):
+        raise ModelError(f"{file}: no features.0.weight in it; {hint}")
+    return state
+
+
+def layers_held(state: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Layers that a state dict can compute, in order: all up to the first conv that is missing."""
+    held = []
+    for name, index in LAYERS.items():
+        if f"features.{index}.weight" not in state:
+            break
+        held.append(name)
+    return tuple(held)
+
+
+def _torchvision_weights() -> Mapping[str, Tensor]:
+    from torchvision.models import VGG19_Weights
+
+    try:
+        state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise NetworkError(
+            f"VGG19 weights for the perceptual loss: {VGG19_Weights.IMAGENET1K_V1.url} cannot be had ({error}); "
+            "try again later, or give a file with --vgg-weights"
+        ) from error
+    return cast("Mapping[str, Tensor]", state)

@@ -1,0 +1,95 @@
+"""Several processes that train one model: each makes its share of every batch, and gradients are averaged.
+
+Started by ``torchrun``; on one process everything here does nothing. Gradients are averaged after the backward
+pass instead of during it: the generator is small, and two networks with several forward passes a step stay easy to
+follow. What the processes must agree on (time, a signal to stop) is agreed on once a step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn import functional as dist_functional
+
+from sr_upscale.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among its equals."""
+
+    rank: int = 0
+    size: int = 1
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean over the joint batch, differentiable; every process holds an equal share."""
+        local = x.mean()
+        if self.size == 1:
+            return local
+        total: Tensor = dist_functional.all_reduce(local)  # type: ignore[no-untyped-call]
+        return total / self.size
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Mean of the gradients over all processes, in place."""
+        if self.size == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        means = torch.split(flat, [each.numel() for each in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def agree(self, *values: float) -> tuple[float, ...]:
+        """The largest of each value over all processes."""
+        if self.size == 1:
+            return values
+        device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+        joint = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(joint, op=dist.ReduceOp.MAX)
+        return tuple(joint.tolist())
+
+    def barrier(self) -> None:
+        """Waits for the others."""
+        if self.size > 1:
+            dist.barrier()
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuses a batch that does not divide, since its mean would not be the mean of the shares' means."""
+        if batch_size % self.size:
+            raise UsageError(
+                f"batch size {batch_size} does not divide among {self.size} processes; "
+                f"expected a multiple of {self.size} (--batch-size)"
+            )
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The processes of ``torchrun``, joined while the context is open; without torchrun a world of one."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(rank=dist.get_rank(), size=size)
+    finally:
+        dist.destroy_process_group()
+
+
+def joint_norms(model: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """Batch norms that count the joint batch; torch has them for CUDA alone."""
+    if world.size > 1 and device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
+    return model

@@ -1,0 +1,184 @@
+"""Everything that a run carries from step to step, and the checkpoints that bring it back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sr_upscale.checkpoint import load_generator
+from sr_upscale.errors import TrainingError, UsageError
+from sr_upscale.files import replace_file
+from sr_upscale.models.discriminator import build_discriminator
+from sr_upscale.models.generator import Generator, GeneratorConfig
+from sr_upscale.store import resolve_weights
+from sr_upscale.training.config import Recipe, StageSection, recipe_from_dict
+from sr_upscale.training.parallel import World, joint_norms
+
+CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Generator, its average, discriminator, optimisers, and where the run stands.
+
+    Attributes:
+        g, ema: The generator and its averaged weights.
+        d: The discriminator of an adversarial stage.
+        g_optimizer, d_optimizer: Adam.
+        g_scaler, d_scaler: Loss scaling, at work in fp16 alone.
+        stage: Index of the stage.
+        step: Steps of this stage that are done.
+        elapsed_s: Running time of this stage.
+        total_steps, total_s: The same over all stages.
+        best: Best validation of this stage; smaller is better.
+    """
+
+    g: Generator
+    ema: Generator
+    g_optimizer: torch.optim.Optimizer
+    g_scaler: torch.amp.GradScaler
+    d_scaler: torch.amp.GradScaler
+    d: nn.Module | None = None
+    d_optimizer: torch.optim.Optimizer | None = None
+    stage: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+    total_steps: int = 0
+    total_s: float = 0.0
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is."""
+        return next(self.g.parameters()).device
+
+
+def new_generator(recipe: Recipe) -> Generator:
+    """The generator as the first stage meets it: random by the recipe's seed, or warm from other weights."""
+    torch.manual_seed(recipe.seed)
+    model = Generator(GeneratorConfig(**asdict(recipe.model)))
+    if recipe.init:
+        _warm_start(model, recipe.init)
+    return model
+
+
+def begin_stage(
+    recipe: Recipe, index: int, start: Generator, *, device: torch.device, fp16: bool = False
+) -> TrainState:
+    """A fresh state for a stage: optimisers at zero, a random discriminator where the stage has one."""
+    stage = list(recipe.stages.values())[index]
+    torch.manual_seed(recipe.seed + index)
+    g = copy.deepcopy(start).requires_grad_(True).train()
+    g = g.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = TrainState(
+        g=g,
+        ema=copy.deepcopy(g).requires_grad_(False).eval(),
+        g_optimizer=_adam(g, stage.lr, stage),
+        g_scaler=torch.amp.GradScaler(device.type, enabled=fp16),
+        d_scaler=torch.amp.GradScaler(device.type, enabled=fp16),
+        stage=index,
+    )
+    if stage.gan_weight > 0:
+        d = build_discriminator(stage.discriminator, stage.d_num_feat)
+        state.d = d.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        state.d_optimizer = _adam(state.d, stage.d_lr or stage.lr, stage)
+    return state
+
+
+def over_processes(state: TrainState, world: World) -> None:
+    """Makes the discriminator count its batch norms over all processes, where that is possible."""
+    if state.d is not None:
+        state.d = joint_norms(state.d, world, state.device)
+
+
+def _adam(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=lr, betas=(stage.betas[0], stage.betas[1]), fused=True)
+
+
+def _warm_start(model: Generator, source: str) -> None:
+    weights, _info = load_generator(resolve_weights(source))
+    state = model.state_dict()
+    fitting = {
+        key: value for key, value in weights.state_dict().items() if key in state and state[key].shape == value.shape
+    }
+    if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
+        raise UsageError(f"init: the trunk of {source} does not fit; start from weights of the same num_feat")
+    model.load_state_dict(fitting, strict=False)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------
+
+_PLAIN = ("stage", "step", "elapsed_s", "total_steps", "total_s", "best", "history")
+_PARTS = ("g", "ema", "d", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler")
+
+
+def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
+    """Writes the checkpoint whole or not at all; the one before it stays beside it."""
+    path = out / CHECKPOINT
+    content: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
+    for name in _PARTS:
+        part = getattr(state, name)
+        content[name] = part.state_dict() if part is not None else None
+    content |= {"recipe": json.dumps(asdict(recipe)), "torch_rng": torch.get_rng_state()}
+    with replace_file(path) as temporary:
+        torch.save(content, temporary)
+        if path.exists():
+            path.replace(out / PREVIOUS)
+
+
+def load_checkpoint(
+    out: Path, recipe: Recipe, *, device: torch.device, fp16: bool, on_warning: Callable[[str], None]
+) -> TrainState:
+    """The newest state that can be read.
+
+    Raises:
+        TrainingError: No checkpoint is readable.
+        UsageError: It was made by another recipe; the differences are named.
+    """
+    for path in (out / CHECKPOINT, out / PREVIOUS):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in many ways; the one before it may be whole
+            on_warning(f"{path.name} cannot be read ({type(error).__name__}); trying the one before it")
+            continue
+        break
+    else:
+        raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
+    _refuse_changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
+    state = begin_stage(recipe, content["stage"], new_generator(recipe), device=device, fp16=fp16)
+    for name in _PARTS:
+        if content[name] is not None:
+            getattr(state, name).load_state_dict(content[name])
+    for name in _PLAIN:
+        setattr(state, name, content[name])
+    torch.set_rng_state(content["torch_rng"])
+    return state
+
+
+def _refuse_changes(before: Recipe, now: Recipe) -> None:
+    old, new = _flat(asdict(before)), _flat(asdict(now))
+    changed = [
+        f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise UsageError(f"cannot resume with another recipe: {'; '.join(changed)}; undo that or choose another --out")
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            out.update(_flat(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return out

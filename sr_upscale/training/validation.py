@@ -1,0 +1,90 @@
+"""How good the generator is on pictures that it was not taught on, in numbers and as a sheet to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.data import Pair
+from sr_upscale.files import replace_file
+from sr_upscale.metrics import psnr, ssim, vgg19_distance
+from sr_upscale.models.features import VGG19Features
+from sr_upscale.realworld import RealWorld, degrade
+from sr_upscale.resize import resize
+
+SHEET_ROWS = 4
+SHEET_PATCH = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Means over the pictures, 8-bit output, a border of one scale left out.
+
+    Attributes:
+        psnr: PSNR on Y, in dB.
+        ssim: SSIM on Y.
+        distance: VGG19 distance at conv3_4 (`metrics.vgg19_distance`); None where no VGG19 is at hand.
+    """
+
+    psnr: float
+    ssim: float
+    distance: float | None = None
+
+
+def degraded(pairs: Sequence[Pair], family: RealWorld) -> list[Pair]:
+    """The pairs with their LR made by `family`, the same at every call."""
+    return [
+        replace(pair, lr=degrade(pair.hr, pair.hr.shape[0] // pair.lr.shape[0], family, np.random.default_rng([0, at])))
+        for at, pair in enumerate(pairs)
+    ]
+
+
+def validate(model: nn.Module, pairs: Sequence[Pair], *, features: VGG19Features | None = None) -> Scores:
+    """Scores of a generator on LR/HR pairs, on the device of its weights."""
+    rows = []
+    for pair in pairs:
+        sr, hr = to_tensor(upscaled(model, pair.lr)), to_tensor(pair.hr)
+        scale = pair.hr.shape[0] // pair.lr.shape[0]
+        row = [measure(sr, hr, crop_border=scale, y_channel=True).item() for measure in (psnr, ssim)]
+        if features is not None:
+            device = next(features.parameters()).device
+            row.append(vgg19_distance(sr.to(device), hr.to(device), features, crop_border=scale).item())
+        rows.append(row)
+    means = np.mean(rows, axis=0)
+    return Scores(psnr=float(means[0]), ssim=float(means[1]), distance=float(means[2]) if len(means) > 2 else None)
+
+
+def upscaled(model: nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H * scale, W * scale, 3), the whole picture at once."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        batch = to_tensor(lr).to(device).contiguous(memory_format=torch.channels_last)
+        return to_pixels(model(batch), np.dtype(np.uint8))
+
+
+def sample_sheet(model: nn.Module, pairs: Sequence[Pair], path: Path) -> None:
+    """Writes a PNG: a row for each of the first pictures, with the middle of LR, bicubic, SR and HR."""
+    rows = [np.concatenate(_row(model, pair), axis=1) for pair in pairs[:SHEET_ROWS]]
+    width = max(row.shape[1] for row in rows)
+    sheet = np.concatenate([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows], axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(path) as temporary:
+        Image.fromarray(sheet).save(temporary, "PNG")
+
+
+def _row(model: nn.Module, pair: Pair) -> list[NDArray[np.uint8]]:
+    scale = pair.hr.shape[0] // pair.lr.shape[0]
+    height, width = (min(side, SHEET_PATCH) for side in pair.lr.shape[:2])
+    top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
+    lr = pair.lr[top : top + height, left : left + width]
+    hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
+    bicubic = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
+    return [np.repeat(np.repeat(lr, scale, 0), scale, 1), bicubic, upscaled(model, lr), hr]

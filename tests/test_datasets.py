@@ -1,0 +1,188 @@
+"""DIV2K and the downloader, against a server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_upscale import download
+from sr_upscale.datasets import DIV2K_TRAIN, _starts, prepare_div2k
+from sr_upscale.download import RemoteFile, address, fetch
+from sr_upscale.errors import IntegrityError, NetworkError
+from tests.conftest import pattern
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` under every path, with ranges and an ETag; `cut` ends answers early, `status` refuses."""
+
+    content = b""
+    etag = '"one"'
+    cut: int | None = None
+    status = 200
+    requests: list[tuple[str, str | None]]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        wanted = self.headers.get("Range")
+        server.requests.append((self.path, wanted))
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start = 0
+        if wanted and self.headers.get("If-Range") == server.etag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if server.cut is None else body[: server.cut])
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.requests = []
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{running.server_address[1]}/mirror/")
+        monkeypatch.setattr(download, "BACKOFF_S", (0.0,) * 4)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def remote(content: bytes) -> RemoteFile:
+    return RemoteFile(
+        url="https://example.org/data/file.zip", size=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+
+
+def test_the_mirror_takes_the_place_of_scheme_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert address(DIV2K_TRAIN) == DIV2K_TRAIN.url
+    monkeypatch.setenv("SR_UPSCALE_MIRROR", "http://host:8/prefix")
+    assert address(DIV2K_TRAIN) == "http://host:8/prefix/cvl/DIV2K/DIV2K_train_HR.zip"
+
+
+def test_a_download_that_was_cut_off_goes_on(server: Server, tmp_path: Path) -> None:
+    server.content = content = bytes(range(256)) * 20
+    server.cut = 1500
+    target = tmp_path / "file.zip"
+    fetch(remote(content), target)
+    assert target.read_bytes() == content
+    assert server.requests[0] == ("/mirror/data/file.zip", None)
+    assert server.requests[1][1] == "bytes=1500-"
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == ["file.zip"]
+    server.requests.clear()
+    fetch(remote(content), target)
+    assert server.requests == []
+
+
+def test_another_file_on_the_server_starts_again(server: Server, tmp_path: Path) -> None:
+    """The ETag changed between the two halves: nothing of the first is kept."""
+    content = b"b" * 4000
+    (tmp_path / "file.zip.part").write_bytes(b"a" * 1000)
+    (tmp_path / "file.zip.part.json").write_text(
+        f'{{"sha256": "{remote(content).sha256}", "etag": "\\"old\\""}}', encoding="utf-8"
+    )
+    server.content = content
+    assert fetch(remote(content), tmp_path / "file.zip").read_bytes() == content
+
+
+def test_wrong_bytes_are_removed_and_named(server: Server, tmp_path: Path) -> None:
+    server.content = b"x" * 100
+    with pytest.raises(IntegrityError, match="sha256 is .*, expected"):
+        fetch(remote(b"y" * 100), tmp_path / "file.zip")
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".zip", ".part")]
+
+
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (503, download.ATTEMPTS)])
+def test_refusals(server: Server, tmp_path: Path, status: int, tries: int) -> None:
+    server.status = status
+    with pytest.raises(NetworkError, match=str(status)):
+        fetch(remote(b"y"), tmp_path / "file.zip")
+    assert len(server.requests) == tries
+
+
+def test_offline_asks_nobody(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SR_UPSCALE_OFFLINE", "1")
+    with pytest.raises(NetworkError, match="SR_UPSCALE_OFFLINE is set"):
+        fetch(remote(b"y"), tmp_path / "file.zip")
+    assert server.requests == []
+
+
+# --- DIV2K ------------------------------------------------------------------------------------------
+
+
+def archive(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def png(height: int, width: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pattern(height, width)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_div2k_is_fetched_cut_and_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    server.content = archive({"DIV2K_train_HR/0001.png": png(500, 1000), "DIV2K_train_HR/0002.png": png(90, 70)})
+    folder = prepare_div2k(tmp_path, source=remote(server.content))
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [*(f"0001_{number:03d}.png" for number in range(1, 7)), "0002_001.png"]
+    whole = pattern(500, 1000)
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "0001_006.png")), whole[20:, 520:])
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "0002_001.png")), pattern(90, 70))
+    assert not (tmp_path / "file.zip").exists()
+    server.requests.clear()
+    assert prepare_div2k(tmp_path, source=remote(server.content)) == folder
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("length", [1, 480, 481, 959, 960, 1404, 2040])
+def test_sub_images_cover_a_side(length: int) -> None:
+    covered = np.zeros(length, bool)
+    for start in _starts(length):
+        assert start + min(480, length) <= length
+        covered[start : start + 480] = True
+    assert covered.all()
+
+
+def test_names_in_the_archive_are_not_paths(server: Server, tmp_path: Path) -> None:
+    server.content = archive({"../../outside.png": png(10, 10), "/abs.png": png(10, 10), "..\\win.png": png(10, 10)})
+    folder = prepare_div2k(tmp_path / "sets", source=remote(server.content))
+    assert sorted(path.name for path in folder.iterdir()) == ["abs_001.png", "outside_001.png", "win_001.png"]
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_bombs_and_damage_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sr_upscale.datasets.MAX_MEMBER_BYTES", 1000)
+    server.content = archive({"big.png": b"0" * 5000})
+    with pytest.raises(IntegrityError, match=r"big\.png unpacks to 5000 bytes; refused"):
+        prepare_div2k(tmp_path / "a", source=remote(server.content))
+    server.content = b"not a zip file at all"
+    with pytest.raises(IntegrityError, match="not a zip file"):
+        prepare_div2k(tmp_path / "b", source=remote(server.content))
+    server.content = archive({"torn.png": png(40, 40)[:200]})
+    with pytest.raises(IntegrityError, match="remove it and run the command again"):
+        prepare_div2k(tmp_path / "c", source=remote(server.content))
