@@ -1,9 +1,9 @@
-"""A finished run -> `weights/NAME.safetensors` and its card `weights/NAME.md`, with measured scores.
+"""A finished run -> `weights/NAME.safetensors`, its card `weights/NAME.md` and sample sheet `weights/NAME.jpg`.
 
-    python scripts/publish_weights.py runs/psnr-x4 --benchmarks FOLDER --license MIT --data "..."
+    python scripts/publish_weights.py runs/psnr-x4 --benchmarks FOLDER --license MIT --data "..." --out weights
 
-FOLDER holds the data of github.com/jbhuang0604/SelfExSR: ``**/Set5/image_SRF_4/img_001_SRF_4_{HR,LR}.png``.
-The scores are mean PSNR on Y of the 8-bit output from the published LR files, a border of one scale left out.
+The scores are measured here (`scripts/scores.py`). Sample pictures are photographs in the public domain that come with
+scikit-image; no weights were taught on them.
 """
 
 from __future__ import annotations
@@ -16,69 +16,72 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from scores import SETS, jpeg40, noise8, score, table, vgg
 
 from sr_upscale.checkpoint import WeightsInfo, load_generator, read_info, save_generator
 from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.metrics import psnr
+from sr_upscale.degrade import downscale_matlab
 from sr_upscale.resize import resize
-from sr_upscale.store import resolve_weights
+from sr_upscale.store import TABLE, resolve_weights
 from sr_upscale.upscaler import Upscaler
 
-SETS = ("Set5", "Set14")
+SAMPLES = (("chelsea", 70, 110), ("astronaut", 40, 130), ("coffee", 130, 260), ("rocket", 200, 260))
+"""Name in skimage.data, and the top and left of the crop."""
+CROP = 192
 
 
 def main() -> None:
     """Scores, stamps, writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="a folder with one .safetensors, or the file")
     parser.add_argument("--benchmarks", type=Path, required=True)
+    parser.add_argument("--vgg-weights", type=Path)
     parser.add_argument("--license", default="MIT")
     parser.add_argument("--data", default="")
     parser.add_argument("--out", type=Path, help="without it the scores are only printed")
     arguments = parser.parse_args()
-    (source,) = arguments.run.glob("*.safetensors")
+    source = arguments.run if arguments.run.is_file() else only_weights(arguments.run)
     model, info = load_generator(source)
-    scale = model.config.scale
+    against = twin(info.name)
+    weights = {**({against: resolve_weights(against)} if against else {}), info.name: source}
     scores: dict[str, Any] = dict(info.scores)
-    for name in SETS:
-        scores[name.lower()] = score_set(source, arguments.benchmarks, name, scale)
-        sys.stdout.write(f"{info.name} {name} x{scale}: {json.dumps(scores[name.lower()])}\n")
+    for name in sets_for(info):
+        scores[name] = score(weights, arguments.benchmarks, name, features=vgg(arguments.vgg_weights))
+        sys.stdout.write(f"{name} x{model.config.scale}\n{table(scores[name])}\n")
     if arguments.out is None:
         return
     recipe = with_ancestors(dict(info.recipe))
-    info = dataclasses.replace(info, scores=scores, license=arguments.license, data=arguments.data, recipe=recipe)
-    save_generator(arguments.out / source.name, model, info)
-    log_file = arguments.run / "train.jsonl"  # an average of runs has none
+    rounded = json.loads(json.dumps(scores), parse_float=lambda text: round(float(text), 4))
+    info = dataclasses.replace(info, scores=rounded, license=arguments.license, data=arguments.data, recipe=recipe)
+    save_generator(arguments.out / f"{info.name}.safetensors", model, info)
+    sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
+    log_file = source.parent / "train.jsonl"  # an average of runs has none
     log = [json.loads(line) for line in log_file.read_text().splitlines()] if log_file.exists() else []
     (arguments.out / f"{info.name}.md").write_text(card(info, log), encoding="utf-8")
 
 
-def score_set(weights: Path, benchmarks: Path, name: str, scale: int) -> dict[str, float]:
-    """Mean PSNR on Y in fp32 and in the number type that users get here, and of bicubic."""
-    exact, usual = Upscaler(weights, dtype="fp32", tile_size=0), Upscaler(weights)
-    rows = []
-    for path in sorted(benchmarks.glob(f"**/{name}/image_SRF_{scale}/*_HR.png")):
-        hr, lr = (np.asarray(Image.open(each).convert("RGB")) for each in (path, str(path).replace("_HR", "_LR")))
-        bicubic = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
-        rows.append([measure(sr, hr, scale) for sr in (exact(lr), usual(lr), bicubic)])
-    if not rows:
-        sys.exit(f"no pictures of {name} at x{scale} below {benchmarks}")
-    means = np.mean(rows, axis=0)
-    return {
-        key: round(float(value), 3)
-        for key, value in zip(("psnr_y", f"psnr_y_{_short(usual)}_tiles", "psnr_y_bicubic"), means, strict=True)
-    }
+def only_weights(run: Path) -> Path:
+    """``runs/x/NAME.safetensors``, not the ends of earlier stages nor the best so far."""
+    found = sorted(run.glob("*.safetensors"), key=lambda path: len(path.name))
+    if not found:
+        sys.exit(f"{run}: no .safetensors in it")
+    return found[0]
 
 
-def measure(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
-    """PSNR on Y, in dB."""
-    return psnr(to_tensor(sr), to_tensor(hr), crop_border=scale, y_channel=True).item()
+def twin(name: str) -> str | None:
+    """The faithful weights of the same factor, for comparison; none for themselves."""
+    faithful = f"psnr-{name.rsplit('-', 1)[-1]}"
+    return faithful if name != faithful and faithful in {entry.name for entry in TABLE} else None
 
 
-def _short(upscaler: Upscaler) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[upscaler.choice.dtype]
+def sets_for(info: WeightsInfo) -> list[str]:
+    """Clean sets for all; spoiled ones for weights that were taught on spoiled pictures."""
+    return list(SETS) if _is_real(info) else ["set5", "set14"]
+
+
+def _is_real(info: WeightsInfo) -> bool:
+    return info.recipe["data"].get("degradation") == "real"
 
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -89,57 +92,129 @@ def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
+# --- pictures ---------------------------------------------------------------------------------------
+
+
+def sample_sheet(weights: dict[str, Path], info: WeightsInfo) -> Image.Image:
+    """Rows of crops: LR, bicubic, the weights, HR. LR of real-world weights comes through JPEG 40 or noise of 8."""
+    from skimage import data
+
+    scale = int(info.config["scale"])
+    rows = []
+    for number, (name, top, left) in enumerate(SAMPLES):
+        hr = getattr(data, name)()
+        height, width = (side - side % scale for side in hr.shape[:2])
+        hr = np.ascontiguousarray(hr[:height, :width, :3])
+        lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
+        if _is_real(info):
+            lr = (jpeg40, noise8)[number % 2](lr, number)
+        bicubic = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
+        columns = [
+            lr.repeat(scale, 0).repeat(scale, 1),
+            bicubic,
+            *(Upscaler(path)(lr) for path in weights.values()),
+            hr,
+        ]
+        rows.append(np.concatenate([each[top : top + CROP, left : left + CROP] for each in columns], axis=1))
+    return Image.fromarray(np.concatenate(rows, axis=0))
+
+
+# --- the card ---------------------------------------------------------------------------------------
+
+
 def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
     """Markdown for people; every figure comes out of the header or the log."""
-    curve = [entry for entry in log if entry.get("validation_psnr") is not None and "fraction" in entry]
-    shown = curve[:: max(1, len(curve) // 8)]
+    against = twin(info.name)
+    shown = ["LR", "bicubic", *([against] if against else []), info.name, "HR"]
     lines = [
         f"# {info.name}",
         "",
         f"{info.description}.",
         "",
+        f"![{', '.join(shown)}]({info.name}.jpg)",
+        "",
+        f"From left to right: {', '.join(shown)}. Photographs in the public domain that come with scikit-image and",
+        f"were not trained on{', after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)' if _is_real(info) else ''}.",
+        "",
         f"* Licence of the weights: {info.license}",
         f"* Trained on: {info.data}",
         f"* Made: {info.date}, by `sr-upscale train` on two CPU cores with bf16 autocast, in these runs:",
         "",
-        "| run | started from | steps | minutes | patch | batch | highest lr | loss |",
+        "| run | started from | steps | minutes | patch | batch | highest lr | losses |",
         "|---|---|---|---|---|---|---|---|",
-        *(_run_row(number, each) for number, each in enumerate(reversed(_lineage(info)), start=1)),
+        *_run_rows(info),
         *_averages(info),
         "",
         f"* Architecture: {json.dumps(dict(info.config))}",
         "",
         "## Scores",
         "",
-        "PSNR on Y in dB, 8-bit output from the MATLAB LR files of SelfExSR's repository, border of one scale left",
-        "out, gray pictures read as RGB. `fp32` is the whole picture at once, the other what `sr-upscale` does by",
-        "default on the machine that measured.",
-        "",
-        "| set | fp32 | default | bicubic |",
-        "|---|---|---|---|",
+        *PROTOCOL,
     ]
-    for name in SETS:
-        values = list(info.scores[name.lower()].values())
-        lines.append(f"| {name} | {values[0]:.2f} | {values[1]:.2f} | {values[2]:.2f} |")
+    for name in sets_for(info):
+        lines += ["", f"### {TITLES[name]}", "", table(info.scores[name])]
     if "validation" in info.scores:
         validation = info.scores["validation"]
-        lines += ["", f"Validation on {validation['pictures']} held-out training pictures: {validation['psnr_y']} dB."]
-    if shown:
-        lines += ["", "The last run:", "", "| step | minutes | loss | validation PSNR, dB |", "|---|---|---|---|"]
-    for each in shown:
-        minutes, score = each["elapsed_s"] / 60, each["validation_psnr"]
-        lines.append(f"| {each['step']} | {minutes:.0f} | {each['loss']:.4f} | {score:.2f} |")
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "* Taught on clean pictures made smaller by bicubic resampling. JPEG blocks, noise and blur of real files are",
-        "  taken for detail and enlarged.",
-        "* Taught by pixel losses alone: it never invents texture; detail that the input does not hold stays smooth.",
-        "* Nobody chose training pictures for faces, text or line art; expect less there.",
-        "",
-    ]
+        score_words = validation.get("psnr", validation.get("psnr_y"))
+        lines += ["", f"Validation on {validation['pictures']} held-out training pictures: {score_words:.3f} dB."]
+    lines += [*_curve(log), "", "## Limits", "", *_limits(info), ""]
     return "\n".join(lines)
+
+
+PROTOCOL = (
+    "8-bit output from the MATLAB LR files of SelfExSR's repository, border of one scale left out, gray pictures read",
+    "as RGB; PSNR and SSIM on Y. Whole pictures in fp32; and PSNR of what `sr-upscale` does by default on the machine",
+    "that measured. VGG19 distance: mean difference of conv3_4 before activation, each layer rescaled to a mean",
+    "response of 1. Lattice: energy at the period of the tail in flat parts, to be compared with that of HR. Tint:",
+    "largest mean difference of a channel from HR, of 255. But for PSNR and SSIM, lower is better.",
+)
+
+TITLES = {
+    "set5": "Set5",
+    "set14": "Set14",
+    "set14_jpeg40": "Set14 after JPEG of quality 40",
+    "set14_noise8": "Set14 with Gaussian noise of 8 levels",
+}
+
+
+def _limits(info: WeightsInfo) -> list[str]:
+    lines = []
+    if not _is_real(info):
+        lines.append(
+            "* Taught on clean pictures made smaller by bicubic resampling: JPEG blocks and noise are enlarged."
+        )
+    else:
+        lines.append("* Taught to clean: fine grain, film grain and faint texture may be taken for noise and smoothed.")
+    if any(stage.get("gan_weight") for stage in info.recipe.get("stages", {}).values()):
+        lines.append(
+            "* Invents texture that looks likely. It is not evidence of what was there: no forensics, no medicine."
+        )
+    else:
+        lines.append("* Never invents texture; detail that the input does not hold stays smooth.")
+    return [*lines, "* Nobody chose training pictures for faces, text or line art; expect less there."]
+
+
+def _curve(log: list[dict[str, Any]]) -> list[str]:
+    """Validations of the run, at most ten of them."""
+    points = [entry for entry in log if "fraction" in entry and (entry.get("scores") or entry.get("validation_psnr"))]
+    if not points:
+        return []
+    lines = [
+        "",
+        "The last run:",
+        "",
+        "| stage | step | minutes | loss | PSNR, dB | distance |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in points[:: max(1, len(points) // 10)]:
+        scores = entry.get("scores") or {"psnr": entry["validation_psnr"]}
+        loss = entry["losses"]["loss"] if "losses" in entry else entry["loss"]
+        distance = f"{scores['distance']:.3f}" if scores.get("distance") is not None else ""
+        lines.append(
+            f"| {entry.get('stage', 'psnr')} | {entry['step']} | {entry['elapsed_s'] / 60:.0f} | {loss:.4f} "
+            f"| {scores['psnr']:.2f} | {distance} |"
+        )
+    return lines
 
 
 def _lineage(info: WeightsInfo) -> list[dict[str, Any]]:
@@ -158,20 +233,44 @@ def _averages(info: WeightsInfo) -> list[str]:
     lines = []
     for index, recipe in enumerate(lineage):
         if others := recipe.get("averaged_with"):
-            steps = ", ".join(str(other["steps_done"]) for other in others)
+            steps = ", ".join(str(_done(other)[-1]["steps"]) for other in others)
             run = len(lineage) - index
             lines += ["", f"Before its use, the result of run {run} was averaged with earlier results ({steps} steps)."]
     return lines
 
 
-def _run_row(number: int, recipe: dict[str, Any]) -> str:
-    start = f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else "random"
-    data, stage = recipe["data"], recipe["stage"]
-    loss = stage.get("pixel_loss", "l1")
-    return (
-        f"| {number}: {recipe['weights']} | {start} | {recipe['steps_done']} | {recipe['seconds'] / 60:.0f} "
-        f"| {data['lr_patch']}x{data['lr_patch']} LR | {data['batch_size']} | {stage['lr']:g} | {loss} |"
-    )
+def _done(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a recipe's stages ran; weights of before there were stages have one."""
+    if "stages_done" in recipe:
+        return list(recipe["stages_done"])
+    return [{"stage": "psnr", "steps": recipe["steps_done"], "seconds": recipe["seconds"]}]
+
+
+def _run_rows(info: WeightsInfo) -> list[str]:
+    rows = []
+    for number, recipe in enumerate(reversed(_lineage(info)), start=1):
+        start = f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else "random"
+        stages = recipe.get("stages") or {"psnr": recipe["stage"]}
+        for done in _done(recipe):
+            stage, data = stages[done["stage"]], recipe["data"]
+            patch, batch = (stage.get(key) or data[key] for key in ("lr_patch", "batch_size"))
+            rows.append(
+                f"| {number}: {recipe['weights']}, {done['stage']} | {start} | {done['steps']} "
+                f"| {done['seconds'] / 60:.0f} | {patch}x{patch} LR | {batch} | {stage['lr']:g} | {_losses(stage)} |"
+            )
+            start = "the stage before"
+    return rows
+
+
+def _losses(stage: dict[str, Any]) -> str:
+    words = [f"{stage['pixel_loss']} {stage['pixel_weight']:g}"] if stage["pixel_weight"] else []
+    if stage.get("fft_weight"):
+        words.append(f"FFT {stage['fft_weight']:g}")
+    if stage.get("perceptual_weight"):
+        words.append(f"VGG19 {stage['perceptual_weight']:g}")
+    if stage.get("gan_weight"):
+        words.append(f"{stage['gan_loss']} {stage['gan_weight']:g} ({stage['discriminator']})")
+    return ", ".join(words)
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def lattice_energy(image: Tensor, period: int, *, window: int = 32) -> Tensor:
 
     In windows of `window` pixels (Hann-weighted, half overlapping) the power at the frequencies k/period of either
     axis, without the mean, is compared with the power at their neighbours between the harmonics. Real texture
-    fills both alike (about 1); a lattice fills the harmonics alone. The median over windows is taken, so that one
-    railing does not count.
+    fills both alike (about 1); a lattice fills the harmonics alone. Only the flattest quarter of the windows
+    counts, where a lattice is seen, and of them the median, so that one railing does not count.
 
     Args:
         image: (N, C, H, W), in [0, 1]; converted to its mean over channels.
@@ -127,7 +127,8 @@ def lattice_energy(image: Tensor, period: int, *, window: int = 32) -> Tensor:
     between = torch.roll(harmonic, (step // 2, step // 2), (0, 1)) & ~harmonic
     between[step // 2, step // 2] = False  # too near to the mean, where pictures have most of their power
     ratio = power[..., harmonic].mean(dim=-1) / power[..., between].mean(dim=-1).clamp_min(1e-12)
-    typical: Tensor = ratio.median(dim=1).values
+    flattest = power.sum(dim=(-2, -1)).argsort(dim=1)[:, : max(1, ratio.shape[1] // 4)]
+    typical: Tensor = ratio.gather(1, flattest).median(dim=1).values
     return typical
 
 

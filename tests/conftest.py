@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 
 from sr_upscale.checkpoint import WeightsInfo, save_generator
 from sr_upscale.models.features import LAYERS
@@ -124,3 +126,79 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(code=code, out=captured.out, err=captured.err)
 
     return call
+
+
+# --- training ---------------------------------------------------------------------------------------
+
+RECIPE = """
+name = "micro"
+description = "for a test"
+[model]
+scale = 2
+num_feat = 8
+num_blocks = 1
+[data]
+lr_patch = 8
+batch_size = 4
+validation_count = 2
+workers = 0
+[stages.psnr]
+steps = 40
+max_time_s = 0
+warmup_steps = 5
+validate_every_s = 0.05
+checkpoint_every_s = 0.05
+"""
+
+GAN = """
+[stages.gan]
+steps = 6
+max_time_s = 0
+lr = 1e-4
+warmup_steps = 0
+fft_weight = 0.05
+perceptual_weight = 0.5
+perceptual_layers = { conv1_2 = 0.1, conv2_2 = 1.0 }
+gan_weight = 0.01
+discriminator = "unet"
+d_num_feat = 4
+validate_every_s = 0.05
+checkpoint_every_s = 0.05
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve pictures of 40 to 51 pixels."""
+    folder = tmp_path / "pictures" / "deep"
+    folder.mkdir(parents=True)
+    for index in range(12):
+        Image.fromarray(np.roll(pattern(40 + index, 51 - index), 5 * index, axis=(0, 1))).save(folder / f"{index}.png")
+    return folder.parent
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "micro.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def gan_recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "micro-gan.toml"
+    path.write_text(RECIPE.replace('"micro"', '"micro-gan"').replace("steps = 40", "steps = 6") + GAN)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vgg19(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of VGG19's first two blocks and half of the third, with random weights."""
+    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
+    save_file(vgg19_state("conv3_4"), path)
+    return path
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    """The entries of a log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -16,16 +16,6 @@ from sr_upscale.realworld import RealWorld
 from tests.conftest import pattern
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Twelve pictures of 40 to 51 pixels."""
-    folder = tmp_path / "pictures" / "deep"
-    folder.mkdir(parents=True)
-    for index in range(12):
-        Image.fromarray(np.roll(pattern(40 + index, 51 - index), 5 * index, axis=(0, 1))).save(folder / f"{index}.png")
-    return folder.parent
-
-
 def test_pairs_and_patches_belong_together(folder: Path) -> None:
     """Every LR patch is the degraded HR patch, turned and mirrored in the same way."""
     pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)

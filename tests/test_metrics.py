@@ -1,15 +1,19 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr_upscale.color import rgb_to_y, to_pixels, to_tensor
 from sr_upscale.errors import ShapeError
-from sr_upscale.metrics import psnr
-from tests.conftest import pattern
+from sr_upscale.metrics import lattice_energy, psnr, ssim, vgg19_distance
+from sr_upscale.models.features import VGG19Features
+from sr_upscale.niqe import niqe
+from tests.conftest import ROOT, pattern, vgg19_state
 
 
 def test_y_agrees_with_scikit_image() -> None:
@@ -59,3 +63,69 @@ def test_pixels_survive_the_way_through_tensors(dtype: type[np.uint8] | type[np.
 def test_values_beyond_the_range_are_clamped() -> None:
     tensor = torch.tensor([-0.2, 0.0, 1.0, 1.3]).view(1, 1, 1, 4)
     assert to_pixels(tensor, np.dtype(np.uint8)).ravel().tolist() == [0, 0, 255, 255]
+
+
+# --- SSIM, VGG19 distance, NIQE, lattice ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 44), (11, 11)])
+def test_ssim_agrees_with_scikit_image(height: int, width: int) -> None:
+    """On Y and on RGB, with Wang's settings; scikit-image's mean leaves out the same border of the window."""
+    rng = np.random.default_rng(0)
+    hr = pattern(height, width).astype(np.float64) / 255
+    sr = (hr + rng.normal(0, 0.05, hr.shape)).clip(0, 1)
+    a, b = (torch.from_numpy(each.transpose(2, 0, 1))[None] for each in (sr, hr))
+    settings = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(sr, hr, channel_axis=2, **settings)
+    assert ssim(a, b).item() == pytest.approx(expected, abs=1e-6)
+    ya, yb = (rgb_to_y(each)[0, 0].numpy() for each in (a, b))
+    assert ssim(a, b, y_channel=True).item() == pytest.approx(structural_similarity(ya, yb, **settings), abs=1e-6)
+
+
+def test_ssim_of_equal_images_is_one_and_small_ones_are_refused() -> None:
+    image = torch.rand(2, 3, 20, 20)
+    assert ssim(image, image, crop_border=4).tolist() == pytest.approx([1, 1])
+    with pytest.raises(ShapeError, match="the crop leaves 10x12"):
+        ssim(image[..., :20, :18], image[..., :20, :18], crop_border=4)
+
+
+def test_vgg19_distance_is_zero_for_equal_images_and_grows() -> None:
+    features = VGG19Features(vgg19_state("conv3_4"), ["conv3_4"])
+    hr = torch.from_numpy(pattern(40, 48).transpose(2, 0, 1).astype(np.float32) / 255)[None]
+    noise = torch.randn(hr.shape, generator=torch.Generator().manual_seed(0))
+    distances = [vgg19_distance((hr + scale * noise).clamp(0, 1), hr, features).item() for scale in (0, 0.02, 0.1)]
+    assert distances[0] == pytest.approx(0, abs=1e-5)
+    assert distances == sorted(distances)
+    with torch.inference_mode():
+        expected = (features(hr)["conv3_4"] - features(hr * 0.5)["conv3_4"]).abs().mean().item()
+    assert vgg19_distance(hr * 0.5, hr, features).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_lattice_energy_finds_the_lattice_that_is_there() -> None:
+    """Noise fills harmonics and the rest alike; one sub-pixel that is a little brighter stands out."""
+    noise = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
+    assert lattice_energy(noise, 4).item() == pytest.approx(1, abs=0.15)
+    with_lattice = noise.clone()
+    with_lattice[..., 1::4, 2::4] += 0.1
+    assert lattice_energy(with_lattice, 4).item() > 3
+    assert lattice_energy(with_lattice, 2).item() < lattice_energy(with_lattice, 4).item()
+    with pytest.raises(ShapeError, match="expected"):
+        lattice_energy(noise[..., :20], 4)
+
+
+def test_niqe_of_baboon_is_the_published_one(shared: Path) -> None:
+    """BasicSR and the authors' MATLAB code agree on 5.7296 for baboon.png."""
+    (path,) = (shared / "benchmarks").glob("**/Set14/image_SRF_4/img_001_SRF_4_HR.png")
+    baboon = to_tensor(np.asarray(Image.open(path).convert("RGB")))
+    assert niqe(baboon) == pytest.approx(5.7296, abs=1e-4)
+
+
+def test_niqe_rises_with_noise_and_blocks() -> None:
+    chelsea = Image.open(ROOT / "examples" / "chelsea.png").convert("RGB")
+    clean = to_tensor(np.asarray(chelsea))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert niqe((clean + noise).clamp(0, 1)) > niqe(clean) + 2
+    with pytest.raises(ShapeError, match="needs two blocks of 96x96; got 100x120"):
+        niqe(clean[..., :120, :100])
+    with pytest.raises(ShapeError, match="expected one picture"):
+        niqe(clean[0])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,87 +19,14 @@ from safetensors.torch import save_file
 
 from sr_upscale.checkpoint import load_generator
 from sr_upscale.data import find_pictures, load_pairs, split_validation
-from sr_upscale.errors import TrainingError, UsageError
+from sr_upscale.errors import UsageError
 from sr_upscale.models.generator import Generator
 from sr_upscale.training import loop, state, step
 from sr_upscale.training.config import Recipe, StageSection, load_recipe
 from sr_upscale.training.loop import stage_lr, train
 from sr_upscale.training.parallel import World
-from sr_upscale.training.signals import Interrupted
 from sr_upscale.training.validation import validate
-from tests.conftest import Ran, pattern, vgg19_state
-
-RECIPE = """
-name = "micro"
-description = "for a test"
-[model]
-scale = 2
-num_feat = 8
-num_blocks = 1
-[data]
-lr_patch = 8
-batch_size = 4
-validation_count = 2
-workers = 0
-[stages.psnr]
-steps = 40
-max_time_s = 0
-warmup_steps = 5
-validate_every_s = 0.05
-checkpoint_every_s = 0.05
-"""
-
-GAN = """
-[stages.gan]
-steps = 6
-max_time_s = 0
-lr = 1e-4
-warmup_steps = 0
-fft_weight = 0.05
-perceptual_weight = 0.5
-perceptual_layers = { conv1_2 = 0.1, conv2_2 = 1.0 }
-gan_weight = 0.01
-discriminator = "unet"
-d_num_feat = 4
-validate_every_s = 0.05
-checkpoint_every_s = 0.05
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Twelve pictures of 40 to 51 pixels."""
-    folder = tmp_path / "pictures" / "deep"
-    folder.mkdir(parents=True)
-    for index in range(12):
-        Image.fromarray(np.roll(pattern(40 + index, 51 - index), 5 * index, axis=(0, 1))).save(folder / f"{index}.png")
-    return folder.parent
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "micro.toml"
-    path.write_text(RECIPE)
-    return path
-
-
-@pytest.fixture
-def gan_recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "micro-gan.toml"
-    path.write_text(RECIPE.replace('"micro"', '"micro-gan"').replace("steps = 40", "steps = 6") + GAN)
-    return path
-
-
-@pytest.fixture(scope="session")
-def vgg19(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of VGG19's first two blocks and half of the third, with random weights."""
-    path = tmp_path_factory.mktemp("vgg") / "vgg19.safetensors"
-    save_file(vgg19_state("conv3_4"), path)
-    return path
-
-
-def lines(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from tests.conftest import Ran, lines, pattern, vgg19_state
 
 
 def test_the_command_trains_to_a_file_that_upscales(
@@ -134,96 +59,6 @@ def test_the_command_trains_to_a_file_that_upscales(
         assert image.size == (14, 18)
 
 
-@pytest.mark.parametrize("stop_at", [3, 5, 8])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_run_equals_an_uninterrupted_one(
-    folder: Path,
-    gan_recipe: Path,
-    vgg19: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    stop_at: int,
-    workers: int,
-) -> None:
-    """By steps on a CPU the two end in the same bits: weights, average, discriminator, both optimisers.
-
-    It stops in either stage, or at the end of the first.
-    """
-    settings = load_recipe(str(gan_recipe), {"data.workers": workers})
-    options: dict[str, Any] = {"data": [folder], "vgg_weights": vgg19}
-    whole, parted = tmp_path / "whole", tmp_path / "parted"
-    train(settings, out=whole, **options)
-    real, steps = loop.train_step, []
-
-    def step_then_stop(*arguments: Any, **named: Any) -> dict[str, float]:
-        if len(steps) == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        steps.append(1)
-        return real(*arguments, **named)
-
-    before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patched:
-        patched.setattr(loop, "train_step", step_then_stop)
-        with pytest.raises(Interrupted):
-            train(settings, out=parted, **options)
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert torch.load(parted / "checkpoint.pt", weights_only=True)["total_steps"] == stop_at + 1
-    train(settings, out=parted, resume=True, **options)
-    ours, theirs = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (parted, whole))
-    for part in ("g", "ema", "d"):
-        for key, value in ours[part].items():
-            assert torch.equal(value, theirs[part][key]), (part, key)
-    for part in ("g_optimizer", "d_optimizer"):
-        for number, moments in ours[part]["state"].items():
-            for key, value in moments.items():
-                assert torch.equal(value, theirs[part]["state"][number][key]), (part, number, key)
-    for name in ("micro-gan", "micro-gan-psnr"):
-        ours, theirs = (load_generator(run / f"{name}.safetensors")[0].state_dict() for run in (parted, whole))
-        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
-
-
-def test_sigterm_leaves_a_checkpoint_and_exit_code_143(folder: Path, recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    argv = ["train", "--config", str(recipe), "--data", str(folder), "-o", str(out), "--max-time", "60"]
-    process = subprocess.Popen([sys.executable, "-m", "sr_upscale", *argv], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    assert "go on with the same command and --resume" in err
-    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] > 0
-
-
-def test_damaged_checkpoint_falls_back_to_the_one_before(folder: Path, recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    settings = load_recipe(str(recipe))
-    train(settings, data=[folder], out=out)
-    assert (out / "checkpoint-previous.pt").exists()
-    (out / "checkpoint.pt").write_bytes(b"torn")
-    said: list[str] = []
-    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
-    assert "checkpoint.pt cannot be read" in said[0]
-    (out / "checkpoint.pt").write_bytes(b"torn")
-    (out / "checkpoint-previous.pt").write_bytes(b"torn")
-    with pytest.raises(TrainingError, match="no readable checkpoint"):
-        train(settings, data=[folder], out=out, resume=True)
-
-
-def test_a_run_is_not_overwritten_and_not_resumed_with_another_recipe(
-    folder: Path, recipe: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    train(load_recipe(str(recipe)), data=[folder], out=out)
-    with pytest.raises(UsageError, match="add --resume"):
-        train(load_recipe(str(recipe)), data=[folder], out=out)
-    other = load_recipe(str(recipe), {"stage.lr": 5e-4, "seed": 3})
-    with pytest.raises(UsageError, match=re.escape("seed was 0, is 3; stages.psnr.lr was 0.001, is 0.0005")):
-        train(other, data=[folder], out=out, resume=True)
-
-
 def test_warm_start_takes_over_what_fits(folder: Path, recipe: Path, tmp_path: Path) -> None:
     first = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "a")
     settings = load_recipe(str(recipe), {"init": str(first), "model.scale": 3, "stage.steps": 1, "stage.lr": 1e-12})
@@ -234,32 +69,6 @@ def test_warm_start_takes_over_what_fits(folder: Path, recipe: Path, tmp_path: P
     narrow = load_recipe(str(recipe), {"init": str(first), "model.num_feat": 4})
     with pytest.raises(UsageError, match="the trunk of .* does not fit"):
         train(narrow, data=[folder], out=tmp_path / "c")
-
-
-def test_loss_that_is_not_finite_stops_the_run(
-    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(step.PIXEL_LOSSES, "l1", lambda sr, _hr: (sr * float("nan")).mean())
-    with pytest.raises(TrainingError, match="11 steps in a row were not finite"):
-        train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")
-    assert not (tmp_path / "run" / "micro.safetensors").exists()
-    assert all("skipped" in line for line in lines(tmp_path / "run" / "train.jsonl")[1:])
-
-
-def test_a_single_bad_step_is_skipped(
-    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run goes on and ends in finite weights; the log names the step."""
-    good, calls = step.PIXEL_LOSSES["l1"], []
-
-    def sometimes(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
-        return good(sr, hr) * (float("inf") if len(calls) == 7 else 1.0)
-
-    monkeypatch.setitem(step.PIXEL_LOSSES, "l1", sometimes)
-    weights = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")
-    assert [line["step"] for line in lines(tmp_path / "run" / "train.jsonl") if "skipped" in line] == [6]
-    load_generator(weights)  # refuses what is not finite
 
 
 def test_schedule_warms_up_and_follows_a_cosine() -> None:

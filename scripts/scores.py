@@ -1,0 +1,158 @@
+"""Scores of weights on Set5 and Set14, for cards and for the slow tests.
+
+    python scripts/scores.py FOLDER [--vgg-weights FILE] WEIGHTS [WEIGHTS ...]
+
+FOLDER holds the data of github.com/jbhuang0604/SelfExSR: ``**/Set5/image_SRF_4/img_001_SRF_4_{HR,LR}.png``. Pictures
+are read as RGB, LR is the repository's (MATLAB's bicubic) or made from it, output is 8-bit, a border of one scale is
+left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sr_upscale.checkpoint import read_info
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.metrics import lattice_energy, psnr, ssim, vgg19_distance
+from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features, read_vgg19
+from sr_upscale.niqe import niqe
+from sr_upscale.resize import resize
+from sr_upscale.store import resolve_weights
+from sr_upscale.upscaler import Upscaler
+
+Pixels = np.ndarray
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Pictures to measure on. spoil: what happens to an LR before it is enlarged; takes its number, too."""
+
+    folder: str
+    spoil: Callable[[Pixels, int], Pixels] = lambda lr, _number: lr
+
+
+def jpeg40(lr: Pixels, _number: int) -> Pixels:
+    """Through a JPEG file of quality 40."""
+    buffer = io.BytesIO()
+    Image.fromarray(lr).save(buffer, "JPEG", quality=40)
+    return np.asarray(Image.open(buffer))
+
+
+def noise8(lr: Pixels, number: int) -> Pixels:
+    """With Gaussian noise of 8 levels, the same at every call."""
+    noise = np.random.default_rng([0, number]).normal(0, 8, lr.shape)
+    return np.rint(lr + noise).clip(0, 255).astype(np.uint8)
+
+
+SETS = {
+    "set5": TestSet("Set5"),
+    "set14": TestSet("Set14"),
+    "set14_jpeg40": TestSet("Set14", jpeg40),
+    "set14_noise8": TestSet("Set14", noise8),
+}
+
+
+def main() -> None:
+    """Prints a table for each set."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("benchmarks", type=Path)
+    parser.add_argument("weights", nargs="+")
+    parser.add_argument("--vgg-weights", type=Path)
+    parser.add_argument("--sets", default=",".join(SETS))
+    arguments = parser.parse_args()
+    features = vgg(arguments.vgg_weights)
+    paths = {name: resolve_weights(name) for name in arguments.weights}
+    for name in arguments.sets.split(","):
+        sys.stdout.write(table(score(paths, arguments.benchmarks, name, features=features)) + "\n")
+
+
+def vgg(file: Path | None) -> VGG19Features | None:
+    """VGG19 for the distance."""
+    return VGG19Features(read_vgg19(file), [DISTANCE_LAYER]) if file else None
+
+
+def score(
+    weights: Mapping[str, Path], benchmarks: Path, name: str, *, features: VGG19Features | None = None
+) -> dict[str, Scores]:
+    """Mean scores by method: bicubic, every weights file, and HR itself.
+
+    Weights are measured in fp32 on the whole picture; ``psnr_default`` is the PSNR on Y of what users get here.
+    ``lattice`` is the energy at the period of the tail (`metrics.lattice_energy`), ``tint`` the largest mean difference
+    of a channel from HR, in levels of 255.
+    """
+    (scale,) = {int(read_info(path).config["scale"]) for path in weights.values()}
+    exact = {label: Upscaler(path, dtype="fp32", tile_size=0) for label, path in weights.items()}
+    usual = {label: Upscaler(path) for label, path in weights.items()}
+    rows: dict[str, list[Scores]] = {}
+    for hr, lr in pictures(benchmarks, name, scale):
+        made = {"bicubic": to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))}
+        made |= {label: upscaler(lr) for label, upscaler in exact.items()}
+        for label, sr in {**made, "HR": hr}.items():
+            rows.setdefault(label, []).append(measure(sr, hr, scale, features))
+        for label, upscaler in usual.items():
+            rows[label][-1]["psnr_default"] = _psnr_y(to_tensor(upscaler(lr)), to_tensor(hr), scale)
+    if not rows:
+        sys.exit(f"no pictures of {SETS[name].folder} at x{scale} below {benchmarks}")
+    return {label: {key: float(np.mean([row[key] for row in each])) for key in each[0]} for label, each in rows.items()}
+
+
+def pictures(benchmarks: Path, name: str, scale: int) -> Iterator[tuple[Pixels, Pixels]]:
+    """(HR, spoiled LR), RGB of 8 bits."""
+    kind = SETS[name]
+    found = sorted(benchmarks.glob(f"**/{kind.folder}/image_SRF_{scale}/*_HR.png"))
+    for number, path in enumerate(found):
+        hr, lr = (np.asarray(Image.open(each).convert("RGB")) for each in (path, str(path).replace("_HR", "_LR")))
+        yield hr, kind.spoil(lr, number)
+
+
+def measure(sr: Pixels, hr: Pixels, scale: int, features: VGG19Features | None = None) -> Scores:
+    """All scores of one picture; PSNR is left out for HR itself."""
+    ours, theirs = to_tensor(sr), to_tensor(hr)
+    found = {"ssim_y": ssim(ours, theirs, crop_border=scale, y_channel=True).item()}
+    if sr is not hr:
+        found = {"psnr_y": _psnr_y(ours, theirs, scale), **found}
+        found["tint"] = (ours - theirs).mean(dim=(2, 3)).abs().max().item() * 255
+    if features is not None:
+        found["vgg19_distance"] = vgg19_distance(ours, theirs, features, crop_border=scale).item()
+    found["niqe"] = niqe(ours, crop_border=scale)
+    found["lattice"] = lattice_energy(ours, scale).item()
+    return found
+
+
+def _psnr_y(sr: torch.Tensor, hr: torch.Tensor, scale: int) -> float:
+    return psnr(sr, hr, crop_border=scale, y_channel=True).item()
+
+
+COLUMNS = {
+    "psnr_y": ("PSNR, dB", "{:.2f}"),
+    "psnr_default": ("PSNR as users get it", "{:.2f}"),
+    "ssim_y": ("SSIM", "{:.4f}"),
+    "vgg19_distance": ("VGG19 distance", "{:.3f}"),
+    "niqe": ("NIQE", "{:.2f}"),
+    "lattice": ("lattice", "{:.2f}"),
+    "tint": ("tint", "{:.2f}"),
+}
+
+
+def table(scores: Mapping[str, Scores]) -> str:
+    """Markdown: a row for each method, a column for each score that any method has."""
+    keys = [key for key in COLUMNS if any(key in each for each in scores.values())]
+    lines = [f"| | {' | '.join(COLUMNS[key][0] for key in keys)} |", f"|---{'|---' * len(keys)}|"]
+    for label, each in scores.items():
+        cells = (COLUMNS[key][1].format(each[key]) if key in each else "" for key in keys)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
