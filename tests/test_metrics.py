@@ -104,7 +104,7 @@ def test_vgg19_distance_is_zero_for_equal_images_and_grows() -> None:
 def test_lattice_energy_finds_the_lattice_that_is_there() -> None:
     """Noise fills harmonics and the rest alike; one sub-pixel that is a little brighter stands out."""
     noise = torch.rand(1, 3, 128, 160, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
-    assert lattice_energy(noise, 4).item() == pytest.approx(1, abs=0.15)
+    assert lattice_energy(noise, 4).item() == pytest.approx(1, abs=0.3)
     with_lattice = noise.clone()
     with_lattice[..., 1::4, 2::4] += 0.1
     assert lattice_energy(with_lattice, 4).item() > 3

@@ -36,11 +36,11 @@ def test_readme_commands_work(
     line: str, cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(pattern(20, 30)).save("photo.jpg")
+    Image.fromarray(pattern(32, 40)).save("photo.jpg")
     Path("folder").mkdir()
     Image.fromarray(pattern(6, 7)).save("folder/a.png")
-    Path("runs/psnr-x4").mkdir(parents=True)
-    shutil.copy(TABLE[0].path, "runs/psnr-x4/psnr-x4.safetensors")
+    Path("runs/gan-x4").mkdir(parents=True)
+    shutil.copy(TABLE[0].path, "runs/gan-x4/gan-x4.safetensors")
     words = shlex.split(line)[1:]
     if "3840" in words:
         words[words.index("3840")] = "90"  # the README's width from a photograph of that size
