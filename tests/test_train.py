@@ -259,6 +259,22 @@ def test_tensorboard_says_what_to_install(
     assert "pip install 'sr-upscale[tensorboard]'" in ran.err
 
 
+def test_tensorboard_holds_the_losses_and_scores(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert cli("train", "--config", recipe, "--data", folder, "-o", out, "--tensorboard").code == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"psnr/loss/pixel", "psnr/lr", "psnr/validation/psnr", "psnr/steps_per_s"} <= tags
+    final = events.Scalars("psnr/validation/psnr")[-1]
+    info = load_generator(out / "micro.safetensors")[1]
+    assert final.step == 40
+    assert final.value == pytest.approx(info.scores["validation"]["psnr"], abs=1e-3)
+
+
 # --- several processes ------------------------------------------------------------------------------
 
 
