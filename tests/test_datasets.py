@@ -1,4 +1,4 @@
-"""DIV2K and the downloader, against a server on loopback."""
+"""DIV2K, fetched from a server on loopback and cut."""
 
 from __future__ import annotations
 
@@ -14,42 +14,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_upscale import download
 from sr_upscale.datasets import DIV2K_TRAIN, _starts, prepare_div2k
-from sr_upscale.download import RemoteFile, address, fetch
-from sr_upscale.errors import IntegrityError, NetworkError
+from sr_upscale.download import RemoteFile
+from sr_upscale.errors import IntegrityError
 from tests.conftest import pattern
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` under every path, with ranges and an ETag; `cut` ends answers early, `status` refuses."""
+    """Serves `content` under every path."""
 
     content = b""
-    etag = '"one"'
-    cut: int | None = None
-    status = 200
-    requests: list[tuple[str, str | None]]
+    requests: list[str]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        server = self.server
-        wanted = self.headers.get("Range")
-        server.requests.append((self.path, wanted))
-        if server.status != 200:
-            self.send_error(server.status)
-            return
-        start = 0
-        if wanted and self.headers.get("If-Range") == server.etag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        body = server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", server.etag)
-        self.send_header("Content-Length", str(len(body)))
+        self.server.requests.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.content)))
         self.end_headers()
-        self.wfile.write(body if server.cut is None else body[: server.cut])
+        self.wfile.write(self.server.content)
 
     def log_message(self, *_arguments: object) -> None:
         pass
@@ -62,7 +48,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()
         monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{running.server_address[1]}/mirror/")
-        monkeypatch.setattr(download, "BACKOFF_S", (0.0,) * 4)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield running
         running.shutdown()
@@ -76,56 +61,9 @@ def remote(content: bytes) -> RemoteFile:
 
 
 def test_the_mirror_takes_the_place_of_scheme_and_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert address(DIV2K_TRAIN) == DIV2K_TRAIN.url
-    monkeypatch.setenv("SR_UPSCALE_MIRROR", "http://host:8/prefix")
-    assert address(DIV2K_TRAIN) == "http://host:8/prefix/cvl/DIV2K/DIV2K_train_HR.zip"
-
-
-def test_a_download_that_was_cut_off_goes_on(server: Server, tmp_path: Path) -> None:
-    server.content = content = bytes(range(256)) * 20
-    server.cut = 1500
-    target = tmp_path / "file.zip"
-    fetch(remote(content), target)
-    assert target.read_bytes() == content
-    assert server.requests[0] == ("/mirror/data/file.zip", None)
-    assert server.requests[1][1] == "bytes=1500-"
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")) == ["file.zip"]
-    server.requests.clear()
-    fetch(remote(content), target)
-    assert server.requests == []
-
-
-def test_another_file_on_the_server_starts_again(server: Server, tmp_path: Path) -> None:
-    """The ETag changed between the two halves: nothing of the first is kept."""
-    content = b"b" * 4000
-    (tmp_path / "file.zip.part").write_bytes(b"a" * 1000)
-    (tmp_path / "file.zip.part.json").write_text(
-        f'{{"sha256": "{remote(content).sha256}", "etag": "\\"old\\""}}', encoding="utf-8"
-    )
-    server.content = content
-    assert fetch(remote(content), tmp_path / "file.zip").read_bytes() == content
-
-
-def test_wrong_bytes_are_removed_and_named(server: Server, tmp_path: Path) -> None:
-    server.content = b"x" * 100
-    with pytest.raises(IntegrityError, match="sha256 is .*, expected"):
-        fetch(remote(b"y" * 100), tmp_path / "file.zip")
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".zip", ".part")]
-
-
-@pytest.mark.parametrize(("status", "tries"), [(404, 1), (503, download.ATTEMPTS)])
-def test_refusals(server: Server, tmp_path: Path, status: int, tries: int) -> None:
-    server.status = status
-    with pytest.raises(NetworkError, match=str(status)):
-        fetch(remote(b"y"), tmp_path / "file.zip")
-    assert len(server.requests) == tries
-
-
-def test_offline_asks_nobody(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SR_UPSCALE_OFFLINE", "1")
-    with pytest.raises(NetworkError, match="SR_UPSCALE_OFFLINE is set"):
-        fetch(remote(b"y"), tmp_path / "file.zip")
-    assert server.requests == []
+    assert DIV2K_TRAIN.addresses == (DIV2K_TRAIN.url,)
+    monkeypatch.setenv("SR_UPSCALE_MIRROR", "http://host:8/prefix/")
+    assert DIV2K_TRAIN.addresses == ("http://host:8/prefix/cvl/DIV2K/DIV2K_train_HR.zip",)
 
 
 # --- DIV2K ------------------------------------------------------------------------------------------
@@ -168,14 +106,14 @@ def test_sub_images_cover_a_side(length: int) -> None:
     assert covered.all()
 
 
-def test_names_in_the_archive_are_not_paths(server: Server, tmp_path: Path) -> None:
+def test_row_46_names_in_the_archive_are_not_paths(server: Server, tmp_path: Path) -> None:
     server.content = archive({"../../outside.png": png(10, 10), "/abs.png": png(10, 10), "..\\win.png": png(10, 10)})
     folder = prepare_div2k(tmp_path / "sets", source=remote(server.content))
     assert sorted(path.name for path in folder.iterdir()) == ["abs_001.png", "outside_001.png", "win_001.png"]
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_bombs_and_damage_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_46_bombs_and_damage_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sr_upscale.datasets.MAX_MEMBER_BYTES", 1000)
     server.content = archive({"big.png": b"0" * 5000})
     with pytest.raises(IntegrityError, match=r"big\.png unpacks to 5000 bytes; refused"):
