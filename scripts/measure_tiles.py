@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sr_upscale.images import load_image
-from sr_upscale.upscaler import HALO, OVERLAP, Upscaler, bytes_per_pixel
+from sr_upscale.upscaler import HALO, OVERLAP, Upscaler
 
 
 def main() -> None:
@@ -48,12 +48,12 @@ def memory(model: str) -> None:
     noise = torch.rand(1, 3, side, side)
     upscaler = Upscaler(model, dtype="fp32")
     scale = max(upscaler.weights)
-    network = upscaler.network(scale, torch.float32)
+    network = upscaler.network(upscaler.weights[scale], torch.float32)
     network(noise[:, :, :32, :32])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     network(noise)
     taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    estimate = bytes_per_pixel(upscaler.configs[scale], torch.float32) * side**2 / 2**20
+    estimate = upscaler.traits[upscaler.weights[scale]].bytes_per_pixel * side**2 / 2**20
     say(f"memory of a tile of {side}x{side} in fp32: {taken:.0f} MiB, estimated {estimate:.0f} MiB")
 
 

@@ -88,6 +88,17 @@ class WeightsInfo:
         )
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is one of `sr-upscale train`, by its header; one without a readable header counts as ours."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("modelspec.architecture") == ARCHITECTURE
+    except (SafetensorError, OSError):
+        return True  # `read_info` says what is wrong with it
+
+
 def read_info(path: Path) -> WeightsInfo:
     """Header of a weights file. Does not import torch, does not read tensors.
 

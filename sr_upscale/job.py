@@ -112,7 +112,7 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
     dtype = upscaler.dtype_for(prepared.picture.bits)
     seconds = 0.0
     for step in prepared.plan.passes:
-        network = upscaler.network(step.scale, dtype)
+        network = upscaler.network(step.weights, dtype)
         probe = torch.rand(1, 3, 96, 96)
         network(probe)
         start = time.monotonic()

@@ -61,9 +61,13 @@ def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]
 
     >>> choose_factors({2, 4}, 3.5), choose_factors({2, 4}, 8), choose_factors({4}, 2)
     ((4,), (4, 2), (4,))
+
+    Where there is nothing but 1, that is all: the rest is resampled.
     """
     reaching = [factor for factor in available if factor >= needed - 1e-9]
     if reaching:
         return (min(reaching),)
     largest = max(available)
+    if largest == 1:
+        return (1,)
     return (largest, *choose_factors(available, needed / largest))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,22 +15,24 @@ from PIL import Image
 from torch import Tensor
 
 from sr_upscale.alpha import extend_colour
-from sr_upscale.checkpoint import config_of, load_generator, read_info
+from sr_upscale.blend import blended
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.device import choose, free_memory, is_out_of_memory
+from sr_upscale.engine.ensemble import self_ensemble
 from sr_upscale.engine.network import Network
 from sr_upscale.engine.tiles import run_tiles
-from sr_upscale.errors import OutOfMemoryError, ShapeError, UsageError
+from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
 from sr_upscale.images.picture import Frame, Picture
+from sr_upscale.loading import module_of, traits_of
 from sr_upscale.metrics import psnr
 from sr_upscale.resize import resize
 from sr_upscale.sizing import Target, choose_factors
-from sr_upscale.store import DEFAULT_MODEL, resolve_family
+from sr_upscale.store import DEFAULT_MODEL, resolve_family, resolve_weights, twin_of
 from sr_upscale.text import mebibytes
 from sr_upscale.tiling import MIN_TILE, TilePlan, fit_tile_size, plan_tiles
 
 if TYPE_CHECKING:
-    from sr_upscale.models.generator import GeneratorConfig
+    from sr_upscale.models.traits import Traits
 
 OVERLAP = 8
 """LR pixels that neighbouring tiles blend by default."""
@@ -38,6 +40,9 @@ OVERLAP = 8
 HALO = 16
 """LR pixels of context by default. The receptive field is 51, but what the trained networks take from beyond 16
 changes 8-bit values by at most 1, and few of them (docs/tiling.md); `halo=51` is exact for any weights."""
+
+FOREIGN_HALO = 32
+"""LR pixels of context for networks whose receptive field is not known."""
 
 CPU_TILE_PIXELS = 448 * 448
 """Largest tile on a CPU, in LR pixels read: larger working sets leave its cache and run slower, smaller ones
@@ -93,9 +98,12 @@ class Upscaler:
         tile_size: Core of a tile in LR pixels; None chooses by free memory, 0 takes the whole picture.
         overlap: LR pixels that neighbouring tiles blend, even.
         halo: LR pixels of context around a tile; None takes the default, and never more than the receptive field.
+        fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
+        before: Models of factor 1 that clean the picture first (names or paths), in order.
+        tta: Self-ensemble: the mean over the eight turns and mirrorings of each tile; eight times the work.
 
     Raises:
-        ModelError: No such model.
+        ModelError: No such model, or one of `before` enlarges.
         UsageError: No such device or type here, or impossible tile sizes.
     """
 
@@ -108,21 +116,31 @@ class Upscaler:
         tile_size: int | None = None,
         overlap: int = OVERLAP,
         halo: int | None = None,
+        fidelity: float | None = None,
+        before: Sequence[str | Path] = (),
+        tta: bool = False,
     ) -> None:
         if tile_size is not None and tile_size != 0 and tile_size < MIN_TILE:
             raise UsageError(f"tile size is {tile_size}; expected at least {MIN_TILE}, or 0 for automatic")
         if overlap < 0 or overlap % 2 or (halo is not None and halo < 0):
             raise UsageError(f"overlap is {overlap} and halo {halo}; expected an even overlap and nothing negative")
         self.weights = resolve_family(str(model))
-        self.configs: dict[int, GeneratorConfig] = {
-            scale: config_of(read_info(path), path=path) for scale, path in self.weights.items()
-        }
+        if fidelity is not None:
+            self.weights = {scale: _towards_twin(path, fidelity) for scale, path in self.weights.items()}
+        self.before = [resolve_weights(str(name)) for name in before]
+        self.traits = {path: traits_of(path) for path in (*self.weights.values(), *self.before)}
+        for path in self.before:
+            if self.traits[path].scale != 1:
+                raise ModelError(
+                    f"{path}: enlarges x{self.traits[path].scale}; expected a model of factor 1 to run before the other"
+                )
+        self.tta = tta
         self.choice = choose(device, dtype)
         self.automatic_dtype = dtype == "auto"
         self.tile_size = tile_size
         self.overlap = overlap
         self.halo = halo
-        self._networks: dict[tuple[int, torch.dtype], Network] = {}
+        self._networks: dict[tuple[Path, torch.dtype], Network] = {}
 
     # --- the product ------------------------------------------------------------------------------
 
@@ -192,13 +210,14 @@ class Upscaler:
         passes: list[Pass] = []
         device_bytes = 0
         at_width, at_height = width, height
-        for factor in factors:
-            config = self.configs[factor]
-            per_pixel = bytes_per_pixel(config, dtype)
-            tiles = self._plan_tiles(at_height, at_width, config.halo, per_pixel)
+        for path in (*self.before, *(self.weights[factor] for factor in factors)):
+            traits = self.traits[path]
+            half = self._dtype_of(path, dtype) != torch.float32
+            per_pixel = traits.half_bytes_per_pixel if half else traits.bytes_per_pixel
+            tiles = self._plan_tiles(at_height, at_width, traits, per_pixel)
             device_bytes = max(device_bytes, tiles.largest_tile_pixels * per_pixel)
-            passes.append(Pass(weights=self.weights[factor], scale=factor, tiles=tiles))
-            at_width, at_height = at_width * factor, at_height * factor
+            passes.append(Pass(weights=path, scale=traits.scale, tiles=tiles))
+            at_width, at_height = at_width * traits.scale, at_height * traits.scale
         resample = (at_width, at_height) != (out_width, out_height)
         sample_bytes = picture.bits // 8 * picture.channels
         frames = len(picture.frames)
@@ -206,7 +225,7 @@ class Upscaler:
             width * height * (sample_bytes * frames + 12)  # decoded, and one frame as float
             + 2 * out_width * out_height * sample_bytes * frames  # enlarged, and the encoder's copy
             + (12 * at_width * at_height if resample or len(passes) > 1 else 0)  # before the Lanczos step, as float
-            + 12 * at_width * min(at_height, 2 * passes[-1].tiles.rows[0].read_stop * factors[-1])  # a band
+            + 12 * at_width * min(at_height, 2 * passes[-1].tiles.rows[0].read_stop * passes[-1].scale)  # a band
         )
         return UpscalePlan(
             input_size=(width, height),
@@ -225,11 +244,17 @@ class Upscaler:
         """Why `dtype_for` says so."""
         return "16 bits need fp32" if self.automatic_dtype and bits == 16 else self.choice.dtype_reason
 
-    def _plan_tiles(self, height: int, width: int, receptive: int, per_pixel: int) -> TilePlan:
-        halo = min(HALO if self.halo is None else self.halo, receptive)
+    def _dtype_of(self, weights: Path, dtype: torch.dtype) -> torch.dtype:
+        """`dtype`, unless these weights are known not to bear it."""
+        bears = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype)
+        return dtype if bears is None or bears in self.traits[weights].half else torch.float32
+
+    def _plan_tiles(self, height: int, width: int, traits: Traits, per_pixel: int) -> TilePlan:
+        wanted = self.halo if self.halo is not None else HALO if traits.halo is not None else FOREIGN_HALO
+        halo = wanted if traits.halo is None else min(wanted, traits.halo)
         tile_size = self.tile_size
         if tile_size is None:
-            fits = int(free_memory(self.choice.device) * MEMORY_SHARE) // per_pixel
+            fits = min(int(free_memory(self.choice.device) * MEMORY_SHARE) // per_pixel, traits.max_tile_pixels)
             if self.choice.device.type == "cpu":
                 fits = min(fits, CPU_TILE_PIXELS)
             tile_size = fit_tile_size(height, width, max_pixels=fits, overlap=self.overlap, halo=halo)
@@ -246,11 +271,12 @@ class Upscaler:
 
     # --- computing --------------------------------------------------------------------------------
 
-    def network(self, scale: int, dtype: torch.dtype) -> Network:
-        """The network of a trained factor, ready to run; loaded once."""
-        key = (scale, dtype)
+    def network(self, weights: Path, dtype: torch.dtype) -> Network:
+        """The network of a weights file, ready to run; loaded once."""
+        dtype = self._dtype_of(weights, dtype)
+        key = (weights, dtype)
         if key not in self._networks:
-            module, _info = load_generator(self.weights[scale])
+            module = module_of(weights)
             network = Network(module, self.choice.device, dtype)
             if self.automatic_dtype and dtype != torch.float32 and agreement_db(network) < AGREEMENT_DB:
                 network = Network(module, self.choice.device, torch.float32)
@@ -279,7 +305,7 @@ class Upscaler:
         dtype = self.dtype_for(pixels_hwc.dtype.itemsize * 8)
         out_width, out_height = plan.output_size
         for number, step in enumerate(plan.passes, start=1):
-            network = self.network(step.scale, dtype)
+            network = self.network(step.weights, dtype)
             if number == len(plan.passes) and not plan.resample:
                 out = np.empty((out_height, out_width, planes.shape[1]), dtype=pixels_hwc.dtype)
                 self._run_pass(step, network, planes, _PixelSink(out), progress)
@@ -295,7 +321,8 @@ class Upscaler:
         self, step: Pass, network: Network, planes: Tensor, sink: _PixelSink | _PlaneSink, progress: _Progress
     ) -> None:
         """Runs one network over the picture; on out-of-memory all of it again with tiles of half the size."""
-        run = _gray_as_rgb(network) if planes.shape[1] == 1 else network
+        run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
+        run = _gray_as_rgb(run) if planes.shape[1] == 1 else run
         tiles = step.tiles
         while True:
             try:
@@ -320,14 +347,17 @@ class Upscaler:
             progress.add(tiles.tiles - before, restart=True)
 
 
-def bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> int:
-    """Estimate of the memory that a network takes for one LR pixel of a tile.
-
-    Six maps of `num_feat` channels are alive at the widest point of a block (its input, the long skip, two
-    branches, their concatenation and the sum); the tail works on float copies of the output.
-    """
-    tail_feat = 0 if config.upsampler == "pixelshuffle" else 3 * config.num_feat
-    return 6 * config.num_feat * dtype.itemsize + config.scale**2 * (3 * 4 * 3 + tail_feat * dtype.itemsize)
+def _towards_twin(path: Path, fidelity: float) -> Path:
+    """Weights at a place of the dial between a model and its faithful twin."""
+    if not 0 <= fidelity <= 1:
+        raise UsageError(f"fidelity is {fidelity:g}; expected 0 to 1")
+    twin = twin_of(path)
+    if twin is None:
+        raise UsageError(
+            f"{path.stem} has no faithful twin, so that there is no dial; `sr-upscale models blend` takes any two "
+            "files of one architecture"
+        )
+    return path if fidelity == 0 else twin if fidelity == 1 else blended(path, twin, fidelity)
 
 
 def agreement_db(network: Network) -> float:
@@ -387,7 +417,7 @@ class _PlaneSink:
             row += band.shape[1]
 
 
-def _gray_as_rgb(network: Network) -> Callable[[Tensor], Tensor]:
+def _gray_as_rgb(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def run(tile_nchw: Tensor) -> Tensor:
         return network(tile_nchw.expand(-1, 3, -1, -1)).mean(dim=1, keepdim=True)
 

@@ -184,7 +184,7 @@ def test_row_31_it_gives_up_in_the_end_and_keeps_what_came(server: FaultServer, 
 
 @pytest.mark.parametrize(("etag", "later"), [('"one"', '"one"'), ('"one"', '"two"'), ("", "")])
 def test_row_32_range_ignored_starts_again(server: FaultServer, target: Path, etag: str, later: str) -> None:
-    """A server without ranges, a file that changed meanwhile, a server without ETag: what does not fit is not joined."""
+    """A server without ranges, a file that changed meanwhile, a server without ETag: only what fits is joined."""
 
     def from_the_start(handler: BaseHTTPRequestHandler) -> None:
         server.etag = later

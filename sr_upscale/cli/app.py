@@ -5,6 +5,7 @@ Importing this file does not import torch; a command imports what it needs when 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -68,7 +69,7 @@ def _root(
 
 app.command("upscale")(upscale.upscale)
 app.command("batch")(batch.batch)
-app.command("models")(models.models)
+app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
 app.command("degrade")(degrade.degrade)
@@ -90,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs a command line; returns its exit code, with one line on stderr if that is not 0."""
     debug = "--debug" in argv
+    offline = os.environ.get("SR_UPSCALE_OFFLINE")
+    if "--offline" in argv:
+        os.environ["SR_UPSCALE_OFFLINE"] = "1"
 
     def stop(number: int, _frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -129,3 +133,5 @@ def run(argv: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if "--offline" in argv and offline is None:
+            del os.environ["SR_UPSCALE_OFFLINE"]

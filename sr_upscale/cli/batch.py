@@ -10,8 +10,9 @@ import typer
 from sr_upscale.batch import plan_folder
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.running import folder_target, job_settings, run_items, target_of
+from sr_upscale.cli.running import NetworkOptions, folder_target, job_settings, obtain_models, run_items, target_of
 from sr_upscale.images.formats import format_by_name
+from sr_upscale.store import DEFAULT_MODEL
 
 
 def batch(
@@ -21,6 +22,9 @@ def batch(
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive/--no-recursive", "-r", help="Look into subfolders.")] = True,
     model: opt.Model = None,
+    fidelity: opt.Fidelity = None,
+    before: opt.Before = None,
+    tta: opt.Tta = False,
     scale: opt.Scale = None,
     width: opt.Width = None,
     height: opt.Height = None,
@@ -44,33 +48,36 @@ def batch(
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
+    offline: opt.Offline = False,
     debug: opt.Debug = False,
 ) -> int:
     """Enlarge a folder of pictures into a mirrored tree.
 
     One bad file never stops the rest; the exit code is 3 if any failed. A second run skips what is done.
     """
-    del debug  # read from the command line by `app.run`, before options are parsed
+    del debug, offline  # read from the command line by `app.run`, before options are parsed
     target = target_of(scale=scale, width=width, height=height, size=size)
     fmt = None if format_name in (None, "auto") else format_by_name(format_name or "")
     settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated)
+    network = NetworkOptions(
+        model=model or DEFAULT_MODEL,
+        fidelity=fidelity,
+        before=tuple(before or ()),
+        tta=tta,
+        device=device,
+        dtype=opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
+        tile=tile,
+        no_tile=no_tile,
+        overlap=overlap,
+        halo=halo,
+    )
+    console = Console(quiet=quiet, as_json=as_json)
+    obtain_models(network, console, dry_run=dry_run)
     plan = plan_folder(
-        Path(folder), folder_target(folder, output, target, model), recursive=recursive, fmt=fmt, suffix=suffix or ""
+        Path(folder),
+        folder_target(folder, output, target, network.model),
+        recursive=recursive,
+        fmt=fmt,
+        suffix=suffix or "",
     )
-    return run_items(
-        plan,
-        settings,
-        fmt,
-        {
-            "model": model,
-            "device": device,
-            "dtype": opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
-            "tile": tile,
-            "no_tile": no_tile,
-            "overlap": overlap,
-            "halo": halo,
-        },
-        Console(quiet=quiet, as_json=as_json),
-        force=force,
-        dry_run=dry_run,
-    )
+    return run_items(plan, settings, fmt, network, console, force=force, dry_run=dry_run)

@@ -78,7 +78,7 @@ def _run(device: str) -> dict[str, Any]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     scale = max(upscaler.weights)
-    network = upscaler.network(scale, choice.dtype)
+    network = upscaler.network(upscaler.weights[scale], choice.dtype)
     agreement = agreement_db(network) if network.dtype != torch.float32 else None
     reason = choice.dtype_reason
     if network.dtype != choice.dtype:

@@ -1,37 +1,265 @@
-"""``sr-upscale models``."""
+"""``sr-upscale models``: the list, and what can be done with its entries."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sr_upscale.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.checkpoint import read_info
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.store import DEFAULT_MODEL, TABLE
-from sr_upscale.text import mebibytes
+from sr_upscale.errors import IntegrityError, ModelError, UsageError
+from sr_upscale.files import output_error, replace_file
+from sr_upscale.store import (
+    DEFAULT_MODEL,
+    TABLE,
+    WEIGHTS_SUFFIXES,
+    StoredWeights,
+    added,
+    cached_path,
+    catalogue_entry,
+    known_names,
+    models_folder,
+    resolve_weights,
+)
+from sr_upscale.text import mebibytes, shown
+
+app = typer.Typer(
+    help="List models, and download, check, add, blend or remove them.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+)
+
+Names = Annotated[list[str], typer.Argument(help="Names of `sr-upscale models`.", show_default=False)]
 
 
-def models(as_json: opt.Json = False, debug: opt.Debug = False) -> int:
-    """List the models: factor, size, licence, what for, measured scores."""
+@app.callback()
+def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug = False) -> int:
+    """List the models: installed, factor, size, licence, what for."""
     del debug  # read from the command line by `app.run`, before options are parsed
+    if context.invoked_subcommand is not None:
+        return 0
     console = Console(as_json=as_json)
-    rows = []
-    for entry in TABLE:
-        row = {
-            "name": entry.name,
-            "scale": entry.scale,
-            "purpose": entry.purpose,
-            "license": entry.license,
-            "installed": entry.path.is_file(),
-            "default": entry.name.startswith(f"{DEFAULT_MODEL}-"),
-        }
-        if row["installed"]:
-            info = read_info(entry.path)
-            row |= {"bytes": entry.path.stat().st_size, "data": info.data, "scores": info.scores}
-        rows.append(row)
+    rows = [_ours(entry) for entry in TABLE] + [_remote(entry) for entry in CATALOGUE]
+    rows += [_added(name, path) for name, path in added().items()]
     console.result({"models": rows})
     if not as_json:
-        for entry, row in zip(TABLE, rows, strict=True):
-            size = mebibytes(entry.path.stat().st_size) if row["installed"] else "missing"
-            mark = "*" if row["default"] else " "
-            console.line(f"{mark} {entry.name:<10} x{entry.scale}  {size:>8}  {entry.license:<6} {entry.purpose}")
-        console.line("* default family: the factor is chosen by the scale. Cards: weights/NAME.md")
+        for row in rows:
+            size = mebibytes(row["bytes"]) if row["bytes"] else "missing"
+            mark = "*" if row["default"] else "+" if row["installed"] else " "
+            console.line(
+                f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12} {row['purpose']}"
+            )
+        console.line("* default family, the factor goes by the scale; + installed; the rest is downloaded when used")
+    return 0
+
+
+def _ours(entry: StoredWeights) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": entry.name,
+        "scale": entry.scale,
+        "purpose": entry.purpose,
+        "license": entry.license,
+        "installed": entry.path.is_file(),
+        "default": entry.name.startswith(f"{DEFAULT_MODEL}-"),
+        "path": str(entry.path),
+        "bytes": 0,
+    }
+    if row["installed"]:
+        info = read_info(entry.path)
+        row |= {"bytes": entry.path.stat().st_size, "data": info.data, "scores": info.scores}
+    return row
+
+
+def _remote(entry: RemoteWeights) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "scale": entry.scale,
+        "purpose": entry.purpose,
+        "license": entry.license,
+        "installed": cached_path(entry).is_file(),
+        "default": False,
+        "path": str(cached_path(entry)),
+        "bytes": entry.file.size,
+        "architecture": entry.architecture,
+        "url": entry.file.url,
+        "sha256": entry.file.sha256,
+    }
+
+
+def _added(name: str, path: Path) -> dict[str, Any]:
+    return {
+        "name": name,
+        "scale": None,
+        "purpose": "added by you",
+        "license": "unknown",
+        "installed": True,
+        "default": False,
+        "path": str(path),
+        "bytes": path.stat().st_size,
+    }
+
+
+@app.command("info")
+def info(name: Annotated[str, typer.Argument(help="Name or file.")], as_json: opt.Json = False) -> int:
+    """Say all that is known of a model. Downloads nothing."""
+    console = Console(as_json=as_json)
+    entry = catalogue_entry(name)
+    if entry is not None and not Path(name).is_file():
+        row = _remote(entry)
+    else:
+        from sr_upscale.loading import traits_of
+
+        path = resolve_weights(name)
+        stored = next((each for each in TABLE if each.path == path), None)
+        row = _ours(stored) if stored else _added(path.stem, path)
+        traits = traits_of(path)
+        row |= {"architecture": traits.architecture, "scale": traits.scale, "half": list(traits.half)}
+        row |= {"parameters": traits.parameters} if traits.parameters else {}
+    console.result(row)
+    if not as_json:
+        for key, value in row.items():
+            console.line(f"{key:<13} {value}")
+    return 0
+
+
+@app.command("download")
+def download(names: Names, quiet: opt.Quiet = False, as_json: opt.Json = False) -> int:
+    """Fetch models into the cache, to use them offline later."""
+    console = Console(quiet=quiet, as_json=as_json)
+    paths = {name: str(obtain(name, console)) for name in names}
+    console.result({"paths": paths})
+    if not as_json:
+        for path in paths.values():
+            console.line(path)
+    return 0
+
+
+def obtain(name: str, console: Console) -> Path:
+    """The file of a model; one of the catalogue is downloaded, with its licence said first."""
+    entry = catalogue_entry(name)
+    if entry is None or cached_path(entry).is_file() or Path(name).is_file():
+        return resolve_weights(name)
+    host = entry.file.addresses[0].split("/")[2]
+    console.note(f"{entry.name}: licence {entry.license}; downloading {mebibytes(entry.file.size)} from {host}")
+    with console.progress(entry.name) as report:
+        return resolve_weights(name, on_progress=report)
+
+
+@app.command("verify")
+def verify(as_json: opt.Json = False) -> int:
+    """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
+    from sr_upscale.download import sha256_of
+    from sr_upscale.loading import module_of
+
+    console = Console(as_json=as_json)
+    bad: list[str] = []
+    good: list[str] = []
+    for entry in CATALOGUE:
+        path = cached_path(entry)
+        if path.is_file():
+            (good if sha256_of(path) == entry.file.sha256 else bad).append(entry.name)
+    for name, path in {**{entry.name: entry.path for entry in TABLE}, **added()}.items():
+        try:
+            module_of(path)
+        except ModelError:
+            bad.append(name)
+        else:
+            good.append(name)
+    console.result({"good": good, "bad": bad})
+    if not as_json:
+        for name in good:
+            console.line(f"ok  {name}")
+    if bad:
+        raise IntegrityError(f"damaged: {', '.join(bad)}; `sr-upscale models remove NAME` and download or add it again")
+    return 0
+
+
+@app.command("remove")
+def remove(names: Names) -> int:
+    """Delete models from the cache. Ours are part of the program and stay."""
+    for name in names:
+        entry = catalogue_entry(name)
+        path = cached_path(entry) if entry is not None else added().get(name)
+        if path is None or not path.is_file():
+            known = "is part of the program" if name in {each.name for each in TABLE} else "is not in the cache"
+            raise UsageError(f"{name} {known}; `sr-upscale models` marks with + what can be removed")
+        try:
+            path.unlink()
+        except OSError as error:
+            raise output_error(path, error) from error
+    return 0
+
+
+@app.command("path")
+def path(
+    name: Annotated[str | None, typer.Argument(help="Name; without it the folder of downloaded models.")] = None,
+) -> int:
+    """Say where a model's file is, or would be."""
+    console = Console()
+    if name is None:
+        console.line(str(models_folder()))
+        return 0
+    entry = catalogue_entry(name)
+    console.line(str(cached_path(entry) if entry is not None else resolve_weights(name)))
+    return 0
+
+
+@app.command("add")
+def add(
+    file: Annotated[str, typer.Argument(help="Weights: .safetensors or .pth.", show_default=False)],
+    name: Annotated[str | None, typer.Option("--name", help="What to call it. Default: the file's stem.")] = None,
+    force: opt.Force = False,
+) -> int:
+    """Copy weights into the cache, after a look inside, so that -n takes their name."""
+    from sr_upscale.loading import module_of, traits_of
+
+    source = Path(file)
+    label = name or source.stem
+    if source.suffix not in WEIGHTS_SUFFIXES or not source.is_file():
+        raise UsageError(f"{shown(source)}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
+    if "/" in label or label.startswith(".") or (label in known_names() and label not in added()):
+        raise UsageError(f"--name is {label!r}; expected a plain name that is not taken")
+    target = models_folder() / "added" / f"{label}{source.suffix}"
+    if label in added() and not force:
+        raise UsageError(f"{label} is there already; use --force, or another --name")
+    traits = traits_of(source)
+    module_of(source)
+    _copy(source, target)
+    Console().note(f"{label}: {traits.architecture} x{traits.scale}; use it with -n {label}")
+    return 0
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(target.parent, error) from error
+    with replace_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@app.command("blend")
+def blend(
+    first: Annotated[str, typer.Argument(metavar="A", help="Name or file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Name or file of the same architecture.")],
+    out: Annotated[str, typer.Option("-o", "--out", help="File to write, .safetensors.")],
+    alpha: Annotated[float, typer.Option("--alpha", help="Share of B: 0 is A, 1 is B.")] = 0.5,
+    force: opt.Force = False,
+) -> int:
+    """Write weights between two others of one architecture (network interpolation)."""
+    from sr_upscale.blend import blend_files
+
+    target = Path(out)
+    if target.suffix != ".safetensors":
+        raise UsageError(f"--out is {shown(target)}; expected a name ending in .safetensors")
+    if target.exists() and not force:
+        raise UsageError(f"{shown(target)} exists; use --force, or another --out")
+    blend_files(resolve_weights(first), resolve_weights(second), alpha, target)
+    Console().note(f"{shown(target)}: {1 - alpha:g} of {first} and {alpha:g} of {second}")
     return 0

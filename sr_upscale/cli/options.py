@@ -18,7 +18,7 @@ Model = Annotated[
         "--model",
         "--model-name",
         "--model-path",
-        help="Model: a family (psnr), a name of `sr-upscale models` (psnr-x4), or a .safetensors file.",
+        help="Model: a family (psnr), a name of `sr-upscale models`, or a .safetensors or .pth file.",
         rich_help_panel=_TILES,
     ),
 ]
@@ -57,6 +57,29 @@ Device = Annotated[
     str,
     typer.Option("-g", "--device", "--gpu-id", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_TILES),
 ]
+Before = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--before",
+        help="Model of factor 1 that cleans the picture first (1x-dejpg-realplksr-otf); may be repeated.",
+        rich_help_panel=_TILES,
+    ),
+]
+Fidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--fidelity",
+        min=0.0,
+        max=1.0,
+        help="0 keeps a model's invented detail, 1 is its faithful twin, between them a blend.",
+        rich_help_panel=_TILES,
+    ),
+]
+Tta = Annotated[
+    bool,
+    typer.Option("-x", "--tta", help="Self-ensemble: mean over 8 turns, 8 times the work.", rich_help_panel=_TILES),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Open no connection.", rich_help_panel=_RUN)]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in fp32.", rich_help_panel=_TILES)]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bf16.", rich_help_panel=_TILES)]
 Fp16 = Annotated[bool, typer.Option("--fp16", help="Compute in fp16 (GPU).", rich_help_panel=_TILES)]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.batch import BatchPlan, Item, Outcome, hash_file, refuse_unwritable, run_batch
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
+from sr_upscale.cli.models import obtain
 from sr_upscale.errors import SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.sizing import Target, choose_factors
-from sr_upscale.store import DEFAULT_MODEL, resolve_family
+from sr_upscale.store import cached_path, catalogue_entry, resolve_family
 from sr_upscale.text import duration, mebibytes, shown
 
 if TYPE_CHECKING:
@@ -50,35 +52,55 @@ def job_settings(
     )
 
 
-def make_upscaler(
-    *,
-    model: str | None,
-    device: str,
-    dtype: str,
-    tile: int,
-    no_tile: bool,
-    overlap: int | None,
-    halo: int | None,
-) -> Upscaler:
-    """The network side of the options. Imports torch."""
-    if no_tile and tile:
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """The network side of the options."""
+
+    model: str
+    fidelity: float | None
+    before: tuple[str, ...]
+    tta: bool
+    device: str
+    dtype: str
+    tile: int
+    no_tile: bool
+    overlap: int | None
+    halo: int | None
+
+
+def obtain_models(options: NetworkOptions, console: Console, *, dry_run: bool) -> None:
+    """Downloads what is named and not here; a dry run names it instead."""
+    for name in (options.model, *options.before):
+        entry = catalogue_entry(name)
+        if dry_run and entry is not None and not cached_path(entry).is_file():
+            raise UsageError(f"a dry run downloads nothing; `sr-upscale models download {entry.name}` first")
+        if entry is not None:
+            obtain(name, console)
+
+
+def make_upscaler(options: NetworkOptions) -> Upscaler:
+    """The product, set up. Imports torch."""
+    if options.no_tile and options.tile:
         raise UsageError("--tile and --no-tile contradict each other; give one of them")
     from sr_upscale.upscaler import OVERLAP, Upscaler
 
     return Upscaler(
-        model or DEFAULT_MODEL,
-        device=device,
-        dtype=dtype,
-        tile_size=0 if no_tile else tile or None,
-        overlap=OVERLAP if overlap is None else overlap,
-        halo=halo,
+        options.model,
+        fidelity=options.fidelity,
+        before=options.before,
+        tta=options.tta,
+        device=options.device,
+        dtype=options.dtype,
+        tile_size=0 if options.no_tile else options.tile or None,
+        overlap=OVERLAP if options.overlap is None else options.overlap,
+        halo=options.halo,
     )
 
 
-def output_label(target: Target, model: str | None) -> str:
+def output_label(target: Target, model: str) -> str:
     """``x4_psnr-x4``, the part of a default output name that says what was done."""
-    weights = resolve_family(model or DEFAULT_MODEL)
-    family = Path(model or DEFAULT_MODEL).stem
+    weights = resolve_family(model)
+    family = Path(model).stem
     if target.width and target.height:
         return f"{target.width}x{target.height}_{family}"
     if target.width or target.height:
@@ -87,7 +109,7 @@ def output_label(target: Target, model: str | None) -> str:
     return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}"
 
 
-def folder_target(folder: str, output: str | None, target: Target, model: str | None) -> Path:
+def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
     """Where a folder's outputs go: -o, or ``FOLDER_x4`` beside it."""
     if output == "-":
         raise UsageError("a folder cannot be written to standard output; give -o a folder")
@@ -103,7 +125,7 @@ def run_items(
     plan: BatchPlan,
     settings: JobSettings,
     fmt: Format | None,
-    upscaler_options: dict[str, Any],
+    network: NetworkOptions,
     console: Console,
     *,
     force: bool,
@@ -115,15 +137,22 @@ def run_items(
     refuse_unwritable([item.target for item in plan.items])
     from sr_upscale import job
 
-    upscaler = make_upscaler(**upscaler_options)
+    upscaler = make_upscaler(network)
 
     def format_for(item: Item) -> Format:
         return fmt or format_of_path(item.target) or FORMATS["png"]
 
     if dry_run:
         return _dry_run(plan, settings, upscaler, console, format_for)
-    weights = {str(scale): hash_file(path) for scale, path in upscaler.weights.items()}
-    fingerprint = {"job": settings.fingerprint(), "weights": weights, "format": fmt.name if fmt else None}
+    fingerprint: dict[str, Any] = {
+        "job": settings.fingerprint(),
+        "weights": {str(scale): hash_file(path) for scale, path in upscaler.weights.items()},
+        "format": fmt.name if fmt else None,
+    }
+    if upscaler.before:
+        fingerprint["before"] = [hash_file(path) for path in upscaler.before]
+    if upscaler.tta:
+        fingerprint["tta"] = True
     with console.progress("") as report:
         finished = 0
         outcomes: list[Outcome] = []

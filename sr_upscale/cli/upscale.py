@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,11 @@ from sr_upscale.batch import (
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.running import (
+    NetworkOptions,
     folder_target,
     job_settings,
     make_upscaler,
+    obtain_models,
     output_label,
     run_items,
     say_plan,
@@ -33,6 +35,7 @@ from sr_upscale.cli.running import (
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.images.decode import peek
 from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, sniff
+from sr_upscale.store import DEFAULT_MODEL
 from sr_upscale.text import duration, shown
 
 
@@ -43,6 +46,9 @@ def upscale(
     input_option: Annotated[list[str] | None, typer.Option("-i", "--input", help="Same as PICTURE.")] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="File, folder, or - for stdout.")] = None,
     model: opt.Model = None,
+    fidelity: opt.Fidelity = None,
+    before: opt.Before = None,
+    tta: opt.Tta = False,
     scale: opt.Scale = None,
     width: opt.Width = None,
     height: opt.Height = None,
@@ -66,11 +72,12 @@ def upscale(
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
+    offline: opt.Offline = False,
     verbose: opt.Verbose = False,
     debug: opt.Debug = False,
 ) -> int:
     """Enlarge pictures (the default command)."""
-    del debug  # read from the command line by `app.run`, before options are parsed
+    del debug, offline  # read from the command line by `app.run`, before options are parsed
     names = [*(inputs or []), *(input_option or [])]
     if not names:
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
@@ -78,22 +85,28 @@ def upscale(
     target = target_of(scale=scale, width=width, height=height, size=size)
     settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated)
     fmt = None if format_name in (None, "auto") else format_by_name(format_name or "")
-    upscaler_options: dict[str, Any] = {
-        "model": model,
-        "device": device,
-        "dtype": opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
-        "tile": tile,
-        "no_tile": no_tile,
-        "overlap": overlap,
-        "halo": halo,
-    }
-    label = output_label(target, model)
+    network = NetworkOptions(
+        model=model or DEFAULT_MODEL,
+        fidelity=fidelity,
+        before=tuple(before or ()),
+        tta=tta,
+        device=device,
+        dtype=opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
+        tile=tile,
+        no_tile=no_tile,
+        overlap=overlap,
+        halo=halo,
+    )
+    obtain_models(network, console, dry_run=dry_run)
+    label = output_label(target, network.model)
     if len(names) == 1 and names[0] != "-" and os.path.isdir(names[0]):
-        plan = plan_folder(Path(names[0]), folder_target(names[0], output, target, model), fmt=fmt, suffix=suffix or "")
-        return run_items(plan, settings, fmt, upscaler_options, console, force=force, dry_run=dry_run)
+        plan = plan_folder(
+            Path(names[0]), folder_target(names[0], output, target, network.model), fmt=fmt, suffix=suffix or ""
+        )
+        return run_items(plan, settings, fmt, network, console, force=force, dry_run=dry_run)
     if len(names) > 1:
         plan = _many(names, output, label, suffix, fmt)
-        return run_items(plan, settings, fmt, upscaler_options, console, force=force, dry_run=dry_run)
+        return run_items(plan, settings, fmt, network, console, force=force, dry_run=dry_run)
     source = None if names[0] == "-" else Path(names[0])
     place = "-" if source is None and output is None else _single_target(source, output, label, suffix, fmt)
     if place == "-" and as_json and not dry_run:
@@ -106,7 +119,7 @@ def upscale(
 
     from sr_upscale import job
 
-    upscaler = make_upscaler(**upscaler_options)
+    upscaler = make_upscaler(network)
     if dry_run:
         say_plan(job.prepare(data, chosen, upscaler, settings), upscaler, place, console)
         return 0

@@ -1,0 +1,116 @@
+"""Third-party ``.pth`` files: tensors out of a pickle, and nothing else out of it.
+
+A pickle is a program. Before anything runs, its opcodes are read and every global that it would call is held against
+a short list; one that is not on it refuses the file. What passes is then loaded by torch's own restricted unpickler
+(`weights_only`), so that two barriers of different make stand behind each other. There is no way around them.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from sr_upscale.errors import ModelError
+
+ALLOWED = frozenset(
+    {
+        "collections.OrderedDict",
+        "typing.OrderedDict",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_parameter",
+        "torch.Size",
+        *(
+            f"torch.{kind}Storage"
+            for kind in ("Float", "Half", "BFloat16", "Double", "Int", "Long", "Short", "Char", "Byte", "Bool")
+        ),
+        *(f"torch.{kind}" for kind in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")),
+    }
+)
+"""Globals that a file of plain tensors needs."""
+
+_LEGACY_PICKLES = 5
+"""Magic number, protocol, system, object and storage keys of torch's format before 1.6."""
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """The dictionary in a ``.pth`` or ``.ckpt`` file: tensors on the CPU, and dictionaries of them.
+
+    Raises:
+        ModelError: Not such a file, TorchScript, or a pickle that refers to anything but tensors; nothing of it ran.
+    """
+    try:
+        with path.open("rb") as file:
+            for found in _globals(file, path):
+                if found not in ALLOWED:
+                    raise ModelError(
+                        f"{path}: refused: references {found}; expected tensors alone: a file that calls code can take "
+                        "over the computer, get a .safetensors version of it"
+                    )
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such weights file") from error
+    except Exception as error:  # damaged pickles and archives fail in every way there is
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: not a readable PyTorch file ({reason[:200]}); get the file again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors")
+    return content
+
+
+def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
+    """``module.name`` of everything that the pickles of a file would look up."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        if file.read(1) != b"\x80":
+            raise ModelError(f"{path}: not a PyTorch file; expected .pth as torch.save writes it, or .safetensors")
+        file.seek(0)
+        for _ in range(_LEGACY_PICKLES):
+            yield from _globals_of_pickle(file)
+        return
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        parts = [name.split("/", 1)[-1] for name in names]
+        if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
+            raise ModelError(f"{path}: refused: a TorchScript program; expected weights alone, get the .pth of it")
+        if "archive_format" in parts or any(part.startswith("models/") for part in parts):
+            raise ModelError(f"{path}: refused: a torch.export program; expected weights alone, get the .pth of it")
+        pickles = [name for name, part in zip(names, parts, strict=True) if part.endswith(".pkl")]
+        if not pickles:
+            raise ModelError(f"{path}: a zip file without data.pkl; expected .pth as torch.save writes it")
+        for name in pickles:
+            yield from _globals_of_pickle(io.BytesIO(archive.read(name)))
+
+
+def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
+    """Globals of one pickle, without running it. Strings are followed through the memo; doubt is a refusal."""
+    strings: list[str | None] = []  # what was pushed lately, as far as it is text
+    memo: dict[int, str | None] = {}
+    for opcode, argument, _position in pickletools.genops(stream):
+        name = opcode.name
+        if name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+            strings.append(None)
+        elif name == "STACK_GLOBAL":
+            module, attribute = (strings[-2:] + [None, None])[:2]
+            yield f"{module}.{attribute}" if module and attribute else "a name that is made on the way"
+            strings.append(None)
+        elif name.startswith("EXT"):
+            yield "an extension code"
+        elif name == "MEMOIZE":
+            memo[len(memo)] = strings[-1] if strings else None
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[int(argument or 0)] = strings[-1] if strings else None
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            strings.append(memo.get(int(argument or 0)))
+        elif "UNICODE" in name or "STRING" in name:
+            strings.append(argument if isinstance(argument, str) else None)
+        elif opcode.stack_after:
+            strings.append(None)
