@@ -6,22 +6,23 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sr_upscale.alpha import extend_colour
+from sr_upscale.arrays import ImageKind, like, pixels_of
 from sr_upscale.blend import blended
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.device import choose, free_memory, is_out_of_memory
+from sr_upscale.engine.backends import BACKENDS, BackendNetwork
 from sr_upscale.engine.ensemble import self_ensemble
 from sr_upscale.engine.network import Network
 from sr_upscale.engine.tiles import run_tiles
-from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
+from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.loading import module_of, traits_of
 from sr_upscale.metrics import psnr
@@ -53,8 +54,6 @@ MEMORY_SHARE = 0.5
 
 AGREEMENT_DB = 50.0
 """PSNR between half precision and fp32 output, below which fp32 is taken."""
-
-ImageKind = TypeVar("ImageKind", Image.Image, NDArray[Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +99,7 @@ class Upscaler:
         halo: LR pixels of context around a tile; None takes the default, and never more than the receptive field.
         fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
         before: Models of factor 1 that clean the picture first (names or paths), in order.
+        backend: ``torch``, or on the CPU ``onnxruntime`` or ``openvino`` (extras).
         tta: Self-ensemble: the mean over the eight turns and mirrorings of each tile; eight times the work.
 
     Raises:
@@ -119,6 +119,7 @@ class Upscaler:
         fidelity: float | None = None,
         before: Sequence[str | Path] = (),
         tta: bool = False,
+        backend: str = "torch",
     ) -> None:
         if tile_size is not None and tile_size != 0 and tile_size < MIN_TILE:
             raise UsageError(f"tile size is {tile_size}; expected at least {MIN_TILE}, or 0 for automatic")
@@ -137,10 +138,20 @@ class Upscaler:
         self.tta = tta
         self.choice = choose(device, dtype)
         self.automatic_dtype = dtype == "auto"
+        if backend not in BACKENDS:
+            raise UsageError(f"no backend {backend!r}; expected one of {', '.join(BACKENDS)}")
+        if backend != "torch" and self.choice.device.type != "cpu":
+            raise UsageError(f"backend {backend} runs on the CPU, not on {self.choice.device}; use --device cpu")
+        if backend == "onnxruntime" and self.choice.dtype != torch.float32:
+            if not self.automatic_dtype:
+                raise UsageError("ONNX Runtime computes in fp32 here; leave out --bf16, or use --backend openvino")
+            reason = "ONNX Runtime computes in fp32 here"
+            self.choice = dataclasses.replace(self.choice, dtype=torch.float32, dtype_reason=reason)
+        self.backend = backend
         self.tile_size = tile_size
         self.overlap = overlap
         self.halo = halo
-        self._networks: dict[tuple[Path, torch.dtype], Network] = {}
+        self._networks: dict[tuple[Path, torch.dtype], Network | BackendNetwork] = {}
 
     # --- the product ------------------------------------------------------------------------------
 
@@ -169,9 +180,9 @@ class Upscaler:
             OutOfMemoryError: Not even the smallest tile fits.
         """
         target = Target(scale=scale, width=width, height=height)
-        pixels = _pixels_of(image)
+        pixels = pixels_of(image)
         out = self.upscale(Picture(frames=(Frame(pixels_hwc=pixels),)), target).frames[0].pixels_hwc
-        return _like(image, out)
+        return like(image, out)
 
     def upscale(
         self, picture: Picture, target: Target, *, on_tile: Callable[[int, int], None] = lambda _done, _all: None
@@ -271,17 +282,24 @@ class Upscaler:
 
     # --- computing --------------------------------------------------------------------------------
 
-    def network(self, weights: Path, dtype: torch.dtype) -> Network:
+    def network(self, weights: Path, dtype: torch.dtype) -> Network | BackendNetwork:
         """The network of a weights file, ready to run; loaded once."""
         dtype = self._dtype_of(weights, dtype)
         key = (weights, dtype)
         if key not in self._networks:
-            module = module_of(weights)
-            network = Network(module, self.choice.device, dtype)
-            if self.automatic_dtype and dtype != torch.float32 and agreement_db(network) < AGREEMENT_DB:
-                network = Network(module, self.choice.device, torch.float32)
+            network = self._start(weights, dtype)
+            if self.automatic_dtype and dtype != torch.float32:
+                exact = self._start(weights, torch.float32)
+                network = network if agreement_db(network, exact) >= AGREEMENT_DB else exact
             self._networks[key] = network
         return self._networks[key]
+
+    def _start(self, weights: Path, dtype: torch.dtype) -> Network | BackendNetwork:
+        if self.backend == "torch":
+            return Network(module_of(weights), self.choice.device, dtype)
+        from sr_upscale.export import cached_onnx
+
+        return BackendNetwork(cached_onnx(weights), self.backend, dtype)
 
     def _upscale_pixels(self, pixels_hwc: NDArray[Any], plan: UpscalePlan, progress: _Progress) -> NDArray[Any]:
         has_alpha = pixels_hwc.shape[2] in (2, 4)
@@ -318,7 +336,12 @@ class Upscaler:
         return np.repeat(out, channels, axis=2) if gray and channels > 1 else out
 
     def _run_pass(
-        self, step: Pass, network: Network, planes: Tensor, sink: _PixelSink | _PlaneSink, progress: _Progress
+        self,
+        step: Pass,
+        network: Network | BackendNetwork,
+        planes: Tensor,
+        sink: _PixelSink | _PlaneSink,
+        progress: _Progress,
     ) -> None:
         """Runs one network over the picture; on out-of-memory all of it again with tiles of half the size."""
         run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
@@ -360,13 +383,12 @@ def _towards_twin(path: Path, fidelity: float) -> Path:
     return path if fidelity == 0 else twin if fidelity == 1 else blended(path, twin, fidelity)
 
 
-def agreement_db(network: Network) -> float:
-    """PSNR in dB between a network's half-precision and fp32 output on a fixed synthetic patch."""
+def agreement_db(network: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]) -> float:
+    """PSNR in dB between the outputs of a network in half precision and in fp32 on a fixed synthetic patch."""
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     waves = [0.5 + 0.25 * torch.sin(x * a + y * b) + 0.2 * torch.sign(torch.sin(x * 0.3 - y * a)) for a, b in _WAVES]
     patch = torch.stack(waves)[None]
-    exact = Network(network.module, network.device, torch.float32)(patch).clamp(0, 1)
-    return float(psnr(network(patch).clamp(0, 1), exact))
+    return float(psnr(network(patch).clamp(0, 1), exact(patch).clamp(0, 1)))
 
 
 _WAVES = ((0.9, 0.2), (0.4, 0.7), (0.15, 0.35))
@@ -422,38 +444,3 @@ def _gray_as_rgb(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tens
         return network(tile_nchw.expand(-1, 3, -1, -1)).mean(dim=1, keepdim=True)
 
     return run
-
-
-def _pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
-    """(H, W, C) uint8 or uint16 of an array or PIL image."""
-    if isinstance(image, Image.Image):
-        if image.mode in ("I;16", "I;16B", "I;16L"):
-            array: NDArray[Any] = np.asarray(image).astype(np.uint16)
-        elif image.mode in ("L", "LA", "RGB", "RGBA"):
-            array = np.asarray(image)
-        else:
-            modes = {"1": "L", "La": "LA"}
-            plain = modes.get(image.mode, "RGBA" if image.has_transparency_data else "RGB")
-            array = np.asarray(image.convert(plain))
-    else:
-        array = image
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or 0 in array.shape:
-        raise ShapeError(f"image has shape {array.shape}; expected (H, W) or (H, W, C) with C of 1 to 4")
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ShapeError("image of floats has values outside [0, 1]; expected floats in [0, 1]")
-        array = np.rint(array * 65535).astype(np.uint16)
-    if array.dtype not in (np.uint8, np.uint16):
-        raise ShapeError(f"image is of {array.dtype}; expected uint8, uint16 or floats in [0, 1]")
-    return array
-
-
-def _like(image: ImageKind, out_hwc: NDArray[Any]) -> ImageKind:
-    """The result as the kind of the input."""
-    if isinstance(image, Image.Image):
-        return Image.fromarray(out_hwc[:, :, 0] if out_hwc.shape[2] == 1 else out_hwc)
-    if image.dtype.kind == "f":
-        out_hwc = (out_hwc / 65535).astype(image.dtype)
-    return out_hwc[:, :, 0] if image.ndim == 2 else out_hwc

@@ -15,16 +15,17 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "text", "__init__", "engine", "cli", "models"},  # packages' own __init__ hold no imports
     {
-        *("files", "color", "device", "tiling", "alpha", "sizing", "resize"),
+        *("files", "color", "device", "tiling", "alpha", "arrays", "sizing", "resize"),
         *("models.generator", "models.discriminator", "models.features", "models.traits"),
         *("download", "unpickle"),
     },
     {
         *("checkpoint", "degrade", "realworld", "metrics", "niqe", "losses", "images", "catalogue"),
-        *("engine.network", "engine.tiles", "engine.ensemble", "models.foreign"),
+        *("engine.network", "engine.tiles", "engine.backends", "engine.ensemble", "models.foreign"),
     },
     {"store", "data", "datasets"},
     {"blend", "loading"},
+    {"export"},
     {"upscaler", "training"},
     {"job", "batch"},
     {"cli", "__main__"},

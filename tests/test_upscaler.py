@@ -273,8 +273,8 @@ def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(
 def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sr_upscale.device.cpu_has_bf16", lambda: True)
     upscaler = Upscaler(nearest)
-    assert upscaler.network(2, torch.bfloat16).dtype == torch.bfloat16
-    monkeypatch.setattr(upscaler_module, "agreement_db", lambda _network: 30.0)
+    assert upscaler.network(upscaler.weights[2], torch.bfloat16).dtype == torch.bfloat16
+    monkeypatch.setattr(upscaler_module, "agreement_db", lambda _network, _exact: 30.0)
     assert Upscaler(nearest).network(2, torch.bfloat16).dtype == torch.float32
     assert upscaler.dtype_for(16) == torch.float32
     assert Upscaler(nearest, dtype="bf16").dtype_for(16) == torch.bfloat16

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_upscale import __version__
-from sr_upscale.cli import batch, degrade, doctor, models, train, upscale
+from sr_upscale.cli import batch, degrade, doctor, export, models, train, upscale
 from sr_upscale.cli.console import print_error
 from sr_upscale.errors import SrUpscaleError
 
@@ -73,6 +73,7 @@ app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
 app.command("degrade")(degrade.degrade)
+app.command("export")(export.export)
 
 
 class Stopped(BaseException):

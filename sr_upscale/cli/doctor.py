@@ -79,7 +79,8 @@ def _run(device: str) -> dict[str, Any]:
         devices.append("mps")
     scale = max(upscaler.weights)
     network = upscaler.network(upscaler.weights[scale], choice.dtype)
-    agreement = agreement_db(network) if network.dtype != torch.float32 else None
+    exact = upscaler.network(upscaler.weights[scale], torch.float32)
+    agreement = agreement_db(network, exact) if network.dtype != torch.float32 else None
     reason = choice.dtype_reason
     if network.dtype != choice.dtype:
         reason = "half precision does not agree with fp32 here"

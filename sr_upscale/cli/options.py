@@ -79,6 +79,10 @@ Tta = Annotated[
     bool,
     typer.Option("-x", "--tta", help="Self-ensemble: mean over 8 turns, 8 times the work.", rich_help_panel=_TILES),
 ]
+Backend = Annotated[
+    str,
+    typer.Option("--backend", help="torch, or on a CPU onnxruntime or openvino (extras).", rich_help_panel=_TILES),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Open no connection.", rich_help_panel=_RUN)]
 Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in fp32.", rich_help_panel=_TILES)]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bf16.", rich_help_panel=_TILES)]

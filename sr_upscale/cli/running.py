@@ -61,6 +61,7 @@ class NetworkOptions:
     before: tuple[str, ...]
     tta: bool
     device: str
+    backend: str
     dtype: str
     tile: int
     no_tile: bool
@@ -90,6 +91,7 @@ def make_upscaler(options: NetworkOptions) -> Upscaler:
         before=options.before,
         tta=options.tta,
         device=options.device,
+        backend=options.backend,
         dtype=options.dtype,
         tile_size=0 if options.no_tile else options.tile or None,
         overlap=OVERLAP if options.overlap is None else options.overlap,

@@ -1,0 +1,48 @@
+"""Arrays and PIL images, as callers of the library have them, <-> pixels."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale.errors import ShapeError
+
+ImageKind = TypeVar("ImageKind", Image.Image, NDArray[Any])
+
+
+def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
+    """(H, W, C) uint8 or uint16 of an array or PIL image."""
+    if isinstance(image, Image.Image):
+        if image.mode in ("I;16", "I;16B", "I;16L"):
+            array: NDArray[Any] = np.asarray(image).astype(np.uint16)
+        elif image.mode in ("L", "LA", "RGB", "RGBA"):
+            array = np.asarray(image)
+        else:
+            modes = {"1": "L", "La": "LA"}
+            plain = modes.get(image.mode, "RGBA" if image.has_transparency_data else "RGB")
+            array = np.asarray(image.convert(plain))
+    else:
+        array = image
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4) or 0 in array.shape:
+        raise ShapeError(f"image has shape {array.shape}; expected (H, W) or (H, W, C) with C of 1 to 4")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ShapeError("image of floats has values outside [0, 1]; expected floats in [0, 1]")
+        array = np.rint(array * 65535).astype(np.uint16)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ShapeError(f"image is of {array.dtype}; expected uint8, uint16 or floats in [0, 1]")
+    return array
+
+
+def like(image: ImageKind, out_hwc: NDArray[Any]) -> ImageKind:
+    """The result as the kind of the input."""
+    if isinstance(image, Image.Image):
+        return Image.fromarray(out_hwc[:, :, 0] if out_hwc.shape[2] == 1 else out_hwc)
+    if image.dtype.kind == "f":
+        out_hwc = (out_hwc / 65535).astype(image.dtype)
+    return out_hwc[:, :, 0] if image.ndim == 2 else out_hwc

@@ -1,0 +1,45 @@
+"""``sr-upscale export -n MODEL``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_upscale.cli import options as opt
+from sr_upscale.cli.console import Console
+from sr_upscale.cli.models import obtain
+from sr_upscale.errors import UsageError
+from sr_upscale.text import mebibytes, shown
+
+FORMATS = ("onnx",)
+
+
+def export(
+    model: Annotated[str, typer.Option("-n", "--model", help="Name of `sr-upscale models`, or a file.")],
+    out: Annotated[str | None, typer.Option("-o", "--out", help="File. Default: NAME.onnx here.")] = None,
+    format_name: Annotated[str, typer.Option("-f", "--format", help="onnx.")] = "onnx",
+    force: opt.Force = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    offline: opt.Offline = False,
+    debug: opt.Debug = False,
+) -> int:
+    """Write a model for other programs, after checking that it computes the same."""
+    del debug, offline  # read from the command line by `app.run`, before options are parsed
+    if format_name not in FORMATS:
+        raise UsageError(f"--format is {format_name!r}; expected {', '.join(FORMATS)}")
+    console = Console(quiet=quiet, as_json=as_json)
+    weights = obtain(model, console)
+    target = Path(out) if out is not None else Path(f"{weights.stem}.onnx")
+    if target.exists() and not force:
+        raise UsageError(f"{shown(target)} exists; use --force, or another --out")
+    from sr_upscale.export import export_onnx
+
+    difference = export_onnx(weights, target)
+    console.result({"output": str(target), "model": weights.stem, "largest_difference": difference})
+    console.note(
+        f"{shown(target)}: {mebibytes(target.stat().st_size)}, any height and width, within {difference:.0e} of torch"
+    )
+    return 0
