@@ -275,6 +275,6 @@ def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch
     upscaler = Upscaler(nearest)
     assert upscaler.network(upscaler.weights[2], torch.bfloat16).dtype == torch.bfloat16
     monkeypatch.setattr(upscaler_module, "agreement_db", lambda _network, _exact: 30.0)
-    assert Upscaler(nearest).network(2, torch.bfloat16).dtype == torch.float32
+    assert Upscaler(nearest).network(nearest, torch.bfloat16).dtype == torch.float32
     assert upscaler.dtype_for(16) == torch.float32
     assert Upscaler(nearest, dtype="bf16").dtype_for(16) == torch.bfloat16
