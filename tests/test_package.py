@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from sr_upscale.store import TABLE
+from sr_upscale.store import TABLE, cached_path, catalogue_entry
 from tests.conftest import ROOT, Ran, pattern
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,6 +30,13 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith(("sr-upscale ", "cat "))]
 
 
+def save_compact(path: Path) -> None:
+    """A small network of others, x4."""
+    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
+
+    torch.save({"params": SRVGGNetCompact(num_feat=4, num_conv=1, upscale=4).state_dict()}, path)
+
+
 @pytest.mark.parametrize(
     "line", [line for line in readme_commands() if line.startswith("sr-upscale") and " train " not in line]
 )
@@ -36,11 +44,16 @@ def test_readme_commands_work(
     line: str, cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
     Image.fromarray(pattern(32, 40)).save("photo.jpg")
     Path("folder").mkdir()
     Image.fromarray(pattern(6, 7)).save("folder/a.png")
     Path("runs/gan-x4").mkdir(parents=True)
     shutil.copy(TABLE[0].path, "runs/gan-x4/gan-x4.safetensors")
+    other = cached_path(catalogue_entry("realesrgan-x4plus"))  # type: ignore[arg-type]
+    other.parent.mkdir(parents=True, exist_ok=True)
+    for path in (Path("4x_something.pth"), other):
+        save_compact(path)
     words = shlex.split(line)[1:]
     if "3840" in words:
         words[words.index("3840")] = "90"  # the README's width from a photograph of that size
