@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +129,43 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(code=code, out=captured.out, err=captured.err)
 
     return call
+
+
+# --- network ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Served:
+    """A server on loopback and what it was asked for; `content` may change while it runs."""
+
+    content: bytes
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serving(content: bytes) -> Iterator[Served]:
+    """Gives `content` under every path."""
+    served = Served(content=content)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(served.content)))
+            self.end_headers()
+            self.wfile.write(served.content)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        served.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield served
+        server.shutdown()
+        thread.join()
 
 
 # --- training ---------------------------------------------------------------------------------------

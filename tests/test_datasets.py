@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,41 +15,15 @@ from PIL import Image
 from sr_upscale.datasets import DIV2K_TRAIN, _starts, prepare_div2k
 from sr_upscale.download import RemoteFile
 from sr_upscale.errors import IntegrityError
-from tests.conftest import pattern
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` under every path."""
-
-    content = b""
-    requests: list[str]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests.append(self.path)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
-        self.end_headers()
-        self.wfile.write(self.server.content)
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+from tests.conftest import Served, pattern, serving
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.requests = []
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{running.server_address[1]}/mirror/")
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with serving(b"") as running:
+        monkeypatch.setenv("SR_UPSCALE_MIRROR", f"{running.url}/mirror")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def remote(content: bytes) -> RemoteFile:
@@ -83,7 +55,7 @@ def png(height: int, width: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_div2k_is_fetched_cut_and_not_fetched_again(server: Server, tmp_path: Path) -> None:
+def test_div2k_is_fetched_cut_and_not_fetched_again(server: Served, tmp_path: Path) -> None:
     server.content = archive({"DIV2K_train_HR/0001.png": png(500, 1000), "DIV2K_train_HR/0002.png": png(90, 70)})
     folder = prepare_div2k(tmp_path, source=remote(server.content))
     names = sorted(path.name for path in folder.iterdir())
@@ -92,9 +64,9 @@ def test_div2k_is_fetched_cut_and_not_fetched_again(server: Server, tmp_path: Pa
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "0001_006.png")), whole[20:, 520:])
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "0002_001.png")), pattern(90, 70))
     assert not (tmp_path / "file.zip").exists()
-    server.requests.clear()
+    server.asked.clear()
     assert prepare_div2k(tmp_path, source=remote(server.content)) == folder
-    assert server.requests == []
+    assert server.asked == []
 
 
 @pytest.mark.parametrize("length", [1, 480, 481, 959, 960, 1404, 2040])
@@ -106,14 +78,14 @@ def test_sub_images_cover_a_side(length: int) -> None:
     assert covered.all()
 
 
-def test_row_46_names_in_the_archive_are_not_paths(server: Server, tmp_path: Path) -> None:
+def test_row_46_names_in_the_archive_are_not_paths(server: Served, tmp_path: Path) -> None:
     server.content = archive({"../../outside.png": png(10, 10), "/abs.png": png(10, 10), "..\\win.png": png(10, 10)})
     folder = prepare_div2k(tmp_path / "sets", source=remote(server.content))
     assert sorted(path.name for path in folder.iterdir()) == ["abs_001.png", "outside_001.png", "win_001.png"]
     assert not list(tmp_path.glob("*.png"))
 
 
-def test_row_46_bombs_and_damage_are_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_46_bombs_and_damage_are_refused(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sr_upscale.datasets.MAX_MEMBER_BYTES", 1000)
     server.content = archive({"big.png": b"0" * 5000})
     with pytest.raises(IntegrityError, match=r"big\.png unpacks to 5000 bytes; refused"):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from sr_upscale.download import RemoteFile
 from sr_upscale.errors import ModelError
 from sr_upscale.store import StoredWeights, added, catalogue_entry, models_folder, resolve_weights
 from sr_upscale.upscaler import Upscaler
-from tests.conftest import Ran, micro_generator, pattern
+from tests.conftest import Ran, micro_generator, pattern, serving
 
 Cli = Callable[..., Ran]
 
@@ -40,16 +38,6 @@ def remote(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteWei
     """A catalogue with one entry, served on loopback: weights that enlarge by nearest neighbour."""
     content = nearest.read_bytes()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
     entry = RemoteWeights(
         name="2x-near",
         architecture="ours",
@@ -64,14 +52,10 @@ def remote(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteWei
     )
     for module in ("sr_upscale.store", "sr_upscale.cli.models"):
         monkeypatch.setattr(f"{module}.CATALOGUE", (entry,))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{server.server_address[1]}")
+    with serving(content) as server:
+        monkeypatch.setenv("SR_UPSCALE_MIRROR", server.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield entry
-        server.shutdown()
-        thread.join()
 
 
 def test_catalogue_equals_the_database(shared: Path) -> None:
