@@ -263,7 +263,7 @@ def _run_rows(info: WeightsInfo) -> list[str]:
 
 
 def _losses(stage: dict[str, Any]) -> str:
-    words = [f"{stage['pixel_loss']} {stage['pixel_weight']:g}"] if stage["pixel_weight"] else []
+    words = [f"{stage.get('pixel_loss', 'l1')} {stage['pixel_weight']:g}"] if stage["pixel_weight"] else []
     if stage.get("fft_weight"):
         words.append(f"FFT {stage['fft_weight']:g}")
     if stage.get("perceptual_weight"):

@@ -145,10 +145,11 @@ COLUMNS = {
 
 
 def table(scores: Mapping[str, Scores]) -> str:
-    """Markdown: a row for each method, a column for each score that any method has."""
+    """Markdown: a row for each method, bicubic first and HR last, a column for each score that any method has."""
     keys = [key for key in COLUMNS if any(key in each for each in scores.values())]
     lines = [f"| | {' | '.join(COLUMNS[key][0] for key in keys)} |", f"|---{'|---' * len(keys)}|"]
-    for label, each in scores.items():
+    for label in sorted(scores, key=lambda name: (name == "HR", name != "bicubic")):
+        each = scores[label]
         cells = (COLUMNS[key][1].format(each[key]) if key in each else "" for key in keys)
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
