@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sr_upscale.download import RemoteFile
+from sr_upscale.remote import RemoteFile
 
 
 @dataclass(frozen=True, kw_only=True)

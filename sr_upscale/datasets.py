@@ -11,9 +11,10 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from sr_upscale.download import RemoteFile, fetch
+from sr_upscale.download import fetch
 from sr_upscale.errors import IntegrityError
 from sr_upscale.files import replace_file
+from sr_upscale.remote import RemoteFile
 
 DIV2K_TRAIN = RemoteFile(
     url="https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip",

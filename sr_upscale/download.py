@@ -17,7 +17,6 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import filelock
@@ -26,6 +25,7 @@ import urllib3.exceptions
 
 from sr_upscale.errors import IntegrityError, NetworkError
 from sr_upscale.files import output_error
+from sr_upscale.remote import RemoteFile
 from sr_upscale.text import mebibytes
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -47,37 +47,6 @@ TOKENS: Mapping[str, str] = {"huggingface.co": "HF_TOKEN", "github.com": "GITHUB
 
 Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """A file that is known before it is fetched.
-
-    Attributes:
-        url: Its address.
-        size: Bytes.
-        sha256: Hexadecimal.
-        mirrors: Other addresses of the same file, tried in turn.
-    """
-
-    url: str
-    size: int
-    sha256: str
-    mirrors: tuple[str, ...] = field(default=())
-
-    @property
-    def name(self) -> str:
-        """The last part of the address."""
-        return urllib.parse.unquote(Path(urllib.parse.urlsplit(self.url).path).name)
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Where to ask, in order: ``SR_UPSCALE_MIRROR`` takes the place of scheme and host, the path stays."""
-        urls = (self.url, *self.mirrors)
-        mirror = os.environ.get("SR_UPSCALE_MIRROR", "").rstrip("/")
-        if mirror:
-            urls = tuple(mirror + urllib.parse.urlsplit(url).path for url in urls)
-        return tuple(dict.fromkeys(urls))
 
 
 def is_offline() -> bool:

@@ -17,7 +17,7 @@ LAYERS = (
     {
         *("files", "color", "device", "tiling", "alpha", "arrays", "sizing", "resize"),
         *("models.generator", "models.discriminator", "models.features", "models.traits"),
-        *("download", "unpickle"),
+        *("download", "remote", "unpickle"),
     },
     {
         *("checkpoint", "degrade", "realworld", "metrics", "niqe", "losses", "images", "catalogue"),

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from sr_upscale.datasets import DIV2K_TRAIN, _starts, prepare_div2k
-from sr_upscale.download import RemoteFile
 from sr_upscale.errors import IntegrityError
+from sr_upscale.remote import RemoteFile
 from tests.conftest import Served, pattern, serving
 
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from sr_upscale import download
-from sr_upscale.download import RemoteFile, fetch
+from sr_upscale.download import fetch
 from sr_upscale.errors import IntegrityError, NetworkError, OutputError
+from sr_upscale.remote import RemoteFile
 
 CONTENT = bytes((7 * index + index // 251) % 256 for index in range(300_000))
 
@@ -459,7 +460,8 @@ def test_row_43_portal_page_with_200(server: FaultServer, target: Path, with_len
 FETCH = """
 import sys
 from pathlib import Path
-from sr_upscale.download import RemoteFile, fetch
+from sr_upscale.download import fetch
+from sr_upscale.remote import RemoteFile
 url, size, sha256, target = sys.argv[1:]
 fetch(RemoteFile(url=url, size=int(size), sha256=sha256), Path(target))
 """

@@ -17,8 +17,8 @@ from sr_upscale import store
 from sr_upscale.blend import blend_files, blended
 from sr_upscale.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.checkpoint import WeightsInfo, load_generator, save_generator
-from sr_upscale.download import RemoteFile
 from sr_upscale.errors import ModelError
+from sr_upscale.remote import RemoteFile
 from sr_upscale.store import StoredWeights, added, catalogue_entry, models_folder, resolve_weights
 from sr_upscale.upscaler import Upscaler
 from tests.conftest import Ran, micro_generator, pattern, serving

@@ -33,7 +33,6 @@ from sr_upscale.cli.running import (
     target_of,
 )
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.images.decode import peek
 from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, sniff
 from sr_upscale.store import DEFAULT_MODEL
 from sr_upscale.text import duration, shown
@@ -115,6 +114,8 @@ def upscale(
         raise UsageError("--json and a picture cannot share standard output; give -o a file")
     if place != "-":
         _check_single(source, Path(place), force=force, dry_run=dry_run)
+    from sr_upscale.images.decode import peek
+
     data: Path | bytes = sys.stdin.buffer.read() if source is None else source
     kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
     chosen = _format_for(fmt, place, kind)
