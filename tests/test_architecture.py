@@ -27,7 +27,7 @@ LAYERS = (
     {"blend", "loading"},
     {"export"},
     {"upscaler", "training"},
-    {"job", "batch"},
+    {"job", "batch", "benchmark"},
     {"cli", "__main__"},
 )
 

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_upscale import __version__
-from sr_upscale.cli import batch, degrade, doctor, export, models, train, upscale
+from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, train, upscale
 from sr_upscale.cli.console import print_error
 from sr_upscale.errors import SrUpscaleError
 
@@ -74,6 +74,8 @@ app.command("doctor")(doctor.doctor)
 app.command("train")(train.train)
 app.command("degrade")(degrade.degrade)
 app.command("export")(export.export)
+app.command("benchmark")(benchmark.benchmark)
+app.command("compare")(compare.compare)
 
 
 class Stopped(BaseException):

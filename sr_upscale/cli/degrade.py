@@ -42,7 +42,7 @@ def degrade(
     scale = recipe.model.scale
     path = Path(picture)
     pixels = load_image(path).frames[0].pixels_hwc
-    hr = _rgb8(pixels)
+    hr = rgb8(pixels)
     height, width = (side - side % scale for side in hr.shape[:2])
     if min(height, width) < 8 * scale:
         raise InputError(
@@ -63,7 +63,7 @@ def degrade(
     return 0
 
 
-def _rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Any picture as RGB of 8 bits, without alpha: what training reads."""
     import numpy as np
 

@@ -1,0 +1,1 @@
+"""Measuring like the papers, and showing it."""

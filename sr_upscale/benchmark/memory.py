@@ -1,0 +1,46 @@
+"""Peak memory of one method, in a process of its own: in a shared one, what one model freed serves the next."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sr_upscale.errors import SrUpscaleError
+
+_PROBE = """
+import json, sys
+import psutil, resource
+import numpy as np
+from sr_upscale.benchmark.methods import make_method
+model, scale, height, width, channels, options = json.loads(sys.argv[1])
+method = make_method(model, scale, **options)
+picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+before = psutil.Process().memory_info().rss
+method.run(picture)
+unit = 1 if sys.platform == "darwin" else 1024
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before)
+"""
+
+
+def host_peak_bytes(
+    model: str, scale: int, shape: tuple[int, int, int], options: Mapping[str, Any], *, timeout_s: float = 600
+) -> int | None:
+    """Bytes that a first run on a picture of `shape` (H, W, C) adds at most to a process that has loaded the program.
+
+    None where it cannot be measured (Windows has no such counter).
+
+    Raises:
+        SrUpscaleError: The process failed.
+    """
+    if sys.platform == "win32":
+        return None
+    arguments = json.dumps([model, scale, *shape, dict(options)])
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, arguments], capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    if done.returncode != 0:
+        raise SrUpscaleError(f"measuring the memory of {model} failed: {done.stderr.strip().splitlines()[-1][:200]}")
+    return max(0, int(done.stdout.split()[-1]))

@@ -1,0 +1,103 @@
+"""What can be measured: resampling, our weights, and those of others, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.errors import UsageError
+from sr_upscale.loading import module_of
+from sr_upscale.resize import Kernel, resize
+from sr_upscale.store import resolve_family
+from sr_upscale.upscaler import Upscaler
+
+Pixels = NDArray[np.uint8]
+
+KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos3"}
+"""Methods without a network."""
+
+PROBE = 64
+"""Side of the LR picture on which operations are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Something that enlarges by an integer factor.
+
+    Attributes:
+        name: How tables call it.
+        run: (H, W, 1 or 3) uint8 -> (H * scale, W * scale, same) uint8.
+        device, dtype: Where and in which number type it runs.
+        parameters: Of the network; 0 for resampling.
+        macs_720p: Multiply-adds for an output of 1280x720; 0 for resampling.
+        device_index: CUDA device whose memory is measured; None elsewhere.
+        model, options: What `make_method` was called with, to make it again in another process.
+    """
+
+    name: str
+    run: Callable[[Pixels], Pixels]
+    device: str = "cpu"
+    dtype: str = "float64"
+    parameters: int = 0
+    macs_720p: int = 0
+    device_index: int | None = None
+    model: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_method(model: str, scale: int, **options: Any) -> Method:
+    """A method by name: ``bicubic``, ``lanczos``, a model's name, or a weights file.
+
+    Args:
+        model: See there.
+        scale: Factor; a model must have it.
+        options: Of `Upscaler`: device, dtype, tile_size, backend, tta, fidelity.
+
+    Raises:
+        UsageError: The model has another factor.
+        ModelError and others: as `Upscaler`.
+    """
+    if model in KERNELS:
+        return Method(name=model, run=lambda lr: _resampled(lr, scale, KERNELS[model]), model=model)
+    family = resolve_family(model)
+    if scale not in family:
+        factors = ", ".join(f"x{factor}" for factor in family)
+        raise UsageError(f"{model} enlarges {factors}, and x{scale} is measured; leave it out, or change --scale")
+    path = family[scale]
+    upscaler = Upscaler(path, **options)
+    parameters, macs = count(path, scale)
+    index = upscaler.choice.device.index or 0
+    return Method(
+        name=path.stem if Path(model).suffix or model != path.stem else model,
+        run=lambda lr: upscaler(lr),
+        device=str(upscaler.choice.device),
+        dtype=str(upscaler.choice.dtype).removeprefix("torch."),
+        parameters=parameters,
+        macs_720p=macs,
+        device_index=index if upscaler.choice.device.type == "cuda" else None,
+        model=str(path),
+        options=options,
+    )
+
+
+def count(weights: Path, scale: int) -> tuple[int, int]:
+    """(parameters, multiply-adds for an output of 1280x720), counted on a small picture and scaled by area."""
+    module = module_of(weights)
+    counter = FlopCounterMode(display=False)
+    with torch.inference_mode(), counter:
+        module(torch.zeros(1, 3, PROBE, PROBE))
+    per_pixel = counter.get_total_flops() / 2 / (PROBE * PROBE * scale**2)
+    return sum(parameter.numel() for parameter in module.parameters()), round(per_pixel * 1280 * 720)
+
+
+def _resampled(lr: Pixels, scale: int, kernel: Kernel) -> Pixels:
+    size = (lr.shape[0] * scale, lr.shape[1] * scale)
+    return to_pixels(resize(to_tensor(lr), size, kernel=kernel), np.dtype(np.uint8))

@@ -1,0 +1,169 @@
+"""One self-contained HTML page: tables that sort, a plot, and a slider to look with. No network, no server."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale.benchmark.run import Results
+from sr_upscale.benchmark.tables import HEADINGS, datasets_of, rows_of
+from sr_upscale.text import mebibytes
+
+Pixels = NDArray[np.uint8]
+
+MAX_PICTURES = 24
+"""Pictures of a report; of more the worst and the best are shown."""
+
+QUALITY = 92
+"""WebP quality of embedded pictures: what one looks for in them is larger than its errors."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One picture of a gallery: encoded images by name, HR last."""
+
+    dataset: str
+    name: str
+    width: int
+    height: int
+    images: Mapping[str, str]
+
+
+@dataclass
+class Gallery:
+    """Collects pictures for a report, encoded at once, so that memory stays small."""
+
+    pictures: list[Shown] = field(default_factory=list)
+
+    def add(self, dataset: str, name: str, images: Mapping[str, Pixels]) -> None:
+        """Takes the images of one picture, (H, W, 1 or 3) uint8 of one size, by name."""
+        height, width = next(iter(images.values())).shape[:2]
+        ordered = {label: images[label] for label in sorted(images, key=lambda label: label == "HR")}
+        encoded = {label: _data_url(pixels) for label, pixels in ordered.items()}
+        self.pictures.append(Shown(dataset=dataset, name=name, width=width, height=height, images=encoded))
+
+
+def _data_url(pixels: Pixels) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "WEBP", quality=QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def write_report(results: Results, gallery: Gallery, *, with_published: bool = False) -> str:
+    """The page for a benchmark: worst pictures of the last method first, then the best."""
+    judged = results.summaries[-1].method
+    scores = {(score.dataset, score.picture, score.method): score for score in results.scores}
+    ordered = sorted(gallery.pictures, key=lambda each: scores[each.dataset, each.name, judged].psnr)
+    half = MAX_PICTURES // 2
+    chosen = ordered if len(ordered) <= MAX_PICTURES else [*ordered[:half], *ordered[-half:]]
+
+    def words(picture: Shown, method: str) -> str:
+        score = scores.get((picture.dataset, picture.name, method))
+        return f"{score.psnr:.2f} dB, SSIM {score.ssim:.4f}" if score else ""
+
+    sets = [_set(results, dataset, with_published=with_published) for dataset in datasets_of(results)]
+    last = datasets_of(results)[-1]
+    points = [
+        {"name": summary.method, "speed": summary.mpix_per_s, "psnr": summary.psnr}
+        for summary in results.summaries
+        if summary.dataset == last
+    ]
+    pictures = [
+        [
+            f"{score.dataset} {score.picture}",
+            score.method,
+            f"{score.psnr:.2f}",
+            f"{score.ssim:.4f}",
+            _or_blank(score.niqe),
+        ]
+        for score in results.scores
+    ]
+    return page(
+        title=f"Benchmark x{results.protocol.scale}: {', '.join(datasets_of(results))}",
+        protocol=str(results.protocol),
+        environment=_environment(results.environment),
+        sets=sets,
+        points=points,
+        gallery=[_picture(each, words) for each in chosen],
+        picture_headings=["picture", "model", "PSNR, dB", "SSIM", "NIQE"],
+        pictures=pictures,
+    )
+
+
+def page(
+    *,
+    title: str,
+    protocol: str = "",
+    environment: str = "",
+    sets: Sequence[Mapping[str, Any]] = (),
+    points: Sequence[Mapping[str, Any]] = (),
+    gallery: Sequence[Mapping[str, Any]] = (),
+    picture_headings: Sequence[str] = (),
+    pictures: Sequence[Sequence[str]] = (),
+) -> str:
+    """The HTML with its data inside."""
+    data = {
+        "protocol": protocol,
+        "environment": environment,
+        "sets": list(sets),
+        "points": list(points),
+        "gallery": list(gallery),
+        "pictureHeadings": list(picture_headings),
+        "pictures": [list(row) for row in pictures],
+    }
+    template = (resources.files("sr_upscale.benchmark") / "report.html").read_text("utf-8")
+    safe = json.dumps(data).replace("<", "\\u003c")  # no name in it can end the script element
+    return template.replace("/*TITLE*/", html.escape(title)).replace("/*DATA*/", safe)
+
+
+def compare_page(title: str, name: str, images: Mapping[str, Pixels]) -> str:
+    """The slider alone, for one picture."""
+    gallery = Gallery()
+    gallery.add("", name, images)
+    return page(title=title, gallery=[_picture(gallery.pictures[0], lambda _picture, _method: "")])
+
+
+def _set(results: Results, dataset: str, *, with_published: bool) -> dict[str, Any]:
+    rows = rows_of(results, dataset, with_published=with_published)
+    keep = [index for index in range(len(HEADINGS)) if any(row[index] for row in rows)]
+    measured = sum(summary.dataset == dataset for summary in results.summaries)
+    return {
+        "title": f"{dataset} x{results.protocol.scale}",
+        "headings": [HEADINGS[index] for index in keep],
+        "rows": [
+            {"cells": [row[index] for index in keep], "published": number >= measured}
+            for number, row in enumerate(rows)
+        ],
+    }
+
+
+def _picture(picture: Shown, words: Any) -> dict[str, Any]:
+    return {
+        "title": f"{picture.dataset} {picture.name}".strip(),
+        "width": picture.width,
+        "height": picture.height,
+        "images": [
+            {"name": label, "url": url, "scores": words(picture, label)} for label, url in picture.images.items()
+        ],
+    }
+
+
+def _environment(environment: Mapping[str, Any]) -> str:
+    gpus = ", ".join(environment["gpus"]) or "no GPU"
+    machine = f"{environment['processor']}, {environment['threads']} threads, {mebibytes(environment['memory_bytes'])}"
+    versions = [f"{name} {environment[name]}" for name in ("sr-upscale", "torch", "python")]
+    return f"{machine}, {gpus}; {', '.join(versions)}, {environment['system']}"
+
+
+def _or_blank(value: float | None) -> str:
+    return f"{value:.2f}" if value is not None else ""

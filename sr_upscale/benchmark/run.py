@@ -1,0 +1,267 @@
+"""Methods x pictures -> scores, speed and memory, each measured in the same way, in turn."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+
+from sr_upscale import __version__
+from sr_upscale.benchmark.memory import host_peak_bytes
+from sr_upscale.benchmark.methods import Method
+from sr_upscale.benchmark.sets import PicturePair, load_pair
+from sr_upscale.color import to_tensor
+from sr_upscale.errors import ShapeError
+from sr_upscale.metrics import psnr, ssim, vgg19_distance
+from sr_upscale.models.features import VGG19Features
+from sr_upscale.niqe import niqe
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How scores are measured; they compare only within one protocol.
+
+    Attributes:
+        scale: Factor.
+        channel: ``y`` (BT.601 luma, as papers do) or ``rgb``.
+        crop_border: HR pixels left out along each edge; papers take the scale.
+        gray_as_rgb: Gray pictures get three equal channels before Y, as the networks' test codes do; else they stay
+            gray, as the MATLAB scripts do.
+        own_lr: LR is made here by MATLAB's bicubic, even where there are LR files.
+    """
+
+    scale: int
+    channel: str = "y"
+    crop_border: int
+    gray_as_rgb: bool = True
+    own_lr: bool = False
+
+    def __str__(self) -> str:
+        channel = "Y (BT.601, 16-235)" if self.channel == "y" else "RGB"
+        gray = "read as RGB" if self.gray_as_rgb else "left gray"
+        lr = "made here by MATLAB's bicubic" if self.own_lr else "the data set's own where it has them"
+        return (
+            f"x{self.scale}; PSNR and SSIM on {channel} of 8-bit output, border of {self.crop_border} left out, "
+            f"mean over pictures; SSIM with an 11x11 Gaussian of 1.5; gray pictures {gray}; LR files: {lr}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureScore:
+    """One method on one picture. Scores that were not asked for, or cannot be had, are None."""
+
+    dataset: str
+    picture: str
+    method: str
+    psnr: float
+    ssim: float
+    niqe: float | None
+    distance: float | None
+    seconds: float
+    output_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One method on one data set: means of scores; median and quartiles of speed in output megapixels a second.
+
+    host_bytes is what the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
+    """
+
+    dataset: str
+    method: str
+    pictures: int
+    psnr: float
+    ssim: float
+    niqe: float | None
+    distance: float | None
+    mpix_per_s: float
+    mpix_per_s_low: float
+    mpix_per_s_high: float
+    host_bytes: int | None
+    device_bytes: int | None
+    parameters: int
+    macs_720p: int
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All of a run."""
+
+    protocol: Protocol
+    environment: Mapping[str, Any]
+    scores: Sequence[PictureScore] = field(default_factory=list)
+    summaries: Sequence[Summary] = field(default_factory=list)
+
+
+def run_benchmark(
+    sets: Mapping[str, Sequence[PicturePair]],
+    methods: Sequence[Method],
+    protocol: Protocol,
+    *,
+    features: VGG19Features | None = None,
+    on_progress: Callable[[float, str], None] = lambda _share, _words: None,
+    on_picture: Callable[[str, str, Mapping[str, Pixels]], None] = lambda _set, _picture, _images: None,
+) -> Results:
+    """Measures every method on every picture.
+
+    Args:
+        sets: Pictures by name of their data set.
+        methods: In turn; each enlarges by the protocol's scale.
+        protocol: How.
+        features: VGG19 for the distance; without it that score is left out.
+        on_progress: Called with the finished share (0 to 1) and a few words.
+        on_picture: Called with set, picture and images by name (``HR``, and one of each method): for a report.
+
+    Raises:
+        SrUpscaleError: Any of its kinds.
+    """
+    scores: list[PictureScore] = []
+    summaries: list[Summary] = []
+    total, done = sum(len(pairs) for pairs in sets.values()) * len(methods), 0
+    for dataset, pairs in sets.items():
+        rows: dict[str, list[PictureScore]] = {method.name: [] for method in methods}
+        largest = (0, 0, 0)
+        device_bytes: dict[str, int] = {}
+        for number, pair in enumerate(pairs):
+            hr, lr = load_pair(pair, protocol.scale, gray_as_rgb=protocol.gray_as_rgb, own_lr=protocol.own_lr)
+            images = {"HR": hr}
+            largest = max(largest, (*lr.shape[:2], lr.shape[2]), key=lambda shape: shape[0] * shape[1])
+            for method in methods:
+                on_progress(done / total, f"{dataset} {pair.name} {method.name}")
+                if number == 0:
+                    method.run(lr)  # warm-up: loading, first shapes
+                sr, seconds, taken = _timed(method, lr)
+                device_bytes[method.name] = max(device_bytes.get(method.name, 0), taken)
+                images[method.name] = sr
+                score = _score(dataset, pair.name, method.name, sr, hr, protocol, features=features, seconds=seconds)
+                rows[method.name].append(score)
+                done += 1
+            on_picture(dataset, pair.name, images)
+        for method in methods:
+            scores += rows[method.name]
+            on_progress(done / total, f"{dataset} {method.name} memory")
+            host = host_peak_bytes(method.model, protocol.scale, largest, method.options)
+            device = device_bytes[method.name] if method.device_index is not None else None
+            summaries.append(_summary(dataset, method, rows[method.name], host_bytes=host, device_bytes=device))
+    return Results(protocol=protocol, environment=environment(), scores=scores, summaries=summaries)
+
+
+def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:
+    """SR, seconds, and the most bytes on a CUDA device."""
+    if method.device_index is not None:
+        torch.cuda.reset_peak_memory_stats(method.device_index)
+    start = time.perf_counter()
+    sr = method.run(lr)  # returns pixels on the host, so that nothing is left running on a device
+    seconds = time.perf_counter() - start
+    return sr, seconds, torch.cuda.max_memory_allocated(method.device_index) if method.device_index is not None else 0
+
+
+def _score(
+    dataset: str,
+    picture: str,
+    method: str,
+    sr: Pixels,
+    hr: Pixels,
+    protocol: Protocol,
+    *,
+    features: VGG19Features | None,
+    seconds: float,
+) -> PictureScore:
+    ours, theirs = to_tensor(sr), to_tensor(hr)
+    gray = ours.shape[1] == 1
+    settings: dict[str, Any] = {"crop_border": protocol.crop_border, "y_channel": protocol.channel == "y" and not gray}
+    rgb, rgb_hr = (each.expand(-1, 3, -1, -1) for each in (ours, theirs))
+    try:
+        natural: float | None = niqe(rgb, crop_border=protocol.crop_border)
+    except ShapeError:  # smaller than two blocks
+        natural = None
+    distance = None
+    if features is not None:
+        device = next(features.parameters()).device
+        crop = protocol.crop_border
+        distance = vgg19_distance(rgb.to(device), rgb_hr.to(device), features, crop_border=crop).item()
+    return PictureScore(
+        dataset=dataset,
+        picture=picture,
+        method=method,
+        psnr=psnr(ours, theirs, **settings).item(),
+        ssim=ssim(ours, theirs, **settings).item(),
+        niqe=natural,
+        distance=distance,
+        seconds=seconds,
+        output_pixels=sr.shape[0] * sr.shape[1],
+    )
+
+
+def _summary(
+    dataset: str, method: Method, rows: Sequence[PictureScore], *, host_bytes: int | None, device_bytes: int | None
+) -> Summary:
+    speeds = sorted(row.output_pixels / 1e6 / row.seconds for row in rows)
+    low, middle, high = _quartiles(speeds)
+    return Summary(
+        dataset=dataset,
+        method=method.name,
+        pictures=len(rows),
+        psnr=statistics.fmean(row.psnr for row in rows),
+        ssim=statistics.fmean(row.ssim for row in rows),
+        niqe=_mean_of([row.niqe for row in rows]),
+        distance=_mean_of([row.distance for row in rows]),
+        mpix_per_s=middle,
+        mpix_per_s_low=low,
+        mpix_per_s_high=high,
+        host_bytes=host_bytes,
+        device_bytes=device_bytes,
+        parameters=method.parameters,
+        macs_720p=method.macs_720p,
+        device=method.device,
+        dtype=method.dtype,
+    )
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _quartiles(ordered: Sequence[float]) -> tuple[float, float, float]:
+    low, middle, high = (float(np.quantile(ordered, share)) for share in (0.25, 0.5, 0.75))
+    return low, middle, high
+
+
+# --- environment ------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, Any]:
+    """What the figures depend on besides the protocol."""
+    return {
+        "sr-upscale": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"{names[0]}, {len(names)} logical cores" if names else platform.processor() or platform.machine()

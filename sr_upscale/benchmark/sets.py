@@ -1,0 +1,256 @@
+"""Data sets by name, or folders: pairs of HR and LR pictures.
+
+Set5, Set14, BSD100 and Urban100 come from one commit of github.com/jbhuang0604/SelfExSR, with the LR files that
+MATLAB made and that papers measure on; ``selfexsr.tsv`` pins every one of them. DIV2K's validation part
+comes as zip files.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.degrade import downscale_matlab
+from sr_upscale.download import fetch, sha256_of
+from sr_upscale.errors import InputError, IntegrityError, UsageError
+from sr_upscale.images.formats import SUFFIXES
+from sr_upscale.remote import RemoteFile
+
+COMMIT = "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598"
+SELFEXSR = f"https://raw.githubusercontent.com/jbhuang0604/SelfExSR/{COMMIT}/"
+FOLDERS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}
+DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
+DIV2K_FILES = {
+    "HR": (448_993_893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
+    "LR_bicubic_X2": (117_763_600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"),
+    "LR_bicubic_X3": (54_513_392, "04b9a2ed3b4a0715d3924d3ae8514830c3328fac8d30512ce716d6f419e052a3"),
+    "LR_bicubic_X4": (31_505_881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
+}
+NAMES = (*FOLDERS, "div2k-val")
+"""Data sets that are fetched by name."""
+
+DOWNLOADS_AT_ONCE = 8
+
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturePair:
+    """HR and LR of one picture, still in their files.
+
+    Attributes:
+        name: Short name.
+        hr: Reads HR: (H, W, 1 or 3) uint8, gray with one channel.
+        lr: Reads LR; None where LR is to be made from HR by MATLAB's bicubic.
+    """
+
+    name: str
+    hr: Callable[[], NDArray[np.uint8]]
+    lr: Callable[[], NDArray[np.uint8]] | None
+
+
+def load_pair(
+    pair: PicturePair, scale: int, *, gray_as_rgb: bool, own_lr: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(HR, LR) of one picture, HR cropped to a multiple of the scale.
+
+    Args:
+        pair: The picture.
+        scale: Factor.
+        gray_as_rgb: Give gray pictures three equal channels, as networks' test codes do.
+        own_lr: Make LR by `downscale_matlab` even where there are LR files.
+
+    Raises:
+        InputError: LR is not HR's size divided by the scale.
+    """
+    hr = pair.hr()
+    height, width = (side - side % scale for side in hr.shape[:2])
+    if min(height, width) < scale:
+        raise InputError(f"{pair.name}: {hr.shape[1]}x{hr.shape[0]} is smaller than the scale of {scale}")
+    hr = np.ascontiguousarray(hr[:height, :width])
+    if pair.lr is None or own_lr:
+        lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
+    else:
+        lr = pair.lr()
+    if lr.shape[0] * scale != height or lr.shape[1] * scale != width:
+        raise InputError(
+            f"{pair.name}: LR is {lr.shape[1]}x{lr.shape[0]} and HR {width}x{height}; expected a factor of {scale}"
+        )
+    if lr.shape[2] != hr.shape[2] or (gray_as_rgb and hr.shape[2] == 1):
+        hr, lr = (np.repeat(each, 3, axis=2) if each.shape[2] == 1 else each for each in (hr, lr))
+    return hr, lr
+
+
+# --- by name ----------------------------------------------------------------------------------------
+
+
+def named_set(
+    name: str, scale: int, *, cache: Path, root: Path | None = None, on_progress: Report = lambda _share, _words: None
+) -> list[PicturePair]:
+    """The pictures of a data set, fetched unless they are there; every byte is checked on the way in.
+
+    Args:
+        name: One of `NAMES`.
+        scale: Factor of the LR files.
+        cache: Where data sets are kept.
+        root: A folder that holds the files of SelfExSR's ``data`` somewhere below it, in place of the network.
+        on_progress: Called with the finished share (0 to 1) and a few words.
+
+    Raises:
+        UsageError: No such set, or not at this scale.
+        NetworkError, IntegrityError: It cannot be had, or a file is not what it should be (named).
+        InputError: `root` does not hold it.
+    """
+    if name == "div2k-val":
+        return _div2k(scale, cache, on_progress)
+    files = manifest(name, scale)
+    if root is not None:
+        return _pairs([_below(root, path) for path in files])
+    folder = cache / "SelfExSR"
+    wanted = list(files.items())
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}-x{scale}.lock"), ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        for done, _path in enumerate(pool.map(lambda item: _fetched(folder, *item), wanted), start=1):
+            on_progress(done / len(wanted), f"{name}, {len(wanted)} files")
+        for lock in (folder / wanted[0][0]).parent.glob("*.part.lock"):
+            lock.unlink(missing_ok=True)
+    return _pairs([folder / path for path in files])
+
+
+def manifest(name: str, scale: int) -> dict[str, RemoteFile]:
+    """Files of a set at a scale, by path below the repository's root: HR and LR in turn, sorted.
+
+    Raises:
+        UsageError: No such set, or not at this scale.
+    """
+    if name not in FOLDERS:
+        raise UsageError(f"no data set {name!r}; expected one of {', '.join(NAMES)}, or a folder")
+    prefix = f"data/{FOLDERS[name]}/image_SRF_{scale}/"
+    files = {path: file for path, file in _all_files().items() if path.startswith(prefix)}
+    if not files:
+        found = sorted(
+            {path.split("_SRF_")[1][0] for path in _all_files() if path.startswith(f"data/{FOLDERS[name]}/")}
+        )
+        raise UsageError(f"{name} has no LR files at x{scale}; expected x{', x'.join(found)}")
+    return files
+
+
+@lru_cache(maxsize=1)
+def _all_files() -> dict[str, RemoteFile]:
+    text = (resources.files("sr_upscale.benchmark") / "selfexsr.tsv").read_text("utf-8")
+    rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
+    return {path: RemoteFile(url=SELFEXSR + path, size=int(size), sha256=sha256) for path, size, sha256 in rows}
+
+
+def _fetched(folder: Path, path: str, file: RemoteFile) -> Path:
+    target = folder / path
+    if target.exists() and (target.stat().st_size != file.size or sha256_of(target) != file.sha256):
+        target.unlink()  # damaged since it was fetched
+    try:
+        return fetch(file, target)
+    except IntegrityError as error:
+        raise IntegrityError(f"{path}: {error}") from error
+
+
+def _below(root: Path, path: str) -> Path:
+    inside = path.removeprefix("data/")
+    found = next(iter(sorted(root.glob(f"**/{inside}"))), None)
+    if found is None:
+        raise InputError(f"{root}: no {inside} below it; expected the layout of SelfExSR's data folder")
+    expected = _all_files()[path]
+    if sha256_of(found) != expected.sha256:
+        raise IntegrityError(f"{found}: expected sha256 {expected.sha256}, got {sha256_of(found)}; get the file again")
+    return found
+
+
+def _pairs(paths: Sequence[Path]) -> list[PicturePair]:
+    """Files whose names end in _HR and _LR, joined."""
+    by_name = {path.stem: path for path in paths}
+    return [
+        PicturePair(
+            name=stem.split("_SRF_")[0], hr=_reader(path), lr=_reader(by_name[stem.removesuffix("_HR") + "_LR"])
+        )
+        for stem, path in sorted(by_name.items())
+        if stem.endswith("_HR")
+    ]
+
+
+def _div2k(scale: int, cache: Path, on_progress: Report) -> list[PicturePair]:
+    if f"LR_bicubic_X{scale}" not in DIV2K_FILES:
+        raise UsageError(f"div2k-val has no LR files at x{scale}; expected x2, x3, x4")
+    archives = []
+    for part in ("HR", f"LR_bicubic_X{scale}"):
+        size, sha256 = DIV2K_FILES[part]
+        file = RemoteFile(url=f"{DIV2K_URL}DIV2K_valid_{part}.zip", size=size, sha256=sha256)
+        archives.append(fetch(file, cache / file.name, on_progress=on_progress))
+    names = [[name for name in zipfile.ZipFile(path).namelist() if name.endswith(".png")] for path in archives]
+    pairs = zip(sorted(names[0]), sorted(names[1]), strict=True)
+    return [
+        PicturePair(name=Path(hr).stem, hr=_zip_reader(archives[0], hr), lr=_zip_reader(archives[1], lr))
+        for hr, lr in pairs
+    ]
+
+
+# --- folders ----------------------------------------------------------------------------------------
+
+
+def folder_set(hr_folder: Path, lr_folder: Path | None = None) -> list[PicturePair]:
+    """Pictures of a folder, with LR files from another folder in the same order, or without any.
+
+    Raises:
+        InputError: A folder does not exist or is empty, or the two hold different numbers of pictures.
+    """
+    hr = _pictures_in(hr_folder)
+    if lr_folder is None:
+        return [PicturePair(name=path.stem, hr=_reader(path), lr=None) for path in hr]
+    lr = _pictures_in(lr_folder)
+    if len(hr) != len(lr):
+        raise InputError(f"{hr_folder} holds {len(hr)} pictures and {lr_folder} {len(lr)}; expected as many of each")
+    return [PicturePair(name=one.stem, hr=_reader(one), lr=_reader(other)) for one, other in zip(hr, lr, strict=True)]
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one of {', '.join(NAMES)}, or a folder of pictures")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InputError(f"{folder}: no pictures in it; expected files ending in .png, .jpg, ...")
+    return found
+
+
+def _reader(path: Path) -> Callable[[], NDArray[np.uint8]]:
+    def read() -> NDArray[np.uint8]:
+        try:
+            with Image.open(path) as image:
+                return _plain(image)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path}: {error}; remove or replace it") from error
+
+    return read
+
+
+def _zip_reader(archive: Path, member: str) -> Callable[[], NDArray[np.uint8]]:
+    def read() -> NDArray[np.uint8]:
+        with zipfile.ZipFile(archive) as file, Image.open(io.BytesIO(file.read(member))) as image:
+            return _plain(image)
+
+    return read
+
+
+def _plain(image: Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 1) of a gray picture, else (H, W, 3)."""
+    if image.mode in ("L", "1", "I;16", "LA"):
+        return np.asarray(image.convert("L"))[:, :, None]
+    return np.asarray(image.convert("RGB"))

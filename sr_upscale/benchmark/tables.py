@@ -1,0 +1,145 @@
+"""Results as text: a table for the terminal, Markdown, CSV and JSON; published scores beside ours, marked as such."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from sr_upscale.benchmark.run import PictureScore, Results, Summary
+from sr_upscale.text import mebibytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Scores that authors published; never measured here.
+
+    Attributes:
+        name: The model.
+        source: Where they were read.
+        scale: Factor.
+        scores: (PSNR on Y in dB, SSIM) by data set.
+    """
+
+    name: str
+    source: str
+    scale: int
+    scores: Mapping[str, tuple[float, float]]
+
+
+@lru_cache(maxsize=1)
+def published() -> tuple[Published, ...]:
+    """The shipped table (``references.toml``)."""
+    table = tomllib.loads((resources.files("sr_upscale.benchmark") / "references.toml").read_text("utf-8"))
+    return tuple(
+        Published(
+            name=row["name"],
+            source=row["source"],
+            scale=row["scale"],
+            scores={name: (float(both[0]), float(both[1])) for name, both in row["scores"].items()},
+        )
+        for row in table["row"]
+    )
+
+
+HEADINGS = ("model", "PSNR, dB", "SSIM", "NIQE", "VGG19", "MPix/s", "memory", "parameters", "MACs at 720p")
+
+
+def summary_cells(summary: Summary) -> tuple[str, ...]:
+    """A row of the table, as `HEADINGS` names it."""
+    taken = summary.device_bytes if summary.device_bytes is not None else summary.host_bytes
+    return (
+        summary.method,
+        f"{summary.psnr:.2f}",
+        f"{summary.ssim:.4f}",
+        f"{summary.niqe:.2f}" if summary.niqe is not None else "",
+        f"{summary.distance:.3f}" if summary.distance is not None else "",
+        f"{summary.mpix_per_s:.2f} ({summary.mpix_per_s_low:.2f}-{summary.mpix_per_s_high:.2f})",
+        mebibytes(taken) if taken is not None else "",
+        f"{summary.parameters / 1e6:.3f} M" if summary.parameters else "",
+        f"{summary.macs_720p / 1e9:.1f} G" if summary.macs_720p else "",
+    )
+
+
+def published_cells(row: Published, dataset: str) -> tuple[str, ...]:
+    """A published row in the same columns."""
+    decibels, similarity = row.scores[dataset]
+    return (f"{row.name}, published", f"{decibels:.2f}", f"{similarity:.4f}", *("",) * (len(HEADINGS) - 3))
+
+
+def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tuple[str, ...]]:
+    """All rows of one data set, measured ones first."""
+    rows = [summary_cells(summary) for summary in results.summaries if summary.dataset == dataset]
+    if with_published:
+        scale = results.protocol.scale
+        rows += [published_cells(row, dataset) for row in published() if row.scale == scale and dataset in row.scores]
+    return rows
+
+
+def datasets_of(results: Results) -> list[str]:
+    """Names in the order in which they were measured."""
+    return list(dict.fromkeys(summary.dataset for summary in results.summaries))
+
+
+def to_text(results: Results, *, with_published: bool = False) -> str:
+    """For the terminal: a table for each data set, without columns that are empty, and the protocol below."""
+    parts = []
+    for dataset in datasets_of(results):
+        rows = rows_of(results, dataset, with_published=with_published)
+        keep = [index for index in range(len(HEADINGS)) if any(row[index] for row in rows)]
+        table = [tuple(row[index] for index in keep) for row in (HEADINGS, *rows)]
+        widths = [max(len(row[index]) for row in table) for index in range(len(keep))]
+        lines = [_padded(row, widths) for row in table]
+        parts.append("\n".join([f"{dataset} x{results.protocol.scale}", lines[0], "-" * len(lines[0]), *lines[1:]]))
+    return "\n\n".join([*parts, f"protocol: {results.protocol}"])
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    name, *figures = row
+    return "  ".join(
+        [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(figures, widths[1:], strict=True))]
+    )
+
+
+def to_markdown(results: Results, *, with_published: bool = False) -> str:
+    """For a README."""
+    parts = []
+    for dataset in datasets_of(results):
+        rows = rows_of(results, dataset, with_published=with_published)
+        keep = [index for index in range(len(HEADINGS)) if any(row[index] for row in rows)]
+        lines = [f"### {dataset} x{results.protocol.scale}", ""]
+        lines.append(_markdown_row([HEADINGS[index] for index in keep]))
+        lines.append("|---" * len(keep) + "|")
+        lines += [_markdown_row([row[index] for index in keep]) for row in rows]
+        parts.append("\n".join(lines))
+    machine = results.environment
+    return "\n\n".join([*parts, f"{results.protocol}. {machine['processor']}, torch {machine['torch']}."]) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def to_csv(scores: Sequence[PictureScore]) -> str:
+    """A line for each picture and method."""
+    buffer = io.StringIO()
+    names = list(PictureScore.__dataclass_fields__)
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(score) for score in scores)
+    return buffer.getvalue()
+
+
+def to_dict(results: Results) -> dict[str, Any]:
+    """Everything, ready for JSON."""
+    return {
+        "protocol": {**asdict(results.protocol), "words": str(results.protocol)},
+        "environment": dict(results.environment),
+        "summaries": [asdict(summary) for summary in results.summaries],
+        "pictures": [asdict(score) for score in results.scores],
+    }

@@ -1,0 +1,188 @@
+"""``sr-upscale benchmark --dataset set14 --model psnr``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sr_upscale.cli import options as opt
+from sr_upscale.cli.console import Console
+from sr_upscale.cli.models import obtain
+from sr_upscale.errors import UsageError
+from sr_upscale.files import output_error, replace_file
+from sr_upscale.store import DEFAULT_MODEL, cache_folder, catalogue_entry
+from sr_upscale.text import shown
+
+if TYPE_CHECKING:
+    from sr_upscale.benchmark.sets import PicturePair
+    from sr_upscale.models.features import VGG19Features
+
+_DATA, _PROTOCOL = "Data", "Protocol"
+
+
+def benchmark(
+    dataset: Annotated[
+        list[str],
+        typer.Option(
+            "--dataset",
+            help="set5, set14, bsd100, urban100, div2k-val, or a folder of HR pictures; several by comma.",
+            rich_help_panel=_DATA,
+        ),
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-n",
+            "--model",
+            help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic and ours.",
+        ),
+    ] = None,
+    scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Factor.")] = 4,
+    lr: Annotated[
+        str | None,
+        typer.Option("--lr", help="Folder of LR pictures that belong to a folder of HR ones.", rich_help_panel=_DATA),
+    ] = None,
+    root: Annotated[
+        str | None,
+        typer.Option("--root", help="Folder that holds the data sets, in place of the network.", rich_help_panel=_DATA),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only so many pictures of each set.", rich_help_panel=_DATA)
+    ] = None,
+    channel: Annotated[str, typer.Option("--channel", help="y (as papers) or rgb.", rich_help_panel=_PROTOCOL)] = "y",
+    border: Annotated[
+        int | None,
+        typer.Option(
+            "--border", min=0, help="HR pixels left out at the edges. Default: the scale.", rich_help_panel=_PROTOCOL
+        ),
+    ] = None,
+    gray: Annotated[
+        str,
+        typer.Option(
+            "--gray",
+            help="Gray pictures: rgb (as networks' test codes) or gray (as MATLAB's).",
+            rich_help_panel=_PROTOCOL,
+        ),
+    ] = "rgb",
+    own_lr: Annotated[
+        bool,
+        typer.Option("--own-lr", help="Make LR here, even where there are LR files.", rich_help_panel=_PROTOCOL),
+    ] = False,
+    vgg_weights: Annotated[
+        str | None,
+        typer.Option("--vgg-weights", help="VGG19 (.safetensors or .pth): measures the VGG19 distance, too."),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show published scores beside the measured ones, marked.")
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", help="Folder for report.html, results.json, results.md and pictures.csv."),
+    ] = None,
+    device: opt.Device = "auto",
+    fp32: opt.Fp32 = False,
+    bf16: opt.Bf16 = False,
+    fp16: opt.Fp16 = False,
+    tta: opt.Tta = False,
+    backend: opt.Backend = "torch",
+    force: opt.Force = False,
+    as_json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    offline: opt.Offline = False,
+    debug: opt.Debug = False,
+) -> int:
+    """Measure models on data sets as the papers do: PSNR, SSIM, NIQE, speed and memory."""
+    del debug, offline  # read from the command line by `app.run`, before options are parsed
+    if channel not in ("y", "rgb") or gray not in ("rgb", "gray"):
+        raise UsageError(f"--channel is {channel!r} and --gray {gray!r}; expected y or rgb, and rgb or gray")
+    console = Console(quiet=quiet, as_json=as_json)
+    folder = Path(out) if out is not None else None
+    if folder is not None and (folder / "report.html").exists() and not force:
+        raise UsageError(f"{shown(folder)} holds a report; use --force, or another --out")
+    names = _split(model) or ["bicubic", DEFAULT_MODEL]
+    for name in names:
+        if catalogue_entry(name) is not None:
+            obtain(name, console)
+
+    from sr_upscale.benchmark.methods import make_method
+    from sr_upscale.benchmark.report import Gallery, write_report
+    from sr_upscale.benchmark.run import Protocol, run_benchmark
+    from sr_upscale.benchmark.tables import to_csv, to_dict, to_markdown, to_text
+
+    options: dict[str, Any] = {
+        "device": device,
+        "dtype": opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
+        "tta": tta,
+        "backend": backend,
+    }
+    methods = [make_method(name, scale, **(options if name not in ("bicubic", "lanczos") else {})) for name in names]
+    if len({method.name for method in methods}) < len(methods):
+        raise UsageError(f"--model names {', '.join(names)}: two of them have one name; expected different ones")
+    protocol = Protocol(
+        scale=scale,
+        channel=channel,
+        crop_border=scale if border is None else border,
+        gray_as_rgb=gray == "rgb",
+        own_lr=own_lr,
+    )
+    sets = {}
+    for name in _split(dataset):
+        with console.progress(name) as report:
+            pairs = _pairs(name, scale, lr=lr, root=root, report=report)
+        sets[Path(name).name] = pairs[:limit]
+    gallery = Gallery()
+    with console.progress("") as report:
+        results = run_benchmark(
+            sets, methods, protocol, features=_features(vgg_weights), on_progress=report, on_picture=gallery.add
+        )
+    if folder is not None:
+        _write(
+            folder,
+            {
+                "results.json": json.dumps(to_dict(results), indent=1) + "\n",
+                "results.md": to_markdown(results, with_published=published),
+                "pictures.csv": to_csv(results.scores),
+                "report.html": write_report(results, gallery, with_published=published),
+            },
+        )
+        console.note(f"{shown(folder)}: report.html, results.json, results.md, pictures.csv")
+    console.result(to_dict(results))
+    if not as_json:
+        console.line(to_text(results, with_published=published))
+    return 0
+
+
+def _split(values: list[str] | None) -> list[str]:
+    return [part for value in values or [] for part in value.split(",") if part]
+
+
+def _pairs(name: str, scale: int, *, lr: str | None, root: str | None, report: Any) -> list[PicturePair]:
+    from sr_upscale.benchmark.sets import NAMES, folder_set, named_set
+
+    if name in NAMES:
+        if lr is not None:
+            raise UsageError(f"--lr belongs to a folder of HR pictures; {name} has LR files of its own")
+        cache = cache_folder() / "datasets"
+        return named_set(name, scale, cache=cache, root=Path(root) if root else None, on_progress=report)
+    return folder_set(Path(name), Path(lr) if lr else None)
+
+
+def _features(file: str | None) -> VGG19Features | None:
+    if file is None:
+        return None
+    from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features, read_vgg19
+
+    return VGG19Features(read_vgg19(Path(file)), [DISTANCE_LAYER])
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    for name, text in files.items():
+        with replace_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
