@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.color import rgb_to_y
-from sr_upscale.errors import ShapeError
+from sr_upscale.errors import NetworkError, ShapeError, UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features
 
 
@@ -90,6 +92,53 @@ def vgg19_distance(
     with torch.inference_mode():
         ours, theirs = features(sr.float())[layer], features(hr.float())[layer]
     distance: Tensor = (ours - theirs).abs().mean(dim=(1, 2, 3))
+    return distance
+
+
+LPIPS_BACKBONES = ("alex", "vgg")
+
+
+def lpips_model(backbone: str) -> nn.Module:
+    """The LPIPS network (Zhang et al. 2018, arXiv:1801.03924) of the extra ``lpips``.
+
+    Scores of two backbones do not compare. The trunk comes from torchvision, downloaded once.
+
+    Raises:
+        UsageError: No such backbone, or the extra is not installed.
+        NetworkError: The trunk cannot be downloaded.
+    """
+    if backbone not in LPIPS_BACKBONES:
+        raise UsageError(f"LPIPS backbone is {backbone!r}; expected {' or '.join(LPIPS_BACKBONES)}")
+    try:
+        import lpips
+    except ImportError as error:
+        raise UsageError("LPIPS needs an extra: pip install 'sr-upscale[lpips]'") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about torchvision's old names, which lpips uses
+        try:
+            model: nn.Module = lpips.LPIPS(net=backbone, verbose=False)
+        except OSError as error:
+            raise NetworkError(f"LPIPS: the weights of its {backbone} trunk cannot be had ({error})") from error
+    return model.requires_grad_(False).eval()
+
+
+def lpips_distance(sr: Tensor, hr: Tensor, model: nn.Module, *, crop_border: int = 0) -> Tensor:
+    """Learned perceptual distance per image; 0 for equal images.
+
+    Args:
+        sr, hr: (N, 3, H, W), RGB in [0, 1], of equal shape and on the device of `model`.
+        model: Of `lpips_model`.
+        crop_border: Pixels left out along each edge; some papers leave out none.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        ShapeError: Shapes differ, or the crop leaves no pixels.
+    """
+    sr, hr = _prepared(sr, hr, "LPIPS", data_range=1.0, crop_border=crop_border, y_channel=False)
+    with torch.inference_mode():
+        distance: Tensor = model(sr.float() * 2 - 1, hr.float() * 2 - 1).flatten()
     return distance
 
 

@@ -1,4 +1,6 @@
 import math
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr_upscale.color import rgb_to_y, to_pixels, to_tensor
-from sr_upscale.errors import ShapeError
-from sr_upscale.metrics import lattice_energy, psnr, ssim, vgg19_distance
+from sr_upscale.errors import ShapeError, UsageError
+from sr_upscale.metrics import lattice_energy, lpips_distance, lpips_model, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.niqe import niqe
 from tests.conftest import ROOT, pattern, vgg19_state
@@ -129,3 +131,39 @@ def test_niqe_rises_with_noise_and_blocks() -> None:
         niqe(clean[..., :120, :100])
     with pytest.raises(ShapeError, match="expected one picture"):
         niqe(clean[0])
+
+
+def test_lpips_passes_pictures_on_as_the_network_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra's own network with a random trunk (no download): -1 to 1, border left out, 0 for equal pictures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import lpips
+
+        torch.manual_seed(0)
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    hr = torch.rand(1, 3, 72, 80)
+    sr = (hr + 0.1 * torch.randn(hr.shape)).clamp(0, 1)
+    inner = (..., slice(4, -4), slice(4, -4))
+    with torch.no_grad():
+        expected = network(sr[inner] * 2 - 1, hr[inner] * 2 - 1).item()
+    assert lpips_distance(sr, hr, network, crop_border=4).item() == pytest.approx(expected, rel=1e-5)
+    assert lpips_distance(hr, hr, network).item() == pytest.approx(0, abs=1e-6)
+    with pytest.raises(UsageError, match="expected alex or vgg"):
+        lpips_model("squeeze")
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(UsageError, match=r"sr-upscale\[lpips\]"):
+        lpips_model("alex")
+
+
+@pytest.mark.parametrize("border", [0, 3])
+def test_psnr_and_ssim_agree_with_piq(border: int) -> None:
+    """A second implementation, on RGB."""
+    import piq
+
+    hr = torch.from_numpy(pattern(40, 52).transpose(2, 0, 1).astype(np.float32) / 255)[None]
+    sr = (hr + 0.05 * torch.randn(hr.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    end = -border or None
+    inner = (..., slice(border, end), slice(border, end))
+    a, b = sr[inner].double(), hr[inner].double()
+    assert psnr(sr, hr, crop_border=border).item() == pytest.approx(piq.psnr(a, b).item(), abs=1e-4)
+    assert ssim(sr, hr, crop_border=border).item() == pytest.approx(piq.ssim(a, b, downsample=False).item(), abs=1e-4)

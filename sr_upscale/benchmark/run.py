@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import statistics
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from sr_upscale import __version__
 from sr_upscale.benchmark.memory import host_peak_bytes
@@ -20,7 +22,7 @@ from sr_upscale.benchmark.methods import Method
 from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.color import to_tensor
 from sr_upscale.errors import ShapeError
-from sr_upscale.metrics import psnr, ssim, vgg19_distance
+from sr_upscale.metrics import lpips_distance, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.niqe import niqe
 
@@ -38,6 +40,7 @@ class Protocol:
         gray_as_rgb: Gray pictures get three equal channels before Y, as the networks' test codes do; else they stay
             gray, as the MATLAB scripts do.
         own_lr: LR is made here by MATLAB's bicubic, even where there are LR files.
+        lpips: Backbone of LPIPS, if it is measured.
     """
 
     scale: int
@@ -45,6 +48,7 @@ class Protocol:
     crop_border: int
     gray_as_rgb: bool = True
     own_lr: bool = False
+    lpips: str = ""
 
     def __str__(self) -> str:
         channel = "Y (BT.601, 16-235)" if self.channel == "y" else "RGB"
@@ -53,6 +57,7 @@ class Protocol:
         return (
             f"x{self.scale}; PSNR and SSIM on {channel} of 8-bit output, border of {self.crop_border} left out, "
             f"mean over pictures; SSIM with an 11x11 Gaussian of 1.5; gray pictures {gray}; LR files: {lr}"
+            + (f"; LPIPS with {self.lpips}, RGB, the same border" if self.lpips else "")
         )
 
 
@@ -67,6 +72,7 @@ class PictureScore:
     ssim: float
     niqe: float | None
     distance: float | None
+    lpips: float | None
     seconds: float
     output_pixels: int
 
@@ -85,6 +91,7 @@ class Summary:
     ssim: float
     niqe: float | None
     distance: float | None
+    lpips: float | None
     mpix_per_s: float
     mpix_per_s_low: float
     mpix_per_s_high: float
@@ -112,6 +119,7 @@ def run_benchmark(
     protocol: Protocol,
     *,
     features: VGG19Features | None = None,
+    lpips: nn.Module | None = None,
     on_progress: Callable[[float, str], None] = lambda _share, _words: None,
     on_picture: Callable[[str, str, Mapping[str, Pixels]], None] = lambda _set, _picture, _images: None,
 ) -> Results:
@@ -122,6 +130,7 @@ def run_benchmark(
         methods: In turn; each enlarges by the protocol's scale.
         protocol: How.
         features: VGG19 for the distance; without it that score is left out.
+        lpips: Network of `metrics.lpips_model`; without it that score is left out.
         on_progress: Called with the finished share (0 to 1) and a few words.
         on_picture: Called with set, picture and images by name (``HR``, and one of each method): for a report.
 
@@ -146,8 +155,17 @@ def run_benchmark(
                 sr, seconds, taken = _timed(method, lr)
                 device_bytes[method.name] = max(device_bytes.get(method.name, 0), taken)
                 images[method.name] = sr
-                score = _score(dataset, pair.name, method.name, sr, hr, protocol, features=features, seconds=seconds)
-                rows[method.name].append(score)
+                judged = _judged(sr, hr, protocol, features=features, lpips=lpips)
+                rows[method.name].append(
+                    PictureScore(
+                        dataset=dataset,
+                        picture=pair.name,
+                        method=method.name,
+                        seconds=seconds,
+                        output_pixels=sr.shape[0] * sr.shape[1],
+                        **judged,
+                    )
+                )
                 done += 1
             on_picture(dataset, pair.name, images)
         for method in methods:
@@ -169,41 +187,24 @@ def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:
     return sr, seconds, torch.cuda.max_memory_allocated(method.device_index) if method.device_index is not None else 0
 
 
-def _score(
-    dataset: str,
-    picture: str,
-    method: str,
-    sr: Pixels,
-    hr: Pixels,
-    protocol: Protocol,
-    *,
-    features: VGG19Features | None,
-    seconds: float,
-) -> PictureScore:
+def _judged(
+    sr: Pixels, hr: Pixels, protocol: Protocol, *, features: VGG19Features | None, lpips: nn.Module | None
+) -> dict[str, Any]:
+    """Scores of one picture by name."""
     ours, theirs = to_tensor(sr), to_tensor(hr)
-    gray = ours.shape[1] == 1
-    settings: dict[str, Any] = {"crop_border": protocol.crop_border, "y_channel": protocol.channel == "y" and not gray}
+    crop, gray = protocol.crop_border, ours.shape[1] == 1
+    settings: dict[str, Any] = {"crop_border": crop, "y_channel": protocol.channel == "y" and not gray}
     rgb, rgb_hr = (each.expand(-1, 3, -1, -1) for each in (ours, theirs))
-    try:
-        natural: float | None = niqe(rgb, crop_border=protocol.crop_border)
-    except ShapeError:  # smaller than two blocks
-        natural = None
-    distance = None
-    if features is not None:
-        device = next(features.parameters()).device
-        crop = protocol.crop_border
-        distance = vgg19_distance(rgb.to(device), rgb_hr.to(device), features, crop_border=crop).item()
-    return PictureScore(
-        dataset=dataset,
-        picture=picture,
-        method=method,
-        psnr=psnr(ours, theirs, **settings).item(),
-        ssim=ssim(ours, theirs, **settings).item(),
-        niqe=natural,
-        distance=distance,
-        seconds=seconds,
-        output_pixels=sr.shape[0] * sr.shape[1],
-    )
+    found: dict[str, Any] = {
+        "psnr": psnr(ours, theirs, **settings).item(),
+        "ssim": ssim(ours, theirs, **settings).item(),
+        "niqe": None,
+        "distance": vgg19_distance(rgb, rgb_hr, features, crop_border=crop).item() if features is not None else None,
+        "lpips": lpips_distance(rgb, rgb_hr, lpips, crop_border=crop).item() if lpips is not None else None,
+    }
+    with contextlib.suppress(ShapeError):  # smaller than two blocks
+        found["niqe"] = niqe(rgb, crop_border=crop)
+    return found
 
 
 def _summary(
@@ -219,6 +220,7 @@ def _summary(
         ssim=statistics.fmean(row.ssim for row in rows),
         niqe=_mean_of([row.niqe for row in rows]),
         distance=_mean_of([row.distance for row in rows]),
+        lpips=_mean_of([row.lpips for row in rows]),
         mpix_per_s=middle,
         mpix_per_s_low=low,
         mpix_per_s_high=high,

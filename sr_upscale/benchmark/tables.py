@@ -47,7 +47,7 @@ def published() -> tuple[Published, ...]:
     )
 
 
-HEADINGS = ("model", "PSNR, dB", "SSIM", "NIQE", "VGG19", "MPix/s", "memory", "parameters", "MACs at 720p")
+HEADINGS = ("model", "PSNR, dB", "SSIM", "NIQE", "VGG19", "LPIPS", "MPix/s", "memory", "parameters", "MACs at 720p")
 
 
 def summary_cells(summary: Summary) -> tuple[str, ...]:
@@ -59,6 +59,7 @@ def summary_cells(summary: Summary) -> tuple[str, ...]:
         f"{summary.ssim:.4f}",
         f"{summary.niqe:.2f}" if summary.niqe is not None else "",
         f"{summary.distance:.3f}" if summary.distance is not None else "",
+        f"{summary.lpips:.4f}" if summary.lpips is not None else "",
         f"{summary.mpix_per_s:.2f} ({summary.mpix_per_s_low:.2f}-{summary.mpix_per_s_high:.2f})",
         mebibytes(taken) if taken is not None else "",
         f"{summary.parameters / 1e6:.3f} M" if summary.parameters else "",

@@ -75,6 +75,9 @@ def benchmark(
         str | None,
         typer.Option("--vgg-weights", help="VGG19 (.safetensors or .pth): measures the VGG19 distance, too."),
     ] = None,
+    lpips: Annotated[
+        str | None, typer.Option("--lpips", help="Measure LPIPS with this backbone: alex or vgg (an extra).")
+    ] = None,
     published: Annotated[
         bool, typer.Option("--published", help="Show published scores beside the measured ones, marked.")
     ] = False,
@@ -111,6 +114,7 @@ def benchmark(
     from sr_upscale.benchmark.report import Gallery, write_report
     from sr_upscale.benchmark.run import Protocol, run_benchmark
     from sr_upscale.benchmark.tables import to_csv, to_dict, to_markdown, to_text
+    from sr_upscale.metrics import lpips_model
 
     options: dict[str, Any] = {
         "device": device,
@@ -127,6 +131,7 @@ def benchmark(
         crop_border=scale if border is None else border,
         gray_as_rgb=gray == "rgb",
         own_lr=own_lr,
+        lpips=lpips or "",
     )
     sets = {}
     for name in _split(dataset):
@@ -136,7 +141,13 @@ def benchmark(
     gallery = Gallery()
     with console.progress("") as report:
         results = run_benchmark(
-            sets, methods, protocol, features=_features(vgg_weights), on_progress=report, on_picture=gallery.add
+            sets,
+            methods,
+            protocol,
+            features=_features(vgg_weights),
+            lpips=lpips_model(lpips) if lpips is not None else None,
+            on_progress=report,
+            on_picture=gallery.add,
         )
     if folder is not None:
         _write(
