@@ -21,7 +21,7 @@ LAYERS = (
     },
     {
         *("checkpoint", "degrade", "realworld", "metrics", "niqe", "losses", "images", "catalogue"),
-        *("engine.network", "engine.tiles", "engine.backends", "engine.ensemble", "models.foreign"),
+        *("engine.network", "engine.tiles", "engine.stream", "engine.backends", "engine.ensemble", "models.foreign"),
     },
     {"store", "data", "datasets"},
     {"blend", "loading"},
