@@ -41,6 +41,24 @@ def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
+def lattice_loss(sr: Tensor, hr: Tensor, scale: int, *, window: int = 6) -> Tensor:
+    """Mean absolute bias of the tail's sub-pixels: what is left of SR - HR when places of one phase are averaged.
+
+    The mean of the difference over `window` x `window` LR pixels is taken for each of the scale * scale positions
+    inside an LR pixel; texture averages out, a lattice does not. What all positions share is no lattice and does not
+    count.
+
+    Args:
+        sr, hr: (N, C, H * scale, W * scale), on the grid of LR pixels: not cut, not turned.
+        scale: Factor.
+        window: LR pixels of a side, at most H and W.
+    """
+    count, channels = sr.shape[:2]
+    phases = F.avg_pool2d(F.pixel_unshuffle(sr - hr, scale), window)
+    by_phase = phases.view(count, channels, scale**2, *phases.shape[-2:])
+    return (by_phase - by_phase.mean(dim=2, keepdim=True)).abs().mean()
+
+
 def perceptual_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Weighted sum over layers of the mean absolute difference of features (Johnson et al. 2016, arXiv:1603.08155).
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from sr_upscale.errors import ShapeError
-from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, perceptual_loss
+from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, perceptual_loss
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,18 @@ def test_fft_loss_of_one_wave() -> None:
     bins = height * (width // 2 + 1) * 2  # of the half spectrum, real and imaginary
     assert fft_loss(wave, torch.zeros_like(wave)).item() == pytest.approx(0.3 * height * width / 2 / bins, rel=1e-4)
     assert fft_loss(wave, wave).item() == 0
+
+
+def test_lattice_loss_sees_the_lattice_and_nothing_else() -> None:
+    """One sub-pixel of sixteen raised by a: its bias is a * 15/16, that of the others a / 16."""
+    hr = torch.rand(2, 3, 48, 48)
+    lattice = torch.zeros_like(hr)
+    lattice[..., 1::4, 2::4] = 0.16
+    expected = 0.16 * (15 / 16 + 15 * (1 / 16)) / 16
+    assert lattice_loss(hr + lattice, hr, 4).item() == pytest.approx(expected, rel=1e-4)
+    assert lattice_loss(hr + 0.3, hr, 4).item() == pytest.approx(0, abs=1e-6)  # a tint is not a lattice
+    ripple = 0.2 * torch.sign(torch.sin(torch.arange(48.0) * math.pi / 12 + 0.1))  # twelve pixels up, twelve down
+    assert lattice_loss(hr + ripple, hr, 4).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_perceptual_loss_is_the_weighted_mean_difference_of_layers() -> None:

@@ -69,6 +69,7 @@ class StageSection:
         pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
         pixel_weight: Weight of the pixel loss.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
+        lattice_weight: Weight of the loss against a lattice of the tail's sub-pixels.
         perceptual_weight: Weight of the VGG19 loss.
         perceptual_layers: Weight of each VGG19 layer, before activation.
         gan_weight: Weight of the generator's adversarial loss.
@@ -97,6 +98,7 @@ class StageSection:
     pixel_loss: str = "l1"
     pixel_weight: float = 1.0
     fft_weight: float = 0.0
+    lattice_weight: float = 0.0
     perceptual_weight: float = 0.0
     perceptual_layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
     gan_weight: float = 0.0
@@ -162,7 +164,7 @@ class Recipe:
         for key, words in CHOICES.items():
             if getattr(stage, key) not in words:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
-        for key in ("pixel_weight", "fft_weight", "perceptual_weight", "gan_weight", "d_lr", "shift"):
+        for key in ("pixel_weight", "fft_weight", "lattice_weight", "perceptual_weight", "gan_weight", "d_lr", "shift"):
             if getattr(stage, key) < 0:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
         if stage.pixel_weight + stage.fft_weight + stage.perceptual_weight + stage.gan_weight == 0:

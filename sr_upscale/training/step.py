@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_upscale.data import Batch
-from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, perceptual_loss
+from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, perceptual_loss
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.training.config import StageSection
 from sr_upscale.training.parallel import World
@@ -50,8 +50,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, fft, perceptual, gan, d, and the mean logits d_real and d_fake, as far as the
-        stage has them; ``loss`` is the generator's weighted sum.
+        Losses by name, unweighted: pixel, fft, lattice, perceptual, gan, d, and the mean logits d_real and d_fake, as
+        far as the stage has them; ``loss`` is the generator's weighted sum.
 
     Raises:
         NotFinite: See there.
@@ -64,6 +64,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, hr))} if stage.pixel_weight else {}
     if stage.fft_weight:
         terms["fft"] = (stage.fft_weight, fft_loss(sr, hr))
+    if stage.lattice_weight:
+        terms["lattice"] = (stage.lattice_weight, lattice_loss(sr, hr, hr.shape[-1] // lr.shape[-1]))
     top, left = np.random.default_rng(seed).integers(stage.shift + 1, size=2) if stage.shift else (0, 0)
     fake, real = (_cut(side, int(top), int(left), stage.shift) for side in (sr, hr))
     if stage.perceptual_weight:
