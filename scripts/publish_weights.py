@@ -89,6 +89,7 @@ def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     if recipe["init"] and "start" not in recipe:
         start = read_info(resolve_weights(recipe["init"]))
         recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
+    recipe["init"] = Path(recipe["init"]).stem  # a name, not a place on this machine
     return recipe
 
 
@@ -189,6 +190,9 @@ def _limits(info: WeightsInfo) -> list[str]:
         lines.append(
             "* Invents texture that looks likely. It is not evidence of what was there: no forensics, no medicine."
         )
+        flat = info.scores["set14"]
+        if flat[info.name]["lattice"] > 2 * flat["HR"]["lattice"]:
+            lines.append("* Leaves a faint grid, of the period of its factor, on flat areas (see lattice above).")
     else:
         lines.append("* Never invents texture; detail that the input does not hold stays smooth.")
     return [*lines, "* Nobody chose training pictures for faces, text or line art; expect less there."]

@@ -53,6 +53,9 @@ class StoredWeights:
 TABLE = (
     StoredWeights(name="psnr-x4", scale=4, purpose="faithful enlargement of clean pictures"),
     StoredWeights(name="psnr-x2", scale=2, purpose="faithful enlargement of clean pictures"),
+    StoredWeights(
+        name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
+    ),
 )
 
 
