@@ -10,10 +10,10 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.models import obtain
+from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import UsageError
 from sr_upscale.files import output_error, replace_file
-from sr_upscale.store import DEFAULT_MODEL, cache_folder, catalogue_entry
+from sr_upscale.store import cache_folder
 from sr_upscale.text import shown
 
 if TYPE_CHECKING:
@@ -105,10 +105,7 @@ def benchmark(
     folder = Path(out) if out is not None else None
     if folder is not None and (folder / "report.html").exists() and not force:
         raise UsageError(f"{shown(folder)} holds a report; use --force, or another --out")
-    names = _split(model) or ["bicubic", DEFAULT_MODEL]
-    for name in names:
-        if catalogue_entry(name) is not None:
-            obtain(name, console)
+    names = obtain_named(model, console)
 
     from sr_upscale.benchmark.methods import make_method
     from sr_upscale.benchmark.report import Gallery, write_report

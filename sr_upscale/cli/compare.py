@@ -10,10 +10,9 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.models import obtain
+from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.files import replace_file
-from sr_upscale.store import DEFAULT_MODEL, catalogue_entry
 from sr_upscale.text import shown
 
 
@@ -44,10 +43,7 @@ def compare(
     target = Path(out) if out is not None else source.with_name(f"{source.stem}_compare.html")
     if target.exists() and not force:
         raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
-    names = [part for value in model or ["bicubic", DEFAULT_MODEL] for part in value.split(",") if part]
-    for name in names:
-        if catalogue_entry(name) is not None:
-            obtain(name, console)
+    names = obtain_named(model, console)
 
     import numpy as np
 

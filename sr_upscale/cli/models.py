@@ -151,6 +151,15 @@ def obtain(name: str, console: Console) -> Path:
         return resolve_weights(name, on_progress=report)
 
 
+def obtain_named(values: list[str] | None, console: Console) -> list[str]:
+    """Models of options that may be repeated or hold commas, ready to run; bicubic and ours if none was named."""
+    names = [part for value in values or ["bicubic", DEFAULT_MODEL] for part in value.split(",") if part]
+    for name in names:
+        if catalogue_entry(name) is not None:
+            obtain(name, console)
+    return names
+
+
 @app.command("verify")
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""

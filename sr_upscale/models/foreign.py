@@ -6,7 +6,6 @@ permissive licences (chaiNNer-org/spandrel, MIT), and what each needs: multiples
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -133,10 +132,3 @@ def _check(path: Path, state: Mapping[str, Any]) -> None:
     for key, value in state.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{path}: {key} holds values that are not finite; the file is damaged, get it again")
-
-
-def spandrel_is_installed() -> bool:
-    """Without importing it."""
-    from importlib.util import find_spec
-
-    return "spandrel" in sys.modules or find_spec("spandrel") is not None
