@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from sr_upscale.images import load_image
-from sr_upscale.upscaler import HALO, OVERLAP, Upscaler
+from sr_upscale.planning import HALO, OVERLAP
+from sr_upscale.upscaler import Upscaler
 
 
 def main() -> None:
     """Prints three tables."""
-    pixels = load_image(Path(sys.argv[1])).frames[0].pixels_hwc[:, :, :3]
+    pixels = np.asarray(load_image(Path(sys.argv[1])).frames[0].pixels_hwc)[:, :, :3]
     model = sys.argv[2] if len(sys.argv) > 2 else "psnr-x4"
     say(f"{model} on {pixels.shape[1]}x{pixels.shape[0]}, {torch.get_num_threads()} threads")
     memory(model)

@@ -1,4 +1,4 @@
-"""A folder, or a list of pictures: plan every output first, then do one after the other.
+"""A folder, or a list of pictures: plan every output first, then do them, reading ahead and writing behind.
 
 A bad picture fails alone. What is finished is written into a manifest beside the outputs, so that a second
 run skips exactly what would come out the same, and nothing else.
@@ -10,17 +10,22 @@ import dataclasses
 import hashlib
 import json
 import os
+import queue
 import tempfile
-import time
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sr_upscale.errors import InputError, OutOfMemoryError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.files import output_error
 from sr_upscale.images.formats import SUFFIXES, Format, format_of_path
 from sr_upscale.text import shown
+
+Loaded = TypeVar("Loaded")
 
 MANIFEST = ".sr-upscale.jsonl"
 """Name of the manifest in the output folder: one JSON object a line, the last one of an output counts."""
@@ -41,6 +46,21 @@ class BatchPlan:
     items: tuple[Item, ...]
     root: Path
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What `run_batch` lends to the computing of an item.
+
+    Attributes:
+        saver: Threads that write.
+        worker: Number of the computing thread, from 0.
+        stop: Set when the computing shall end at once, with any exception.
+    """
+
+    saver: Executor
+    worker: int
+    stop: threading.Event
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,53 +173,108 @@ def refuse_unwritable(targets: Sequence[Path]) -> None:
             raise output_error(target, error) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """Threads of the three stages, which overlap: reading, computing, writing."""
+
+    load: int = 1
+    proc: int = 1
+    save: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.load, self.proc, self.save) < 1:
+            raise UsageError(f"jobs are {self.load}:{self.proc}:{self.save}; expected at least 1 of each")
+
+
 def run_batch(
     plan: BatchPlan,
-    work: Callable[[Item], Mapping[str, Any]],
+    load: Callable[[Item], Loaded],
+    start: Callable[[Item, Loaded, Work], Future[dict[str, Any]]],
     *,
     settings: Mapping[str, Any],
+    jobs: Jobs | None = None,
     force: bool = False,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> list[Outcome]:
-    """Does the items in order.
+    """Does the items: while one is computed, the next are read and those before are written. Outcomes keep the order.
 
     Args:
         plan: Items and the manifest's folder.
-        work: Makes one item's target from its source; its result becomes the outcome's details and holds the
-            ``input_sha256`` of what was read.
+        load: Reads an item.
+        start: Computes what was read and has it written (`Work.saver`), item by item; the future's result becomes the
+            outcome's details and holds the ``input_sha256`` of what was read.
         settings: Everything besides the input that determines an output (weights, scale, format ...).
+        jobs: How many items each stage has at a time.
         force: Also overwrite files that this program did not make.
-        on_outcome: Called after each item.
+        on_outcome: Called after each item, in their order.
 
     An existing target is skipped where the manifest says that it was made from this input with these
     settings and has not been touched since. It is made anew where the manifest knows it untouched but
     input or settings are others. A file that the manifest does not know is never overwritten without `force`.
+
+    An exception that is not an item's own (a signal) ends the stages, and then passes on.
     """
+    jobs = jobs or Jobs()
     manifest = Manifest(plan.root, settings)
-    outcomes = []
-    for item in plan.items:
-        start = time.monotonic()
+    stop = threading.Event()
+    workers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(jobs.proc):
+        workers.put(number)
+
+    def read(item: Item) -> Loaded | None:
+        state = "absent" if force else manifest.state(item)
+        if state == "foreign":
+            raise OutputError(
+                f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
+                "add --force to overwrite it, or choose another -o"
+            )
+        return None if state == "current" else load(item)
+
+    def compute(item: Item, reading: Future[Loaded | None]) -> Future[dict[str, Any]] | None:
+        loaded = reading.result()
+        if loaded is None:
+            return None
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        worker = workers.get()
         try:
-            state = "absent" if force else manifest.state(item)
-            if state == "current":
-                outcome = Outcome(item=item, status="skipped")
-            else:
-                if state == "foreign":
-                    raise OutputError(
-                        f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
-                        "add --force to overwrite it, or choose another -o"
-                    )
-                item.target.parent.mkdir(parents=True, exist_ok=True)
-                details = work(item)
-                manifest.add(item, details["input_sha256"])
-                outcome = Outcome(item=item, status="done", seconds=time.monotonic() - start, details=details)
+            return start(item, loaded, Work(saver=saver, worker=worker, stop=stop))
+        finally:
+            workers.put(worker)
+
+    def finish(item: Item, computing: Future[Future[dict[str, Any]] | None]) -> Outcome:
+        try:
+            written = computing.result()
+            if written is None:
+                return Outcome(item=item, status="skipped")
+            details = written.result()
+            manifest.add(item, details["input_sha256"])
+            return Outcome(item=item, status="done", seconds=details["seconds"], details=details)
         except SrUpscaleError as failure:
-            outcome = Outcome(item=item, status="failed", seconds=time.monotonic() - start, error=failure)
+            return Outcome(item=item, status="failed", error=failure)
         except Exception as failure:  # one bad file never stops the rest, whatever it breaks
-            outcome = Outcome(item=item, status="failed", error=_as_ours(failure, item))
-        outcomes.append(outcome)
-        on_outcome(outcome)
-    return outcomes
+            return Outcome(item=item, status="failed", error=_as_ours(failure, item))
+
+    outcomes: list[Outcome] = []
+    flying: deque[tuple[Item, Future[Future[dict[str, Any]] | None]]] = deque()
+    with (
+        ThreadPoolExecutor(jobs.save, "save") as saver,
+        ThreadPoolExecutor(jobs.proc, "proc") as computer,
+        ThreadPoolExecutor(jobs.load, "load") as loader,
+    ):
+        try:
+            waiting = iter(plan.items)
+            while True:
+                while len(flying) < jobs.load + jobs.proc + jobs.save and (item := next(waiting, None)) is not None:
+                    flying.append((item, computer.submit(compute, item, loader.submit(read, item))))
+                if not flying:
+                    return outcomes
+                outcomes.append(finish(*flying.popleft()))
+                on_outcome(outcomes[-1])
+        except BaseException:
+            stop.set()
+            for executor in (loader, computer, saver):
+                executor.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _as_ours(failure: Exception, item: Item) -> SrUpscaleError:

@@ -15,8 +15,8 @@ Pixels = NDArray[Any]
 """(H, W, C) uint8 or uint16."""
 
 
-def to_tensor(pixels_hwc: Pixels) -> Tensor:
-    """(H, W, C) uint8 or uint16 -> (1, C, H, W) float32 in [0, 1].
+def to_tensor(pixels_hwc: Pixels, device: torch.device | None = None) -> Tensor:
+    """(H, W, C) uint8 or uint16 -> (1, C, H, W) float32 in [0, 1] on the device; 8 bits travel there as 8 bits.
 
     Raises:
         ShapeError: Another number of dimensions or another dtype.
@@ -25,8 +25,9 @@ def to_tensor(pixels_hwc: Pixels) -> Tensor:
         msg = f"pixels are {pixels_hwc.shape} {pixels_hwc.dtype}; expected (H, W, C) uint8 or uint16"
         raise ShapeError(msg)
     top = float(np.iinfo(pixels_hwc.dtype).max)
-    values = np.ascontiguousarray(pixels_hwc.transpose(2, 0, 1)).astype(np.float32)
-    return torch.from_numpy(values)[None] / top
+    values = pixels_hwc if pixels_hwc.dtype == np.uint8 else pixels_hwc.astype(np.float32)
+    on_device = torch.from_numpy(np.require(values, requirements=["C", "W"])).to(device or "cpu")
+    return on_device.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)[None].div_(top)
 
 
 def to_pixels(tensor_nchw: Tensor, dtype: np.dtype[Any]) -> Pixels:
@@ -36,11 +37,11 @@ def to_pixels(tensor_nchw: Tensor, dtype: np.dtype[Any]) -> Pixels:
         tensor_nchw: Floating point values.
         dtype: `numpy.uint8` or `numpy.uint16`.
     """
-    top = float(np.iinfo(dtype).max)
-    values = tensor_nchw.detach().float().clamp(0, 1).mul(top).round()
-    if values.dim() == 4:
-        values = values.squeeze(0)
-    return np.ascontiguousarray(values.permute(1, 2, 0).cpu().numpy()).astype(dtype)
+    values = tensor_nchw.detach().float().clamp(0, 1).mul_(float(np.iinfo(dtype).max)).round_()
+    values = (values[0] if values.dim() == 4 else values).permute(1, 2, 0)
+    if dtype == np.uint8:
+        values = values.to(torch.uint8)  # four times less to bring to the host
+    return values.contiguous().cpu().numpy().astype(dtype, copy=False)
 
 
 def rgb_to_y(rgb: Tensor) -> Tensor:

@@ -1,20 +1,25 @@
-"""One file to one file: decode, adapt to the output format, upscale, encode."""
+"""One file to one file: decode, adapt to the output format, upscale, encode; rows leave as they are computed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from sr_upscale.handover import Abandoned, Handover
 from sr_upscale.images import MAX_PIXELS, Format, Picture, SaveOptions, check_target, load_image, save_image
-from sr_upscale.images.encode import adapt
+from sr_upscale.images.encode import adapt, save_rows
+from sr_upscale.images.stream import STREAMED
 from sr_upscale.sizing import Target
 from sr_upscale.text import shown
+from sr_upscale.tiling import StripPlan, TilePlan
 
 if TYPE_CHECKING:
-    from sr_upscale.upscaler import UpscalePlan, Upscaler
+    from sr_upscale.planning import UpscalePlan
+    from sr_upscale.upscaler import Upscaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, settings: Job
         source, max_pixels=settings.max_pixels, frame=settings.frame, allow_truncated=settings.allow_truncated
     )
     picture, notes = adapt(picture, fmt, settings.save, name=name)
-    plan = upscaler.plan(picture, settings.target)
+    plan = upscaler.plan(picture, settings.target, streamed=_streams(picture, fmt))
     check_target(fmt, *plan.output_size, name=name)
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
 
@@ -66,7 +71,7 @@ def run(
     upscaler: Upscaler,
     settings: JobSettings,
     *,
-    on_tile: Callable[[int, int], None] = lambda _done, _all: None,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> dict[str, Any]:
     """Does one file. Returns what was done, ready for JSON; ``warnings`` is a list of sentences.
 
@@ -75,13 +80,84 @@ def run(
     """
     start = time.monotonic()
     prepared = prepare(source, fmt, upscaler, settings)
-    out = upscaler.upscale(prepared.picture, settings.target, on_tile=on_tile)
-    save_image(out, target, fmt, settings.save)
+    picture = prepared.picture
+    if len(picture.frames) > 1:
+        save_image(upscaler.upscale(picture, settings.target, on_step=on_step), target, fmt, settings.save)
+    else:
+        upscaler.check_memory(prepared.plan, picture)
+
+        def make(plan: UpscalePlan) -> None:
+            rows = upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step)
+            save_rows(rows, picture, plan.output_size, target, fmt, settings.save)
+
+        upscaler.attempt(prepared.plan, make)
     return {
         **describe(prepared, upscaler),
         "format": fmt.name,
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def start(
+    prepared: Prepared,
+    target: Path,
+    fmt: Format,
+    upscaler: Upscaler,
+    settings: JobSettings,
+    *,
+    saver: Executor,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Future[dict[str, Any]]:
+    """Computes a file that has been read, and has it written by another thread.
+
+    Returns when the last row has been handed over. The future ends when the file is written, with what `run` returns,
+    and ``busy_seconds``: how long the network had work.
+
+    Raises:
+        SrUpscaleError: Any of its kinds; the target then is what it was before.
+    """
+    begin = time.perf_counter()
+    picture = prepared.picture
+    upscaler.check_memory(prepared.plan, picture)
+    done = {**describe(prepared, upscaler), "format": fmt.name}
+    if len(picture.frames) > 1:
+        out = upscaler.upscale(picture, settings.target, on_step=on_step)
+        busy = time.perf_counter() - begin
+
+        def write() -> dict[str, Any]:
+            save_image(out, target, fmt, settings.save)
+            return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
+
+        return saver.submit(write)
+
+    def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
+        handover = Handover()
+
+        def write() -> dict[str, Any]:
+            save_rows(handover, picture, plan.output_size, target, fmt, settings.save)
+            return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
+
+        written = saver.submit(write)
+        written.add_done_callback(lambda _written: handover.abandon())
+        try:
+            for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step):
+                handover.put(band)
+        except Abandoned:
+            return written  # it has failed, and says why
+        except BaseException as error:
+            handover.end(error)
+            written.exception()  # waits until the target is what it was
+            raise
+        busy = time.perf_counter() - begin - handover.waited_s
+        handover.end()
+        return written
+
+    return upscaler.attempt(prepared.plan, make)
+
+
+def _streams(picture: Picture, fmt: Format) -> bool:
+    """Whether the output leaves by rows and never stands in memory as a whole."""
+    return fmt.name in STREAMED and len(picture.frames) == 1
 
 
 def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
@@ -95,14 +171,31 @@ def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
         "channels": picture.channels,
         "bits": picture.bits,
         "models": [step.weights.stem for step in plan.passes],
-        "tiles": sum(step.tiles.tiles for step in plan.passes),
-        "tile_size": [step.tiles.tile_size for step in plan.passes],
+        "tiles": sum(step.cut.steps for step in plan.passes if isinstance(step.cut, TilePlan)),
+        "tile_size": [step.cut.tile_size for step in plan.passes if isinstance(step.cut, TilePlan)],
+        "strips": sum(step.cut.steps for step in plan.passes if isinstance(step.cut, StripPlan)),
+        "strip_rows": [step.cut.rows for step in plan.passes if isinstance(step.cut, StripPlan)],
         "resample": "lanczos3" if plan.resample else None,
         "device": str(upscaler.choice.device),
         "dtype": str(upscaler.dtype_for(picture.bits)).removeprefix("torch."),
         "memory_bytes": plan.device_bytes + plan.host_bytes,
         "warnings": list(prepared.warnings),
     }
+
+
+def cut_in_words(described: Mapping[str, Any]) -> str:
+    """``12 strips of 16 rows``, ``4 tiles of 256``, or both, of what `describe` says."""
+    parts = []
+    if rows := described["strip_rows"]:
+        parts.append(f"{described['strips']} strip{'s' * (described['strips'] != 1)} of {_listed(rows)} rows")
+    if sizes := described["tile_size"]:
+        of = f" of {_listed(sizes)}" if any(sizes) else ""
+        parts.append(f"{described['tiles']} tile{'s' * (described['tiles'] != 1)}{of}")
+    return " and ".join(parts)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join(str(number) for number in numbers)
 
 
 def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
@@ -117,6 +210,6 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
         network(probe)
         start = time.monotonic()
         network(probe).cpu()
-        seconds += (time.monotonic() - start) / (96 * 96) * step.tiles.pixels_read
+        seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
     return seconds * len(prepared.picture.frames) * (2 if varied_alpha else 1)

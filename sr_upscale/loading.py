@@ -29,6 +29,7 @@ def traits_of(path: Path) -> Traits:
         halo=config.halo,
         bytes_per_pixel=bytes_per_pixel(config, torch.float32),
         half_bytes_per_pixel=bytes_per_pixel(config, torch.bfloat16),
+        config=config,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -46,15 +46,47 @@ def resize(image: Tensor, size: tuple[int, int], *, kernel: Kernel = "bicubic", 
     return image
 
 
+def resize_rows(strips: Iterable[Tensor], height: int, size: tuple[int, int], *, kernel: Kernel) -> Iterator[Tensor]:
+    """`resize` of a picture that comes in strips and leaves in strips; only the rows under the kernel are held.
+
+    Args:
+        strips: (..., n, W), from top to bottom, `height` rows together.
+        height: Of the picture.
+        size: Target (height, width).
+        kernel: As for `resize`, with antialiasing.
+
+    Yields:
+        (..., m, width) from top to bottom.
+    """
+    weights, indices = _taps(height, size[0], kernel, True)
+    reaches = indices.amax(dim=1)  # last row that each output row needs
+    top, done = 0, 0
+    held: Tensor | None = None
+    for strip in strips:
+        wide = _resize_axis(strip, -1, size[1], kernel, True)
+        held = wide if held is None else torch.cat((held, wide), dim=-2)
+        ready = int((reaches < top + held.shape[-2]).sum())
+        if ready > done:
+            yield _weigh(held, -2, weights[done:ready], indices[done:ready] - top)
+            done = ready
+        if done < size[0]:
+            needed = int(indices[done].min())
+            held, top = held[..., needed - top :, :], needed
+
+
 def _resize_axis(image: Tensor, dim: int, length: int, kernel: Kernel, antialias: bool) -> Tensor:
     source = image.shape[dim]
     if source == length:
         return image
     weights, indices = _taps(source, length, kernel, antialias)
-    weights = weights.to(image)
-    indices = indices.to(image.device)
+    return _weigh(image, dim, weights, indices)
+
+
+def _weigh(image: Tensor, dim: int, weights: Tensor, indices: Tensor) -> Tensor:
+    """Sums of samples along `dim`: `weights` (length, taps) of those at `indices` (length, taps)."""
+    weights, indices = weights.to(image), indices.to(image.device)
     shape = [1] * image.dim()
-    shape[dim] = length
+    shape[dim] = length = len(weights)
     out = torch.zeros_like(image.narrow(dim, 0, 1)).repeat_interleave(length, dim)
     for tap in range(weights.shape[1]):  # a loop over taps: memory stays at one output, whatever the factor
         out.addcmul_(image.index_select(dim, indices[:, tap]), weights[:, tap].reshape(shape))

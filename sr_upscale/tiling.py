@@ -1,6 +1,7 @@
-"""Plans for cutting a picture into tiles: integers only, no tensors.
+"""Plans for cutting a picture into strips of rows, or into tiles: integers only, no tensors.
 
-All numbers are LR pixels. A tile is a row span times a column span. Of each span::
+All numbers are LR pixels. Strips are computed once each and have no seams (`engine.stream`). A tile is a row span
+times a column span. Of each span::
 
     read_start    keep_start        core        keep_stop    read_stop
         |  halo       |  overlap/2   |...|  overlap/2  |    halo   |
@@ -12,11 +13,52 @@ network's zero padding is only ever seen there.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
 MIN_TILE = 16
 """Smallest core, in LR pixels, that halving goes down to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripPlan:
+    """Which strips to run, from top to bottom.
+
+    Attributes:
+        height, width: The picture.
+        rows: Rows of a strip.
+        column: Columns to work on at a time, beside the receptive field on both sides; 0 for the whole width.
+        halo: Radius of the receptive field.
+    """
+
+    height: int
+    width: int
+    rows: int
+    column: int
+    halo: int
+
+    @property
+    def steps(self) -> int:
+        """Number of strips."""
+        return math.ceil(self.height / self.rows)
+
+    @property
+    def pixels_read(self) -> int:
+        """Pixels that the network computes: the picture's own number, plus what columns have in common."""
+        columns = plan_columns(self.width, self.column, self.halo)
+        return self.height * sum(int(read.stop - read.start) for read, _keep in columns)
+
+
+def plan_columns(width: int, column: int, halo: int) -> list[tuple[slice, slice]]:
+    """Nearly equal columns, at most `column` wide (0: one): what of the picture is read, and what of that is kept."""
+    count = math.ceil(width / column) if column else 1
+    borders = [round(index * width / count) for index in range(count + 1)]
+    plan = []
+    for start, stop in itertools.pairwise(borders):
+        first, last = max(0, start - halo), min(width, stop + halo)
+        plan.append((slice(first, last), slice(start - first, stop - first)))
+    return plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +92,7 @@ class TilePlan:
     columns: tuple[Span, ...]
 
     @property
-    def tiles(self) -> int:
+    def steps(self) -> int:
         """Number of tiles."""
         return len(self.rows) * len(self.columns)
 

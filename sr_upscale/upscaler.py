@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,68 +21,34 @@ from sr_upscale.device import choose, free_memory, is_out_of_memory
 from sr_upscale.engine.backends import BACKENDS, BackendNetwork
 from sr_upscale.engine.ensemble import self_ensemble
 from sr_upscale.engine.network import Network
+from sr_upscale.engine.stream import StreamNetwork, evenly, stream_rows
 from sr_upscale.engine.tiles import run_tiles
 from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
-from sr_upscale.images.picture import Frame, Picture
+from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
 from sr_upscale.loading import module_of, traits_of
 from sr_upscale.metrics import psnr
-from sr_upscale.resize import resize
+from sr_upscale.models.generator import Generator
+from sr_upscale.planning import (
+    MEMORY_SHARE,
+    PROGRAM_BYTES,
+    Cutting,
+    Pass,
+    UpscalePlan,
+    cut_bytes,
+    plan_host_bytes,
+    smaller_plan,
+)
+from sr_upscale.resize import resize_rows
 from sr_upscale.sizing import Target, choose_factors
 from sr_upscale.store import DEFAULT_MODEL, resolve_family, resolve_weights, twin_of
 from sr_upscale.text import mebibytes
-from sr_upscale.tiling import MIN_TILE, TilePlan, fit_tile_size, plan_tiles
-
-if TYPE_CHECKING:
-    from sr_upscale.models.traits import Traits
-
-OVERLAP = 8
-"""LR pixels that neighbouring tiles blend by default."""
-
-HALO = 16
-"""LR pixels of context by default. The receptive field is 51, but what the trained networks take from beyond 16
-changes 8-bit values by at most 1, and few of them (docs/tiling.md); `halo=51` is exact for any weights."""
-
-FOREIGN_HALO = 32
-"""LR pixels of context for networks whose receptive field is not known."""
-
-CPU_TILE_PIXELS = 448 * 448
-"""Largest tile on a CPU, in LR pixels read: larger working sets leave its cache and run slower, smaller ones
-recompute more halo (docs/tiling.md)."""
-
-MEMORY_SHARE = 0.5
-"""Share of the free memory that a tile may take."""
+from sr_upscale.tiling import StripPlan
 
 AGREEMENT_DB = 50.0
 """PSNR between half precision and fp32 output, below which fp32 is taken."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """One run of a network over the whole picture."""
-
-    weights: Path
-    scale: int
-    tiles: TilePlan
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpscalePlan:
-    """What will be done to one frame. Integers and paths; nothing has been computed or loaded.
-
-    Attributes:
-        input_size, output_size: (width, height).
-        passes: Networks, in order.
-        resample: Whether a Lanczos step follows, from the passes' size to the output's.
-        device_bytes: Estimate of what the largest tile takes.
-        host_bytes: Estimate of what input, output and bands take in host memory.
-    """
-
-    input_size: tuple[int, int]
-    output_size: tuple[int, int]
-    passes: tuple[Pass, ...]
-    resample: bool
-    device_bytes: int
-    host_bytes: int
+Made = TypeVar("Made")
+AnyNetwork = StreamNetwork | Network | BackendNetwork
 
 
 class Upscaler:
@@ -94,13 +60,15 @@ class Upscaler:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         dtype: ``auto``, ``fp32``, ``bf16``, ``fp16``. Auto takes half precision where the hardware has it
             and the pixels agree, and always fp32 for 16-bit pictures.
-        tile_size: Core of a tile in LR pixels; None chooses by free memory, 0 takes the whole picture.
-        overlap: LR pixels that neighbouring tiles blend, even.
-        halo: LR pixels of context around a tile; None takes the default, and never more than the receptive field.
+        tile_size: Core of a tile in LR pixels. None and 0 let our networks stream, which equals the whole picture;
+            for others None chooses by free memory, and 0 takes the whole picture.
+        overlap: LR pixels that neighbouring tiles blend, even; asks for tiles.
+        halo: LR pixels of context around a tile, and never more than the receptive field; asks for tiles.
         fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
         before: Models of factor 1 that clean the picture first (names or paths), in order.
         backend: ``torch``, or on the CPU ``onnxruntime`` or ``openvino`` (extras).
         tta: Self-ensemble: the mean over the eight turns and mirrorings of each tile; eight times the work.
+        max_memory: Bytes that a picture may take beyond the loaded program; None takes what is free.
 
     Raises:
         ModelError: No such model, or one of `before` enlarges.
@@ -114,17 +82,14 @@ class Upscaler:
         device: str = "auto",
         dtype: str = "auto",
         tile_size: int | None = None,
-        overlap: int = OVERLAP,
+        overlap: int | None = None,
         halo: int | None = None,
         fidelity: float | None = None,
         before: Sequence[str | Path] = (),
         tta: bool = False,
         backend: str = "torch",
+        max_memory: int | None = None,
     ) -> None:
-        if tile_size is not None and tile_size != 0 and tile_size < MIN_TILE:
-            raise UsageError(f"tile size is {tile_size}; expected at least {MIN_TILE}, or 0 for automatic")
-        if overlap < 0 or overlap % 2 or (halo is not None and halo < 0):
-            raise UsageError(f"overlap is {overlap} and halo {halo}; expected an even overlap and nothing negative")
         self.weights = resolve_family(str(model))
         if fidelity is not None:
             self.weights = {scale: _towards_twin(path, fidelity) for scale, path in self.weights.items()}
@@ -148,10 +113,15 @@ class Upscaler:
             reason = "ONNX Runtime computes in fp32 here"
             self.choice = dataclasses.replace(self.choice, dtype=torch.float32, dtype_reason=reason)
         self.backend = backend
-        self.tile_size = tile_size
-        self.overlap = overlap
-        self.halo = halo
-        self._networks: dict[tuple[Path, torch.dtype], Network | BackendNetwork] = {}
+        self.max_memory = max_memory
+        self.cutting = Cutting(
+            device_type=self.choice.device.type,
+            tile_size=tile_size,
+            overlap=overlap,
+            halo=halo,
+            streams=backend == "torch" and not tta,
+        )
+        self._networks: dict[tuple[Path, torch.dtype], AnyNetwork] = {}
 
     # --- the product ------------------------------------------------------------------------------
 
@@ -182,34 +152,64 @@ class Upscaler:
         target = Target(scale=scale, width=width, height=height)
         pixels = pixels_of(image)
         out = self.upscale(Picture(frames=(Frame(pixels_hwc=pixels),)), target).frames[0].pixels_hwc
-        return like(image, out)
+        return like(image, np.asarray(out))
 
     def upscale(
-        self, picture: Picture, target: Target, *, on_tile: Callable[[int, int], None] = lambda _done, _all: None
+        self, picture: Picture, target: Target, *, on_step: Callable[[int, int], None] = lambda _done, _all: None
     ) -> Picture:
-        """Enlarges every frame of a picture; metadata stays.
+        """Enlarges every frame of a picture; metadata stays. The result stands in memory as a whole (else `rows`).
 
         Args:
             picture: Upright.
             target: Size.
-            on_tile: Called with (tiles done, tiles in all); the number in all may grow when tiles halve.
+            on_step: Called with (strips or tiles done, in all); the number in all may grow when memory runs out.
         """
         plan = self.plan(picture, target)
-        self._preflight(plan, picture)
-        progress = _Progress(on_tile, sum(step.tiles.tiles for step in plan.passes) * len(picture.frames))
-        frames = [
-            Frame(
-                pixels_hwc=self._upscale_pixels(frame.pixels_hwc, plan, progress),
-                duration_ms=frame.duration_ms,
-            )
-            for frame in picture.frames
-        ]
-        return dataclasses.replace(picture, frames=tuple(frames))
+        self.check_memory(plan, picture)
+
+        def gather(plan: UpscalePlan) -> Picture:
+            done = 0
+            frames = []
+            width, height = plan.output_size
+            for frame in picture.frames:
+                out = np.empty((height, width, picture.channels), dtype=frame.pixels_hwc.dtype)
+                top = 0
+                for band in self.rows(frame.pixels_hwc, plan, on_step=on_step, done=done, frames=len(picture.frames)):
+                    out[top : top + len(band)] = band
+                    top += len(band)
+                done += plan.steps
+                frames.append(Frame(pixels_hwc=out, duration_ms=frame.duration_ms))
+            return dataclasses.replace(picture, frames=tuple(frames))
+
+        return self.attempt(plan, gather)
+
+    def attempt(self, plan: UpscalePlan, make: Callable[[UpscalePlan], Made]) -> Made:
+        """What `make` makes of a plan; where memory runs out, of one that is cut smaller, from the beginning.
+
+        Nothing of an attempt that failed is used.
+
+        Raises:
+            OutOfMemoryError: It cannot be cut any smaller.
+        """
+        while True:
+            try:
+                return make(plan)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                plan = smaller_plan(plan, self.choice.device)
+            if self.choice.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     # --- planning ---------------------------------------------------------------------------------
 
-    def plan(self, picture: Picture, target: Target) -> UpscalePlan:
+    def plan(self, picture: Picture, target: Target, *, streamed: bool = False) -> UpscalePlan:
         """What `upscale` will do. Loads no weights and computes nothing.
+
+        Args:
+            picture: Upright.
+            target: Size.
+            streamed: The output leaves by rows, and never stands in memory as a whole.
 
         Raises:
             UsageError: An impossible size.
@@ -217,35 +217,57 @@ class Upscaler:
         width, height = picture.width, picture.height
         out_width, out_height = target.output_size(width, height, default_scale=max(self.weights))
         factors = choose_factors(self.weights, max(out_width / width, out_height / height))
-        dtype = self.dtype_for(picture.bits)
+        paths = (*self.before, *(self.weights[factor] for factor in factors))
+        sample_bytes = picture.bits // 8 * picture.channels
+        frames = len(picture.frames)
+        held = isinstance(picture.frames[0].pixels_hwc, RowSource)
+        input_bytes = 0 if held else width * height * sample_bytes * frames
+        output_bytes = 0 if streamed else out_width * out_height * sample_bytes * frames
+        budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
+        if self.max_memory is not None:
+            around = PROGRAM_BYTES + (input_bytes + output_bytes if self.choice.device.type != "cuda" else 0)
+            budget = min(budget, max(0, self.max_memory - around) // len(paths))
         passes: list[Pass] = []
         device_bytes = 0
         at_width, at_height = width, height
-        for path in (*self.before, *(self.weights[factor] for factor in factors)):
+        for path in paths:
             traits = self.traits[path]
-            half = self._dtype_of(path, dtype) != torch.float32
-            per_pixel = traits.half_bytes_per_pixel if half else traits.bytes_per_pixel
-            tiles = self._plan_tiles(at_height, at_width, traits, per_pixel)
-            device_bytes = max(device_bytes, tiles.largest_tile_pixels * per_pixel)
-            passes.append(Pass(weights=path, scale=traits.scale, tiles=tiles))
+            half = self._dtype_of(path, self.dtype_for(picture.bits)) != torch.float32
+            cut = self.cutting.cut(at_height, at_width, traits, half=half, budget=budget)
+            device_bytes += cut_bytes(cut, traits, half=half)
+            passes.append(Pass(weights=path, scale=traits.scale, cut=cut))
             at_width, at_height = at_width * traits.scale, at_height * traits.scale
         resample = (at_width, at_height) != (out_width, out_height)
-        sample_bytes = picture.bits // 8 * picture.channels
-        frames = len(picture.frames)
-        host_bytes = (
-            width * height * (sample_bytes * frames + 12)  # decoded, and one frame as float
-            + 2 * out_width * out_height * sample_bytes * frames  # enlarged, and the encoder's copy
-            + (12 * at_width * at_height if resample or len(passes) > 1 else 0)  # before the Lanczos step, as float
-            + 12 * at_width * min(at_height, 2 * passes[-1].tiles.rows[0].read_stop * passes[-1].scale)  # a band
-        )
         return UpscalePlan(
             input_size=(width, height),
             output_size=(out_width, out_height),
             passes=tuple(passes),
             resample=resample,
             device_bytes=device_bytes,
-            host_bytes=host_bytes,
+            host_bytes=plan_host_bytes(
+                input_bytes=input_bytes,
+                output_bytes=output_bytes,
+                channels=picture.channels,
+                passes=passes,
+                resample=resample,
+            ),
         )
+
+    def check_memory(self, plan: UpscalePlan, picture: Picture) -> None:
+        """Refuses a plan that needs more memory than there is, or than is allowed.
+
+        Raises:
+            OutOfMemoryError: It says how much is needed.
+        """
+        free = free_memory(torch.device("cpu"))
+        needed = plan.host_bytes + (plan.device_bytes if self.choice.device.type != "cuda" else 0)
+        (width, height), (out_width, out_height) = plan.input_size, plan.output_size
+        what = f"{width}x{height} to {out_width}x{out_height} ({picture.bits}-bit)"
+        what = f"{what} needs about {mebibytes(needed)} of memory"
+        if needed > free:
+            raise OutOfMemoryError(f"{what}; {mebibytes(free)} is free; use a smaller scale")
+        if self.max_memory is not None and needed > self.max_memory:
+            raise OutOfMemoryError(f"{what}; {mebibytes(self.max_memory)} is allowed; raise --max-memory")
 
     def dtype_for(self, bits: int) -> torch.dtype:
         """Number type for pictures of 8 or 16 bits: half precision cannot hold 16 bits."""
@@ -260,29 +282,9 @@ class Upscaler:
         bears = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype)
         return dtype if bears is None or bears in self.traits[weights].half else torch.float32
 
-    def _plan_tiles(self, height: int, width: int, traits: Traits, per_pixel: int) -> TilePlan:
-        wanted = self.halo if self.halo is not None else HALO if traits.halo is not None else FOREIGN_HALO
-        halo = wanted if traits.halo is None else min(wanted, traits.halo)
-        tile_size = self.tile_size
-        if tile_size is None:
-            fits = min(int(free_memory(self.choice.device) * MEMORY_SHARE) // per_pixel, traits.max_tile_pixels)
-            if self.choice.device.type == "cpu":
-                fits = min(fits, CPU_TILE_PIXELS)
-            tile_size = fit_tile_size(height, width, max_pixels=fits, overlap=self.overlap, halo=halo)
-        return plan_tiles(height, width, tile_size=tile_size, overlap=self.overlap, halo=halo)
-
-    def _preflight(self, plan: UpscalePlan, picture: Picture) -> None:
-        free = free_memory(torch.device("cpu"))
-        if plan.host_bytes > free:
-            (width, height), (out_width, out_height) = plan.input_size, plan.output_size
-            raise OutOfMemoryError(
-                f"{width}x{height} to {out_width}x{out_height} ({picture.bits}-bit) needs about "
-                f"{mebibytes(plan.host_bytes)} of memory; {mebibytes(free)} is free; use a smaller scale"
-            )
-
     # --- computing --------------------------------------------------------------------------------
 
-    def network(self, weights: Path, dtype: torch.dtype) -> Network | BackendNetwork:
+    def network(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
         """The network of a weights file, ready to run; loaded once."""
         dtype = self._dtype_of(weights, dtype)
         key = (weights, dtype)
@@ -294,80 +296,97 @@ class Upscaler:
             self._networks[key] = network
         return self._networks[key]
 
-    def _start(self, weights: Path, dtype: torch.dtype) -> Network | BackendNetwork:
+    def _start(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
         if self.backend == "torch":
-            return Network(module_of(weights), self.choice.device, dtype)
+            module = module_of(weights)
+            if isinstance(module, Generator):
+                return StreamNetwork(module.to(self.choice.device), dtype)
+            return Network(module, self.choice.device, dtype)
         from sr_upscale.export import cached_onnx
 
         return BackendNetwork(cached_onnx(weights), self.backend, dtype)
 
-    def _upscale_pixels(self, pixels_hwc: NDArray[Any], plan: UpscalePlan, progress: _Progress) -> NDArray[Any]:
-        has_alpha = pixels_hwc.shape[2] in (2, 4)
-        if not has_alpha:
-            return self._upscale_colour(pixels_hwc, plan, progress)
-        colour, alpha = pixels_hwc[:, :, :-1], pixels_hwc[:, :, -1:]
-        out_width, out_height = plan.output_size
-        if (alpha == alpha[0, 0]).all():
-            out_alpha = np.full((out_height, out_width, 1), alpha[0, 0, 0], dtype=alpha.dtype)
-        else:
-            progress.add(sum(step.tiles.tiles for step in plan.passes))
-            colour = extend_colour(colour, alpha[:, :, 0])
-            out_alpha = self._upscale_colour(alpha, plan, progress)
-        return np.concatenate((self._upscale_colour(colour, plan, progress), out_alpha), axis=2)
-
-    def _upscale_colour(self, pixels_hwc: NDArray[Any], plan: UpscalePlan, progress: _Progress) -> NDArray[Any]:
-        """(H, W, 1 or 3) -> enlarged. Gray stays exactly gray, also where it is stored as RGB."""
-        channels = pixels_hwc.shape[2]
-        gray = channels == 1 or bool((pixels_hwc == pixels_hwc[:, :, :1]).all())
-        planes = to_tensor(pixels_hwc[:, :, :1] if gray else pixels_hwc)
-        dtype = self.dtype_for(pixels_hwc.dtype.itemsize * 8)
-        out_width, out_height = plan.output_size
-        for number, step in enumerate(plan.passes, start=1):
-            network = self.network(step.weights, dtype)
-            if number == len(plan.passes) and not plan.resample:
-                out = np.empty((out_height, out_width, planes.shape[1]), dtype=pixels_hwc.dtype)
-                self._run_pass(step, network, planes, _PixelSink(out), progress)
-            else:
-                sink = _PlaneSink(step.tiles.height * step.scale)
-                self._run_pass(step, network, planes, sink, progress)
-                planes = sink.planes
-        if plan.resample:
-            out = to_pixels(resize(planes.clamp(0, 1), (out_height, out_width), kernel="lanczos3"), pixels_hwc.dtype)
-        return np.repeat(out, channels, axis=2) if gray and channels > 1 else out
-
-    def _run_pass(
+    def rows(
         self,
-        step: Pass,
-        network: Network | BackendNetwork,
-        planes: Tensor,
-        sink: _PixelSink | _PlaneSink,
-        progress: _Progress,
-    ) -> None:
-        """Runs one network over the picture; on out-of-memory all of it again with tiles of half the size."""
+        pixels_hwc: AnyPixels,
+        plan: UpscalePlan,
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        done: int = 0,
+        frames: int = 1,
+    ) -> Iterator[NDArray[Any]]:
+        """Enlarges one frame, band by band: (m, W, C) of the same type, from the top, C-contiguous.
+
+        Args:
+            pixels_hwc: (H, W, C) of the plan's input size.
+            plan: What to do.
+            on_step: Called with (strips or tiles done, in all).
+            done: Steps of earlier frames.
+            frames: Frames in all.
+        """
+        progress = _Progress(on_step, plan.steps * frames, done)
+        if pixels_hwc.shape[2] not in (2, 4):
+            yield from self._colour_rows(pixels_hwc, plan, progress)
+            return
+        whole = np.asarray(pixels_hwc)
+        colour, alpha = whole[:, :, :-1], whole[:, :, -1:]
+        if (alpha == alpha[0, 0]).all():
+            for band in self._colour_rows(colour, plan, progress):
+                yield np.concatenate((band, np.full_like(band[:, :, :1], alpha[0, 0, 0])), axis=2)
+            return
+        progress.total += plan.steps
+        colour = extend_colour(colour, alpha[:, :, 0])
+        bands = (self._colour_rows(part, plan, progress) for part in (colour, alpha))
+        for both in zip(*bands, strict=True):
+            yield np.concatenate(both, axis=2)
+
+    def _colour_rows(self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress) -> Iterator[NDArray[Any]]:
+        """(H, W, 1 or 3) -> enlarged. Gray stays exactly gray, also where it is stored as RGB."""
+        channels, dtype = pixels_hwc.shape[2], pixels_hwc.dtype
+        gray = channels == 1 or _is_gray(pixels_hwc)
+        bands: Iterator[Tensor] = (
+            to_tensor(strip[:, :, :1] if gray else strip, self.choice.device)
+            for strip in strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
+        )
+        for number, step in enumerate(plan.passes):
+            bands = bands if number == 0 else (band.clamp(0, 1) for band in bands)
+            bands = self._pass_rows(step, self.dtype_for(dtype.itemsize * 8), bands, progress)
+        if plan.resample:
+            height = plan.passes[-1].cut.height * plan.passes[-1].scale
+            width, out_height = plan.output_size
+            clamped = (band.clamp(0, 1) for band in bands)
+            bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
+        for band in bands:
+            pixels = to_pixels(band, dtype)
+            yield np.repeat(pixels, channels, axis=2) if gray and channels > 1 else pixels
+
+    def _pass_rows(
+        self, step: Pass, dtype: torch.dtype, bands: Iterator[Tensor], progress: _Progress
+    ) -> Iterator[Tensor]:
+        """Runs one network: (1, 1 or 3, n, W) in [0, 1] -> the same at its scale, not clamped."""
+        network = self.network(step.weights, dtype)
+        cut = step.cut
+        if isinstance(cut, StripPlan):
+            assert isinstance(network, StreamNetwork)
+            strips = progress.counted(evenly(bands, cut.rows))
+            first = next(strips)
+            gray = first.shape[1] == 1
+            rgb = (strip.expand(-1, 3, -1, -1) for strip in itertools.chain((first,), strips))
+            for band in stream_rows(network, rgb, height=cut.height, rows=cut.rows, column=cut.column):
+                yield band.mean(dim=1, keepdim=True) if gray else band
+            return
         run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
-        run = _gray_as_rgb(run) if planes.shape[1] == 1 else run
-        tiles = step.tiles
-        while True:
-            try:
-                sink.take(run_tiles(tiles, run, planes, scale=step.scale, on_tile=progress.tile))
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                now = min(tiles.tile_size or 1 << 30, max(tiles.height, tiles.width))
-                if now <= MIN_TILE:
-                    raise OutOfMemoryError(
-                        f"out of memory on {self.choice.device} even with tiles of {now} pixels; "
-                        "close other programs, or use --device cpu"
-                    ) from error
-            else:
-                return
-            if self.choice.device.type == "cuda":
-                torch.cuda.empty_cache()
-            before = tiles.tiles
-            tiles = plan_tiles(
-                tiles.height, tiles.width, tile_size=max(MIN_TILE, now // 2), overlap=tiles.overlap, halo=tiles.halo
-            )
-            progress.add(tiles.tiles - before, restart=True)
+        yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
+
+
+def _rows_at_a_time(step: Pass) -> int:
+    return step.cut.rows if isinstance(step.cut, StripPlan) else 64
+
+
+def _is_gray(pixels_hwc: AnyPixels) -> bool:
+    if isinstance(pixels_hwc, RowSource):
+        return pixels_hwc.gray
+    return all((strip[:, :, 1:] == strip[:, :, :1]).all() for strip in strips_of(pixels_hwc, 256))
 
 
 def _towards_twin(path: Path, fidelity: float) -> Path:
@@ -395,52 +414,26 @@ _WAVES = ((0.9, 0.2), (0.4, 0.7), (0.15, 0.35))
 
 
 class _Progress:
-    """Counts tiles over all passes, planes and frames."""
+    """Counts strips and tiles over all passes, planes and frames."""
 
-    def __init__(self, report: Callable[[int, int], None], total: int) -> None:
-        self.report, self.total, self.done = report, total, 0
+    def __init__(self, report: Callable[[int, int], None], total: int, done: int) -> None:
+        self.report, self.total, self.done = report, total, done
 
-    def add(self, tiles: int, *, restart: bool = False) -> None:
-        self.total += tiles + (self.done if restart else 0)
-
-    def tile(self) -> None:
+    def step(self) -> None:
         self.done += 1
         self.total = max(self.total, self.done)
         self.report(self.done, self.total)
 
-
-class _PixelSink:
-    """Quantises bands into a ready array of pixels."""
-
-    def __init__(self, out_hwc: NDArray[Any]) -> None:
-        self.out_hwc = out_hwc
-
-    def take(self, bands: Iterable[Tensor]) -> None:
-        row = 0
-        for band in bands:
-            pixels = to_pixels(band, self.out_hwc.dtype)
-            self.out_hwc[row : row + pixels.shape[0]] = pixels
-            row += pixels.shape[0]
-
-
-class _PlaneSink:
-    """Keeps bands as float planes (1, C, H, W) for the next step."""
-
-    def __init__(self, height: int) -> None:
-        self.height = height
-        self.planes = torch.empty(0)
-
-    def take(self, bands: Iterable[Tensor]) -> None:
-        row = 0
-        for band in bands:
-            if row == 0:
-                self.planes = torch.empty(1, band.shape[0], self.height, band.shape[2])
-            self.planes[0, :, row : row + band.shape[1]] = band.clamp(0, 1)
-            row += band.shape[1]
+    def counted(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+        for strip in strips:
+            yield strip
+            self.step()
 
 
 def _gray_as_rgb(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def run(tile_nchw: Tensor) -> Tensor:
+        if tile_nchw.shape[1] == 3:
+            return network(tile_nchw)
         return network(tile_nchw.expand(-1, 3, -1, -1)).mean(dim=1, keepdim=True)
 
     return run

@@ -25,9 +25,9 @@ LAYERS = (
     },
     {"store", "data", "datasets"},
     {"blend", "loading"},
-    {"export"},
+    {"export", "planning"},
     {"upscaler", "training"},
-    {"job", "batch", "benchmark"},
+    {"job", "batch", "benchmark", "handover"},
     {"cli", "__main__"},
 )
 

@@ -41,7 +41,7 @@ def test_tiled_equals_whole_with_the_receptive_field_as_halo(size: tuple[int, in
         plan = plan_tiles(
             *size, tile_size=tile_size, overlap=overlap, halo=micro_generator(scale, blocks=3).config.halo
         )
-        tiled = torch.cat(list(run_tiles(plan, network, image, scale=scale)), dim=1)
+        tiled = torch.cat(list(run_tiles(plan, network, image.split(7, dim=2), scale=scale)), dim=2)[0]
         assert tiled.shape == whole.shape
         assert (tiled - whole).abs().max() <= 1e-5
 
@@ -51,14 +51,14 @@ def test_without_halo_the_difference_would_show() -> None:
     network = Network(micro_generator(2, blocks=3), torch.device("cpu"), torch.float32)
     image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(5))
     plan = plan_tiles(40, 40, tile_size=16, overlap=0, halo=0)
-    tiled = torch.cat(list(run_tiles(plan, network, image, scale=2)), dim=1)
+    tiled = torch.cat(list(run_tiles(plan, network, [image], scale=2)), dim=2)[0]
     assert (tiled - network(image)[0]).abs().max() > 1 / 255
 
 
 def test_overlaps_blend_with_weights_that_add_up_to_one() -> None:
     plan = plan_tiles(70, 45, tile_size=16, overlap=8, halo=0)
     image = torch.rand(1, 1, 70, 45)
-    tiled = torch.cat(list(run_tiles(plan, lambda tile: tile, image, scale=1)), dim=1)
+    tiled = torch.cat(list(run_tiles(plan, lambda tile: tile, [image], scale=1)), dim=2)[0]
     torch.testing.assert_close(tiled, image[0])
 
 
@@ -67,10 +67,10 @@ def test_blending_is_a_straight_ramp() -> None:
     plan = plan_tiles(16, 32, tile_size=16, overlap=8, halo=0)
     values = iter((0.0, 1.0))
     out = torch.cat(
-        list(run_tiles(plan, lambda tile: torch.full_like(tile, next(values)), torch.zeros(1, 1, 16, 32), scale=1)), 1
+        list(run_tiles(plan, lambda tile: torch.full_like(tile, next(values)), [torch.zeros(1, 1, 16, 32)], scale=1)), 2
     )
     expected = torch.cat((torch.zeros(12), (torch.arange(8) + 0.5) / 8, torch.ones(12)))
-    torch.testing.assert_close(out[0, 3], expected)
+    torch.testing.assert_close(out[0, 0, 3], expected)
 
 
 def test_an_error_passes_through_and_later_bands_never_come() -> None:
@@ -84,8 +84,8 @@ def test_an_error_passes_through_and_later_bands_never_come() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tile
 
-    bands = run_tiles(plan, network, torch.ones(1, 1, 64, 16), scale=1)
-    assert next(bands).shape[1] + next(bands).shape[1] == 32
+    bands = run_tiles(plan, network, [torch.ones(1, 1, 64, 16)], scale=1)
+    assert next(bands).shape[2] + next(bands).shape[2] == 32
     with pytest.raises(torch.OutOfMemoryError):
         next(bands)
 
@@ -96,7 +96,7 @@ def test_fitted_tiles_read_no_more_than_allowed(max_pixels: int) -> None:
     plan = plan_tiles(3000, 2000, tile_size=size, overlap=8, halo=16)
     assert plan.largest_tile_pixels <= max_pixels or size == MIN_TILE
     if max_pixels >= 3000 * 2000:
-        assert plan.tiles == 1
+        assert plan.steps == 1
 
 
 class Overflowing(torch.nn.Module):

@@ -14,6 +14,7 @@ from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageErr
 from sr_upscale.images import Frame, Picture
 from sr_upscale.resize import resize
 from sr_upscale.sizing import Target, choose_factors
+from sr_upscale.tiling import StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler
 from tests.conftest import pattern
 
@@ -243,20 +244,59 @@ def test_other_errors_are_not_answered_with_smaller_tiles(nearest: Path, monkeyp
 def test_out_of_memory_at_the_smallest_tile_is_an_error_of_its_own(
     nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upscaler = Upscaler(nearest)
+    upscaler = Upscaler(nearest, tile_size=64)
     monkeypatch.setattr(upscaler, "network", lambda *_: Greedy(0, torch.OutOfMemoryError("no")))
     with pytest.raises(OutOfMemoryError, match="even with tiles of 16 pixels"):
         upscaler(pattern(40, 40))
 
 
-def test_plan_follows_free_memory(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    upscaler = Upscaler(nearest)
-    picture = Picture(frames=(Frame(pixels_hwc=pattern(300, 400)),))
-    assert upscaler.plan(picture, Target()).passes[0].tiles.tiles == 1
+@pytest.mark.parametrize("limit", [200 << 20, 80 << 20])
+def test_plan_follows_the_memory_there_is_and_that_is_allowed(
+    nearest: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    picture = Picture(frames=(Frame(pixels_hwc=pattern(300, 4000)),))
+    easy = Upscaler(nearest).plan(picture, Target())
+    assert isinstance(easy.passes[0].cut, StripPlan)
+    assert easy.passes[0].cut.rows == 8
     monkeypatch.setattr(upscaler_module, "free_memory", lambda _device: 8_000_000)
-    small = upscaler.plan(picture, Target())
-    assert small.passes[0].tiles.tiles > 1
-    assert small.device_bytes <= 8_000_000
+    small = Upscaler(nearest).plan(picture, Target())
+    assert small.device_bytes <= 8_000_000 < easy.device_bytes
+    tiles = Upscaler(nearest, overlap=8).plan(picture, Target())
+    assert isinstance(tiles.passes[0].cut, TilePlan)
+    assert tiles.passes[0].cut.steps > 1
+    assert tiles.device_bytes <= 8_000_000
+    monkeypatch.undo()
+    allowed = Upscaler(nearest, max_memory=limit).plan(picture, Target(), streamed=True)
+    assert allowed.device_bytes + allowed.host_bytes <= limit
+
+
+def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upscaler = Upscaler(nearest, dtype="fp32")
+    real, tried = upscaler_module.stream_rows, []
+
+    def greedy(network: Any, strips: Any, *, height: int, rows: int, column: int) -> Any:
+        tried.append((rows, column))
+        for number, band in enumerate(real(network, strips, height=height, rows=rows, column=column)):
+            if number == 1 and rows > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            yield band
+
+    monkeypatch.setattr(upscaler_module, "stream_rows", greedy)
+    pixels = pattern(100, 300)
+    assert np.array_equal(upscaler(pixels), doubled(pixels))
+    assert tried == [(54, 0), (27, 0), (13, 0), (6, 0), (3, 0)]
+
+    def hopeless(*_args: Any, **_more: Any) -> Any:
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr(upscaler_module, "stream_rows", hopeless)
+    with pytest.raises(OutOfMemoryError, match="even with single rows of 75 pixels"):
+        upscaler(pixels)
+
+
+def test_max_memory_refuses_what_cannot_be_done_in_it(nearest: Path) -> None:
+    with pytest.raises(OutOfMemoryError, match=r"needs about \d+ MiB of memory; 10 MiB is allowed; raise --max-memory"):
+        Upscaler(nearest, max_memory=10 << 20)(pattern(50, 60))
 
 
 def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(

@@ -33,6 +33,7 @@ def batch(
     no_tile: opt.NoTile = False,
     overlap: opt.Overlap = None,
     halo: opt.Halo = None,
+    max_memory: opt.MaxMemory = None,
     device: opt.Device = "auto",
     backend: opt.Backend = "torch",
     fp32: opt.Fp32 = False,
@@ -40,11 +41,13 @@ def batch(
     fp16: opt.Fp16 = False,
     format_name: opt.FormatName = None,
     quality: opt.Quality = None,
+    compression: opt.Compression = None,
     suffix: opt.Suffix = None,
     background: opt.Background = None,
     max_pixels: opt.MaxPixels = None,
     frame: opt.FrameNumber = None,
     allow_truncated: opt.AllowTruncated = False,
+    jobs: opt.JobsOption = None,
     force: opt.Force = False,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
@@ -59,7 +62,7 @@ def batch(
     del debug, offline  # read from the command line by `app.run`, before options are parsed
     target = target_of(scale=scale, width=width, height=height, size=size)
     fmt = None if format_name in (None, "auto") else format_by_name(format_name or "")
-    settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated)
+    settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated, compression)
     network = NetworkOptions(
         model=model or DEFAULT_MODEL,
         fidelity=fidelity,
@@ -72,6 +75,7 @@ def batch(
         no_tile=no_tile,
         overlap=overlap,
         halo=halo,
+        max_memory=opt.parse_bytes(max_memory) if max_memory else None,
     )
     console = Console(quiet=quiet, as_json=as_json)
     obtain_models(network, console, dry_run=dry_run)
@@ -82,4 +86,4 @@ def batch(
         fmt=fmt,
         suffix=suffix or "",
     )
-    return run_items(plan, settings, fmt, network, console, force=force, dry_run=dry_run)
+    return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run)

@@ -52,7 +52,7 @@ def compare(
     from sr_upscale.cli.degrade import rgb8
     from sr_upscale.images import load_image
 
-    pixels = rgb8(load_image(source).frames[0].pixels_hwc)
+    pixels = rgb8(np.asarray(load_image(source).frames[0].pixels_hwc))
     if crop is not None:
         left, top, width, height = _box(crop, pixels.shape[1], pixels.shape[0])
         pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])

@@ -41,7 +41,7 @@ def degrade(
     recipe = load_recipe(config)
     scale = recipe.model.scale
     path = Path(picture)
-    pixels = load_image(path).frames[0].pixels_hwc
+    pixels = np.asarray(load_image(path).frames[0].pixels_hwc)
     hr = rgb8(pixels)
     height, width = (side - side % scale for side in hr.shape[:2])
     if min(height, width) < 8 * scale:

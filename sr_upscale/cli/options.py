@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sr_upscale.errors import UsageError
+
+if TYPE_CHECKING:
+    from sr_upscale.batch import Jobs
 
 _SIZE, _TILES, _FILES, _RUN = "Size", "Network and tiles", "Files", "Running"
 
@@ -38,7 +42,12 @@ Size = Annotated[
 ]
 Tile = Annotated[
     int,
-    typer.Option("-t", "--tile", help="Tile size in input pixels; 0 chooses by free memory.", rich_help_panel=_TILES),
+    typer.Option(
+        "-t",
+        "--tile",
+        help="Tile size in input pixels. Default: ours stream, others get what fits.",
+        rich_help_panel=_TILES,
+    ),
 ]
 NoTile = Annotated[bool, typer.Option("--no-tile", help="The whole picture at once.", rich_help_panel=_TILES)]
 Overlap = Annotated[
@@ -55,7 +64,13 @@ Halo = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option("-g", "--device", "--gpu-id", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=_TILES),
+    typer.Option(
+        "-g",
+        "--device",
+        "--gpu-id",
+        help="auto, cpu, cuda, cuda:1, mps; for a folder also several: 0,1.",
+        rich_help_panel=_TILES,
+    ),
 ]
 Before = Annotated[
     list[str] | None,
@@ -103,6 +118,12 @@ Quality = Annotated[
         "-q", "--quality", help="1-100 for JPEG, WebP and AVIF; 100 is lossless WebP.", rich_help_panel=_FILES
     ),
 ]
+Compression = Annotated[
+    int | None,
+    typer.Option(
+        "-c", "--compression", help="0-9 for PNG and TIFF: quick and large to small and slow.", rich_help_panel=_FILES
+    ),
+]
 Suffix = Annotated[
     str | None,
     typer.Option("--suffix", help="Put behind the stem of output names.", rich_help_panel=_FILES),
@@ -127,6 +148,24 @@ FrameNumber = Annotated[
 ]
 AllowTruncated = Annotated[
     bool, typer.Option("--allow-truncated", help="Take what is there of a damaged file.", rich_help_panel=_FILES)
+]
+JobsOption = Annotated[
+    str | None,
+    typer.Option(
+        "-j",
+        "--jobs",
+        metavar="LOAD:PROC:SAVE",
+        help="Threads that read, compute and write when there are several pictures. Default: by devices and cores.",
+        rich_help_panel=_RUN,
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        help="What a picture may take, such as 2G or 800M. Default: what is free.",
+        rich_help_panel=_TILES,
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=_FILES)]
 DryRun = Annotated[
@@ -160,6 +199,26 @@ def parse_pixels(text: str) -> int:
     if match is None:
         raise UsageError(f"--max-pixels is {text!r}; expected a number of pixels, or one such as 400MP")
     return int(float(match[1]) * {"": 1, "MP": 10**6, "GP": 10**9}[(match[2] or "").upper()])
+
+
+def parse_bytes(text: str) -> int:
+    """``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes; K, M and G are powers of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--max-memory is {text!r}; expected a size such as 2G or 800M")
+    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
+
+
+def parse_jobs(text: str | None, *, devices: int) -> Jobs:
+    """``1:2:2`` (load:proc:save), or by devices and cores."""
+    from sr_upscale.batch import Jobs
+
+    if text is None:
+        return Jobs(load=devices, proc=devices, save=max(devices, (os.cpu_count() or 1) // 4))
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
+    if match is None:
+        raise UsageError(f"--jobs is {text!r}; expected LOAD:PROC:SAVE such as 1:1:2")
+    return Jobs(load=int(match[1]), proc=max(int(match[2]), devices), save=int(match[3]))
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_upscale.batch import BatchPlan, Item, Outcome, hash_file, refuse_unwritable, run_batch
+from sr_upscale.batch import BatchPlan, Item, Outcome, Work, hash_file, refuse_unwritable, run_batch
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
@@ -18,6 +19,8 @@ from sr_upscale.store import cached_path, catalogue_entry, resolve_family
 from sr_upscale.text import duration, mebibytes, shown
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from sr_upscale.job import JobSettings, Prepared
     from sr_upscale.upscaler import Upscaler
 
@@ -38,6 +41,7 @@ def job_settings(
     max_pixels: str | None,
     frame: int | None,
     allow_truncated: bool,
+    compression: int | None,
 ) -> JobSettings:
     """Everything about files that the options ask for."""
     from sr_upscale.images import MAX_PIXELS, SaveOptions
@@ -45,7 +49,11 @@ def job_settings(
 
     return JobSettings(
         target=target,
-        save=SaveOptions(quality=quality, background=opt.parse_colour(background) if background else None),
+        save=SaveOptions(
+            quality=quality,
+            background=opt.parse_colour(background) if background else None,
+            compression=compression,
+        ),
         max_pixels=opt.parse_pixels(max_pixels) if max_pixels else MAX_PIXELS,
         frame=frame,
         allow_truncated=allow_truncated,
@@ -67,6 +75,7 @@ class NetworkOptions:
     no_tile: bool
     overlap: int | None
     halo: int | None
+    max_memory: int | None
 
 
 def obtain_models(options: NetworkOptions, console: Console, *, dry_run: bool) -> None:
@@ -79,23 +88,27 @@ def obtain_models(options: NetworkOptions, console: Console, *, dry_run: bool) -
             obtain(name, console)
 
 
-def make_upscaler(options: NetworkOptions) -> Upscaler:
-    """The product, set up. Imports torch."""
+def make_upscaler(options: NetworkOptions, device: str | None = None) -> Upscaler:
+    """The product, set up, on the one device of the options or on the given one. Imports torch."""
+    device = device or options.device
+    if "," in device:
+        raise UsageError(f"--device is {device!r}; one picture takes one device, several are for folders")
     if options.no_tile and options.tile:
         raise UsageError("--tile and --no-tile contradict each other; give one of them")
-    from sr_upscale.upscaler import OVERLAP, Upscaler
+    from sr_upscale.upscaler import Upscaler
 
     return Upscaler(
         options.model,
         fidelity=options.fidelity,
         before=options.before,
         tta=options.tta,
-        device=options.device,
+        device=device,
         backend=options.backend,
         dtype=options.dtype,
         tile_size=0 if options.no_tile else options.tile or None,
-        overlap=OVERLAP if options.overlap is None else options.overlap,
+        overlap=options.overlap,
         halo=options.halo,
+        max_memory=options.max_memory,
     )
 
 
@@ -130,6 +143,7 @@ def run_items(
     network: NetworkOptions,
     console: Console,
     *,
+    jobs: str | None,
     force: bool,
     dry_run: bool,
 ) -> int:
@@ -139,7 +153,9 @@ def run_items(
     refuse_unwritable([item.target for item in plan.items])
     from sr_upscale import job
 
-    upscaler = make_upscaler(network)
+    upscalers = [make_upscaler(network, device) for device in network.device.split(",")]
+    upscaler = upscalers[0]
+    threads = opt.parse_jobs(jobs, devices=len(upscalers))
 
     def format_for(item: Item) -> Format:
         return fmt or format_of_path(item.target) or FORMATS["png"]
@@ -157,18 +173,22 @@ def run_items(
         fingerprint["tta"] = True
     with console.progress("") as report:
         finished = 0
-        outcomes: list[Outcome] = []
+        begin = time.monotonic()
 
-        def work(item: Item) -> dict[str, Any]:
+        def load(item: Item) -> Prepared:
+            return job.prepare(item.source, format_for(item), upscaler, settings)
+
+        def start(item: Item, prepared: Prepared, work: Work) -> Future[dict[str, Any]]:
             title = f"{finished + 1}/{len(plan.items)} {shown(item.source.name)[:40]}"
-            return job.run(
-                item.source,
-                item.target,
-                format_for(item),
-                upscaler,
-                settings,
-                on_tile=lambda done, total: report((finished + done / total) / len(plan.items), title),
-            )
+
+            def on_step(done: int, total: int) -> None:
+                if work.stop.is_set():
+                    raise Stopped
+                report((finished + done / total) / len(plan.items), title)
+
+            mine = upscalers[work.worker % len(upscalers)]
+            fmt = format_for(item)
+            return job.start(prepared, item.target, fmt, mine, settings, saver=work.saver, on_step=on_step)
 
         def on_outcome(outcome: Outcome) -> None:
             nonlocal finished
@@ -179,12 +199,21 @@ def run_items(
             for warning in outcome.details.get("warnings", ()):
                 console.warn(warning)
 
-        outcomes = run_batch(plan, work, settings=fingerprint, force=force, on_outcome=on_outcome)
+        outcomes = run_batch(plan, load, start, settings=fingerprint, jobs=threads, force=force, on_outcome=on_outcome)
+        seconds = time.monotonic() - begin
     counts = {status: sum(each.status == status for each in outcomes) for status in ("done", "skipped", "failed")}
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.note(f"{words} of {len(outcomes)}; outputs in {shown(plan.root)}")
-    console.result({"output": str(plan.root), **counts, "items": [_row(each) for each in outcomes]})
+    busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / threads.proc / max(seconds, 1e-9)
+    if counts["done"]:
+        console.note(f"{duration(seconds)}; the network was busy {busy:.0%} of the time")
+    summary = {"output": str(plan.root), **counts, "seconds": round(seconds, 3), "network_busy": round(busy, 4)}
+    console.result({**summary, "items": [_row(each) for each in outcomes]})
     return 3 if counts["failed"] else 0
+
+
+class Stopped(Exception):
+    """Computing shall end at once."""
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -227,7 +256,7 @@ def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Conso
         frames = f", {data['frames']} frames" if data["frames"] > 1 else ""
         console.line(
             f"{prepared.name} {before} -> {shown(target)} {after}{frames}: {' then '.join(data['models'])}, "
-            f"{data['tiles']} tiles, {data['dtype']} on {data['device']}, about {mebibytes(data['memory_bytes'])} "
+            f"{job.cut_in_words(data)}, {data['dtype']} on {data['device']}, about {mebibytes(data['memory_bytes'])} "
             f"and {duration(data['estimated_seconds'])}"
         )
         sys.stdout.flush()

@@ -56,6 +56,7 @@ def upscale(
     no_tile: opt.NoTile = False,
     overlap: opt.Overlap = None,
     halo: opt.Halo = None,
+    max_memory: opt.MaxMemory = None,
     device: opt.Device = "auto",
     backend: opt.Backend = "torch",
     fp32: opt.Fp32 = False,
@@ -63,11 +64,13 @@ def upscale(
     fp16: opt.Fp16 = False,
     format_name: opt.FormatName = None,
     quality: opt.Quality = None,
+    compression: opt.Compression = None,
     suffix: opt.Suffix = None,
     background: opt.Background = None,
     max_pixels: opt.MaxPixels = None,
     frame: opt.FrameNumber = None,
     allow_truncated: opt.AllowTruncated = False,
+    jobs: opt.JobsOption = None,
     force: opt.Force = False,
     dry_run: opt.DryRun = False,
     as_json: opt.Json = False,
@@ -83,7 +86,7 @@ def upscale(
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
     console = Console(quiet=quiet, as_json=as_json)
     target = target_of(scale=scale, width=width, height=height, size=size)
-    settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated)
+    settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated, compression)
     fmt = None if format_name in (None, "auto") else format_by_name(format_name or "")
     network = NetworkOptions(
         model=model or DEFAULT_MODEL,
@@ -97,6 +100,7 @@ def upscale(
         no_tile=no_tile,
         overlap=overlap,
         halo=halo,
+        max_memory=opt.parse_bytes(max_memory) if max_memory else None,
     )
     obtain_models(network, console, dry_run=dry_run)
     label = output_label(target, network.model)
@@ -104,10 +108,10 @@ def upscale(
         plan = plan_folder(
             Path(names[0]), folder_target(names[0], output, target, network.model), fmt=fmt, suffix=suffix or ""
         )
-        return run_items(plan, settings, fmt, network, console, force=force, dry_run=dry_run)
+        return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run)
     if len(names) > 1:
         plan = _many(names, output, label, suffix, fmt)
-        return run_items(plan, settings, fmt, network, console, force=force, dry_run=dry_run)
+        return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run)
     source = None if names[0] == "-" else Path(names[0])
     place = "-" if source is None and output is None else _single_target(source, output, label, suffix, fmt)
     if place == "-" and as_json and not dry_run:
@@ -119,6 +123,7 @@ def upscale(
     data: Path | bytes = sys.stdin.buffer.read() if source is None else source
     kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
     chosen = _format_for(fmt, place, kind)
+    opt.parse_jobs(jobs, devices=1)  # one picture has nothing to overlap; a wrong value is refused all the same
 
     from sr_upscale import job
 
@@ -134,7 +139,7 @@ def upscale(
             chosen,
             upscaler,
             settings,
-            on_tile=lambda tiles, total: report(tiles / total, ""),
+            on_step=lambda steps, total: report(steps / total, ""),
         )
     if place == "-":
         sys.stdout.buffer.write(buffer.getbuffer())
@@ -145,7 +150,7 @@ def upscale(
         choice = upscaler.choice
         console.note(
             f"device {choice.device} ({choice.device_reason}), "
-            f"{done['dtype']} ({upscaler.dtype_reason(done['bits'])}), {done['tiles']} tiles"
+            f"{done['dtype']} ({upscaler.dtype_reason(done['bits'])}), {job.cut_in_words(done)}"
         )
     console.result({"input": names[0], "output": str(place), **done})
     if sys.stderr.isatty() or verbose:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from sr_upscale.tiling import Span, TilePlan
 def run_tiles(
     plan: TilePlan,
     network: Callable[[Tensor], Tensor],
-    image_nchw: Tensor,
+    strips: Iterable[Tensor],
     *,
     scale: int,
     on_tile: Callable[[], None] = lambda: None,
@@ -23,17 +23,23 @@ def run_tiles(
     Args:
         plan: For exactly this picture's height and width.
         network: (1, C, h, w) -> (1, C, h*scale, w*scale), finite.
-        image_nchw: (1, C, H, W) float32 in [0, 1], on the host.
+        strips: The picture, (1, C, n, W) float32 in [0, 1] from top to bottom, of any heights.
         scale: Factor of the network.
         on_tile: Called after each tile.
 
     Yields:
-        (C, rows, W*scale) float32 bands on the host, from top to bottom, together H*scale rows. Errors of
+        (1, C, rows, W*scale) float32 bands on the host, from top to bottom, together H*scale rows. Errors of
         the network pass through; nothing of a failed tile is ever yielded.
     """
+    waiting = iter(strips)
+    held, top = next(waiting), 0  # rows that tiles still read, and the number of the first
     carry: Tensor | None = None  # rows that the next row of tiles also covers, already weighted
     for index, rows in enumerate(plan.rows):
-        band = _run_row(plan, rows, network, image_nchw, scale, on_tile)
+        pieces = [held[:, :, rows.read_start - top :]]
+        while sum(piece.shape[2] for piece in pieces) < rows.read_stop - rows.read_start:
+            pieces.append(next(waiting))
+        held, top = torch.cat(pieces, dim=2), rows.read_start
+        band = _run_row(plan, rows, network, held[:, :, : rows.read_stop - top], scale, on_tile)
         band *= _ramp(plan.rows, index, scale)[:, None]
         if carry is not None:
             band[:, : carry.shape[1]] += carry
@@ -41,24 +47,23 @@ def run_tiles(
         shared = 0 if last else (rows.keep_stop - plan.rows[index + 1].keep_start) * scale
         finished = band.shape[1] - shared
         carry = band[:, finished:].clone() if shared else None
-        yield band[:, :finished]
+        yield band[None, :, :finished]
 
 
 def _run_row(
     plan: TilePlan,
     rows: Span,
     network: Callable[[Tensor], Tensor],
-    image_nchw: Tensor,
+    rows_nchw: Tensor,
     scale: int,
     on_tile: Callable[[], None],
 ) -> Tensor:
-    """All tiles of a row span, blended from left to right: (C, kept rows * scale, W * scale)."""
+    """All tiles of a row span, which read `rows_nchw`, from left to right: (C, kept rows * scale, W * scale)."""
     height = (rows.keep_stop - rows.keep_start) * scale
-    band = torch.zeros(image_nchw.shape[1], height, plan.width * scale)
+    band = torch.zeros(rows_nchw.shape[1], height, plan.width * scale)
     top = (rows.keep_start - rows.read_start) * scale
     for index, columns in enumerate(plan.columns):
-        tile = image_nchw[:, :, rows.read_start : rows.read_stop, columns.read_start : columns.read_stop]
-        out = network(tile)
+        out = network(rows_nchw[:, :, :, columns.read_start : columns.read_stop])
         left = (columns.keep_start - columns.read_start) * scale
         width = (columns.keep_stop - columns.keep_start) * scale
         kept = out[0, :, top : top + height, left : left + width].to("cpu")

@@ -1,8 +1,8 @@
 """Files <-> pixels, with everything that belongs to a picture besides its pixels.
 
-`load_image` and `save_image` are the whole interface; `Picture` is what passes between them. Two libraries
-share the work, chosen by measurement (docs/images.md): libvips reads JPEG, PNG and TIFF and writes 16-bit
-files; Pillow reads and writes the rest, animations and EXIF. Names are imported when first used: `formats` alone needs
+`load_image`, `save_image` and `save_rows` are the whole interface; `Picture` is what passes between them. Two libraries
+share the work, chosen by measurement (docs/images.md): libvips reads and writes JPEG, PNG and TIFF, large ones by rows;
+Pillow reads and writes the rest, animations and EXIF. Names are imported when first used: `formats` alone needs
 neither library nor numpy, and `--help` stays quick.
 """
 
@@ -11,29 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sr_upscale.images.decode import MAX_PIXELS, load_image
-    from sr_upscale.images.encode import SaveOptions, check_target, save_image
+    from sr_upscale.images.encode import SaveOptions, check_target, save_image, save_rows
     from sr_upscale.images.formats import FORMATS, Format, format_of_path
-    from sr_upscale.images.picture import Frame, Metadata, Picture
+    from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture, RowSource, strips_of
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
+    "AnyPixels",
     "Format",
     "Frame",
     "Metadata",
     "Picture",
+    "RowSource",
     "SaveOptions",
     "check_target",
     "format_of_path",
     "load_image",
     "save_image",
+    "save_rows",
+    "strips_of",
 ]
 
 _HOMES = {
     "decode": ("MAX_PIXELS", "load_image"),
-    "encode": ("SaveOptions", "check_target", "save_image"),
+    "encode": ("SaveOptions", "check_target", "save_image", "save_rows"),
     "formats": ("FORMATS", "Format", "format_of_path"),
-    "picture": ("Frame", "Metadata", "Picture"),
+    "picture": ("AnyPixels", "Frame", "Metadata", "Picture", "RowSource", "strips_of"),
 }
 
 

@@ -21,12 +21,19 @@ from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
+from sr_upscale.images.lazy import FileRows
 from sr_upscale.images.metadata import exif_bytes, orientation_of, read_exif, upright
-from sr_upscale.images.picture import Frame, Metadata, Picture
+from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
 from sr_upscale.text import shown
 
 MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input (all frames together): the line where Pillow speaks of a bomb."""
+
+LAZY_PIXELS = 16_000_000
+"""Pictures of more pixels stay compressed in memory and are decoded by rows, where their format and kind allow it."""
+
+_LARGE_TIFF = 16 << 20
+"""Bytes of a file from which on libtiff may allocate more than 50 MB, as it must for one long compressed strip."""
 
 _PILLOW_FORMATS = tuple(each.pillow for each in FORMATS.values())
 _PILLOW_LOCK = threading.Lock()
@@ -49,7 +56,9 @@ def load_image(
         allow_truncated: Accept a damaged file; what is missing is gray or black.
 
     Returns:
-        The picture, upright, as gray, gray + alpha, RGB or RGB + alpha of 8 or 16 bits.
+        The picture, upright, as gray, gray + alpha, RGB or RGB + alpha of 8 or 16 bits. Pixels of an upright JPEG,
+        PNG or TIFF of more than `LAZY_PIXELS`, gray or RGB, are a `RowSource`; the file has then been read through
+        once, so that damage is found here in any case.
 
     Raises:
         InputError: Not a regular file, empty, not a picture, damaged, or too large.
@@ -83,7 +92,12 @@ def load_image(
             f"{name}: damaged {kind.upper()} ({type(error).__name__}: {error}); get the file again"
         ) from error
     turn = orientation_of(header.exif)
-    decoded = [Frame(pixels_hwc=upright(each.pixels_hwc, turn), duration_ms=each.duration_ms) for each in decoded]
+    decoded = [
+        Frame(pixels_hwc=upright(each.pixels_hwc, turn), duration_ms=each.duration_ms)
+        if isinstance(each.pixels_hwc, np.ndarray)
+        else each
+        for each in decoded
+    ]
     try:
         exif = exif_bytes(header.exif)
     except Exception:  # Pillow raises many kinds for a damaged block
@@ -176,7 +190,7 @@ def _read_header(data: bytes, kind: str, name: str) -> _Header:
         with _opened(data) as image:
             notes: list[str] = []
             try:
-                exif = read_exif(image)
+                exif = read_exif(image, to_the_end=kind != "png" or _text_follows(data))
             except Exception:  # a damaged block fails in many ways and is no reason to refuse the pixels
                 exif = None
                 notes.append(f"{name}: damaged EXIF is left out")
@@ -226,14 +240,27 @@ def _tiff_header(data: bytes, name: str) -> _Header:
 
 def _up_to_damage(png: bytes) -> bytes:
     """The file as far as the checksums of its critical chunks are right; decoders overlook some of them."""
+    view = memoryview(png)
+    for kind, at, end in _chunks(png):
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            return png[: max(at + 8, end - 12)]  # the decoder then stops in this chunk, and says at which row
+    return png
+
+
+def _text_follows(png: bytes) -> bool:
+    """Whether text or EXIF stands behind the pixels."""
+    kinds = [kind for kind, _at, _end in _chunks(png)]
+    behind = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
+    return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(behind)
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of the chunks of a PNG; the last one may end beyond the file."""
     at = 8
     while at + 12 <= len(png):
-        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
-        critical = png[at + 4 : at + 5].isupper()
-        if critical and zlib.crc32(png[at + 4 : end]) != int.from_bytes(png[end : end + 4], "big"):
-            return png[: max(at + 8, end - 8)]  # the decoder then stops in this chunk, and says at which row
-        at = end + 4
-    return png
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        yield png[at + 4 : at + 8], at, end
+        at = end
 
 
 def _check_size(header: _Header, name: str, max_pixels: int) -> None:
@@ -261,17 +288,27 @@ def _select_frames(header: _Header, frame: int | None, name: str, notes: list[st
 
 def _decode_vips(
     data: bytes, kind: str, name: str, page: int, header: _Header, allow_truncated: bool, notes: list[str]
-) -> NDArray[Any]:
+) -> AnyPixels:
     import pyvips
 
-    def open_image() -> Any:
-        options: dict[str, Any] = {"access": "sequential", "fail_on": "none" if allow_truncated else "truncated"}
+    damage = "error" if kind == "tif" else "truncated"  # libtiff calls missing strips errors
+
+    def open_image(fail_on: str = "none" if allow_truncated else damage) -> Any:
+        options: dict[str, Any] = {"access": "sequential", "fail_on": fail_on}
         if kind == "tif":
             options["page"] = page
-        return pyvips.Image.new_from_buffer(data, "", **options)
+            if len(data) > _LARGE_TIFF and pyvips.at_least_libvips(8, 17):
+                options["unlimited"] = True
+        return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **options)
 
     try:
         image = open_image()
+        if _goes_by_rows(image, header):
+            try:
+                return FileRows(lambda: open_image(damage), name)
+            except pyvips.Error:
+                if not allow_truncated:
+                    raise
         if image.interpretation == "cmyk":
             profile = "its own" if header.icc else "a standard"
             notes.append(f"{name}: CMYK converted to sRGB by {profile} profile")
@@ -294,6 +331,17 @@ def _decode_vips(
             ) from error
         raise InputError(f"{name}: damaged {kind.upper()} ({_first_line(error)}); get the file again") from error
     return _float_to_16_bits(pixels, name, notes) if pixels.dtype.kind == "f" else pixels
+
+
+def _goes_by_rows(image: Any, header: _Header) -> bool:
+    """Whether it is large, and its rows need no change."""
+    return (
+        image.width * image.height > LAZY_PIXELS
+        and image.format in ("uchar", "ushort")
+        and image.interpretation in ("b-w", "srgb", "grey16", "rgb16")
+        and image.bands in (1, 3)
+        and orientation_of(header.exif) == 1
+    )
 
 
 def _rows_before_failure(open_image: Any) -> tuple[int, int] | None:
@@ -326,16 +374,16 @@ def _float_to_16_bits(pixels: NDArray[Any], name: str, notes: list[str]) -> NDAr
 
 
 def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, allow_truncated: bool) -> list[Frame]:
-    decoded: list[Frame] = []
+    decoded: list[NDArray[Any]] = []
+    durations: list[int] = []
     try:
         with _opened(data, allow_truncated=allow_truncated) as image:
             for number in frames:
                 image.seek(number)
                 image.load()
                 mode = _plain_mode(image, animated=header.animated)
-                duration = int(image.info.get("duration", 0)) if len(frames) > 1 else 0
-                pixels = np.asarray(image.convert(mode))
-                decoded.append(Frame(pixels_hwc=pixels.reshape(image.height, image.width, -1), duration_ms=duration))
+                durations.append(int(image.info.get("duration", 0)) if len(frames) > 1 else 0)
+                decoded.append(np.asarray(image.convert(mode)).reshape(image.height, image.width, -1))
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         number = len(decoded)
         where = (
@@ -346,10 +394,13 @@ def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, a
                 f"{name}: {where} ({error}); get the file again, or use --allow-truncated to take what is there"
             ) from error
     decoded = _same_channels(decoded)
-    if header.kind == "gif" and all((frame.pixels_hwc[:, :, 3:] == 255).all() for frame in decoded):
+    if header.kind == "gif" and all((pixels[:, :, 3:] == 255).all() for pixels in decoded):
         # many GIFs name a transparent colour that they never use
-        decoded = [Frame(pixels_hwc=frame.pixels_hwc[:, :, :3], duration_ms=frame.duration_ms) for frame in decoded]
-    return decoded
+        decoded = [pixels[:, :, :3] for pixels in decoded]
+    return [
+        Frame(pixels_hwc=pixels, duration_ms=duration)
+        for pixels, duration in zip(decoded, durations, strict=False)  # a damaged frame may have left its duration
+    ]
 
 
 def _plain_mode(image: Image.Image, *, animated: bool) -> str:
@@ -371,19 +422,13 @@ def _is_gray_palette(image: Image.Image) -> bool:
     return bool(len(used)) and bool((used == used[:, :1]).all())
 
 
-def _same_channels(frames: list[Frame]) -> list[Frame]:
+def _same_channels(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
     """Frames of an animation may differ (a first one without alpha); bring all to the richest kind."""
-    kinds = {frame.pixels_hwc.shape[2] for frame in frames}
+    kinds = {pixels.shape[2] for pixels in frames}
     if len(kinds) <= 1:
         return frames
     target = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[4 if kinds & {2, 4} else 3]
-    return [
-        Frame(
-            pixels_hwc=np.asarray(Image.fromarray(frame.pixels_hwc.squeeze()).convert(target)),
-            duration_ms=frame.duration_ms,
-        )
-        for frame in frames
-    ]
+    return [np.asarray(Image.fromarray(pixels.squeeze()).convert(target)) for pixels in frames]
 
 
 # --- Pillow's edges ---------------------------------------------------------------------------------

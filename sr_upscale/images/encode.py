@@ -1,12 +1,15 @@
-"""`Picture` -> file, whole or not at all. What a format cannot hold is found before the computing starts."""
+"""`Picture` or rows -> file, whole or not at all. What a format cannot hold is found before the computing starts."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import io
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,13 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.files import replace_file
 from sr_upscale.images.formats import FORMATS, Format
 from sr_upscale.images.metadata import resized_exif
-from sr_upscale.images.picture import Frame, Metadata, Picture
-from sr_upscale.images.tiff import append_exif
+from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
+from sr_upscale.images.stream import STREAMED, write_streamed
 from sr_upscale.text import shown
+
+GATHER_BYTES = 256 << 20
+"""Rows for a format that is written whole are gathered in memory up to this many bytes, in a file beyond."""
+
+_BAND_ROWS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +39,18 @@ class SaveOptions:
     Attributes:
         quality: 1-100 for JPEG, WebP and AVIF; None takes the format's default. 100 is lossless in WebP.
         background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
+        compression: 0-9 for PNG and TIFF, from large and quick to small and slow; None takes the default.
     """
 
     quality: int | None = None
     background: tuple[int, int, int] | None = None
+    compression: int | None = None
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality}; expected 1 to 100")
+        if self.compression is not None and not 0 <= self.compression <= 9:
+            raise UsageError(f"compression is {self.compression}; expected 0 to 9")
 
 
 def check_target(fmt: Format, width: int, height: int, *, name: str) -> None:
@@ -98,104 +110,206 @@ def save_image(picture: Picture, target: Path | BinaryIO, fmt: Format, options: 
         OutputError: It cannot be written.
     """
     options = options or SaveOptions()
-    check_target(fmt, picture.width, picture.height, name=shown(target) if isinstance(target, Path) else "output")
+    pixels = picture.frames[0].pixels_hwc
+    if len(picture.frames) == 1 and (fmt.name in STREAMED or isinstance(pixels, RowSource)):
+        size = picture.width, picture.height
+        save_rows(strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options)
+        return
+    check_target(fmt, picture.width, picture.height, name=_name_of(target))
+    with _whole_file(target) as temporary:
+        _write_whole(picture, temporary, fmt, options)
+
+
+def save_rows(
+    rows: Iterable[NDArray[Any]],
+    picture: Picture,
+    size: tuple[int, int],
+    target: Path | BinaryIO,
+    fmt: Format,
+    options: SaveOptions | None = None,
+) -> None:
+    """Writes a still picture whose rows come one band after the other.
+
+    PNG, TIFF and JPEG are encoded as the rows come, in a second thread, so that neither the rows nor the file stand in
+    memory. For other formats the rows are gathered first.
+
+    Args:
+        rows: (n, W, C) from the top, H rows together, of the channels and bits of `picture`. They are made in the
+            calling thread. 16 bits are rounded to 8 where the format holds no more.
+        picture: Gives metadata, channels and bits; already adapted to the format (`adapt`). Its pixels are not used.
+        size: Width and height of the output.
+        target: A path, which gets the whole file or keeps what it had, or a binary stream.
+        fmt: Format to write.
+        options: Quality and compression.
+
+    Raises:
+        OutputError: It cannot be written.
+        ShapeError: A band does not fit, or there are too few or too many rows.
+        Whatever `rows` raises, as it is.
+    """
+    options = options or SaveOptions()
+    width, height = size
+    check_target(fmt, width, height, name=_name_of(target))
+    shape = height, width, picture.channels
+    bands = _Bands(rows, shape, np.dtype(np.uint16 if picture.bits == 16 else np.uint8), bits=fmt.bits)
+    try:
+        with _whole_file(target) as temporary:
+            if fmt.name in STREAMED:
+                write_streamed(
+                    bands,
+                    shape,
+                    temporary,
+                    name=fmt.name,
+                    metadata=_metadata_for(picture, fmt, width, height),
+                    quality=options.quality or fmt.quality,
+                    compression=options.compression,
+                    dtype=bands.dtype,
+                )
+            else:
+                pixels = _gather(bands, shape, target.parent if isinstance(target, Path) else None)
+                whole = dataclasses.replace(picture, frames=(Frame(pixels_hwc=pixels),), loop=None)
+                _write_whole(whole, temporary, fmt, options)
+    except OutputError:
+        if bands.failure is not None:  # an OSError of those who make the rows is none of the file that is written
+            raise bands.failure from bands.failure.__cause__
+        raise
+
+
+class _Bands:
+    """Bands as the format takes them: checked, of 8 bits where it holds no more."""
+
+    def __init__(self, rows: Iterable[NDArray[Any]], shape: tuple[int, int, int], dtype: np.dtype[Any], bits: int):
+        self._rows = rows
+        self._shape = shape
+        self._dtype = dtype
+        self.dtype = dtype if bits == 16 else np.dtype(np.uint8)
+        self.failure: OSError | None = None
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        height, row = self._shape[0], self._shape[1:]
+        done = 0
+        try:
+            for band in self._rows:
+                done += len(band)
+                if band.shape[1:] != row or band.dtype != self._dtype or done > height:
+                    found = f"rows up to {done} are {band.shape} {band.dtype}"
+                    raise ShapeError(f"{found}; expected (n, W, C) of {self._shape} {self._dtype}")
+                yield band if self.dtype == self._dtype else _to_8_bits(band)
+        except OSError as error:
+            self.failure = error
+            raise
+        if done != height:
+            raise ShapeError(f"{done} rows came; expected {height}")
+
+
+def _gather(bands: _Bands, shape: tuple[int, int, int], folder: Path | None) -> NDArray[Any]:
+    """All rows, in memory, or in a file without a name in `folder` where they are many."""
+    size = shape[0] * shape[1] * shape[2] * bands.dtype.itemsize
+    if size <= GATHER_BYTES:
+        pixels, done = np.empty(shape, dtype=bands.dtype), 0
+        for band in bands:
+            pixels[done : done + len(band)] = band
+            done += len(band)
+        return pixels
+    with tempfile.TemporaryFile(dir=folder, prefix=".sr-") as file:
+        for band in bands:
+            file.write(np.ascontiguousarray(band).data)
+        file.flush()
+        return np.memmap(file, dtype=bands.dtype, mode="r", shape=shape)  # keeps the file by itself
+
+
+@contextlib.contextmanager
+def _whole_file(target: Path | BinaryIO) -> Iterator[Path]:
+    """A path to write to; on leaving without an error, what stands there is put in place of the target."""
     if isinstance(target, Path):
         with replace_file(target) as temporary:
-            _write(picture, temporary, fmt, options)
+            yield temporary
         return
     with tempfile.TemporaryDirectory(prefix="sr-") as folder:
         temporary = Path(folder) / "out"
-        _write(picture, temporary, fmt, options)
+        yield temporary
         with temporary.open("rb") as file:
-            while block := file.read(1 << 20):
-                target.write(block)
+            shutil.copyfileobj(file, target, 1 << 20)
         target.flush()
 
 
-def _write(picture: Picture, path: Path, fmt: Format, options: SaveOptions) -> None:
-    exif = resized_exif(picture.metadata.exif, picture.width, picture.height) if fmt.exif else None
-    if fmt.name in ("tif", "gif") or (picture.bits == 16 and fmt.bits == 16):
-        _write_vips(picture, path, fmt, exif)
+def _name_of(target: Path | BinaryIO) -> str:
+    return shown(target) if isinstance(target, Path) else "output"
+
+
+def _metadata_for(picture: Picture, fmt: Format, width: int, height: int) -> Metadata:
+    """What of the metadata the format holds, with the sizes in EXIF set to those of the output."""
+    exif = resized_exif(picture.metadata.exif, width, height) if fmt.exif else None
+    return dataclasses.replace(picture.metadata, icc=picture.metadata.icc if fmt.icc else None, exif=exif)
+
+
+def _write_whole(picture: Picture, path: Path, fmt: Format, options: SaveOptions) -> None:
+    metadata = _metadata_for(picture, fmt, picture.width, picture.height)
+    frames = [_to_8_bits(np.asarray(frame.pixels_hwc)) for frame in picture.frames]
+    if fmt.name == "gif":
+        _write_gif(picture, frames, path)
     else:
-        _write_pillow(picture, path, fmt, options, exif)
+        _write_pillow(picture, frames, path, fmt, options, metadata)
 
 
-def _write_vips(picture: Picture, path: Path, fmt: Format, exif: bytes | None) -> None:
+def _write_gif(picture: Picture, frames: list[NDArray[np.uint8]], path: Path) -> None:
     import pyvips
 
-    frames = [frame.pixels_hwc if fmt.bits == 16 else _to_8_bits(frame.pixels_hwc) for frame in picture.frames]
     pixels = np.ascontiguousarray(np.concatenate(frames))  # libvips keeps frames in one tall picture
     height, width, bands = pixels.shape
-    wide = pixels.dtype == np.uint16
-    image = pyvips.Image.new_from_memory(pixels.data, width, height, bands, "ushort" if wide else "uchar")
-    interpretation = ("grey16" if wide else "b-w") if bands < 3 else ("rgb16" if wide else "srgb")
-    image = image.copy(interpretation=interpretation)
-    if picture.metadata.dpi:
-        image = image.copy(xres=picture.metadata.dpi[0] / 25.4, yres=picture.metadata.dpi[1] / 25.4)
-    if picture.metadata.icc:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", picture.metadata.icc)
+    image = pyvips.Image.new_from_memory(pixels.data, width, height, bands, "uchar")
+    image = image.copy(interpretation="b-w" if bands < 3 else "srgb")
+    image.set_type(pyvips.GValue.gint_type, "page-height", picture.height)
+    delays = [frame.duration_ms for frame in picture.frames]
+    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
+    image.set_type(pyvips.GValue.gint_type, "loop", 1 if picture.loop is None else picture.loop)
     try:
-        if fmt.name == "png":
-            if exif:
-                image.set_type(pyvips.GValue.blob_type, "exif-data", b"Exif\0\0" + exif)
-            image.pngsave(str(path))
-        elif fmt.name == "gif":
-            image.set_type(pyvips.GValue.gint_type, "page-height", picture.height)
-            delays = [frame.duration_ms for frame in picture.frames]
-            image.set_type(pyvips.GValue.array_int_type, "delay", delays)
-            image.set_type(pyvips.GValue.gint_type, "loop", 1 if picture.loop is None else picture.loop)
-            image.gifsave(str(path))
-        else:
-            big = pixels.nbytes > 3 << 30
-            image.tiffsave(str(path), compression="deflate", predictor="horizontal", resunit="inch", bigtiff=big)
-            if exif:
-                append_exif(path, exif)
+        image.gifsave(str(path))
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1]
         number = errno.ENOSPC if os.strerror(errno.ENOSPC) in reason else errno.EIO
         raise OSError(number, reason) from error  # `replace_file` knows the final name and says what to do
 
 
-def _write_pillow(picture: Picture, path: Path, fmt: Format, options: SaveOptions, exif: bytes | None) -> None:
-    images = [_pillow_image(_to_8_bits(frame.pixels_hwc)) for frame in picture.frames]
+def _write_pillow(
+    picture: Picture,
+    frames: list[NDArray[np.uint8]],
+    path: Path,
+    fmt: Format,
+    options: SaveOptions,
+    metadata: Metadata,
+) -> None:
+    images = [_pillow_image(frame) for frame in frames]
     settings: dict[str, Any] = {}
-    meta = picture.metadata
-    if meta.icc and fmt.icc:
-        settings["icc_profile"] = meta.icc
-    if exif and fmt.exif:
+    if metadata.icc:
+        settings["icc_profile"] = metadata.icc
+    if metadata.exif:
         settings["exif"] = Image.Exif()
-        settings["exif"].load(exif)
-    if meta.dpi and fmt.name in ("png", "jpg", "bmp"):
-        settings["dpi"] = meta.dpi
-    settings |= _format_settings(fmt, options.quality or fmt.quality)
+        settings["exif"].load(metadata.exif)
+    if metadata.dpi and fmt.name in ("png", "bmp"):
+        settings["dpi"] = metadata.dpi
+    settings |= _format_settings(fmt, options)
     if fmt.name in ("webp", "avif") and images[0].mode in ("L", "LA"):  # they know colour only
         images = [image.convert("RGBA" if image.mode == "LA" else "RGB") for image in images]
     if len(images) > 1:
         settings |= {"save_all": True, "append_images": images[1:]}
         settings["duration"] = [frame.duration_ms for frame in picture.frames]
         settings["loop"] = 1 if picture.loop is None else picture.loop
-    try:
-        images[0].save(path, format=fmt.pillow, **settings)
-    except ValueError as error:
-        if "EXIF" not in str(error):
-            raise
-        settings.pop("exif")  # longer than a JPEG segment holds
-        images[0].save(path, format=fmt.pillow, **settings)
+    images[0].save(path, format=fmt.pillow, **settings)
 
 
-def _format_settings(fmt: Format, quality: int | None) -> dict[str, Any]:
-    if fmt.name == "jpg":
-        return {"quality": quality, "subsampling": 0, "optimize": True}
+def _format_settings(fmt: Format, options: SaveOptions) -> dict[str, Any]:
+    quality = options.quality or fmt.quality
     if fmt.name == "webp":
         return {"lossless": True, "exact": True} if quality == 100 else {"quality": quality, "method": 4}
     if fmt.name == "avif":
         return {"quality": quality, "subsampling": "4:4:4"}
-    return {}
+    return {"compress_level": options.compression} if fmt.name == "png" and options.compression is not None else {}
 
 
 def _to_8_bits(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels_hwc.dtype == np.uint16:
-        pixels_hwc = np.rint(pixels_hwc / 257).astype(np.uint8)
+        pixels_hwc = ((pixels_hwc.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounds; 257 has no half
     return pixels_hwc
 
 
@@ -204,11 +318,12 @@ def _pillow_image(pixels_hwc: NDArray[np.uint8]) -> Image.Image:
 
 
 def _is_opaque(picture: Picture) -> bool:
-    return all((frame.pixels_hwc[:, :, -1] == np.iinfo(frame.pixels_hwc.dtype).max).all() for frame in picture.frames)
+    top = 2**picture.bits - 1
+    return all((np.asarray(frame.pixels_hwc)[:, :, -1] == top).all() for frame in picture.frames)
 
 
 def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:
-    pixels = frame.pixels_hwc
+    pixels = np.asarray(frame.pixels_hwc)
     top = np.iinfo(pixels.dtype).max
     gray = len(set(background)) == 1 and pixels.shape[2] == 2
     colour, alpha = pixels[:, :, :-1].astype(np.float32), pixels[:, :, -1:].astype(np.float32) / top
@@ -228,7 +343,7 @@ def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
         change = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
         frames = []
         for frame in picture.frames:
-            pixels = _to_8_bits(frame.pixels_hwc).copy()
+            pixels = _to_8_bits(np.asarray(frame.pixels_hwc)).copy()
             rgb = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])), change)
             pixels[:, :, :3] = np.asarray(rgb)
             frames.append(Frame(pixels_hwc=pixels, duration_ms=frame.duration_ms))

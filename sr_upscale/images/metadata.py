@@ -30,12 +30,16 @@ _DESCRIPTIVE = frozenset(
 )
 
 
-def read_exif(image: Image.Image) -> Image.Exif | None:
+def read_exif(image: Image.Image, *, to_the_end: bool = True) -> Image.Exif | None:
     """EXIF of an opened picture, without the tags that only lay out a TIFF; None where there is none.
 
     Raises whatever a damaged block makes Pillow raise; the caller gives the block up with a warning.
+
+    Args:
+        image: Opened, not loaded.
+        to_the_end: Also look behind the pixels of a PNG, for which Pillow decodes them all.
     """
-    source = image.getexif()
+    source = image.getexif() if to_the_end else Image.Image.getexif(image)
     if not source:
         return None
     exif = Image.Exif()

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class RowSource(ABC):
+    """Pixels that come in strips, from the top, as often as they are wanted; whole only for those who ask.
+
+    Attributes:
+        shape: (H, W, C).
+        dtype: uint8 or uint16.
+        gray: Whether all channels are equal, at every pixel.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    gray: bool
+
+    @abstractmethod
+    def strips(self, rows: int) -> Iterator[NDArray[Any]]:
+        """(n, W, C) of `dtype`, C-contiguous, consecutive from the top; n is `rows`, at the end at most that.
+
+        Every call begins anew.
+        """
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("rows of a file cannot become an array without a copy")
+        whole = np.empty(self.shape, dtype=self.dtype if dtype is None else dtype)
+        done = 0
+        for strip in self.strips(64):
+            whole[done : done + len(strip)] = strip
+            done += len(strip)
+        return whole
+
+
+AnyPixels = NDArray[Any] | RowSource
+"""(H, W, C) uint8 or uint16, in memory or to be read by rows."""
+
+
+def strips_of(pixels_hwc: AnyPixels, rows: int) -> Iterator[NDArray[Any]]:
+    """`RowSource.strips` of either kind of pixels; of an array, the strips are views.
+
+    Args:
+        pixels_hwc: (H, W, C).
+        rows: Of a strip, at least 1.
+    """
+    if isinstance(pixels_hwc, RowSource):
+        yield from pixels_hwc.strips(rows)
+        return
+    for top in range(0, pixels_hwc.shape[0], rows):
+        yield np.ascontiguousarray(pixels_hwc[top : top + rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +79,11 @@ class Metadata:
 class Frame:
     """One frame. pixels_hwc: (H, W, C) uint8 or uint16; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha.
 
-    Alpha is straight (not premultiplied). duration_ms is 0 for a still picture.
+    Large still pictures may be a `RowSource`; `numpy.asarray` makes an array of either. Alpha is straight (not
+    premultiplied). duration_ms is 0 for a still picture.
     """
 
-    pixels_hwc: NDArray[Any]
+    pixels_hwc: AnyPixels
     duration_ms: int = 0
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sr_upscale.models.generator import GeneratorConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """A network from outside.
+    """A network, ours or from outside.
 
     Attributes:
         architecture: Its name.
@@ -18,6 +20,7 @@ class Traits:
         half: Whether it may run in fp16 and bf16.
         max_tile_pixels: Larger tiles do not pay, or do not work.
         parameters: How many there are.
+        config: Of our generators, which can stream; None for others.
     """
 
     architecture: str
@@ -28,3 +31,4 @@ class Traits:
     half: tuple[str, ...] = ("fp16", "bf16")
     max_tile_pixels: int = 1 << 40
     parameters: int = 0
+    config: GeneratorConfig | None = None

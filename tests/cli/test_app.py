@@ -140,7 +140,7 @@ def test_json_tells_what_was_done(cli: Cli, photo: Path, nearest: Path, tmp_path
 
 def test_verbose_names_device_and_type(cli: Cli, photo: Path, nearest: Path, tmp_path: Path) -> None:
     err = cli(photo, "-n", nearest, "-o", tmp_path / "o.png", "-v", "-g", "cpu", "--fp32").err
-    assert "device cpu (asked for), float32 (asked for), 1 tiles" in err
+    assert "device cpu (asked for), float32 (asked for), 1 strip of 13 rows" in err
     assert "o.png  42x26  nearest-x2" in err
 
 
@@ -213,13 +213,11 @@ def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
 def test_signals_stop_with_their_own_codes_and_leave_nothing(
     cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
 ) -> None:
-    from PIL import Image as Pillow
-
     def kill(*_args: object, **_more: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr(Pillow.Image, "save", kill)
+    monkeypatch.setattr("sr_upscale.images.encode.write_streamed", kill)
     before = signal.getsignal(number)
     ran = cli(photo, "-n", nearest, "-o", photo.with_name("out.png"))
     assert ran.code == 128 + number

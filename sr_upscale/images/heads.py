@@ -1,0 +1,70 @@
+"""The beginning of PNG and JPEG files: resolution, profile and EXIF, byte for byte as they were given.
+
+libvips could write them, but rewrites EXIF (GPS and maker notes get lost) and refuses profiles that it finds odd. So it
+writes the pixels alone, and what it puts before them is replaced here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+
+from sr_upscale.images.picture import Metadata
+
+MakeHead = Callable[[bytes, Metadata], bytes | None]
+"""Takes the first bytes of a file and gives what shall stand there instead; None where they are too few to tell."""
+
+_SIGNATURE = 8
+_SEGMENT = 65533  # bytes that a JPEG segment holds
+_PROFILE = b"ICC_PROFILE\0"
+
+
+def png_head(start: bytes, metadata: Metadata) -> bytes | None:
+    """The file up to its pixels with iCCP, pHYs and eXIf of `metadata`. See `MakeHead`."""
+    at = _SIGNATURE
+    while (kind := start[at + 4 : at + 8]) != b"IDAT":
+        if len(kind) < 4:
+            return None
+        at += 12 + int.from_bytes(start[at : at + 4], "big")
+    head = [start[: _SIGNATURE + 25]]
+    if metadata.icc:
+        head.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
+    if metadata.dpi:
+        across, down = (min(round(value / 0.0254), 2**31 - 1) for value in metadata.dpi)
+        head.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+    if metadata.exif:
+        head.append(_chunk(b"eXIf", metadata.exif))
+    return b"".join(head) + start[at:]
+
+
+def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
+    """The file up to its tables with JFIF, EXIF and the profile of `metadata`. See `MakeHead`.
+
+    EXIF that is longer than a segment, and a profile that is longer than 255 of them, are left out.
+    """
+    at = 2
+    while len(marker := start[at : at + 4]) == 4 and marker[:2] == b"\xff\xe0":
+        at += 2 + int.from_bytes(marker[2:], "big")
+    if len(marker) < 4:
+        return None
+    unit, across, down = (0, 1.0, 1.0) if metadata.dpi is None else (1, *metadata.dpi)
+    sides = (min(max(round(value), 1), 65535) for value in (across, down))
+    head = [start[:2], _segment(0xE0, struct.pack(">5sHBHHBB", b"JFIF\0", 0x0101, unit, *sides, 0, 0))]
+    if metadata.exif and len(metadata.exif) + 6 <= _SEGMENT:
+        head.append(_segment(0xE1, b"Exif\0\0" + metadata.exif))
+    if metadata.icc:
+        room = _SEGMENT - len(_PROFILE) - 2
+        parts = [metadata.icc[first : first + room] for first in range(0, len(metadata.icc), room)]
+        if len(parts) <= 255:
+            numbered = enumerate(parts, start=1)
+            head += [_segment(0xE2, _PROFILE + bytes((number, len(parts))) + part) for number, part in numbered]
+    return b"".join(head) + start[at:]
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
