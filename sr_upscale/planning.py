@@ -34,8 +34,11 @@ MIN_COLUMN = 64
 MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""
 
-PROGRAM_BYTES = 48 << 20
-"""What any run adds to the loaded program: threads, the library's scratch memory, the codec's."""
+PROGRAM_BYTES = 40 << 20
+"""What any run adds to the loaded program: threads, and scratch memory of the libraries."""
+
+DECODER_ROWS, ENCODER_ROWS = 3000, 1250
+"""Rows of pixels that libvips holds while it reads and writes by rows (docs/images.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ class Cutting:
             plan = StripPlan(
                 height=height,
                 width=width,
-                rows=fit_rows(height, width, self.device_type),
+                rows=fit_rows(height, width, self.device_type, half=half),
                 column=0,
                 halo=traits.config.halo,
             )
@@ -126,6 +129,8 @@ def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
     """Estimate of the memory that a network takes, in bytes."""
     if isinstance(cut, StripPlan):
         assert traits.config is not None
+        if cut.rows >= cut.height and not cut.column:
+            return cut.height * cut.width * _per_pixel(traits, half=half)
         return stream_bytes(traits.config, cut.width, cut.rows, column=cut.column, half=half)
     return cut.largest_tile_pixels * _per_pixel(traits, half=half)
 
@@ -167,6 +172,7 @@ def plan_host_bytes(
     *,
     input_bytes: int,
     output_bytes: int,
+    row_bytes: tuple[int, int],
     channels: int,
     passes: Sequence[Pass],
     resample: bool,
@@ -174,8 +180,9 @@ def plan_host_bytes(
     """Estimate of the host memory around the networks, in bytes.
 
     Args:
-        input_bytes: Of the decoded picture, as far as it is held as a whole.
-        output_bytes: Of the enlarged picture, as far as it is held as a whole.
+        input_bytes: Of the decoded picture if it is held as a whole, else 0.
+        output_bytes: Of the enlarged picture if it is held as a whole, else 0.
+        row_bytes: Of a row of the input, and of the output.
         channels: 1 to 4.
         passes: Networks, in order.
         resample: Whether a Lanczos step follows.
@@ -191,7 +198,9 @@ def plan_host_bytes(
     last = passes[-1]
     if resample:
         bands += 12 * last.cut.width * last.scale * 16  # rows under the kernel
-    return PROGRAM_BYTES + input_bytes + output_bytes + bands
+    held_in = input_bytes or DECODER_ROWS * row_bytes[0]
+    held_out = output_bytes or min(ENCODER_ROWS, passes[-1].cut.height * passes[-1].scale) * row_bytes[1]
+    return PROGRAM_BYTES + held_in + held_out + bands
 
 
 def _per_pixel(traits: Traits, *, half: bool) -> int:

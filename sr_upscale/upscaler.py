@@ -220,8 +220,8 @@ class Upscaler:
         paths = (*self.before, *(self.weights[factor] for factor in factors))
         sample_bytes = picture.bits // 8 * picture.channels
         frames = len(picture.frames)
-        held = isinstance(picture.frames[0].pixels_hwc, RowSource)
-        input_bytes = 0 if held else width * height * sample_bytes * frames
+        by_rows = isinstance(picture.frames[0].pixels_hwc, RowSource)
+        input_bytes = 0 if by_rows else width * height * sample_bytes * frames
         output_bytes = 0 if streamed else out_width * out_height * sample_bytes * frames
         budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
         if self.max_memory is not None:
@@ -247,6 +247,7 @@ class Upscaler:
             host_bytes=plan_host_bytes(
                 input_bytes=input_bytes,
                 output_bytes=output_bytes,
+                row_bytes=(width * sample_bytes, out_width * sample_bytes),
                 channels=picture.channels,
                 passes=passes,
                 resample=resample,

@@ -282,7 +282,7 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
             yield band
 
     monkeypatch.setattr(upscaler_module, "stream_rows", greedy)
-    pixels = pattern(100, 300)
+    pixels = pattern(200, 300)
     assert np.array_equal(upscaler(pixels), doubled(pixels))
     assert tried == [(54, 0), (27, 0), (13, 0), (6, 0), (3, 0)]
 

@@ -38,6 +38,9 @@ STRIP_PIXELS = 16384
 GPU_STRIP_PIXELS = 1 << 20
 """Pixels of a strip on a GPU, so that it has enough to do at a time; chosen by reasoning, not yet measured."""
 
+WHOLE_PIXELS, WHOLE_PIXELS_HALF = 192 * 192, 384 * 384
+"""Pictures of at most so many pixels, in fp32 and in half precision, run whole on a CPU: strips would not be faster."""
+
 MIN_FAST_ROWS, MAX_FAST_ROWS = 8, 64
 """Fewer rows spend their time on copies, more leave the caches or repeat rows at the picture's edges."""
 
@@ -54,7 +57,7 @@ class StreamNetwork:
     """
 
     def __init__(self, model: Generator, dtype: torch.dtype = torch.float32) -> None:
-        self.model, self.dtype = model, dtype
+        self.model, self.dtype = model.to(memory_format=torch.channels_last), dtype
         self.config, self.scale = model.config, model.config.scale
         self.device = model.head.weight.device
         self.redone = 0
@@ -71,13 +74,29 @@ class StreamNetwork:
     def __call__(self, image_nchw: Tensor) -> Tensor:
         """A whole picture or tile, (1, 3, H, W) -> (1, 3, H * scale, W * scale); values as in `stream_rows`."""
         height, width = image_nchw.shape[2:]
-        rows = fit_rows(height, width, self.device.type)
+        rows = fit_rows(height, width, self.device.type, half=self.dtype != torch.float32)
         return torch.cat(list(stream_rows(self, [image_nchw], height=height, rows=rows)), dim=2)
 
+    def whole(self, image_nchw: Tensor) -> Tensor:
+        """All layers over the whole picture, one after the other; like `stream_rows`, in much more memory."""
+        image = _channels_last(image_nchw.to(self.device))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            out: Tensor = self.model(image)
+        if not torch.isfinite(out.sum()):
+            self.redone += self.dtype != torch.float32
+            out = _finite(self.model(image))
+        return out.float()
 
-def fit_rows(height: int, width: int, device_type: str) -> int:
-    """Rows of a strip that run fastest (docs/speed.md): what fits the caches, but not so few that overheads count."""
+
+def fit_rows(height: int, width: int, device_type: str, *, half: bool) -> int:
+    """Rows of a strip that run fastest (docs/speed.md): what fits the caches, but not so few that overheads count.
+
+    All rows where the whole picture fits.
+    """
     pixels = STRIP_PIXELS if device_type == "cpu" else GPU_STRIP_PIXELS
+    whole = (WHOLE_PIXELS_HALF if half else WHOLE_PIXELS) if device_type == "cpu" else GPU_STRIP_PIXELS
+    if height * width <= whole:
+        return height
     return min(height, max(MIN_FAST_ROWS, min(MAX_FAST_ROWS, pixels // width)))
 
 
@@ -91,7 +110,7 @@ def stream_rows(
         network: What to run.
         strips: (1, 3, n, W) float32 in [0, 1], from top to bottom, `height` rows together; of any heights.
         height: Rows of the picture.
-        rows: Rows to work on at a time.
+        rows: Rows to work on at a time; `height` or more runs the picture whole.
         column: Columns to work on at a time, beside the receptive field on both sides; 0 takes the whole width.
 
     Yields:
@@ -101,6 +120,9 @@ def stream_rows(
         SrUpscaleError: The network's output is not finite even in float32.
     """
     scale = network.scale
+    if rows >= height and not column:
+        yield network.whole(torch.cat(list(strips), dim=2))
+        return
     columns: list[tuple[_Column, slice, slice]] = []
     for number, strip in enumerate(_with_rows_below(evenly(strips, rows), rows, network.config.halo)):
         columns = columns or [
@@ -326,10 +348,7 @@ class _Column:
         top = max(0, start // scale - network.config.halo)
         bottom = min(self.height, -(-stop // scale) + network.config.halo)
         rows = self.image.get(self.at - top, bottom - top)
-        exact: Tensor = network.model(_channels_last(rows))[:, :, start - top * scale : stop - top * scale]
-        if not torch.isfinite(exact.sum()):
-            msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
-            raise SrUpscaleError(msg)
+        exact = _finite(network.model(_channels_last(rows)))[:, :, start - top * scale : stop - top * scale]
         fresh = torch.zeros_like(out)
         fresh[:, :, start - first : stop - first] = exact
         return fresh
@@ -391,6 +410,13 @@ def _blank(rows: Tensor, first: int, height: int) -> Tensor:
     if first + rows.shape[2] > height:
         rows[:, :, max(0, height - first) :] = 0
     return rows
+
+
+def _finite(out: Tensor) -> Tensor:
+    if not torch.isfinite(out.sum()):
+        msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
+        raise SrUpscaleError(msg)
+    return out
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from sr_upscale.images.tiff import append_exif
 STREAMED = ("png", "tif", "jpg")
 """Names of the formats that are written here."""
 
-COMPRESSION = 4
+COMPRESSION = 3
 """Default level for PNG and TIFF, chosen by measurement (docs/images.md)."""
 
 OPTIMIZE_PIXELS = 4_000_000
