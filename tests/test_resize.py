@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.errors import ShapeError
-from sr_upscale.resize import resize
+from sr_upscale.resize import Kernel, resize, resize_rows
 from tests.conftest import pattern
 
 
@@ -68,3 +69,32 @@ def test_bad_calls_are_refused() -> None:
         resize(torch.zeros(3, 4, dtype=torch.uint8), (2, 2))
     with pytest.raises(ShapeError, match="crop it"):
         downscale_matlab(torch.rand(3, 5, 8), 4)
+
+
+@pytest.mark.parametrize("kernel", ["bicubic", "lanczos3"])
+@pytest.mark.parametrize("size", [(31, 20), (20, 31), (77, 91), (26, 26), (1, 1), (26, 40)])
+@pytest.mark.parametrize("heights", [[26], [1] * 26, [3, 10, 1, 12]])
+def test_rows_one_strip_after_the_other_are_the_whole_pictures(
+    kernel: Kernel, size: tuple[int, int], heights: list[int]
+) -> None:
+    image = torch.rand(2, 26, 33)
+    expected = resize(image, size, kernel=kernel)
+    found = torch.cat(list(resize_rows(image.split(heights, dim=1), 26, size, kernel=kernel)), dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_rows_hold_only_what_the_kernel_sees() -> None:
+    """Enlarging by 2 with a kernel of radius 3: an output row comes at most 4 input rows after its place."""
+    asked = 0
+
+    def strips() -> Iterator[torch.Tensor]:
+        nonlocal asked
+        for _ in range(200):
+            asked += 1
+            yield torch.rand(1, 1, 5)
+
+    came = 0
+    for band in resize_rows(strips(), 200, (400, 10), kernel="lanczos3"):
+        came += band.shape[1]
+        assert came / 2 >= asked - 4
+    assert came == 400
