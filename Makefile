@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow wheel clean
+.PHONY: demo test check slow bench wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -20,6 +20,11 @@ check: $(STAMP)
 # proofs that take minutes: scores of the weights, seams on photographs, a wheel in an empty environment
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# every figure of docs/speed.md; takes half an hour, and wants the machine for itself
+bench: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,models]"
+	$(BIN)/python scripts/bench.py --json docs/speed.json
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

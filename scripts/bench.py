@@ -66,7 +66,8 @@ def main() -> None:
         found["batch"] = batch(folder, 20 if options.quick else 200)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
-    say(json.dumps(found, indent=1))
+    for line in tables(found):
+        say(line)
 
 
 def ways(side: int) -> dict[str, Any]:
@@ -261,6 +262,41 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
         "times": round(plain / seconds, 3),
         "network_busy": round(busy, 3),
     }
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """Markdown, as docs/speed.md shows it."""
+    described = found["machine"]
+    lines = [", ".join(f"{key} {value}" for key, value in described.items()) + f", {found['date']}"]
+    for title, part in (("one picture, x4, in every way", "ways"), ("network", "networks")):
+        lines += ["", f"| {title} | MPix/s | spread |", "|---|---|---|"]
+        lines += [f"| {name} | {row['mpix_s']:.2f} | {row['spread']:.0%} |" for name, row in found[part].items()]
+    alone, through = (found["files"][name]["mpix_s"] for name in ("rows alone", "from file to file"))
+    share = found["files"]["share"]
+    lines += ["", f"PNG in, PNG out, x4: {through:.2f} MPix/s, {share:.0%} of the {alone:.2f} of the rows alone."]
+    lines += ["", "| picture, x2 | MPix/s | spread |", "|---|---|---|"]
+    lines += [
+        f"| {'x'.join(map(str, row['size']))} | {row['mpix_s']:.2f} | {row['spread']:.0%} |" for row in found["sizes"]
+    ]
+    lines += [
+        "",
+        "| JPEG in, PNG out, x2 | MPix/s | peak above the loaded program, MiB | planned, MiB |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {'x'.join(map(str, row['size']))} | {row['mpix_s']:.2f} | {row['peak_mib']} | {row['plan_mib']} |"
+        for row in found["memory"]
+    ]
+    lot = found["batch"]
+    lines += [
+        "",
+        f"{lot['pictures']} pictures of 64 to 320 pixels a side, x4: {lot['loop_s']:.1f} s in a plain loop, "
+        f"{lot['batch_s']:.1f} s overlapping; the network was busy {lot['network_busy']:.1%} of that.",
+    ]
+    return lines
 
 
 # --- measuring --------------------------------------------------------------------------------------

@@ -237,9 +237,13 @@ def _averages(info: WeightsInfo) -> list[str]:
     lines = []
     for index, recipe in enumerate(lineage):
         if others := recipe.get("averaged_with"):
-            steps = ", ".join(str(_done(other)[-1]["steps"]) for other in others)
             run = len(lineage) - index
-            lines += ["", f"Before its use, the result of run {run} was averaged with earlier results ({steps} steps)."]
+            words = ", ".join(
+                f"{_done(other)[-1]['stage']} stage, {_done(other)[-1]['steps']} steps"
+                + (f": {other['share']:.0%} of the mean" if "share" in other else "")
+                for other in others
+            )
+            lines += ["", f"Before its use, the result of run {run} was averaged with earlier results ({words})."]
     return lines
 
 

@@ -26,10 +26,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 FLOORS = {
     ("psnr-x4", "set5"): 31.65,
     ("psnr-x4", "set14"): 28.2,
-    ("psnr-x2", "set5"): 37.5,
-    ("psnr-x2", "set14"): 33.05,
+    ("psnr-x2", "set5"): 37.64,
+    ("psnr-x2", "set14"): 33.17,
 }
-"""PSNR on Y that issues ask for, in dB."""
+"""PSNR on Y in dB below which no new weights may fall."""
 
 
 @pytest.fixture(params=TABLE, ids=lambda entry: entry.name)
@@ -78,9 +78,10 @@ def test_photograph_comes_out_clearly_better_than_bicubic_and_without_a_tint(
     bicubic = resize(lr, chelsea.shape[:2]).clamp(0, 1)
     ours, theirs = (psnr(each, hr, crop_border=entry.scale, y_channel=True).item() for each in (sr, bicubic))
     assert ours > theirs + (0.5 if not entry.twin else -1.0)  # invented texture costs PSNR
-    assert (sr.mean(dim=(2, 3)) - hr.mean(dim=(2, 3))).abs().max() < 0.5 / 255
+    cleans = entry.name.startswith("photo")  # takes some of the finest grain for noise
+    assert (sr.mean(dim=(2, 3)) - hr.mean(dim=(2, 3))).abs().max() < (1.0 if cleans else 0.5) / 255
     back = resize(sr, pixels.shape[:2])
-    assert (back - lr).abs().mean() < 1.5 / 255  # made small again it is the input
+    assert (back - lr).abs().mean() < (4 if cleans else 1.5) / 255  # made small again it is the input
 
 
 def test_half_precision_agrees(entry: StoredWeights, chelsea: np.ndarray) -> None:
@@ -152,6 +153,23 @@ def test_invented_detail_looks_real_and_has_no_lattice(shared: Path) -> None:
     assert gan["psnr_y"] >= faithful["psnr_y"] - 1.8
     assert gan["tint"] < 1
     assert gan["lattice"] <= 1.5 * truth["lattice"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoiled", ["set14_jpeg40", "set14_noise8"])
+def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str) -> None:
+    """photo-x4 on spoiled LR: nearer to HR than psnr-x4 and bicubic, in PSNR and in VGG19; on clean LR little is lost."""
+    from scores import score, vgg
+
+    features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    paths = {entry.name: entry.path for entry in TABLE if entry.name in ("photo-x4", "psnr-x4")}
+    found = score(paths, shared / "benchmarks", spoiled, features=features)
+    photo, faithful, bicubic = found["photo-x4"], found["psnr-x4"], found["bicubic"]
+    assert photo["psnr_y"] > faithful["psnr_y"]
+    assert photo["psnr_y"] >= bicubic["psnr_y"]
+    assert photo["vgg19_distance"] < min(faithful["vgg19_distance"], bicubic["vgg19_distance"])
+    clean = read_info(paths["photo-x4"]).scores["set14"]
+    assert clean["photo-x4"]["psnr_y"] >= clean["psnr-x4"]["psnr_y"] - 2.5
 
 
 @pytest.mark.slow
