@@ -56,9 +56,7 @@ TABLE = (
     StoredWeights(
         name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
     ),
-    StoredWeights(
-        name="photo-x4", scale=4, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x4"
-    ),
+    StoredWeights(name="photo-x4", scale=4, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x4"),
 )
 
 

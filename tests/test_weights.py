@@ -158,7 +158,7 @@ def test_invented_detail_looks_real_and_has_no_lattice(shared: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spoiled", ["set14_jpeg40", "set14_noise8"])
 def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str) -> None:
-    """photo-x4 on spoiled LR: nearer to HR than psnr-x4 and bicubic, in PSNR and in VGG19; on clean LR little is lost."""
+    """On spoiled LR nearer to HR than psnr-x4 and bicubic, in PSNR and in VGG19; on clean LR little is lost."""
     from scores import score, vgg
 
     features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
