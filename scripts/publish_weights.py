@@ -58,7 +58,8 @@ def main() -> None:
     sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
     log_file = source.parent / "train.jsonl"  # an average of runs has none
     log = [json.loads(line) for line in log_file.read_text().splitlines()] if log_file.exists() else []
-    (arguments.out / f"{info.name}.md").write_text(card(info, log), encoding="utf-8")
+    stored = read_info(arguments.out / f"{info.name}.safetensors")  # scores in the header's order
+    (arguments.out / f"{info.name}.md").write_text(card(stored, log), encoding="utf-8")
 
 
 def only_weights(run: Path) -> Path:

@@ -46,6 +46,7 @@ def test_readme_commands_work(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
     Image.fromarray(pattern(32, 40)).save("photo.jpg")
+    Image.fromarray(pattern(300, 40)).save("huge.tif")
     Path("folder").mkdir()
     Image.fromarray(pattern(6, 7)).save("folder/a.png")
     Path("runs/gan-x4").mkdir(parents=True)
