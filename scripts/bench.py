@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from sr_upscale import job
 from sr_upscale.batch import Item, Work, plan_items, run_batch
+from sr_upscale.benchmark.run import environment
 from sr_upscale.checkpoint import load_generator
 from sr_upscale.device import cpu_has_bf16
 from sr_upscale.engine.stream import StreamNetwork, fit_rows, stream_rows
@@ -54,7 +54,7 @@ def main() -> None:
     side = 256 if options.quick else 1024
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found: dict[str, Any] = {"machine": machine(), "date": datetime.date.today().isoformat()}
+        found: dict[str, Any] = {"machine": environment(), "date": datetime.date.today().isoformat()}
         found["ways"] = ways(side)
         found["networks"] = networks(128 if options.quick else 256)
         found["files"] = files(folder, side)
@@ -269,8 +269,8 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
 
 def tables(found: dict[str, Any]) -> list[str]:
     """Markdown, as docs/speed.md shows it."""
-    described = found["machine"]
-    lines = [", ".join(f"{key} {value}" for key, value in described.items()) + f", {found['date']}"]
+    machine = found["machine"]
+    lines = [f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, {found['date']}."]
     for title, part in (("one picture, x4, in every way", "ways"), ("network", "networks")):
         lines += ["", f"| {title} | MPix/s | spread |", "|---|---|---|"]
         lines += [f"| {name} | {row['mpix_s']:.2f} | {row['spread']:.0%} |" for name, row in found[part].items()]
@@ -342,25 +342,6 @@ def save(path: Path, width: int, height: int) -> None:
 
 def parameters(network: nn.Module) -> str:
     return f"{sum(each.numel() for each in network.parameters()) / 1e6:.2f} M parameters"
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "bf16": cpu_has_bf16(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def say(line: str, file: Any = None) -> None:

@@ -120,24 +120,24 @@ def start(
     picture = prepared.picture
     upscaler.check_memory(prepared.plan, picture)
     done = {**describe(prepared, upscaler), "format": fmt.name}
-    if len(picture.frames) > 1:
-        out = upscaler.upscale(picture, settings.target, on_step=on_step)
-        busy = time.perf_counter() - begin
+    busy = 0.0
 
+    def written_by(save: Callable[[], None]) -> Future[dict[str, Any]]:
         def write() -> dict[str, Any]:
-            save_image(out, target, fmt, settings.save)
+            save()
             return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
 
         return saver.submit(write)
 
+    if len(picture.frames) > 1:
+        out = upscaler.upscale(picture, settings.target, on_step=on_step)
+        busy = time.perf_counter() - begin
+        return written_by(lambda: save_image(out, target, fmt, settings.save))
+
     def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
+        nonlocal busy
         handover = Handover()
-
-        def write() -> dict[str, Any]:
-            save_rows(handover, picture, plan.output_size, target, fmt, settings.save)
-            return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
-
-        written = saver.submit(write)
+        written = written_by(lambda: save_rows(handover, picture, plan.output_size, target, fmt, settings.save))
         written.add_done_callback(lambda _written: handover.abandon())
         try:
             for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step):
