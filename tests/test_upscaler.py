@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sr_upscale.resize import resize
 from sr_upscale.sizing import Target, choose_factors
 from sr_upscale.tiling import StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler
-from tests.conftest import pattern
+from tests.conftest import ROOT, pattern
 
 
 def doubled(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -318,3 +319,14 @@ def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch
     assert Upscaler(nearest).network(nearest, torch.bfloat16).dtype == torch.float32
     assert upscaler.dtype_for(16) == torch.float32
     assert Upscaler(nearest, dtype="bf16").dtype_for(16) == torch.bfloat16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(8000, 200), (2000, 800)])
+def test_the_truth_is_within_a_quarter_of_the_planned_memory(tmp_path: Path, width: int, height: int) -> None:
+    """From file to file, in a process of its own (`scripts/bench.py`)."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import bench
+
+    found = bench.memory(tmp_path, width, height, 2)
+    assert abs(found["peak_mib"] - found["plan_mib"]) <= 0.25 * found["plan_mib"]
