@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,13 +17,13 @@ from torch import Tensor
 from sr_upscale.alpha import extend_colour
 from sr_upscale.arrays import ImageKind, like, pixels_of
 from sr_upscale.blend import blended
-from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.device import choose, free_memory, is_out_of_memory
 from sr_upscale.engine.backends import BACKENDS, BackendNetwork
 from sr_upscale.engine.ensemble import self_ensemble
 from sr_upscale.engine.network import Network
 from sr_upscale.engine.stream import StreamNetwork, evenly, stream_rows
 from sr_upscale.engine.tiles import run_tiles
+from sr_upscale.engine.transfer import to_device, to_host
 from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
 from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
 from sr_upscale.loading import module_of, traits_of
@@ -122,6 +123,7 @@ class Upscaler:
             streams=backend == "torch" and not tta,
         )
         self._networks: dict[tuple[Path, torch.dtype], AnyNetwork] = {}
+        self._loading = threading.Lock()
 
     # --- the product ------------------------------------------------------------------------------
 
@@ -286,16 +288,17 @@ class Upscaler:
     # --- computing --------------------------------------------------------------------------------
 
     def network(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
-        """The network of a weights file, ready to run; loaded once."""
+        """The network of a weights file, ready to run; loaded once, whichever thread asks."""
         dtype = self._dtype_of(weights, dtype)
         key = (weights, dtype)
-        if key not in self._networks:
-            network = self._start(weights, dtype)
-            if self.automatic_dtype and dtype != torch.float32:
-                exact = self._start(weights, torch.float32)
-                network = network if agreement_db(network, exact) >= AGREEMENT_DB else exact
-            self._networks[key] = network
-        return self._networks[key]
+        with self._loading:
+            if key not in self._networks:
+                network = self._start(weights, dtype)
+                if self.automatic_dtype and dtype != torch.float32:
+                    exact = self._start(weights, torch.float32)
+                    network = network if agreement_db(network, exact) >= AGREEMENT_DB else exact
+                self._networks[key] = network
+            return self._networks[key]
 
     def _start(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
         if self.backend == "torch":
@@ -345,10 +348,8 @@ class Upscaler:
         """(H, W, 1 or 3) -> enlarged. Gray stays exactly gray, also where it is stored as RGB."""
         channels, dtype = pixels_hwc.shape[2], pixels_hwc.dtype
         gray = channels == 1 or _is_gray(pixels_hwc)
-        bands: Iterator[Tensor] = (
-            to_tensor(strip[:, :, :1] if gray else strip, self.choice.device)
-            for strip in strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
-        )
+        strips = strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
+        bands = to_device((strip[:, :, :1] if gray else strip for strip in strips), self.choice.device)
         for number, step in enumerate(plan.passes):
             bands = bands if number == 0 else (band.clamp(0, 1) for band in bands)
             bands = self._pass_rows(step, self.dtype_for(dtype.itemsize * 8), bands, progress)
@@ -357,8 +358,7 @@ class Upscaler:
             width, out_height = plan.output_size
             clamped = (band.clamp(0, 1) for band in bands)
             bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
-        for band in bands:
-            pixels = to_pixels(band, dtype)
+        for pixels in to_host(bands, dtype, self.choice.device):
             yield np.repeat(pixels, channels, axis=2) if gray and channels > 1 else pixels
 
     def _pass_rows(

@@ -155,7 +155,7 @@ def run_items(
 
     upscalers = [make_upscaler(network, device) for device in network.device.split(",")]
     upscaler = upscalers[0]
-    threads = opt.parse_jobs(jobs, devices=len(upscalers))
+    threads = opt.parse_jobs(jobs, devices=len(upscalers), gpus=upscaler.choice.device.type != "cpu")
 
     def format_for(item: Item) -> Format:
         return fmt or format_of_path(item.target) or FORMATS["png"]

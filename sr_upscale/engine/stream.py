@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_upscale.engine.together import Together
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.models.generator import (
     NEGATIVE_SLOPE,
@@ -61,6 +62,7 @@ class StreamNetwork:
         self.config, self.scale = model.config, model.config.scale
         self.device = model.head.weight.device
         self.redone = 0
+        self._together = Together(self._whole, GPU_STRIP_PIXELS)
         self.head = _Weights.of(model.head, dtype)
         self.blocks = [_BlockWeights.of(cast("InceptionResidualBlock", block), dtype) for block in model.blocks]
         self.trunk = _Weights.of(model.trunk, dtype)
@@ -78,14 +80,24 @@ class StreamNetwork:
         return torch.cat(list(stream_rows(self, [image_nchw], height=height, rows=rows)), dim=2)
 
     def whole(self, image_nchw: Tensor) -> Tensor:
-        """All layers over the whole picture, one after the other; like `stream_rows`, in much more memory."""
+        """All layers over the whole picture, one after the other; like `stream_rows`, in much more memory.
+
+        On a GPU, pictures of the same size that several threads bring at the same time run as one batch.
+        """
         image = _channels_last(image_nchw.to(self.device))
+        return self._together(image) if self.device.type != "cpu" else self._whole(image)
+
+    @torch.no_grad()
+    def _whole(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) -> float32 (N, 3, H * scale, W * scale); what is not finite is done again in float32."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out: Tensor = self.model(image)
+            out = cast("Tensor", self.model(images)).float()
         if not torch.isfinite(out.sum()):
-            self.redone += self.dtype != torch.float32
-            out = _finite(self.model(image))
-        return out.float()
+            for number in range(len(images)):
+                if not torch.isfinite(out[number].sum()):
+                    self.redone += self.dtype != torch.float32
+                    out[number] = _finite(self.model(images[number : number + 1]))[0]
+        return out
 
 
 def fit_rows(height: int, width: int, device_type: str, *, half: bool) -> int:
