@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from sr_upscale.drift import Drift
 from sr_upscale.handover import Abandoned, Handover
 from sr_upscale.images import MAX_PIXELS, Format, Picture, SaveOptions, check_target, load_image, save_image
 from sr_upscale.images.encode import adapt, save_rows
@@ -81,21 +82,20 @@ def run(
     start = time.monotonic()
     prepared = prepare(source, fmt, upscaler, settings)
     picture = prepared.picture
+    drift = Drift()
     if len(picture.frames) > 1:
-        save_image(upscaler.upscale(picture, settings.target, on_step=on_step), target, fmt, settings.save)
+        save_image(upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift), target, fmt, settings.save)
     else:
         upscaler.check_memory(prepared.plan, picture)
 
         def make(plan: UpscalePlan) -> None:
-            rows = upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step)
+            drift.clear()
+            rows = upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift)
             save_rows(rows, picture, plan.output_size, target, fmt, settings.save)
 
         upscaler.attempt(prepared.plan, make)
-    return {
-        **describe(prepared, upscaler),
-        "format": fmt.name,
-        "seconds": round(time.monotonic() - start, 3),
-    }
+    done = _done(prepared, upscaler, fmt, drift)
+    return done | {"seconds": round(time.monotonic() - start, 3)}
 
 
 def start(
@@ -119,28 +119,29 @@ def start(
     begin = time.perf_counter()
     picture = prepared.picture
     upscaler.check_memory(prepared.plan, picture)
-    done = {**describe(prepared, upscaler), "format": fmt.name}
-    busy = 0.0
+    drift, busy = Drift(), 0.0
 
     def written_by(save: Callable[[], None]) -> Future[dict[str, Any]]:
         def write() -> dict[str, Any]:
             save()
+            done = _done(prepared, upscaler, fmt, drift)
             return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
 
         return saver.submit(write)
 
     if len(picture.frames) > 1:
-        out = upscaler.upscale(picture, settings.target, on_step=on_step)
+        out = upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift)
         busy = time.perf_counter() - begin
         return written_by(lambda: save_image(out, target, fmt, settings.save))
 
     def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
         nonlocal busy
+        drift.clear()
         handover = Handover()
         written = written_by(lambda: save_rows(handover, picture, plan.output_size, target, fmt, settings.save))
         written.add_done_callback(lambda _written: handover.abandon())
         try:
-            for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step):
+            for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift):
                 handover.put(band)
         except Abandoned:
             return written  # it has failed, and says why
@@ -158,6 +159,12 @@ def start(
 def _streams(picture: Picture, fmt: Format) -> bool:
     """Whether the output leaves by rows and never stands in memory as a whole."""
     return fmt.name in STREAMED and len(picture.frames) == 1
+
+
+def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
+    """What was done, in words and numbers."""
+    described = describe(prepared, upscaler)
+    return {**described, "warnings": [*described["warnings"], *drift.warnings()], "format": fmt.name}
 
 
 def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sr_upscale.alpha import extend_colour
 from sr_upscale.arrays import ImageKind, like, pixels_of
 from sr_upscale.blend import blended
 from sr_upscale.device import choose, free_memory, is_out_of_memory
+from sr_upscale.drift import Drift
 from sr_upscale.engine.backends import BACKENDS, BackendNetwork
 from sr_upscale.engine.ensemble import self_ensemble
 from sr_upscale.engine.network import Network
@@ -157,7 +158,12 @@ class Upscaler:
         return like(image, np.asarray(out))
 
     def upscale(
-        self, picture: Picture, target: Target, *, on_step: Callable[[int, int], None] = lambda _done, _all: None
+        self,
+        picture: Picture,
+        target: Target,
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        drift: Drift | None = None,
     ) -> Picture:
         """Enlarges every frame of a picture; metadata stays. The result stands in memory as a whole (else `rows`).
 
@@ -165,18 +171,23 @@ class Upscaler:
             picture: Upright.
             target: Size.
             on_step: Called with (strips or tiles done, in all); the number in all may grow when memory runs out.
+            drift: Watches the colours.
         """
         plan = self.plan(picture, target)
         self.check_memory(plan, picture)
 
         def gather(plan: UpscalePlan) -> Picture:
+            if drift is not None:
+                drift.clear()
             done = 0
             frames = []
             width, height = plan.output_size
             for frame in picture.frames:
                 out = np.empty((height, width, picture.channels), dtype=frame.pixels_hwc.dtype)
                 top = 0
-                for band in self.rows(frame.pixels_hwc, plan, on_step=on_step, done=done, frames=len(picture.frames)):
+                for band in self.rows(
+                    frame.pixels_hwc, plan, on_step=on_step, done=done, frames=len(picture.frames), drift=drift
+                ):
                     out[top : top + len(band)] = band
                     top += len(band)
                 done += plan.steps
@@ -318,6 +329,7 @@ class Upscaler:
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
         done: int = 0,
         frames: int = 1,
+        drift: Drift | None = None,
     ) -> Iterator[NDArray[Any]]:
         """Enlarges one frame, band by band: (m, W, C) of the same type, from the top, C-contiguous.
 
@@ -327,29 +339,34 @@ class Upscaler:
             on_step: Called with (strips or tiles done, in all).
             done: Steps of earlier frames.
             frames: Frames in all.
+            drift: Watches the colours, not alpha.
         """
+        drift = drift or Drift()
         progress = _Progress(on_step, plan.steps * frames, done)
         if pixels_hwc.shape[2] not in (2, 4):
-            yield from self._colour_rows(pixels_hwc, plan, progress)
+            yield from self._colour_rows(pixels_hwc, plan, progress, drift)
             return
         whole = np.asarray(pixels_hwc)
         colour, alpha = whole[:, :, :-1], whole[:, :, -1:]
         if (alpha == alpha[0, 0]).all():
-            for band in self._colour_rows(colour, plan, progress):
+            for band in self._colour_rows(colour, plan, progress, drift):
                 yield np.concatenate((band, np.full_like(band[:, :, :1], alpha[0, 0, 0])), axis=2)
             return
         progress.total += plan.steps
         colour = extend_colour(colour, alpha[:, :, 0])
-        bands = (self._colour_rows(part, plan, progress) for part in (colour, alpha))
+        bands = (self._colour_rows(part, plan, progress, each) for part, each in ((colour, drift), (alpha, Drift())))
         for both in zip(*bands, strict=True):
             yield np.concatenate(both, axis=2)
 
-    def _colour_rows(self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress) -> Iterator[NDArray[Any]]:
+    def _colour_rows(
+        self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress, drift: Drift
+    ) -> Iterator[NDArray[Any]]:
         """(H, W, 1 or 3) -> enlarged. Gray stays exactly gray, also where it is stored as RGB."""
         channels, dtype = pixels_hwc.shape[2], pixels_hwc.dtype
         gray = channels == 1 or _is_gray(pixels_hwc)
         strips = strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
         bands = to_device((strip[:, :, :1] if gray else strip for strip in strips), self.choice.device)
+        bands = _watched(bands, drift.before)
         for number, step in enumerate(plan.passes):
             bands = bands if number == 0 else (band.clamp(0, 1) for band in bands)
             bands = self._pass_rows(step, self.dtype_for(dtype.itemsize * 8), bands, progress)
@@ -358,7 +375,7 @@ class Upscaler:
             width, out_height = plan.output_size
             clamped = (band.clamp(0, 1) for band in bands)
             bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
-        for pixels in to_host(bands, dtype, self.choice.device):
+        for pixels in to_host(_watched(bands, drift.after), dtype, self.choice.device):
             yield np.repeat(pixels, channels, axis=2) if gray and channels > 1 else pixels
 
     def _pass_rows(
@@ -378,6 +395,12 @@ class Upscaler:
             return
         run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
         yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
+
+
+def _watched(bands: Iterable[Tensor], watch: Callable[[Tensor], None]) -> Iterator[Tensor]:
+    for band in bands:
+        watch(band)
+        yield band
 
 
 def _rows_at_a_time(step: Pass) -> int:
