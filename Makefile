@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
-	@echo "Look at it: demo/chelsea_x4_psnr-x4.png, made from examples/chelsea.png"
+	@echo "Look at it: demo/chelsea_x4_photo-x4.png, made from examples/chelsea.png"
 
 test: check
 	$(BIN)/pytest -m "not slow"

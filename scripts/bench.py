@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sr_upscale import job
 from sr_upscale.batch import Item, Work, plan_items, run_batch
@@ -98,8 +99,33 @@ def ways(side: int) -> dict[str, Any]:
         f"one strip of {rows} rows alone, fp32, torch.compile": whole(
             compiled, strip.contiguous(memory_format=torch.channels_last)
         ),
+        **{
+            f"the ceiling: all convs of one strip of {rows} rows and nothing else, {name}": convs_alone(
+                model, rows, side, network.dtype
+            )
+            for name, network in networks.items()
+        },
     }
     return in_turn(candidates)
+
+
+def convs_alone(model: Generator, rows: int, width: int, dtype: torch.dtype) -> Callable[[], int]:
+    """Every conv of the network over the same rows, which stay in the caches: what no way of running it can beat."""
+    weights = [module.weight.to(dtype) for module in model.modules() if isinstance(module, nn.Conv2d)]
+    weights = [weight.contiguous(memory_format=torch.channels_last) for weight in weights]
+    inputs = {
+        channels: torch.rand(1, channels, rows, width, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        for channels in {weight.shape[1] for weight in weights}
+    }
+
+    strips = 20
+
+    def run() -> int:
+        for weight in weights * strips:
+            functional.conv2d(inputs[weight.shape[1]], weight, padding=weight.shape[2] // 2)
+        return strips * rows * width * model.config.scale**2
+
+    return run
 
 
 def whole_tile(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -20,7 +20,7 @@ from sr_upscale.errors import ModelError
 
 PACKAGE = Path(__file__).resolve().parent
 
-DEFAULT_MODEL = "psnr"
+DEFAULT_MODEL = "photo"
 """Family that is used when no model is named: `<family>-x<scale>` of the fitting scale."""
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
@@ -57,6 +57,7 @@ TABLE = (
         name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
     ),
     StoredWeights(name="photo-x4", scale=4, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x4"),
+    StoredWeights(name="photo-x2", scale=2, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x2"),
 )
 
 

@@ -15,13 +15,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "text", "__init__", "engine", "cli", "models"},  # packages' own __init__ hold no imports
     {
-        *("files", "color", "device", "tiling", "alpha", "arrays", "sizing", "resize"),
+        *("files", "color", "device", "tiling", "alpha", "arrays", "sizing", "resize", "drift"),
         *("models.generator", "models.discriminator", "models.features", "models.traits"),
         *("download", "remote", "unpickle"),
     },
     {
         *("checkpoint", "degrade", "realworld", "metrics", "niqe", "losses", "images", "catalogue"),
         *("engine.network", "engine.tiles", "engine.stream", "engine.backends", "engine.ensemble", "models.foreign"),
+        *("engine.together", "engine.transfer"),
     },
     {"store", "data", "datasets"},
     {"blend", "loading"},

@@ -45,7 +45,8 @@ def test_readme_commands_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
-    Image.fromarray(pattern(32, 40)).save("photo.jpg")
+    for name in ("photo.jpg", "scan.png"):
+        Image.fromarray(pattern(32, 40)).save(name)
     Image.fromarray(pattern(300, 40)).save("huge.tif")
     Path("folder").mkdir()
     Image.fromarray(pattern(6, 7)).save("folder/a.png")

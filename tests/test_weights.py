@@ -156,20 +156,22 @@ def test_invented_detail_looks_real_and_has_no_lattice(shared: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scale", [4, 2])
 @pytest.mark.parametrize("spoiled", ["set14_jpeg40", "set14_noise8"])
-def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str) -> None:
-    """On spoiled LR nearer to HR than psnr-x4 and bicubic, in PSNR and in VGG19; on clean LR little is lost."""
+def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str, scale: int) -> None:
+    """On spoiled LR nearer to HR than psnr and bicubic, in PSNR and in VGG19; on clean LR little is lost."""
     from scores import score, vgg
 
     features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
-    paths = {entry.name: entry.path for entry in TABLE if entry.name in ("photo-x4", "psnr-x4")}
+    names = [f"photo-x{scale}", f"psnr-x{scale}"]
+    paths = {entry.name: entry.path for entry in TABLE if entry.name in names}
     found = score(paths, shared / "benchmarks", spoiled, features=features)
-    photo, faithful, bicubic = found["photo-x4"], found["psnr-x4"], found["bicubic"]
+    photo, faithful, bicubic = (found[name] for name in (*names, "bicubic"))
     assert photo["psnr_y"] > faithful["psnr_y"]
     assert photo["psnr_y"] >= bicubic["psnr_y"]
     assert photo["vgg19_distance"] < min(faithful["vgg19_distance"], bicubic["vgg19_distance"])
-    clean = read_info(paths["photo-x4"]).scores["set14"]
-    assert clean["photo-x4"]["psnr_y"] >= clean["psnr-x4"]["psnr_y"] - 2.5
+    clean = read_info(paths[names[0]]).scores["set14"]
+    assert clean[names[0]]["psnr_y"] >= clean[names[1]]["psnr_y"] - 2.5
 
 
 @pytest.mark.slow

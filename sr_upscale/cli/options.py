@@ -22,7 +22,7 @@ Model = Annotated[
         "--model",
         "--model-name",
         "--model-path",
-        help="Model: a family (psnr), a name of `sr-upscale models`, or a .safetensors or .pth file.",
+        help="Model: a family (photo, psnr), a name of `sr-upscale models`, or a .safetensors or .pth file.",
         rich_help_panel=_TILES,
     ),
 ]

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sr_upscale import __version__
 from sr_upscale.images import load_image
+from sr_upscale.store import DEFAULT_MODEL
 from tests.conftest import ROOT, Ran, pattern
 
 Cli = Callable[..., Ran]
@@ -442,4 +443,4 @@ def test_doctor_finds_missing_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch,
     ran = cli("doctor")
     assert ran.code == 1
     assert "PROBLEM    weights psnr-x4 are missing" in ran.out
-    assert "PROBLEM    the smoke run failed: model psnr-x" in ran.out
+    assert f"PROBLEM    the smoke run failed: model {DEFAULT_MODEL}-x" in ran.out
