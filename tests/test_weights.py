@@ -15,7 +15,7 @@ from PIL import Image
 from sr_upscale.checkpoint import load_generator, read_info
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
-from sr_upscale.metrics import psnr
+from sr_upscale.metrics import lattice_energy, psnr
 from sr_upscale.resize import resize
 from sr_upscale.store import TABLE, StoredWeights
 from sr_upscale.upscaler import Upscaler
@@ -140,19 +140,44 @@ def test_scores_reach_their_floor_and_the_card(shared: Path, name: str, data_set
 
 
 @pytest.mark.slow
-def test_invented_detail_looks_real_and_has_no_lattice(shared: Path) -> None:
-    """gan-x4 against psnr-x4 on Set14: nearer in VGG19, more natural, little PSNR lost, no tint, no grid."""
+def test_invented_detail_looks_real(shared: Path) -> None:
+    """gan-x4 against psnr-x4 on Set14: nearer in VGG19, more natural, little PSNR lost, no tint."""
     from scores import score, vgg
 
     features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
     paths = {entry.name: entry.path for entry in TABLE if entry.name in ("gan-x4", "psnr-x4")}
     found = score(paths, shared / "benchmarks", "set14", features=features)
-    gan, faithful, truth = found["gan-x4"], found["psnr-x4"], found["HR"]
+    gan, faithful = found["gan-x4"], found["psnr-x4"]
     assert gan["vgg19_distance"] <= 0.85 * faithful["vgg19_distance"]
     assert gan["niqe"] < faithful["niqe"]
     assert gan["psnr_y"] >= faithful["psnr_y"] - 1.8
     assert gan["tint"] < 1
-    assert gan["lattice"] <= 1.5 * truth["lattice"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "times"), [("gan-x4", 1.5), ("photo-x4", 2.0)])
+def test_invented_detail_has_no_lattice(shared: Path, name: str, times: float) -> None:
+    """In no picture of Set5 and Set14 much more than in HR; or of a single level, and 8 bits show no less."""
+    from scores import pictures
+
+    upscaler = Upscaler(name)
+    for data_set in ("set5", "set14"):
+        for number, (hr, lr) in enumerate(pictures(shared / "benchmarks", data_set, 4)):
+            sr = upscaler(lr)
+            ours, truth = (lattice_energy(to_tensor(pixels), 4).item() for pixels in (sr, hr))
+            assert ours <= times * truth or lattice_levels(sr, hr) <= 1, (data_set, number, ours, truth)
+
+
+def lattice_levels(sr: np.ndarray, hr: np.ndarray, period: int = 4, window: int = 32) -> float:
+    """Levels between the highest and the lowest place of the period, where HR has one colour: the median window."""
+    found = []
+    for top in range(0, hr.shape[0] - window + 1, window // 2):
+        for left in range(0, hr.shape[1] - window + 1, window // 2):
+            part, flat = (pixels[top : top + window, left : left + window] for pixels in (sr, hr))
+            if (flat == flat[0, 0]).all():
+                places = part.reshape(window // period, period, window // period, period, -1).mean(axis=(0, 2))
+                found.append(np.ptp(places, axis=(0, 1)).max())
+    return float(np.median(found)) if found else float("inf")
 
 
 @pytest.mark.slow
