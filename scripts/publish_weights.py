@@ -168,8 +168,8 @@ PROTOCOL = (
     "as RGB; PSNR and SSIM on Y. Whole pictures in fp32; and PSNR of what `sr-upscale` does by default on the machine",
     "that measured. VGG19 distance: mean difference of conv3_4 before activation, each layer rescaled to a mean",
     "response of 1. Lattice: energy at the period of the tail in flat parts, to be compared with that of HR; one",
-    "picture of Set14 (ppt3, a drawn slide) has parts of one colour, where even a pattern of one level counts much. Tint:",
-    "largest mean difference of a channel from HR, of 255. But for PSNR and SSIM, lower is better.",
+    "picture of Set14 (ppt3, a drawn slide) has parts of one colour, where even a pattern of one level counts much.",
+    "Tint: largest mean difference of a channel from HR, of 255. But for PSNR and SSIM, lower is better.",
 )
 
 TITLES = {
