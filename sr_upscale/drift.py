@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_DRIFT = 5.0
-"""Levels of 255. Our weights stay under 0.5 (tint in their cards); swapped channels or a black output go far beyond."""
+"""Levels of 255. Our weights stay under 1 (tint in their cards); swapped channels or a black output go far beyond."""
 
 
 class Drift:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sr_upscale.batch import Item, Jobs, Outcome, Work, plan_items, run_batch
-from sr_upscale.cli.options import parse_bytes, parse_jobs
+from sr_upscale.cli.options import GPU_THREADS, parse_bytes, parse_jobs
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.handover import Abandoned, Handover
 from tests.conftest import Ran, pattern
@@ -164,6 +164,7 @@ def test_jobs_as_ncnn_programs_write_them() -> None:
     assert parse_jobs("1:2:3", devices=1) == Jobs(load=1, proc=2, save=3)
     assert parse_jobs("1:1:1", devices=2).proc == 2
     assert parse_jobs(None, devices=3).proc == 3
+    assert parse_jobs(None, devices=3, gpus=True).proc == 3 * GPU_THREADS > 3
     for text in ("2", "a:b:c", "1:2", "0:1:1"):
         with pytest.raises(UsageError, match="expected"):
             parse_jobs(text, devices=1)

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sr_upscale.checkpoint import read_info
 from sr_upscale.drift import Drift
+from sr_upscale.images.picture import Frame, Picture
+from sr_upscale.sizing import Target
 from sr_upscale.store import resolve_weights
 from sr_upscale.upscaler import Upscaler
 from tests.conftest import Ran, pattern
@@ -43,15 +45,12 @@ def test_our_weights_do_not_drift(mode: str, tmp_path: Path, cli: Cli) -> None:
     assert json.loads(ran.out)["warnings"] == []
 
 
-def test_swapped_channels_are_noticed_in_one_picture_and_in_a_folder(tmp_path: Path, cli: Cli) -> None:
+def test_a_tint_is_noticed_in_one_picture_and_in_a_folder(tmp_path: Path, cli: Cli) -> None:
     """Weights whose last conv makes everything red: the picture is written, and the warning names the colour."""
     source = resolve_weights("psnr-x2")
     tensors = load_file(source)
     bias = next(name for name, tensor in tensors.items() if name.startswith("tail.") and tensor.shape == (12,))
     tensors[bias][:4] += 0.2  # the four places of red
-    read_info(source)
-    from safetensors import safe_open
-
     with safe_open(source, framework="pt") as file:
         header = file.metadata()
     save_file(tensors, tmp_path / "red.safetensors", metadata=header)
@@ -67,8 +66,5 @@ def test_swapped_channels_are_noticed_in_one_picture_and_in_a_folder(tmp_path: P
         assert "the output's mean colour is not the input's (red +51 of 255)" in ran.err
     drift = Drift()
     upscaler = Upscaler(tmp_path / "red.safetensors")
-    from sr_upscale.images.picture import Frame, Picture
-    from sr_upscale.sizing import Target
-
     upscaler.upscale(Picture(frames=(Frame(pixels_hwc=gray),)), Target(scale=2.0), drift=drift)
     assert drift.levels() == pytest.approx([51, 0, 0], abs=1)

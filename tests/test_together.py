@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -41,8 +42,9 @@ def run_behind_one(network: Slow, together: Together, images: list[Tensor]) -> l
         futures = [pool.submit(call, images[0])]
         assert network.entered.wait(10)
         futures += [pool.submit(call, image) for image in images[1:]]
+        end = time.monotonic() + 10
         while len(together._waiting) < len(images) - 1:
-            pass
+            assert time.monotonic() < end, "not all of them wait"
         network.go_on.set()
         return [future.result(10) for future in futures]
 
