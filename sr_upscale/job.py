@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from sr_upscale import __version__
+from sr_upscale.batch import hash_file
 from sr_upscale.drift import Drift
 from sr_upscale.handover import Abandoned, Handover
 from sr_upscale.images import MAX_PIXELS, Format, Picture, SaveOptions, check_target, load_image, save_image
 from sr_upscale.images.encode import adapt, save_rows
 from sr_upscale.images.stream import STREAMED
+from sr_upscale.images.xmp import Change
 from sr_upscale.sizing import Target
 from sr_upscale.text import shown
 from sr_upscale.tiling import StripPlan, TilePlan
@@ -62,6 +66,7 @@ def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, settings: Job
     picture, notes = adapt(picture, fmt, settings.save, name=name)
     plan = upscaler.plan(picture, settings.target, streamed=_streams(picture, fmt))
     check_target(fmt, *plan.output_size, name=name)
+    picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
 
 
@@ -154,6 +159,26 @@ def start(
         return written
 
     return upscaler.attempt(prepared.plan, make)
+
+
+def _change(plan: UpscalePlan) -> Change:
+    """What the plan does, for the history of the output: the same words for the same pixels, so no time of day."""
+    models = ", ".join(f"{step.weights.stem} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
+    sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
+    return Change(
+        software=f"sr-upscale {__version__}",
+        parameters=f"{sizes} pixels by {models or 'Lanczos'}",
+        before=plan.input_size,
+    )
+
+
+def _hash_of(weights: Path) -> str:
+    return _hash_at(weights, weights.stat().st_mtime_ns)
+
+
+@functools.cache
+def _hash_at(weights: Path, _changed_ns: int) -> str:
+    return hash_file(weights)  # once, and not for each picture of a batch
 
 
 def _streams(picture: Picture, fmt: Format) -> bool:

@@ -42,6 +42,7 @@ def batch(
     format_name: opt.FormatName = None,
     quality: opt.Quality = None,
     compression: opt.Compression = None,
+    strip_metadata: opt.StripMetadata = False,
     suffix: opt.Suffix = None,
     background: opt.Background = None,
     max_pixels: opt.MaxPixels = None,
@@ -62,7 +63,9 @@ def batch(
     del debug, offline  # read from the command line by `app.run`, before options are parsed
     target = target_of(scale=scale, width=width, height=height, size=size)
     fmt = None if format_name in (None, "auto") else format_by_name(format_name or "")
-    settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated, compression)
+    settings = job_settings(
+        target, quality, background, max_pixels, frame, allow_truncated, compression, strip_metadata
+    )
     network = NetworkOptions(
         model=model or DEFAULT_MODEL,
         fidelity=fidelity,

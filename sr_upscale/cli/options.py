@@ -124,6 +124,14 @@ Compression = Annotated[
         "-c", "--compression", help="0-9 for PNG and TIFF: quick and large to small and slow.", rich_help_panel=_FILES
     ),
 ]
+StripMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--strip-metadata",
+        help="Leave out EXIF with its place, XMP, IPTC and texts; profile and resolution stay.",
+        rich_help_panel=_FILES,
+    ),
+]
 Suffix = Annotated[
     str | None,
     typer.Option("--suffix", help="Put behind the stem of output names.", rich_help_panel=_FILES),

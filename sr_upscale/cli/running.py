@@ -42,6 +42,7 @@ def job_settings(
     frame: int | None,
     allow_truncated: bool,
     compression: int | None,
+    strip_metadata: bool,
 ) -> JobSettings:
     """Everything about files that the options ask for."""
     from sr_upscale.images import MAX_PIXELS, SaveOptions
@@ -53,6 +54,7 @@ def job_settings(
             quality=quality,
             background=opt.parse_colour(background) if background else None,
             compression=compression,
+            strip_metadata=strip_metadata,
         ),
         max_pixels=opt.parse_pixels(max_pixels) if max_pixels else MAX_PIXELS,
         frame=frame,

@@ -65,6 +65,7 @@ def upscale(
     format_name: opt.FormatName = None,
     quality: opt.Quality = None,
     compression: opt.Compression = None,
+    strip_metadata: opt.StripMetadata = False,
     suffix: opt.Suffix = None,
     background: opt.Background = None,
     max_pixels: opt.MaxPixels = None,
@@ -86,7 +87,9 @@ def upscale(
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
     console = Console(quiet=quiet, as_json=as_json)
     target = target_of(scale=scale, width=width, height=height, size=size)
-    settings = job_settings(target, quality, background, max_pixels, frame, allow_truncated, compression)
+    settings = job_settings(
+        target, quality, background, max_pixels, frame, allow_truncated, compression, strip_metadata
+    )
     fmt = None if format_name in (None, "auto") else format_by_name(format_name or "")
     network = NetworkOptions(
         model=model or DEFAULT_MODEL,

@@ -22,8 +22,9 @@ from PIL import Image, UnidentifiedImageError
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
 from sr_upscale.images.lazy import FileRows
-from sr_upscale.images.metadata import exif_bytes, orientation_of, read_exif, upright
+from sr_upscale.images.metadata import exif_bytes, info_of, orientation_of, read_exif, read_iptc, read_text, upright
 from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
+from sr_upscale.images.xmp import upright_xmp
 from sr_upscale.text import shown
 
 MAX_PIXELS = 178_956_970
@@ -103,11 +104,16 @@ def load_image(
     except Exception:  # Pillow raises many kinds for a damaged block
         exif = None
         notes.append(f"{name}: damaged EXIF is left out")
+    try:
+        xmp = upright_xmp(header.xmp, turn) if header.xmp else None
+    except ValueError as error:
+        xmp = None
+        notes.append(f"{name}: {error}; it is left out")
     dpi = header.dpi[::-1] if header.dpi is not None and turn >= 5 else header.dpi
     return Picture(
         frames=tuple(decoded),
         format=kind,
-        metadata=Metadata(icc=header.icc, exif=exif, dpi=dpi),
+        metadata=Metadata(icc=header.icc, exif=exif, dpi=dpi, xmp=xmp, iptc=header.iptc, text=header.text),
         loop=header.loop if len(decoded) > 1 else None,
         warnings=tuple(header.notes + notes),
         sha256=digest,
@@ -183,6 +189,9 @@ class _Header:
     dpi: tuple[float, float] | None
     loop: int | None
     notes: list[str]
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
 
 
 def _read_header(data: bytes, kind: str, name: str) -> _Header:
@@ -195,7 +204,7 @@ def _read_header(data: bytes, kind: str, name: str) -> _Header:
                 exif = None
                 notes.append(f"{name}: damaged EXIF is left out")
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
-            dpi = image.info.get("dpi")
+            dpi = info_of(image, "dpi", tuple)
             return _Header(
                 kind=kind,
                 width=image.width,
@@ -203,10 +212,13 @@ def _read_header(data: bytes, kind: str, name: str) -> _Header:
                 frames=frames,
                 animated=frames > 1 and FORMATS[kind].animation,
                 exif=exif,
-                icc=image.info.get("icc_profile") or None,
+                icc=info_of(image, "icc_profile", bytes) or None,
                 dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
-                loop=image.info.get("loop"),
+                loop=info_of(image, "loop", int),
                 notes=notes,
+                xmp=info_of(image, "xmp", bytes),
+                iptc=read_iptc(image),
+                text=read_text(image),
             )
     except UnidentifiedImageError as error:
         if kind == "tif":  # Pillow does not know every TIFF, float RGB for one; libvips does

@@ -21,9 +21,11 @@ from PIL import Image, ImageCms
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.files import replace_file
 from sr_upscale.images.formats import FORMATS, Format
+from sr_upscale.images.heads import JPEG_ROOM, png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
 from sr_upscale.images.stream import STREAMED, write_streamed
+from sr_upscale.images.xmp import renewed_xmp
 from sr_upscale.text import shown
 
 GATHER_BYTES = 256 << 20
@@ -40,11 +42,13 @@ class SaveOptions:
         quality: 1-100 for JPEG, WebP and AVIF; None takes the format's default. 100 is lossless in WebP.
         background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
         compression: 0-9 for PNG and TIFF, from large and quick to small and slow; None takes the default.
+        strip_metadata: Leave out EXIF, XMP, IPTC and texts; colour profile and resolution stay.
     """
 
     quality: int | None = None
     background: tuple[int, int, int] | None = None
     compression: int | None = None
+    strip_metadata: bool = False
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
@@ -92,6 +96,14 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
         picture, converted = _to_srgb(picture)
         what = "colours are converted to sRGB" if converted else "its colour profile is left out"
         notes.append(f"{name}: {upper} holds no colour profile; {what}")
+    if fmt.name == "jpg" and not options.strip_metadata:
+        given = picture.metadata
+        blocks = {"EXIF": given.exif or b"", "XMP": given.xmp or b"", "IPTC": given.iptc or b""}
+        notes += [
+            f"{name}: {len(block)} bytes of {what} are more than JPEG holds and are left out; use --format png"
+            for what, block in blocks.items()
+            if len(block) > JPEG_ROOM
+        ]
     if picture.bits > fmt.bits:
         notes.append(f"{name}: {upper} holds {fmt.bits} bits per channel; the output is reduced from {picture.bits}")
     return picture, notes
@@ -160,7 +172,7 @@ def save_rows(
                     shape,
                     temporary,
                     name=fmt.name,
-                    metadata=_metadata_for(picture, fmt, width, height),
+                    metadata=_metadata_for(picture, fmt, options, width, height),
                     quality=options.quality or fmt.quality,
                     compression=options.compression,
                     dtype=bands.dtype,
@@ -237,14 +249,24 @@ def _name_of(target: Path | BinaryIO) -> str:
     return shown(target) if isinstance(target, Path) else "output"
 
 
-def _metadata_for(picture: Picture, fmt: Format, width: int, height: int) -> Metadata:
-    """What of the metadata the format holds, with the sizes in EXIF set to those of the output."""
-    exif = resized_exif(picture.metadata.exif, width, height) if fmt.exif else None
-    return dataclasses.replace(picture.metadata, icc=picture.metadata.icc if fmt.icc else None, exif=exif)
+def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: int, height: int) -> Metadata:
+    """What of the metadata is wanted and the format holds, with sizes and history of the output."""
+    given = picture.metadata
+    icc = given.icc if fmt.icc else None
+    if options.strip_metadata:
+        return Metadata(icc=icc, dpi=given.dpi)
+    return Metadata(
+        icc=icc,
+        exif=resized_exif(given.exif, width, height) if fmt.exif else None,
+        dpi=given.dpi,
+        xmp=renewed_xmp(given.xmp, given.change, (width, height)) if fmt.xmp else None,
+        iptc=given.iptc if fmt.iptc else None,
+        text=given.text if fmt.text else (),
+    )
 
 
 def _write_whole(picture: Picture, path: Path, fmt: Format, options: SaveOptions) -> None:
-    metadata = _metadata_for(picture, fmt, picture.width, picture.height)
+    metadata = _metadata_for(picture, fmt, options, picture.width, picture.height)
     frames = [_to_8_bits(np.asarray(frame.pixels_hwc)) for frame in picture.frames]
     if fmt.name == "gif":
         _write_gif(picture, frames, path)
@@ -286,6 +308,10 @@ def _write_pillow(
     if metadata.exif:
         settings["exif"] = Image.Exif()
         settings["exif"].load(metadata.exif)
+    if metadata.xmp and fmt.name in ("webp", "avif"):
+        settings["xmp"] = metadata.xmp
+    if fmt.name == "png":
+        settings["pnginfo"] = png_text(metadata)
     if metadata.dpi and fmt.name in ("png", "bmp"):
         settings["dpi"] = metadata.dpi
     settings |= _format_settings(fmt, options)
@@ -334,8 +360,7 @@ def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:
 
 def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
     """Pixels converted from their profile to sRGB, and whether that could be done; the profile goes either way."""
-    metadata = Metadata(icc=None, exif=picture.metadata.exif, dpi=picture.metadata.dpi)
-    plain = dataclasses.replace(picture, metadata=metadata)
+    plain = dataclasses.replace(picture, metadata=dataclasses.replace(picture.metadata, icc=None))
     if picture.channels < 3:
         return plain, False
     try:

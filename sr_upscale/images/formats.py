@@ -23,6 +23,9 @@ class Format:
         animation: Whether it holds several timed frames.
         icc: Whether it holds an ICC profile.
         exif: Whether it holds EXIF.
+        xmp: Whether it holds XMP.
+        iptc: Whether it holds IPTC-IIM.
+        text: Whether it holds texts with keywords.
         quality: Default of its lossy quality setting (1-100), None where there is none.
     """
 
@@ -35,17 +38,37 @@ class Format:
     animation: bool = False
     icc: bool = True
     exif: bool = True
+    xmp: bool = True
+    iptc: bool = False
+    text: bool = False
     quality: int | None = None
 
 
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        Format(name="png", pillow="PNG", suffixes=(".png", ".apng"), alpha=True, bits=16, animation=True),
-        Format(name="jpg", pillow="JPEG", suffixes=(".jpg", ".jpeg", ".jpe"), alpha=False, max_side=65500, quality=95),
+        Format(name="png", pillow="PNG", suffixes=(".png", ".apng"), alpha=True, bits=16, animation=True, text=True),
+        Format(
+            name="jpg",
+            pillow="JPEG",
+            suffixes=(".jpg", ".jpeg", ".jpe"),
+            alpha=False,
+            max_side=65500,
+            iptc=True,
+            quality=95,
+        ),
         Format(name="webp", pillow="WEBP", suffixes=(".webp",), alpha=True, max_side=16383, animation=True, quality=90),
-        Format(name="tif", pillow="TIFF", suffixes=(".tif", ".tiff"), alpha=True, bits=16),
-        Format(name="bmp", pillow="BMP", suffixes=(".bmp", ".dib"), alpha=False, max_side=32767, icc=False, exif=False),
+        Format(name="tif", pillow="TIFF", suffixes=(".tif", ".tiff"), alpha=True, bits=16, iptc=True),
+        Format(
+            name="bmp",
+            pillow="BMP",
+            suffixes=(".bmp", ".dib"),
+            alpha=False,
+            max_side=32767,
+            icc=False,
+            exif=False,
+            xmp=False,
+        ),
         Format(
             name="gif",
             pillow="GIF",
@@ -55,6 +78,7 @@ FORMATS: dict[str, Format] = {
             animation=True,
             icc=False,
             exif=False,
+            xmp=False,
         ),
         Format(name="avif", pillow="AVIF", suffixes=(".avif",), alpha=True, max_side=65536, animation=True, quality=80),
     )

@@ -1,7 +1,7 @@
-"""The beginning of PNG and JPEG files: resolution, profile and EXIF, byte for byte as they were given.
+"""The beginning of PNG and JPEG files: resolution, profile, EXIF, XMP, IPTC and texts, byte for byte as given.
 
-libvips could write them, but rewrites EXIF (GPS and maker notes get lost) and refuses profiles that it finds odd. So it
-writes the pixels alone, and what it puts before them is replaced here.
+libvips could write most of it, but rewrites EXIF (GPS and maker notes get lost) and refuses profiles that it finds odd.
+So it writes the pixels alone, and what it puts before them is replaced here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import struct
 import zlib
 from collections.abc import Callable
 
+from PIL.PngImagePlugin import PngInfo
+
 from sr_upscale.images.picture import Metadata
 
 MakeHead = Callable[[bytes, Metadata], bytes | None]
@@ -17,11 +19,17 @@ MakeHead = Callable[[bytes, Metadata], bytes | None]
 
 _SIGNATURE = 8
 _SEGMENT = 65533  # bytes that a JPEG segment holds
+_LONG_TEXT = 1000  # characters, from which on compressing pays
 _PROFILE = b"ICC_PROFILE\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_PHOTOSHOP = b"Photoshop 3.0\x008BIM\x04\x04\0\0"  # with the resource that holds IPTC, without a name
+
+JPEG_ROOM = 65000
+"""Bytes of EXIF, XMP or IPTC that a JPEG is given at most; a little less than its segments hold."""
 
 
 def png_head(start: bytes, metadata: Metadata) -> bytes | None:
-    """The file up to its pixels with iCCP, pHYs and eXIf of `metadata`. See `MakeHead`."""
+    """The file up to its pixels with iCCP, pHYs, eXIf and the texts of `metadata`. See `MakeHead`."""
     at = _SIGNATURE
     while (kind := start[at + 4 : at + 8]) != b"IDAT":
         if len(kind) < 4:
@@ -35,13 +43,14 @@ def png_head(start: bytes, metadata: Metadata) -> bytes | None:
         head.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
     if metadata.exif:
         head.append(_chunk(b"eXIf", metadata.exif))
+    head += [_chunk(kind, data) for kind, data, *_after in png_text(metadata).chunks]
     return b"".join(head) + start[at:]
 
 
 def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
-    """The file up to its tables with JFIF, EXIF and the profile of `metadata`. See `MakeHead`.
+    """The file up to its tables with JFIF, EXIF, XMP, IPTC and the profile of `metadata`. See `MakeHead`.
 
-    EXIF that is longer than a segment, and a profile that is longer than 255 of them, are left out.
+    A block that is longer than `JPEG_ROOM`, and a profile that is longer than 255 segments, are left out.
     """
     at = 2
     while len(marker := start[at : at + 4]) == 4 and marker[:2] == b"\xff\xe0":
@@ -51,8 +60,13 @@ def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
     unit, across, down = (0, 1.0, 1.0) if metadata.dpi is None else (1, *metadata.dpi)
     sides = (min(max(round(value), 1), 65535) for value in (across, down))
     head = [start[:2], _segment(0xE0, struct.pack(">5sHBHHBB", b"JFIF\0", 0x0101, unit, *sides, 0, 0))]
-    if metadata.exif and len(metadata.exif) + 6 <= _SEGMENT:
+    if metadata.exif and len(metadata.exif) <= JPEG_ROOM:
         head.append(_segment(0xE1, b"Exif\0\0" + metadata.exif))
+    if metadata.xmp and len(metadata.xmp) <= JPEG_ROOM:
+        head.append(_segment(0xE1, _XMP + metadata.xmp))
+    if metadata.iptc and len(metadata.iptc) <= JPEG_ROOM:
+        size = struct.pack(">I", len(metadata.iptc))
+        head.append(_segment(0xED, _PHOTOSHOP + size + metadata.iptc + b"\0" * (len(metadata.iptc) % 2)))
     if metadata.icc:
         room = _SEGMENT - len(_PROFILE) - 2
         parts = [metadata.icc[first : first + room] for first in range(0, len(metadata.icc), room)]
@@ -60,6 +74,16 @@ def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
             numbered = enumerate(parts, start=1)
             head += [_segment(0xE2, _PROFILE + bytes((number, len(parts))) + part) for number, part in numbered]
     return b"".join(head) + start[at:]
+
+
+def png_text(metadata: Metadata) -> PngInfo:
+    """Texts and XMP of `metadata` as chunks of a PNG."""
+    info = PngInfo()
+    if metadata.xmp:
+        info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
+    for keyword, text in metadata.text:
+        info.add_text(keyword, text, zip=len(text) > _LONG_TEXT)
+    return info
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,16 +1,19 @@
-"""EXIF, orientation, resolution: read once, made true for the upright, enlarged picture."""
+"""EXIF, orientation, IPTC and texts: read once, made true for the upright, enlarged picture."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+Value = TypeVar("Value")
+
 ORIENTATION = ExifTags.Base.Orientation.value
 EXIF_IFD = ExifTags.IFD.Exif.value
 DIRECTORIES = (EXIF_IFD, ExifTags.IFD.GPSInfo.value)
+_IPTC_TAG, _IPTC_RESOURCE = 33723, 0x0404  # in a TIFF; among Photoshop's resources in a JPEG
 
 # Tags of a TIFF's own directory that describe the picture and not the layout of the file.
 _DESCRIPTIVE = frozenset(
@@ -28,6 +31,12 @@ _DESCRIPTIVE = frozenset(
         ExifTags.Base.Orientation,
     )
 )
+
+
+def info_of(image: Image.Image, key: str, kind: type[Value]) -> Value | None:
+    """What Pillow found under a name; None for another type: a PNG may hold a text of the same name."""
+    value = image.info.get(key)
+    return value if isinstance(value, kind) else None
 
 
 def read_exif(image: Image.Image, *, to_the_end: bool = True) -> Image.Exif | None:
@@ -61,6 +70,23 @@ def directory_of(exif: Image.Exif, directory: int) -> dict[int, Any]:
         if nested:
             values[ExifTags.IFD.Interop.value] = nested
     return values
+
+
+def read_iptc(image: Image.Image) -> bytes | None:
+    """IPTC-IIM records of an opened JPEG or TIFF, as they stand there; None where there are none."""
+    if image.format == "TIFF":  # raw, as programs disagree whether these are bytes or long integers
+        value = image.tag_v2._tagdata.get(_IPTC_TAG)  # type: ignore[attr-defined]
+    else:
+        value = (info_of(image, "photoshop", dict) or {}).get(_IPTC_RESOURCE)
+    return value or None
+
+
+def read_text(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    """Keywords and texts of an opened PNG, without those that hold EXIF or XMP."""
+    if image.format != "PNG":
+        return ()
+    texts = [(str(key), value) for key, value in image.info.items() if isinstance(value, str)]
+    return tuple((key, text) for key, text in texts if not key.startswith(("XML:com.adobe.xmp", "Raw profile type ")))
 
 
 def orientation_of(exif: Image.Exif | None) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sr_upscale.images.xmp import Change
+
 
 class RowSource(ABC):
     """Pixels that come in strips, from the top, as often as they are wanted; whole only for those who ask.
@@ -68,11 +70,19 @@ class Metadata:
         icc: ICC profile, passed on byte for byte.
         exif: EXIF block (TIFF structure without the ``Exif\\0\\0`` prefix), orientation already reset.
         dpi: Horizontal and vertical resolution in pixels per inch.
+        xmp: XMP packet of the upright picture.
+        iptc: IPTC-IIM records, passed on byte for byte.
+        text: Keywords and texts of a PNG.
+        change: What was done to the pixels; becomes a line of the history in XMP.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    change: Change | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

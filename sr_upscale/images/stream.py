@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sr_upscale.images.feed import feed_rows
 from sr_upscale.images.heads import MakeHead, jpeg_head, png_head
 from sr_upscale.images.picture import Metadata
-from sr_upscale.images.tiff import append_exif
+from sr_upscale.images.tiff import append_metadata
 
 STREAMED = ("png", "tif", "jpg")
 """Names of the formats that are written here."""
@@ -75,8 +75,8 @@ def write_streamed(
     with path.open("w+b", buffering=0) as file:
         target = _Target(file, metadata, make_head)
         feed_rows(bands, shape, dtype, lambda image: target.save(image, name, options))
-    if name == "tif" and metadata.exif:
-        append_exif(path, metadata.exif)
+    if name == "tif" and (metadata.exif or metadata.xmp or metadata.iptc):
+        append_metadata(path, metadata)
 
 
 class _Target:

@@ -1,4 +1,4 @@
-"""EXIF for TIFF files: libvips writes 16-bit TIFF but no EXIF, Pillow the reverse."""
+"""EXIF, XMP and IPTC for TIFF files: libvips writes 16-bit TIFF but no EXIF, Pillow the reverse."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from typing import BinaryIO
 from PIL import Image, TiffImagePlugin
 
 from sr_upscale.images.metadata import DIRECTORIES, directory_of
+from sr_upscale.images.picture import Metadata
 
-_ASCII, _LONG, _LONG8 = 2, 4, 16
+_BYTE, _ASCII, _LONG, _UNDEFINED, _LONG8 = 1, 2, 4, 7, 16
+_XMP, _IPTC = 700, 33723
 
 
-def append_exif(path: Path, block: bytes) -> None:
-    """Adds EXIF to a little-endian TIFF or BigTIFF of one page.
+def append_metadata(path: Path, metadata: Metadata) -> None:
+    """Adds EXIF, XMP and IPTC to a little-endian TIFF or BigTIFF of one page.
 
     The first directory is copied to the end of the file, entry by entry and byte by byte, with the text
-    tags and the EXIF and GPS directories added; the header then points there. Pixels are not touched.
+    tags, the EXIF and GPS directories, XMP and IPTC added; the header then points there. Pixels are not touched.
 
     Args:
         path: File of libvips.
-        block: EXIF as a TIFF structure.
+        metadata: Its `exif`, `xmp` and `iptc` are added.
 
-    Source: TIFF 6.0, section 2; EXIF 2.32, section 4.6.
+    Source: TIFF 6.0, section 2; EXIF 2.32, section 4.6; XMP part 3 (2020), section 3.2.
     """
     exif = Image.Exif()
-    exif.load(block)
+    if metadata.exif:
+        exif.load(metadata.exif)
     with path.open("r+b") as file:
         magic, version = struct.unpack("<2sH", file.read(4))
         if magic != b"II":
@@ -57,6 +60,9 @@ def append_exif(path: Path, block: bytes) -> None:
                 file.write(content.tobytes(at))
                 pointer = struct.pack(word, at)
                 entries[directory] = _entry(directory, _LONG8 if big else _LONG, 1, pointer, big=big)
+        for tag, kind, block in ((_XMP, _BYTE, metadata.xmp), (_IPTC, _UNDEFINED, metadata.iptc)):
+            if block:
+                entries[tag] = _entry(tag, kind, len(block), _place(file, block, big=big), big=big)
 
         at = _end(file)
         file.write(struct.pack(count_format, len(entries)))
