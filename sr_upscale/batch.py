@@ -7,6 +7,7 @@ run skips exactly what would come out the same, and nothing else.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sr_upscale.errors import InputError, OutOfMemoryError, OutputError, SrUpscaleError, UsageError
+from sr_upscale.errors import DiskFullError, InputError, OutOfMemoryError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.files import output_error
 from sr_upscale.images.formats import SUFFIXES, Format, format_of_path
 from sr_upscale.text import shown
@@ -28,7 +29,7 @@ from sr_upscale.text import shown
 Loaded = TypeVar("Loaded")
 
 MANIFEST = ".sr-upscale.jsonl"
-"""Name of the manifest in the output folder: one JSON object a line, the last one of an output counts."""
+"""Name of the manifest in the output folder: one JSON object a line; the last one of an output and content counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,14 @@ class Work:
         saver: Threads that write.
         worker: Number of the computing thread, from 0.
         stop: Set when the computing shall end at once, with any exception.
+        on_whole: To be called with the whole output, before it takes its place (`replace_file`), and the sha256 of the
+            input that was read.
     """
 
     saver: Executor
     worker: int
     stop: threading.Event
+    on_whole: Callable[[Path, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +206,7 @@ def run_batch(
         plan: Items and the manifest's folder.
         load: Reads an item.
         start: Computes what was read and has it written (`Work.saver`), item by item; the future's result becomes the
-            outcome's details and holds the ``input_sha256`` of what was read.
+            outcome's details and holds ``seconds``.
         settings: Everything besides the input that determines an output (weights, scale, format ...).
         jobs: How many items each stage has at a time.
         force: Also overwrite files that this program did not make.
@@ -212,7 +216,8 @@ def run_batch(
     settings and has not been touched since. It is made anew where the manifest knows it untouched but
     input or settings are others. A file that the manifest does not know is never overwritten without `force`.
 
-    An exception that is not an item's own (a signal) ends the stages, and then passes on.
+    An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
+    written by then, even by a process that was killed, is known to the next run.
     """
     jobs = jobs or Jobs()
     manifest = Manifest(plan.root, settings)
@@ -237,7 +242,8 @@ def run_batch(
         item.target.parent.mkdir(parents=True, exist_ok=True)
         worker = workers.get()
         try:
-            return start(item, loaded, Work(saver=saver, worker=worker, stop=stop))
+            note = functools.partial(manifest.add, item)
+            return start(item, loaded, Work(saver=saver, worker=worker, stop=stop, on_whole=note))
         finally:
             workers.put(worker)
 
@@ -247,12 +253,12 @@ def run_batch(
             if written is None:
                 return Outcome(item=item, status="skipped")
             details = written.result()
-            manifest.add(item, details["input_sha256"])
             return Outcome(item=item, status="done", seconds=details["seconds"], details=details)
-        except SrUpscaleError as failure:
-            return Outcome(item=item, status="failed", error=failure)
         except Exception as failure:  # one bad file never stops the rest, whatever it breaks
-            return Outcome(item=item, status="failed", error=_as_ours(failure, item))
+            error = failure if isinstance(failure, SrUpscaleError) else _as_ours(failure, item)
+            if isinstance(error, DiskFullError):
+                raise error from failure.__cause__
+            return Outcome(item=item, status="failed", error=error)
 
     outcomes: list[Outcome] = []
     flying: deque[tuple[Item, Future[Future[dict[str, Any]] | None]]] = deque()
@@ -287,21 +293,26 @@ def _as_ours(failure: Exception, item: Item) -> SrUpscaleError:
 
 
 class Manifest:
-    """What was made from what, in the output folder. Lines are added whole; a torn last line is ignored."""
+    """What was made from what, in the output folder. Lines are added whole; a torn last line is ignored.
+
+    A line is written when a file is whole, before it takes its place: whenever the process is killed, what stands there
+    is known, be it the old file or the new one.
+    """
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
         self.path = root / MANIFEST
         self.root = root
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self.entries: dict[str, dict[str, Any]] = {}
+        self.entries: dict[tuple[str, str], dict[str, Any]] = {}
         self._torn = False
+        self._adding = threading.Lock()
         if self.path.is_file():
             text = self.path.read_text(encoding="utf-8", errors="replace")
             self._torn = not text.endswith("\n")
             for line in text.splitlines():
                 try:
                     entry = json.loads(line)
-                    self.entries[entry["output"]] = entry
+                    self.entries[entry["output"], entry["output_sha256"]] = entry
                 except (json.JSONDecodeError, KeyError, TypeError):
                     continue
 
@@ -309,26 +320,28 @@ class Manifest:
         """Of the item's target: not there; what would come out; ours but out of date; not ours or changed."""
         if not os.path.lexists(item.target):
             return "absent"
-        entry = self.entries.get(self._key(item))
-        if entry is None or not item.target.is_file() or hash_file(item.target) != entry.get("output_sha256"):
+        if not item.target.is_file():
+            return "foreign"
+        entry = self.entries.get((self._key(item), hash_file(item.target)))
+        if entry is None:
             return "foreign"
         same = entry.get("settings") == self.settings and entry.get("input_sha256") == hash_file(item.source)
         return "current" if same else "stale"
 
-    def add(self, item: Item, input_sha256: str) -> None:
-        """Notes a finished item."""
+    def add(self, item: Item, output: Path, input_sha256: str) -> None:
+        """Notes that `output`, a whole file, is about to become the target of an item."""
         entry = {
             "output": self._key(item),
             "input": os.fsdecode(os.fspath(item.source)).encode("utf-8", "backslashreplace").decode(),
             "input_sha256": input_sha256,
-            "output_sha256": hash_file(item.target),
+            "output_sha256": hash_file(output),
             "settings": self.settings,
         }
-        self.entries[entry["output"]] = entry
-        with self.path.open("ab", buffering=0) as file:  # one write of one line: two runs cannot mix theirs
+        with self._adding, self.path.open("ab", buffering=0) as file:  # one write of one line: runs cannot mix theirs
             file.write(b"\n" * self._torn + json.dumps(entry).encode() + b"\n")
             os.fsync(file.fileno())
-        self._torn = False
+            self._torn = False
+            self.entries[entry["output"], entry["output_sha256"]] = entry
 
     def _key(self, item: Item) -> str:
         relative = os.path.relpath(item.target, self.root)

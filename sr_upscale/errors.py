@@ -4,6 +4,7 @@
     ├── UsageError            2  the command or the call asks for something impossible
     ├── InputError            4  a picture (or a folder of them) cannot be used
     ├── OutputError           5  the result cannot be written
+    │   └── DiskFullError     5  nor can any other be there
     ├── NetworkError          6  a download failed
     ├── ModelError            7  weights are damaged, unsafe, unknown or do not fit
     ├── IntegrityError        7  a download or archive is not what its hash or its limits say
@@ -39,6 +40,10 @@ class OutputError(SrUpscaleError):
     """The result cannot be written where it was asked for."""
 
     exit_code = 5
+
+
+class DiskFullError(OutputError):
+    """There is no room for results; a batch stops."""
 
 
 class NetworkError(SrUpscaleError):

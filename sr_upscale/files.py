@@ -6,21 +6,26 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sr_upscale.errors import OutputError
+from sr_upscale.errors import DiskFullError, OutputError
 
 
 @contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
+def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _temporary: None) -> Iterator[Path]:
     """A temporary path beside `path`; on leaving it is flushed to disk and takes the place of `path`.
 
     On any error the temporary file is removed and `path` stays as it was. The temporary name is short,
     whatever the length of the final one.
 
+    Args:
+        path: File that appears or changes.
+        on_whole: Called with the temporary path when the file is whole and flushed, before it takes its place.
+
     Raises:
-        OutputError: The folder cannot be written, the name is too long, or the disk is full.
+        OutputError: The folder cannot be written, or the name is too long.
+        DiskFullError: The disk is full, or the quota used up.
     """
     try:
         handle, name = tempfile.mkstemp(prefix=".sr-", suffix=".tmp", dir=path.parent)
@@ -31,7 +36,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         try:
-            _publish(temporary, path)
+            _publish(temporary, path, on_whole)
         except OSError as error:
             raise output_error(path, error) from error
     except OSError as error:
@@ -40,12 +45,13 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _publish(temporary: Path, path: Path) -> None:
+def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None]) -> None:
     mask = os.umask(0)
     os.umask(mask)
     temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; a result gets the user's usual rights
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
+    on_whole(temporary)
     temporary.replace(path)
     with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the file itself is safe
         folder = os.open(path.parent, os.O_RDONLY)
@@ -69,4 +75,5 @@ def output_error(path: Path, error: OSError) -> OutputError:
         errno.EISDIR: "a folder of that name exists; choose another name with -o",
     }
     remedy = remedies.get(error.errno or 0, "choose another place with -o")
-    return OutputError(f"{path}: cannot write: {error.strerror or error}; {remedy}")
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutputError
+    return kind(f"{path}: cannot write: {error.strerror or error}; {remedy}")

@@ -112,10 +112,12 @@ def start(
     *,
     saver: Executor,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None,
 ) -> Future[dict[str, Any]]:
     """Computes a file that has been read, and has it written by another thread.
 
-    Returns when the last row has been handed over. The future ends when the file is written, with what `run` returns,
+    Returns when the last row has been handed over. `on_whole` gets the whole file, before it takes its place
+    (`replace_file`), and the sha256 of the input. The future ends when the file is written, with what `run` returns,
     and ``busy_seconds``: how long the network had work.
 
     Raises:
@@ -125,6 +127,9 @@ def start(
     picture = prepared.picture
     upscaler.check_memory(prepared.plan, picture)
     drift, busy = Drift(), 0.0
+
+    def whole(temporary: Path) -> None:
+        on_whole(temporary, picture.sha256)
 
     def written_by(save: Callable[[], None]) -> Future[dict[str, Any]]:
         def write() -> dict[str, Any]:
@@ -137,13 +142,14 @@ def start(
     if len(picture.frames) > 1:
         out = upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift)
         busy = time.perf_counter() - begin
-        return written_by(lambda: save_image(out, target, fmt, settings.save))
+        return written_by(lambda: save_image(out, target, fmt, settings.save, on_whole=whole))
 
     def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
         nonlocal busy
         drift.clear()
         handover = Handover()
-        written = written_by(lambda: save_rows(handover, picture, plan.output_size, target, fmt, settings.save))
+        size = plan.output_size
+        written = written_by(lambda: save_rows(handover, picture, size, target, fmt, settings.save, on_whole=whole))
         written.add_done_callback(lambda _written: handover.abandon())
         try:
             for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift):

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_upscale.batch import Item, Jobs, Outcome, Work, plan_items, run_batch
+from sr_upscale.batch import Item, Jobs, Outcome, Work, hash_file, plan_items, run_batch
 from sr_upscale.cli.options import GPU_THREADS, parse_bytes, parse_jobs
 from sr_upscale.errors import InputError, UsageError
+from sr_upscale.files import replace_file
 from sr_upscale.handover import Abandoned, Handover
 from tests.conftest import Ran, pattern
 
@@ -58,8 +59,11 @@ class Stages:
 
         def write() -> dict[str, Any]:
             self.take("save")
-            item.target.write_text(loaded)
-            return {"input_sha256": "0", "seconds": 0.0}
+            with replace_file(
+                item.target, on_whole=lambda temporary: work.on_whole(temporary, hash_file(item.source))
+            ) as t:
+                t.write_text(loaded)
+            return {"seconds": 0.0}
 
         return work.saver.submit(write)
 

@@ -98,7 +98,14 @@ def run(argv: Sequence[str]) -> int:
     if "--offline" in argv:
         os.environ["SR_UPSCALE_OFFLINE"] = "1"
 
+    stopping = False
+
     def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        if stopping:  # it takes too long
+            print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
+            os._exit(128 + number)
+        stopping = True
         raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

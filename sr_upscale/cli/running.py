@@ -190,7 +190,9 @@ def run_items(
 
             mine = upscalers[work.worker % len(upscalers)]
             fmt = format_for(item)
-            return job.start(prepared, item.target, fmt, mine, settings, saver=work.saver, on_step=on_step)
+            return job.start(
+                prepared, item.target, fmt, mine, settings, saver=work.saver, on_step=on_step, on_whole=work.on_whole
+            )
 
         def on_outcome(outcome: Outcome) -> None:
             nonlocal finished
@@ -201,7 +203,13 @@ def run_items(
             for warning in outcome.details.get("warnings", ()):
                 console.warn(warning)
 
-        outcomes = run_batch(plan, load, start, settings=fingerprint, jobs=threads, force=force, on_outcome=on_outcome)
+        try:
+            outcomes = run_batch(
+                plan, load, start, settings=fingerprint, jobs=threads, force=force, on_outcome=on_outcome
+            )
+        except BaseException:
+            console.note(f"stopped after {finished} of {len(plan.items)}; the same command goes on from there")
+            raise
         seconds = time.monotonic() - begin
     counts = {status: sum(each.status == status for each in outcomes) for status in ("done", "skipped", "failed")}
     words = ", ".join(f"{count} {status}" for status, count in counts.items())

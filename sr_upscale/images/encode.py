@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -109,7 +109,14 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
     return picture, notes
 
 
-def save_image(picture: Picture, target: Path | BinaryIO, fmt: Format, options: SaveOptions | None = None) -> None:
+def save_image(
+    picture: Picture,
+    target: Path | BinaryIO,
+    fmt: Format,
+    options: SaveOptions | None = None,
+    *,
+    on_whole: Callable[[Path], None] = lambda _temporary: None,
+) -> None:
     """Writes a picture.
 
     Args:
@@ -117,6 +124,7 @@ def save_image(picture: Picture, target: Path | BinaryIO, fmt: Format, options: 
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
         options: Quality.
+        on_whole: See `replace_file`; only for a path.
 
     Raises:
         OutputError: It cannot be written.
@@ -125,10 +133,10 @@ def save_image(picture: Picture, target: Path | BinaryIO, fmt: Format, options: 
     pixels = picture.frames[0].pixels_hwc
     if len(picture.frames) == 1 and (fmt.name in STREAMED or isinstance(pixels, RowSource)):
         size = picture.width, picture.height
-        save_rows(strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options)
+        save_rows(strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options, on_whole=on_whole)
         return
     check_target(fmt, picture.width, picture.height, name=_name_of(target))
-    with _whole_file(target) as temporary:
+    with _whole_file(target, on_whole) as temporary:
         _write_whole(picture, temporary, fmt, options)
 
 
@@ -139,6 +147,8 @@ def save_rows(
     target: Path | BinaryIO,
     fmt: Format,
     options: SaveOptions | None = None,
+    *,
+    on_whole: Callable[[Path], None] = lambda _temporary: None,
 ) -> None:
     """Writes a still picture whose rows come one band after the other.
 
@@ -153,6 +163,7 @@ def save_rows(
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
         options: Quality and compression.
+        on_whole: See `replace_file`; only for a path.
 
     Raises:
         OutputError: It cannot be written.
@@ -165,7 +176,7 @@ def save_rows(
     shape = height, width, picture.channels
     bands = _Bands(rows, shape, np.dtype(np.uint16 if picture.bits == 16 else np.uint8), bits=fmt.bits)
     try:
-        with _whole_file(target) as temporary:
+        with _whole_file(target, on_whole) as temporary:
             if fmt.name in STREAMED:
                 write_streamed(
                     bands,
@@ -231,10 +242,10 @@ def _gather(bands: _Bands, shape: tuple[int, int, int], folder: Path | None) -> 
 
 
 @contextlib.contextmanager
-def _whole_file(target: Path | BinaryIO) -> Iterator[Path]:
+def _whole_file(target: Path | BinaryIO, on_whole: Callable[[Path], None]) -> Iterator[Path]:
     """A path to write to; on leaving without an error, what stands there is put in place of the target."""
     if isinstance(target, Path):
-        with replace_file(target) as temporary:
+        with replace_file(target, on_whole=on_whole) as temporary:
             yield temporary
         return
     with tempfile.TemporaryDirectory(prefix="sr-") as folder:
