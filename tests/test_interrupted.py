@@ -202,10 +202,8 @@ def test_row_50_full_disk(cli: Cli, folder: Path, nearest: Path, monkeypatch: py
     fill(monkeypatch, where, after=0)
     ran = cli(folder / "0.png", "-o", out, "-n", nearest, "--force")
     assert ran.code == 5
-    assert (
-        ran.err
-        == f"sr-upscale: {out}: cannot write: No space left on device; the disk is full; free some space or choose another folder with -o\n"
-    )
+    remedy = "the disk is full; free some space or choose another folder with -o"
+    assert ran.err == f"sr-upscale: {out}: cannot write: No space left on device; {remedy}\n"
     assert out.read_bytes() == b"old"
     assert {path.name for path in out.parent.iterdir()} == {"in", "out.png"}
 
