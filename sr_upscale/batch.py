@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from sr_upscale.errors import DiskFullError, InputError, OutOfMemoryError, OutputError, SrUpscaleError, UsageError
-from sr_upscale.files import output_error
+from sr_upscale.files import output_error, remove_orphans
 from sr_upscale.images.formats import SUFFIXES, Format, format_of_path
 from sr_upscale.text import shown
 
@@ -220,6 +220,8 @@ def run_batch(
     written by then, even by a process that was killed, is known to the next run.
     """
     jobs = jobs or Jobs()
+    for folder in {item.target.parent for item in plan.items}:
+        remove_orphans(folder)
     manifest = Manifest(plan.root, settings)
     stop = threading.Event()
     workers: queue.SimpleQueue[int] = queue.SimpleQueue()

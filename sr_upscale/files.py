@@ -11,6 +11,13 @@ from pathlib import Path
 
 from sr_upscale.errors import DiskFullError, OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX, _SUFFIX = ".sr-", ".tmp"
+
 
 @contextlib.contextmanager
 def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _temporary: None) -> Iterator[Path]:
@@ -28,11 +35,9 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
         DiskFullError: The disk is full, or the quota used up.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=".sr-", suffix=".tmp", dir=path.parent)
-        os.close(handle)
+        temporary, lock = _locked_file(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
         try:
@@ -43,6 +48,48 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
         raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_orphans(folder: Path) -> None:
+    """Removes temporary files of `replace_file` that processes left behind that were killed.
+
+    A file that is still being written is locked by its process, and stays; so do all where files cannot be locked.
+    """
+    for orphan in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with contextlib.suppress(OSError), orphan.open("rb") as file:
+            if _lock(file.fileno()):
+                orphan.unlink()
+
+
+def _locked_file(folder: Path) -> tuple[Path, int | None]:
+    """A new file, and its handle, which keeps it locked until it is closed; None where there are no locks."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
+        try:
+            _lock(handle)
+        except OSError:
+            os.close(handle)
+            return Path(name), None
+        if os.fstat(handle).st_nlink:
+            return Path(name), handle
+        os.close(handle)  # taken for an orphan before it was locked
+
+
+def _lock(handle: int) -> bool:
+    """Whether an open file could be locked; False where another process has it.
+
+    Raises:
+        OSError: Files cannot be locked here.
+    """
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "no locks")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None]) -> None:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from sr_upscale import upscaler as upscaler_module
+from sr_upscale.files import replace_file
 from sr_upscale.images import decode, stream
 from tests.conftest import Ran, pattern
 
@@ -174,9 +175,19 @@ def test_row_49_killed_at_every_step_of_writing(
     ran = cli("batch", folder, "-o", out, "-n", nearest)
     assert ran.code == 0, ran.err
     assert f"{3 if where == 'replaced' else 2} skipped" in ran.err
-    for orphan in out.glob(".sr-*.tmp"):
-        orphan.unlink()
-    check(out)
+    check(out)  # the orphan of the killed process is gone too
+
+
+def test_only_files_that_nobody_writes_are_orphans(tmp_path: Path) -> None:
+    left = tmp_path / ".sr-left.tmp"
+    left.write_bytes(b"half")
+    with replace_file(tmp_path / "a.png") as temporary:
+        temporary.write_bytes(b"whole")
+        other = "from pathlib import Path; from sr_upscale.files import remove_orphans; remove_orphans(Path())"
+        subprocess.run([sys.executable, "-c", other], cwd=tmp_path, check=True)
+        assert [path.name for path in tmp_path.iterdir()] == [temporary.name]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"whole"
 
 
 def full(*_args: object, **_more: object) -> Any:
