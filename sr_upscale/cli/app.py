@@ -42,7 +42,6 @@ app = typer.Typer(
         "sr-upscale photo.jpg -o out.png: `upscale` may be left out. A file that is named like a command is "
         "written ./batch."
     ),
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={
@@ -78,6 +77,16 @@ app.command("benchmark")(benchmark.benchmark)
 app.command("compare")(compare.compare)
 
 
+def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:
+    """What is wrong with the value of an option, with the value; None where it is about something else."""
+    names, message = getattr(getattr(error, "param", None), "opts", ()), getattr(error, "message", "")
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name.replace("_", "-") in names:
+            return f"{name} is {value if equals else following!r}; {message[:1].lower()}{message[1:]}"
+    return None
+
+
 class Stopped(BaseException):
     """A signal asked for the end."""
 
@@ -110,12 +119,12 @@ def run(argv: Sequence[str]) -> int:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = app(args=list(argv), prog_name="sr-upscale", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False)
+        return 2 if not argv else code if isinstance(code, int) else 0
     except typer.TyperException as error:
         if debug:
             traceback.print_exc()
-        text = error.format_message()
+        text = _refused_value(error, argv) or error.format_message()
         print_error(f"sr-upscale: {text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`")
         return error.exit_code
     except SrUpscaleError as error:

@@ -196,6 +196,21 @@ def test_usage_errors_are_one_line_and_exit_code_2(
     assert [path.name for path in photo.parent.iterdir()] == ["p.png"]
 
 
+def test_no_words_at_all_show_the_help(cli: Cli) -> None:
+    ran = cli()
+    assert (ran.code, ran.err) == (2, "")
+    assert ran.out.startswith("Usage: sr-upscale [OPTIONS] COMMAND [ARGS]...\n")
+    assert ran.out == cli("--help").out
+
+
+@pytest.mark.parametrize("words", [("-s", "four"), ("--scale=four",), ("--outscale", "four")])
+def test_a_refused_value_is_repeated(cli: Cli, photo: Path, words: tuple[str, ...]) -> None:
+    ran = cli(photo, *words)
+    assert ran.code == 2
+    name = words[0].partition("=")[0]
+    assert ran.err.startswith(f"sr-upscale: {name} is 'four'; input should be a valid number")
+
+
 def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
     cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
