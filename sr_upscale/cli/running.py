@@ -126,12 +126,18 @@ def output_label(target: Target, model: str) -> str:
     return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}"
 
 
+def names_file(output: str) -> bool:
+    """Whether -o, where a folder is needed, means a file: one that is there, or by its ending."""
+    path = Path(output)
+    return not path.is_dir() and (path.exists() or format_of_path(path) is not None)
+
+
 def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
     """Where a folder's outputs go: -o, or ``FOLDER_x4`` beside it."""
     if output == "-":
         raise UsageError("a folder cannot be written to standard output; give -o a folder")
     if output is not None:
-        if Path(output).exists() and not Path(output).is_dir():
+        if names_file(output):
             raise UsageError(f"{shown(output)} is a file; a folder of pictures needs a folder with -o")
         return Path(output)
     path = Path(folder).resolve()

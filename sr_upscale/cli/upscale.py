@@ -26,6 +26,7 @@ from sr_upscale.cli.running import (
     folder_target,
     job_settings,
     make_upscaler,
+    names_file,
     obtain_models,
     output_label,
     run_items,
@@ -207,7 +208,7 @@ def _many(names: list[str], output: str | None, label: str, suffix: str | None, 
     """Several files: every output into the folder of -o, or beside its input."""
     if "-" in names or output == "-":
         raise UsageError("standard input and output take one picture; give files and a folder with -o")
-    if output is not None and os.path.exists(output) and not os.path.isdir(output):
+    if output is not None and names_file(output):
         raise UsageError(f"{shown(output)} is a file; several pictures need a folder with -o")
     items = []
     for name in names:

@@ -211,6 +211,15 @@ def test_a_refused_value_is_repeated(cli: Cli, photo: Path, words: tuple[str, ..
     assert ran.err.startswith(f"sr-upscale: {name} is 'four'; input should be a valid number")
 
 
+def test_several_pictures_do_not_become_a_folder_with_the_name_of_a_picture(cli: Cli, photo: Path) -> None:
+    out = photo.with_name("one.png")
+    for words in ([photo, photo.with_name("other.png")], [photo.parent], ["batch", photo.parent]):
+        ran = cli(*words, "-o", out)
+        assert ran.code == 2
+        assert "one.png is a file; " in ran.err
+        assert not out.exists()
+
+
 def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
     cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
