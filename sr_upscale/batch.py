@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 from sr_upscale.errors import DiskFullError, InputError, OutOfMemoryError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.files import output_error, remove_orphans
-from sr_upscale.images.formats import SUFFIXES, Format, format_of_path
+from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
 from sr_upscale.text import shown
 
 Loaded = TypeVar("Loaded")
@@ -80,9 +80,10 @@ class Outcome:
 
 def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
     """``photo.jpg`` -> ``photo_x4_psnr-x4.jpg``; a `suffix` takes the place of ``_<label>``, a format of the ending."""
-    ending = source.suffix if fmt is None or (fmt == format_of_path(source)) else f".{fmt.name}"
-    if fmt is None and format_of_path(source) is None:
-        ending = ".png"
+    own = format_of_path(source)
+    if fmt is None:
+        fmt = own_format(own) if own else FORMATS["png"]
+    ending = source.suffix if fmt == own else f".{fmt.name}"
     return f"{source.stem}{f'_{label}' if suffix is None else suffix}{ending}"
 
 

@@ -292,7 +292,7 @@ def test_an_animation_that_plays_once_still_does(tmp_path: Path, suffix: str) ->
         (b"%!PS-Adobe-3.0 EPSF", "a PostScript document"),
         (b"\n<svg xmlns=", "an SVG or XML document"),
         (b"hello there\n", "a text file"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heic"),
         (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "avif"),
         (b"\x00\x01\x02\x03", "data of an unknown kind"),
         (b"RIFF\x10\0\0\0WEBPVP8 ", "webp"),

@@ -34,7 +34,7 @@ from sr_upscale.cli.running import (
     target_of,
 )
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, sniff
+from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, own_format, sniff
 from sr_upscale.store import DEFAULT_MODEL
 from sr_upscale.text import duration, shown
 
@@ -197,8 +197,10 @@ def _format_for(fmt: Format | None, place: str, kind: str) -> Format:
     if fmt is not None:
         return fmt
     if place == "-":
-        return FORMATS.get(kind, FORMATS["png"])
+        return own_format(FORMATS.get(kind, FORMATS["png"]))
     by_name = format_of_path(Path(place))
+    if by_name is not None and by_name.written_as:
+        raise UsageError(f"{shown(place)}: {by_name.name.upper()} is only read; end the name in .{by_name.written_as}")
     if by_name is None:
         raise UsageError(f"{shown(place)}: no known ending; give --format, or end the name in .png")
     return by_name

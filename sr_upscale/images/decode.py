@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
+from sr_upscale.images.heic import decode_heic, require_libheif
 from sr_upscale.images.lazy import FileRows
 from sr_upscale.images.metadata import exif_bytes, info_of, orientation_of, read_exif, read_iptc, read_text, upright
 from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
@@ -36,7 +37,6 @@ LAZY_PIXELS = 16_000_000
 _LARGE_TIFF = 16 << 20
 """Bytes of a file from which on libtiff may allocate more than 50 MB, as it must for one long compressed strip."""
 
-_PILLOW_FORMATS = tuple(each.pillow for each in FORMATS.values())
 _PILLOW_LOCK = threading.Lock()
 
 
@@ -47,7 +47,7 @@ def load_image(
     frame: int | None = None,
     allow_truncated: bool = False,
 ) -> Picture:
-    """Reads a picture: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF, told by its content and not by its name.
+    """Reads a picture: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC (extra ``heic``), by its content, not its name.
 
     Args:
         source: A regular file, or the bytes of one.
@@ -80,6 +80,9 @@ def load_image(
         frames = _select_frames(header, frame, name, notes)
         if kind in ("jpg", "png", "tif") and not header.animated:
             decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
+        elif kind == "heic":
+            pixels = decode_heic(data, name, has_profile=header.icc is not None, notes=notes)
+            decoded = [Frame(pixels_hwc=pixels)]
         else:
             decoded = _decode_pillow(data, frames, name, header, allow_truncated)
     except SrUpscaleError:
@@ -171,6 +174,8 @@ def _kind_of(head: bytes, name: str) -> str:
     kind = sniff(head)
     if kind not in FORMATS:
         raise InputError(f"{name}: looks like {kind}; expected one of {', '.join(FORMATS)}")
+    if kind == "heic":
+        require_libheif(name)
     return kind
 
 
@@ -196,7 +201,7 @@ class _Header:
 
 def _read_header(data: bytes, kind: str, name: str) -> _Header:
     try:
-        with _opened(data) as image:
+        with _opened(data, kind) as image:
             notes: list[str] = []
             try:
                 exif = read_exif(image, to_the_end=kind != "png" or _text_follows(data))
@@ -389,7 +394,7 @@ def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, a
     decoded: list[NDArray[Any]] = []
     durations: list[int] = []
     try:
-        with _opened(data, allow_truncated=allow_truncated) as image:
+        with _opened(data, header.kind, allow_truncated=allow_truncated) as image:
             for number in frames:
                 image.seek(number)
                 image.load()
@@ -447,8 +452,8 @@ def _same_channels(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 @contextlib.contextmanager
-def _opened(data: bytes, *, allow_truncated: bool = False) -> Iterator[Image.Image]:
-    """Pillow's image of the allowed formats, without its global pixel limit: ours is checked instead."""
+def _opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator[Image.Image]:
+    """Pillow's image of a format, without its global pixel limit: ours is checked instead."""
     from PIL import ImageFile
 
     with _PILLOW_LOCK, warnings.catch_warnings():
@@ -456,7 +461,7 @@ def _opened(data: bytes, *, allow_truncated: bool = False) -> Iterator[Image.Ima
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, allow_truncated
         try:
-            with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=[FORMATS[kind].pillow]) as image:
                 yield image
         finally:
             Image.MAX_IMAGE_PIXELS = limit

@@ -26,6 +26,7 @@ class Format:
         xmp: Whether it holds XMP.
         iptc: Whether it holds IPTC-IIM.
         text: Whether it holds texts with keywords.
+        written_as: Name of the format in which its pictures come out, where it is only read; else empty.
         quality: Default of its lossy quality setting (1-100), None where there is none.
     """
 
@@ -41,6 +42,7 @@ class Format:
     xmp: bool = True
     iptc: bool = False
     text: bool = False
+    written_as: str = ""
     quality: int | None = None
 
 
@@ -80,10 +82,20 @@ FORMATS: dict[str, Format] = {
             exif=False,
             xmp=False,
         ),
+        Format(
+            name="heic",
+            pillow="HEIF",
+            suffixes=(".heic", ".heif", ".hif"),
+            alpha=True,
+            max_side=0,
+            written_as="jpg",
+        ),
         Format(name="avif", pillow="AVIF", suffixes=(".avif",), alpha=True, max_side=65536, animation=True, quality=80),
     )
 }
 """JPEG's own limit is 65 535; libjpeg's is 65 500. AVIF's is what libaom and dav1d agree on."""
+
+_WRITTEN = {name: each for name, each in FORMATS.items() if not each.written_as}
 
 SUFFIXES: dict[str, str] = {suffix: each.name for each in FORMATS.values() for suffix in each.suffixes}
 
@@ -120,7 +132,7 @@ def sniff(head: bytes) -> str:
         brands = head[8 : int.from_bytes(head[:4], "big")]
         if b"avif" in brands or b"avis" in brands:
             return "avif"
-        return "a HEIC picture" if b"hei" in brands or b"mif1" in brands else "a video"
+        return "heic" if b"hei" in brands or b"hev" in brands or b"mif1" in brands else "a video"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")):
         return "an SVG or XML document"
@@ -137,6 +149,11 @@ def format_of_path(path: Path) -> Format | None:
     return FORMATS[name] if name else None
 
 
+def own_format(fmt: Format) -> Format:
+    """The format itself, or where it is only read, the one in which its pictures come out."""
+    return FORMATS[fmt.written_as] if fmt.written_as else fmt
+
+
 def format_by_name(name: str) -> Format:
     """Format of a name or ending as users type it: ``png``, ``.JPG``, ``jpeg``, ``tiff``.
 
@@ -144,9 +161,9 @@ def format_by_name(name: str) -> Format:
         UsageError: Not a format that can be written; the nearest one is suggested.
     """
     key = SUFFIXES.get("." + name.lower().lstrip("."))
-    if key is None:
-        near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(FORMATS)}"
+    if key not in _WRITTEN:
+        near = difflib.get_close_matches(name.lower(), _WRITTEN, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_WRITTEN)}"
         msg = f"cannot write format {name!r}; {hint}"
         raise UsageError(msg)
     return FORMATS[key]
