@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sr_upscale.errors import ShapeError
 
@@ -14,11 +14,19 @@ ImageKind = TypeVar("ImageKind", Image.Image, NDArray[Any])
 
 
 def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
-    """(H, W, C) uint8 or uint16 of an array or PIL image."""
+    """(H, W, C) uint8 or uint16 of an array or PIL image, which is turned upright.
+
+    Raises:
+        ShapeError: It is none.
+    """
     if isinstance(image, Image.Image):
-        if image.mode in ("I;16", "I;16B", "I;16L"):
-            array: NDArray[Any] = np.asarray(image).astype(np.uint16)
-        elif image.mode in ("L", "LA", "RGB", "RGBA"):
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+            array: NDArray[Any] = np.asarray(image)
+            if array.min() < 0 or array.max() > 65535:
+                raise ShapeError(f"image of mode {image.mode} has values beyond 16 bits; expected 0 to 65535")
+            array = array.astype(np.uint16)
+        elif image.mode in ("L", "LA", "RGB", "RGBA", "F"):
             array = np.asarray(image)
         else:
             modes = {"1": "L", "La": "LA"}
@@ -40,9 +48,13 @@ def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
 
 
 def like(image: ImageKind, out_hwc: NDArray[Any]) -> ImageKind:
-    """The result as the kind of the input."""
+    """The result as the kind of the input; a PIL image keeps colour profile and resolution."""
     if isinstance(image, Image.Image):
-        return Image.fromarray(out_hwc[:, :, 0] if out_hwc.shape[2] == 1 else out_hwc)
+        if image.mode == "F":
+            return Image.fromarray((out_hwc[:, :, 0] / 65535).astype(np.float32))
+        out = Image.fromarray(out_hwc[:, :, 0] if out_hwc.shape[2] == 1 else out_hwc)
+        out.info |= {key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info}
+        return out
     if image.dtype.kind == "f":
         out_hwc = (out_hwc / 65535).astype(image.dtype)
     return out_hwc[:, :, 0] if image.ndim == 2 else out_hwc

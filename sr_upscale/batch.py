@@ -42,10 +42,16 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """What to do: items, the folder of the manifest, and what was noticed while looking for pictures."""
+    """What to do, and what was noticed while looking for pictures.
+
+    Attributes:
+        items: Pictures and their outputs.
+        root: Folder of the manifest, above all outputs; None where each folder of outputs has its own.
+        warnings: For the user.
+    """
 
     items: tuple[Item, ...]
-    root: Path
+    root: Path | None
     warnings: tuple[str, ...] = ()
 
 
@@ -121,14 +127,14 @@ def plan_folder(
 
 
 def plan_items(items: Sequence[Item]) -> BatchPlan:
-    """A plan of given items; the manifest goes into the folder that all outputs have in common.
+    """A plan of given items; each folder of outputs gets a manifest.
 
     Raises:
         UsageError: Two of them collide.
     """
     refuse_collisions(items)
-    root = os.path.commonpath([os.path.abspath(item.target.parent) for item in items])
-    return BatchPlan(items=tuple(items), root=Path(root))
+    folders = {os.path.abspath(item.target.parent) for item in items}
+    return BatchPlan(items=tuple(items), root=Path(folders.pop()) if len(folders) == 1 else None)
 
 
 def refuse_collisions(items: Sequence[Item]) -> None:
@@ -138,7 +144,7 @@ def refuse_collisions(items: Sequence[Item]) -> None:
         UsageError: The pair is named.
     """
     by_target: dict[str, Item] = {}
-    sources = {os.path.realpath(item.source): item.source for item in items}
+    sources = {os.path.normcase(os.path.realpath(item.source)) for item in items}
     for item in items:
         key = os.path.normcase(os.path.realpath(item.target))
         if (other := by_target.get(key)) is not None:
@@ -223,20 +229,14 @@ def run_batch(
     jobs = jobs or Jobs()
     for folder in {item.target.parent for item in plan.items}:
         remove_orphans(folder)
-    manifest = Manifest(plan.root, settings)
+    manifests = manifests_of(plan, settings)
     stop = threading.Event()
     workers: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(jobs.proc):
         workers.put(number)
 
     def read(item: Item) -> Loaded | None:
-        state = "absent" if force else manifest.state(item)
-        if state == "foreign":
-            raise OutputError(
-                f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
-                "add --force to overwrite it, or choose another -o"
-            )
-        return None if state == "current" else load(item)
+        return None if is_done(item, manifests, force=force) else load(item)
 
     def compute(item: Item, reading: Future[Loaded | None]) -> Future[dict[str, Any]] | None:
         loaded = reading.result()
@@ -245,7 +245,7 @@ def run_batch(
         item.target.parent.mkdir(parents=True, exist_ok=True)
         worker = workers.get()
         try:
-            note = functools.partial(manifest.add, item)
+            note = functools.partial(manifests[item.target.parent].add, item)
             return start(item, loaded, Work(saver=saver, worker=worker, stop=stop, on_whole=note))
         finally:
             workers.put(worker)
@@ -293,6 +293,29 @@ def _as_ours(failure: Exception, item: Item) -> SrUpscaleError:
     if isinstance(failure, OSError):
         return output_error(item.target, failure)
     return SrUpscaleError(f"{name}: internal error: {type(failure).__name__}: {failure}; please report it")
+
+
+def manifests_of(plan: BatchPlan, settings: Mapping[str, Any]) -> dict[Path, Manifest]:
+    """The manifest of each folder of outputs."""
+    folders = {item.target.parent for item in plan.items}
+    if plan.root is not None:
+        return dict.fromkeys(folders, Manifest(plan.root, settings))
+    return {folder: Manifest(folder, settings) for folder in folders}
+
+
+def is_done(item: Item, manifests: Mapping[Path, Manifest], *, force: bool) -> bool:
+    """Whether there is nothing to do.
+
+    Raises:
+        OutputError: Something is in the way that only `force` may overwrite.
+    """
+    state = "absent" if force else manifests[item.target.parent].state(item)
+    if state == "foreign":
+        raise OutputError(
+            f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
+            "add --force to overwrite it, or choose another -o"
+        )
+    return state == "current"
 
 
 class Manifest:

@@ -106,13 +106,22 @@ def free_memory(device: torch.device) -> int:
     return min(int(psutil.virtual_memory().available), _cgroup_headroom())
 
 
+CGROUP = Path("/sys/fs/cgroup")
+
+
 def _cgroup_headroom() -> int:
-    """What a container's memory limit leaves (cgroup v2), or a very large number without one."""
-    root = Path("/sys/fs/cgroup")
+    """What a container's memory limit leaves (cgroup v2), or a very large number without one.
+
+    Pages of files that were read or written count as used, but are given up when memory is wanted.
+    """
     try:
-        limit = (root / "memory.max").read_text().strip()
-        used = int((root / "memory.current").read_text())
-        return int(limit) - used if limit != "max" else 1 << 62
+        limit = (CGROUP / "memory.max").read_text().strip()
+        if limit == "max":
+            return 1 << 62
+        used = int((CGROUP / "memory.current").read_text())
+        lines = (line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        given_up = sum(int(value) for key, value in lines if key in ("active_file", "inactive_file"))
+        return max(0, int(limit) - max(0, used - given_up))
     except (OSError, ValueError):
         return 1 << 62
 

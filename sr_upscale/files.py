@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -66,14 +66,18 @@ def remove_orphans(folder: Path) -> None:
 def _locked_file(folder: Path) -> tuple[Path, int | None]:
     """A new file, and its handle, which keeps it locked until it is closed; None where there are no locks."""
     while True:
-        handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
+        path = folder / f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}"
+        try:  # with the user's usual rights, which files of `tempfile` have not
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue
         try:
             _lock(handle)
         except OSError:
             os.close(handle)
-            return Path(name), None
+            return path, None
         if os.fstat(handle).st_nlink:
-            return Path(name), handle
+            return path, handle
         os.close(handle)  # taken for an orphan before it was locked
 
 
@@ -93,10 +97,7 @@ def _lock(handle: int) -> bool:
 
 
 def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None]) -> None:
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; a result gets the user's usual rights
-    with temporary.open("rb") as file:
+    with temporary.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     on_whole(temporary)
     temporary.replace(path)

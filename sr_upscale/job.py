@@ -23,6 +23,8 @@ from sr_upscale.text import shown
 from sr_upscale.tiling import StripPlan, TilePlan
 
 if TYPE_CHECKING:
+    import torch
+
     from sr_upscale.planning import UpscalePlan
     from sr_upscale.upscaler import Upscaler
 
@@ -195,6 +197,9 @@ def _streams(picture: Picture, fmt: Format) -> bool:
 def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
     """What was done, in words and numbers."""
     described = describe(prepared, upscaler)
+    wanted = upscaler.dtype_for(prepared.picture.bits)
+    used = dict.fromkeys(_name_of(upscaler.network(step.weights, wanted).dtype) for step in prepared.plan.passes)
+    described["dtype"] = " and ".join(used) or described["dtype"]
     return {**described, "warnings": [*described["warnings"], *drift.warnings()], "format": fmt.name}
 
 
@@ -215,10 +220,14 @@ def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
         "strip_rows": [step.cut.rows for step in plan.passes if isinstance(step.cut, StripPlan)],
         "resample": "lanczos3" if plan.resample else None,
         "device": str(upscaler.choice.device),
-        "dtype": str(upscaler.dtype_for(picture.bits)).removeprefix("torch."),
+        "dtype": _name_of(upscaler.dtype_for(picture.bits)),
         "memory_bytes": plan.device_bytes + plan.host_bytes,
         "warnings": list(prepared.warnings),
     }
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def cut_in_words(described: Mapping[str, Any]) -> str:
@@ -240,6 +249,8 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
     """Seconds that the networks will take, from a timed tile of 96x96 pixels; decoding and encoding come on top."""
     import torch
 
+    from sr_upscale.engine.ensemble import TURNS
+
     dtype = upscaler.dtype_for(prepared.picture.bits)
     seconds = 0.0
     for step in prepared.plan.passes:
@@ -250,4 +261,5 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
         network(probe).cpu()
         seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
-    return seconds * len(prepared.picture.frames) * (2 if varied_alpha else 1)
+    times = len(prepared.picture.frames) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)
+    return seconds * times

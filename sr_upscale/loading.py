@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def module_of(path: Path) -> nn.Module:
         return load_generator(path)[0]
     from sr_upscale.models.foreign import load_foreign
 
-    return load_foreign(path)[0]
+    return copy.deepcopy(load_foreign(path)[0])  # each caller moves its own to a device
 
 
 def bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> int:

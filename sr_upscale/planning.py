@@ -168,6 +168,10 @@ def smaller_plan(plan: UpscalePlan, device: torch.device) -> UpscalePlan:
     return dataclasses.replace(plan, passes=tuple(passes))
 
 
+FILL_BYTES = 48
+"""For each pixel, while `extend_colour` fills: colours, weights and the coarser level as float32, and the result."""
+
+
 def plan_host_bytes(
     *,
     input_bytes: int,
@@ -176,6 +180,7 @@ def plan_host_bytes(
     channels: int,
     passes: Sequence[Pass],
     resample: bool,
+    filled_pixels: int,
 ) -> int:
     """Estimate of the host memory around the networks, in bytes.
 
@@ -186,8 +191,9 @@ def plan_host_bytes(
         channels: 1 to 4.
         passes: Networks, in order.
         resample: Whether a Lanczos step follows.
+        filled_pixels: Of the input, if colour must be filled in under transparent parts, else 0.
     """
-    bands = 0
+    bands = filled_pixels * FILL_BYTES
     for step in passes:
         cut = step.cut
         rows = (

@@ -264,6 +264,7 @@ class Upscaler:
                 channels=picture.channels,
                 passes=passes,
                 resample=resample,
+                filled_pixels=width * height if any(_needs_fill(frame) for frame in picture.frames) else 0,
             ),
         )
 
@@ -395,6 +396,16 @@ class Upscaler:
             return
         run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
         yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
+
+
+def _needs_fill(frame: Frame) -> bool:
+    """Whether some but not all pixels are fully transparent."""
+    pixels = frame.pixels_hwc
+    if pixels.shape[2] not in (2, 4):
+        return False
+    lowest_and_highest = [(strip[:, :, -1].min(), strip[:, :, -1].max()) for strip in strips_of(pixels, 256)]
+    lows, highs = zip(*lowest_and_highest, strict=True)
+    return bool(min(lows) == 0 and max(highs) > 0)
 
 
 def _watched(bands: Iterable[Tensor], watch: Callable[[Tensor], None]) -> Iterator[Tensor]:

@@ -172,3 +172,57 @@ def test_jobs_as_ncnn_programs_write_them() -> None:
     for text in ("2", "a:b:c", "1:2", "0:1:1"):
         with pytest.raises(UsageError, match="expected"):
             parse_jobs(text, devices=1)
+
+
+def test_outputs_in_several_folders_have_a_manifest_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    """And nothing is written into the folder above them, which may not be ours."""
+    pictures = [tmp_path / name / "a.png" for name in ("one", "two")]
+    for path in pictures:
+        path.parent.mkdir()
+        Image.fromarray(pattern(5, 9)).save(path)
+    ran = cli(*pictures, "-n", nearest)
+    assert (ran.code, "2 done, 0 skipped, 0 failed of 2; outputs beside their pictures" in ran.err) == (0, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    assert all((path.parent / ".sr-upscale.jsonl").is_file() for path in pictures)
+    assert "2 skipped" in cli(*pictures, "-n", nearest).err
+
+
+@pytest.mark.parametrize("words", [("--bf16",), ("--tile", "16"), ("--no-tile",), ("--halo", "1"), ("-x",)])
+def test_a_batch_is_done_again_with_other_options_of_the_network(
+    cli: Cli, tmp_path: Path, nearest: Path, words: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest)
+    assert "1 done" in cli(*run).err
+    assert "1 skipped" in cli(*run).err
+    assert "1 done" in cli(*run, *words).err
+    assert "1 skipped" in cli(*run, *words).err
+
+
+def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    run = ("batch", folder, "-o", out, "-n", nearest)
+    assert cli(*run).code == 0
+    Image.fromarray(pattern(5, 9)).save(folder / "b.png")
+    Image.fromarray(pattern(5, 9)).save(folder / "c.png")
+    (out / "c.png").write_bytes(b"foreign")
+    dry = cli(*run, "--dry-run")
+    assert dry.code == 3
+    assert "a.png: is there and would come out the same; skipped" in dry.err
+    assert "would fail: " in dry.err
+    assert dry.out.count("\n") == 1
+    assert "b.png 9x5 -> " in dry.out
+    assert cli(*run, "--dry-run", "--force").out.count("\n") == 3
+
+
+def test_verbose_says_what_became_of_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--fp32")
+    assert "18x10  nearest-x2  float32 on cpu" in cli(*run, "-v", "--force").err
+    assert "18x10" not in cli(*run, "--force").err

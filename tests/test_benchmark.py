@@ -312,6 +312,12 @@ def test_compare_writes_a_page(cli: Cli, micro: Path, photo: Path, tmp_path: Pat
     (picture,) = inside["gallery"]
     assert (picture["width"], picture["height"]) == (24, 20)
     assert [entry["name"] for entry in picture["images"]] == ["input", "bicubic", "micro-x2"]
+    assert cli("compare", photo, "-o", photo, "--force").code == 2
+    twin = tmp_path / "twin" / micro.name
+    twin.parent.mkdir()
+    twin.write_bytes(micro.read_bytes())
+    ran = cli("compare", photo, "--model", micro, "--model", twin, "-s", "2", "-o", tmp_path / "e.html", "--json")
+    assert len(json.loads(ran.out)["models"]) == 2
     assert cli("compare", photo, "--crop", "0,0,99,9", "-o", tmp_path / "d.html").code == 2
     assert cli("compare", photo, "--crop", "a", "-o", tmp_path / "d.html").code == 2
     assert cli("compare", photo, "-o", out).code == 5

@@ -356,3 +356,11 @@ def test_models_without_a_twin_have_no_dial(cli: Cli, photo: Path, tmp_path: Pat
     assert "psnr-x4 has no faithful twin" in ran.err
     with pytest.raises(UsageError, match="fidelity is 1.5; expected 0 to 1"):
         Upscaler("psnr-x4", fidelity=1.5)
+
+
+def test_each_caller_gets_a_network_of_its_own(esrgan: tuple[Path, nn.Module]) -> None:
+    """One moves it to a GPU while another runs it on the CPU."""
+    first, second = module_of(esrgan[0]), module_of(esrgan[0])
+    before = first(torch.ones(1, 3, 8, 8))
+    second.to("meta")
+    assert torch.equal(first(torch.ones(1, 3, 8, 8)), before)

@@ -95,6 +95,27 @@ def test_out_comes_jpeg_unless_another_is_asked_for(cli: Cli, nearest: Path, tmp
         format_by_name("heic")
 
 
+def test_the_picture_that_was_asked_for(tmp_path: Path) -> None:
+    several = pillow_heif.HeifFile()
+    for number in range(2):
+        several.add_from_pillow(Image.fromarray(pattern(48, 64) // (number + 1)))
+    several.save(tmp_path / "a.heic", **LOSSLESS)
+    for number in range(2):
+        found = load_image(tmp_path / "a.heic", frame=number).frames[0].pixels_hwc
+        assert np.abs(found.astype(int) - pattern(48, 64) // (number + 1)).max() <= 3  # not quite lossless here
+
+
+def test_avif_of_ten_bits_reaches_white_in_sixteen(tmp_path: Path) -> None:
+    pyvips = pytest.importorskip("pyvips")
+    values = (pattern(48, 64, 3, np.uint16) >> 6).astype(np.uint16)
+    values[:4] = 1023
+    image = pyvips.Image.new_from_memory((values << 6).tobytes(), 64, 48, 3, "ushort").copy(interpretation="rgb16")
+    image.heifsave(str(tmp_path / "a.avif"), compression="av1", bitdepth=10, lossless=True, subsample_mode="off")
+    picture = load_image(tmp_path / "a.avif")
+    assert picture.warnings == ()
+    assert np.array_equal(picture.frames[0].pixels_hwc, np.rint(values / 1023 * 65535))
+
+
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = heic(tmp_path / "a.heic", pattern(48, 64)).read_bytes()
     for data in (whole[:100], whole[:-200]):

@@ -397,3 +397,90 @@ def test_damaged_files_are_decoded_or_refused_and_nothing_else(tmp_path: Path, s
             refused.append(str(error))
     assert refused
     assert all("standard input: " in message for message in refused)
+
+
+def test_a_page_has_its_own_size_turn_and_profile(tmp_path: Path) -> None:
+    """Page 0 is turned and small; page 1 is neither. The limit on pixels holds for the page that is read."""
+    source = tmp_path / "a.tif"
+    first, second = Image.fromarray(pattern(10, 20)), Image.fromarray(pattern(30, 60))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    second.encoderinfo = {"icc_profile": p3_profile(), "exif": Image.Exif()}
+    first.save(source, save_all=True, append_images=[second], exif=turned)
+    page = load_image(source, frame=1)
+    assert np.array_equal(page.frames[0].pixels_hwc, pattern(30, 60))
+    assert page.metadata.icc == p3_profile()
+    assert load_image(source, frame=0).frames[0].pixels_hwc.shape == (20, 10, 3)
+    load_image(source, frame=0, max_pixels=200)
+    with pytest.raises(InputError, match="0.0018 MP exceeds 0.0002 MP"):
+        load_image(source, frame=1, max_pixels=200)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_exif_of_a_large_tiff_is_read_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: bool) -> None:
+    if big:
+        monkeypatch.setattr("sr_upscale.images.stream._BIG_TIFF", 0)
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0x829A: 0.5}
+    exif[0x8825] = {1: "N", 2: (48.0, 46.0, 12.0)}
+    metadata = Metadata(exif=exif.tobytes().removeprefix(b"Exif\0\0"), xmp=None, iptc=b"\x1c\x02\x05\0\x01a")
+    path = save(tmp_path / "a.tif", pattern(18, 24), metadata)
+    with tifffile.TiffFile(path) as file:
+        assert file.is_bigtiff == big
+        assert file.pages[0].tags["ExifTag"].value["DateTimeOriginal"] == "2024:05:06 07:08:09"
+        assert file.pages[0].tags["GPSTag"].value["GPSLatitudeRef"] == "N"
+    with Image.open(path) as image:
+        assert image.getexif().get_ifd(0x8769)[0x829A] == 0.5
+        assert image.getexif().get_ifd(0x8825)[2] == (48.0, 46.0, 12.0)
+
+
+def test_picture_for_programs_that_know_no_animation_is_not_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    red, green, blue = (Image.fromarray(np.full((6, 8, 3), colour, np.uint8)) for colour in np.eye(3) * 255)
+    red.save(path, save_all=True, append_images=[green, blue], default_image=True, duration=50, loop=2)
+    picture = load_image(path)
+    assert [frame.pixels_hwc[0, 0].tolist() for frame in picture.frames] == [[0, 255, 0], [0, 0, 255]]
+    assert [frame.duration_ms for frame in picture.frames] == [50, 50]
+    assert load_image(path, frame=1).frames[0].pixels_hwc[0, 0].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("loop", [None, 0, 1, 3])
+def test_an_animation_plays_as_often_as_before(tmp_path: Path, loop: int | None) -> None:
+    """GIF counts repetitions, WebP and PNG count plays; there and back again nothing is lost."""
+    first, second = (Image.fromarray(np.full((6, 8, 3), level, np.uint8)) for level in (20, 200))
+    more = {} if loop is None else {"loop": loop}
+    path = tmp_path / "a.gif"
+    first.save(path, save_all=True, append_images=[second], duration=50, **more)
+    for name in ("b.gif", "c.png", "d.webp", "e.gif"):
+        save_image(load_image(path), tmp_path / name, format_by_name(Path(name).suffix), SaveOptions(quality=100))
+        path = tmp_path / name
+        with Image.open(path) as image:
+            plays = image.info.get("loop", 1 if name.endswith("gif") else None)
+            if name.endswith("gif") and "loop" in image.info and plays:
+                plays += 1
+        assert plays == (0 if loop == 0 else 1 if loop is None else loop + 1), name
+
+
+def test_gif_whose_first_frame_is_gray(tmp_path: Path) -> None:
+    """Pillow leaves the frames behind it without a palette."""
+    path = tmp_path / "a.gif"
+    later = Image.fromarray(np.full((8, 8, 3), (200, 10, 30), np.uint8))
+    Image.new("L", (8, 8), 10).save(path, save_all=True, append_images=[later], optimize=False, duration=70)
+    picture = load_image(path)
+    assert [frame.pixels_hwc[0, 0].tolist() for frame in picture.frames] == [[10, 10, 10], [200, 10, 30]]
+    assert [frame.duration_ms for frame in picture.frames] == [70, 70]
+
+
+@pytest.mark.parametrize(
+    ("channels", "background"), [(2, (255, 255, 255)), (2, (255, 0, 0)), (4, (9, 9, 9)), (4, (1, 2, 3))]
+)
+def test_flattening_by_bands_is_flattening(channels: int, background: tuple[int, int, int]) -> None:
+    pixels = pattern(300, 20, channels)
+    picture = Picture(frames=(Frame(pixels_hwc=pixels),))
+    flat = adapt(picture, FORMATS["jpg"], SaveOptions(background=background), name=NAME)[0].frames[0].pixels_hwc
+    mode = "LA" if channels == 2 else "RGBA"
+    behind = Image.new("RGBA", (20, 300), (*background, 255))
+    behind.alpha_composite(Image.fromarray(pixels, mode).convert("RGBA"))
+    expected = np.asarray(behind)[:, :, :3].astype(int)
+    assert np.abs(np.broadcast_to(flat, expected.shape) - expected).max() <= 1

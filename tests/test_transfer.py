@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_upscale.engine.transfer import one_late, to_device, to_host
+from sr_upscale.engine.transfer import _begin_download, one_late, to_device, to_host
 
 DEVICES = [
     "cpu",
@@ -42,3 +42,11 @@ def test_strips_go_to_the_device_and_come_back_as_they_were(device: str, dtype: 
     for strip, back in zip(strips, to_host(there, np.dtype(dtype), torch.device(device)), strict=True):
         assert back.dtype == dtype
         np.testing.assert_array_equal(back, strip)
+
+
+def test_bands_that_are_on_the_host_already_need_no_stream() -> None:
+    """Tiles are put together there, also when a GPU computes them."""
+    band = torch.rand(1, 3, 4, 5)
+    stream: torch.cuda.Stream = None  # type: ignore[assignment]
+    expected = np.rint(band[0].permute(1, 2, 0).numpy() * 255)
+    assert np.array_equal(_begin_download(band, np.dtype(np.uint8), stream)(), expected)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
+from sr_upscale import device as device_module
 from sr_upscale import upscaler as upscaler_module
 from sr_upscale.alpha import extend_colour
 from sr_upscale.color import to_pixels, to_tensor
@@ -330,3 +331,57 @@ def test_the_truth_is_within_a_quarter_of_the_planned_memory(tmp_path: Path, wid
 
     found = bench.memory(tmp_path, width, height, 2)
     assert abs(found["peak_mib"] - found["plan_mib"]) <= 0.25 * found["plan_mib"]
+
+
+def test_files_in_the_cache_of_a_container_are_not_memory_in_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(device_module, "CGROUP", tmp_path)
+    assert device_module._cgroup_headroom() == 1 << 62  # no such files
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("950\n")
+    (tmp_path / "memory.stat").write_text("anon 200\ninactive_file 600\nactive_file 100\nslab 50\n")
+    assert device_module._cgroup_headroom() == 750
+    (tmp_path / "memory.current").write_text("2000\n")
+    assert device_module._cgroup_headroom() == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device_module._cgroup_headroom() == 1 << 62
+
+
+def test_pil_images_are_turned_upright_and_keep_profile_and_resolution(nearest: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(pattern(16, 24)).save(path, exif=exif, icc_profile=profile, dpi=(300, 300), quality=95)
+    with Image.open(path) as image:
+        out = Upscaler(nearest)(image)
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert out.size == (32, 48)
+    assert np.array_equal(np.asarray(out), doubled(upright))
+    assert (out.info["icc_profile"], out.info["dpi"]) == (profile, (300, 300))
+    out.save(tmp_path / "b.png", icc_profile=out.info["icc_profile"])
+
+
+def test_pil_images_of_more_than_eight_bits(nearest: Path) -> None:
+    values = np.arange(0, 65536, 1024, dtype=np.int32).reshape(8, 8)
+    out = Upscaler(nearest)(Image.fromarray(values))  # mode I
+    assert np.array_equal(np.asarray(out), doubled(values[..., None])[..., 0])
+    floats = (values / 65535).astype(np.float32)
+    out = Upscaler(nearest)(Image.fromarray(floats))
+    assert out.mode == "F"
+    assert np.abs(np.asarray(out) - doubled(floats[..., None])[..., 0]).max() < 1e-5
+    for wrong in (values + 70_000, values - 1, floats * 2):
+        with pytest.raises(ShapeError, match="expected"):
+            Upscaler(nearest)(Image.fromarray(wrong))
+
+
+def test_the_plan_counts_what_filling_takes(nearest: Path) -> None:
+    """48 bytes a pixel where some pixels are transparent; nothing where all or none are."""
+    pixels = pattern(40, 50, 4)
+    needs = []
+    for alpha in (255, 0, None):
+        pixels[:, :, 3] = 0 if alpha is None else alpha
+        pixels[:9, :, 3] = 200 if alpha is None else alpha
+        needs.append(Upscaler(nearest).plan(Picture(frames=(Frame(pixels_hwc=pixels),)), Target()).host_bytes)
+    assert needs[0] == needs[1] == needs[2] - 48 * 40 * 50

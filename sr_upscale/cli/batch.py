@@ -54,6 +54,7 @@ def batch(
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     offline: opt.Offline = False,
+    verbose: opt.Verbose = False,
     debug: opt.Debug = False,
 ) -> int:
     """Enlarge a folder of pictures into a mirrored tree.
@@ -89,4 +90,4 @@ def batch(
         fmt=fmt,
         suffix=suffix or "",
     )
-    return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run)
+    return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run, verbose=verbose)

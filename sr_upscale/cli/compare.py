@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sr_upscale.batch import Item, refuse_collisions, refuse_unwritable
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
@@ -41,6 +42,8 @@ def compare(
     console = Console(quiet=quiet, as_json=as_json)
     source = Path(picture)
     target = Path(out) if out is not None else source.with_name(f"{source.stem}_compare.html")
+    refuse_collisions([Item(source=source, target=target)])
+    refuse_unwritable([target])
     if target.exists() and not force:
         raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
     names = obtain_named(model, console)
@@ -61,7 +64,8 @@ def compare(
         for number, name in enumerate(names):
             report(number / len(names), name)
             method = make_method(name, scale, **({} if name in KERNELS else {"device": device}))
-            images[method.name] = method.run(pixels)
+            label = method.name if method.name not in images else name
+            images[label] = method.run(pixels)
     text = compare_page(f"{source.name} x{scale}", source.name, images)
     with replace_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_upscale.batch import BatchPlan, Item, Outcome, Work, hash_file, refuse_unwritable, run_batch
+from sr_upscale.batch import (
+    BatchPlan,
+    Item,
+    Manifest,
+    Outcome,
+    Work,
+    hash_file,
+    is_done,
+    manifests_of,
+    refuse_unwritable,
+    run_batch,
+)
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
@@ -78,6 +90,10 @@ class NetworkOptions:
     overlap: int | None
     halo: int | None
     max_memory: int | None
+
+
+PIXEL_OPTIONS = ("tta", "backend", "dtype", "tile", "no_tile", "overlap", "halo")
+"""Options of the network, besides weights, on which pixels depend."""
 
 
 def obtain_models(options: NetworkOptions, console: Console, *, dry_run: bool) -> None:
@@ -154,6 +170,7 @@ def run_items(
     jobs: str | None,
     force: bool,
     dry_run: bool,
+    verbose: bool,
 ) -> int:
     """Does a batch, or says what it would do. Returns the exit code: 0, or 3 if any item failed."""
     for warning in plan.warnings:
@@ -168,17 +185,15 @@ def run_items(
     def format_for(item: Item) -> Format:
         return fmt or format_of_path(item.target) or FORMATS["png"]
 
-    if dry_run:
-        return _dry_run(plan, settings, upscaler, console, format_for)
     fingerprint: dict[str, Any] = {
         "job": settings.fingerprint(),
         "weights": {str(scale): hash_file(path) for scale, path in upscaler.weights.items()},
+        "before": [hash_file(path) for path in upscaler.before],
         "format": fmt.name if fmt else None,
+        "network": {key: getattr(network, key) for key in PIXEL_OPTIONS},
     }
-    if upscaler.before:
-        fingerprint["before"] = [hash_file(path) for path in upscaler.before]
-    if upscaler.tta:
-        fingerprint["tta"] = True
+    if dry_run:
+        return _dry_run(plan, settings, upscaler, console, format_for, manifests_of(plan, fingerprint), force=force)
     with console.progress("") as report:
         finished = 0
         begin = time.monotonic()
@@ -206,6 +221,8 @@ def run_items(
             report(finished / len(plan.items), "")
             if outcome.error is not None:
                 console.warn(f"failed: {outcome.error}")
+            if verbose and outcome.status == "done":
+                console.note(made_in_words(outcome.item.source, outcome.item.target, outcome.details))
             for warning in outcome.details.get("warnings", ()):
                 console.warn(warning)
 
@@ -219,11 +236,17 @@ def run_items(
         seconds = time.monotonic() - begin
     counts = {status: sum(each.status == status for each in outcomes) for status in ("done", "skipped", "failed")}
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
-    console.note(f"{words} of {len(outcomes)}; outputs in {shown(plan.root)}")
+    where = f"outputs in {shown(plan.root)}" if plan.root is not None else "outputs beside their pictures"
+    console.note(f"{words} of {len(outcomes)}; {where}")
     busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / threads.proc / max(seconds, 1e-9)
     if counts["done"]:
         console.note(f"{duration(seconds)}; the network was busy {busy:.0%} of the time")
-    summary = {"output": str(plan.root), **counts, "seconds": round(seconds, 3), "network_busy": round(busy, 4)}
+    summary = {
+        "output": plan.root and str(plan.root),
+        **counts,
+        "seconds": round(seconds, 3),
+        "network_busy": round(busy, 4),
+    }
     console.result({**summary, "items": [_row(each) for each in outcomes]})
     return 3 if counts["failed"] else 0
 
@@ -243,12 +266,31 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return row | dict(outcome.details)
 
 
-def _dry_run(plan: BatchPlan, settings: JobSettings, upscaler: Upscaler, console: Console, format_for: Any) -> int:
+def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any]) -> str:
+    """``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s`` of what `job.run` says."""
+    size = "x".join(map(str, done["output_size"]))
+    made = f"{shown(source)} -> {shown(target)}  {size}  {', '.join(done['models'])}"
+    return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
+
+
+def _dry_run(
+    plan: BatchPlan,
+    settings: JobSettings,
+    upscaler: Upscaler,
+    console: Console,
+    format_for: Callable[[Item], Format],
+    manifests: Mapping[Path, Manifest],
+    *,
+    force: bool,
+) -> int:
     from sr_upscale import job
 
     failed = 0
     for item in plan.items:
         try:
+            if is_done(item, manifests, force=force):
+                console.note(f"{shown(item.target)}: is there and would come out the same; skipped")
+                continue
             say_plan(
                 job.prepare(item.source, format_for(item), upscaler, settings), upscaler, str(item.target), console
             )

@@ -25,6 +25,7 @@ from sr_upscale.cli.running import (
     NetworkOptions,
     folder_target,
     job_settings,
+    made_in_words,
     make_upscaler,
     names_file,
     obtain_models,
@@ -34,9 +35,10 @@ from sr_upscale.cli.running import (
     target_of,
 )
 from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.files import output_error
 from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, own_format, sniff
 from sr_upscale.store import DEFAULT_MODEL
-from sr_upscale.text import duration, shown
+from sr_upscale.text import shown
 
 
 def upscale(
@@ -112,10 +114,14 @@ def upscale(
         plan = plan_folder(
             Path(names[0]), folder_target(names[0], output, target, network.model), fmt=fmt, suffix=suffix or ""
         )
-        return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run)
+        return run_items(
+            plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run, verbose=verbose
+        )
     if len(names) > 1:
         plan = _many(names, output, label, suffix, fmt)
-        return run_items(plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run)
+        return run_items(
+            plan, settings, fmt, network, console, jobs=jobs, force=force, dry_run=dry_run, verbose=verbose
+        )
     source = None if names[0] == "-" else Path(names[0])
     place = "-" if source is None and output is None else _single_target(source, output, label, suffix, fmt)
     if place == "-" and as_json and not dry_run:
@@ -146,8 +152,13 @@ def upscale(
             on_step=lambda steps, total: report(steps / total, ""),
         )
     if place == "-":
-        sys.stdout.buffer.write(buffer.getbuffer())
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(buffer.getbuffer())
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise output_error(Path("standard output"), error) from error
     for warning in done["warnings"]:
         console.warn(warning)
     if verbose:
@@ -158,11 +169,7 @@ def upscale(
         )
     console.result({"input": names[0], "output": str(place), **done})
     if sys.stderr.isatty() or verbose:
-        size_text = "x".join(map(str, done["output_size"]))
-        console.note(
-            f"{shown(names[0])} -> {shown(str(place))}  {size_text}  {', '.join(done['models'])}  "
-            f"{duration(done['seconds'])}"
-        )
+        console.note(made_in_words(names[0], str(place), done))
     return 0
 
 

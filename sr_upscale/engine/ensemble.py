@@ -7,6 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+TURNS = 8
+"""Times that the network runs."""
+
 
 def self_ensemble(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The mean of a network's answers to the eight turns and mirrorings of its input, each turned back.
@@ -23,7 +26,7 @@ def self_ensemble(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
                 answer = _back(network(_there(tile_nchw, turns, mirrored)), turns, mirrored)
                 total = answer.clone() if total is None else total.add_(answer)
         assert total is not None
-        return total / 8
+        return total / TURNS
 
     return run
 

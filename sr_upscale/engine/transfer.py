@@ -62,6 +62,8 @@ def _begin_upload(strip: Pixels, device: torch.device, stream: torch.cuda.Stream
 
 
 def _begin_download(band: Tensor, dtype: np.dtype[Any], stream: torch.cuda.Stream) -> Callable[[], Pixels]:
+    if band.device.type != "cuda":  # tiles are put together on the host
+        return lambda: to_pixels(band, dtype)
     levels = to_levels(band, dtype)
     pinned = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
     stream.wait_stream(torch.cuda.current_stream(band.device))

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import stat
-import threading
-import warnings
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
-from sr_upscale.images.heic import decode_heic, require_libheif
+from sr_upscale.images.header import Header, first_line, opened, read_header, up_to_damage
+from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
 from sr_upscale.images.lazy import FileRows
-from sr_upscale.images.metadata import exif_bytes, info_of, orientation_of, read_exif, read_iptc, read_text, upright
+from sr_upscale.images.metadata import (
+    ORIENTATION,
+    exif_bytes,
+    orientation_of,
+    upright,
+)
 from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
 from sr_upscale.images.xmp import upright_xmp
 from sr_upscale.text import shown
@@ -36,8 +37,6 @@ LAZY_PIXELS = 16_000_000
 
 _LARGE_TIFF = 16 << 20
 """Bytes of a file from which on libtiff may allocate more than 50 MB, as it must for one long compressed strip."""
-
-_PILLOW_LOCK = threading.Lock()
 
 
 def load_image(
@@ -74,15 +73,19 @@ def load_image(
         notes.append(f"{name} is a {kind.upper()} file in spite of its name; read as {kind.upper()}")
     try:
         if kind == "png" and not allow_truncated:
-            data = _up_to_damage(data)
-        header = _read_header(data, kind, name)
+            data = up_to_damage(data)
+        header = read_header(data, kind, name, frame or 0)
         _check_size(header, name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
         if kind in ("jpg", "png", "tif") and not header.animated:
             decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
         elif kind == "heic":
-            pixels = decode_heic(data, name, has_profile=header.icc is not None, notes=notes)
+            pixels = decode_heic(data, name, frames[0], has_profile=header.icc is not None, notes=notes)
             decoded = [Frame(pixels_hwc=pixels)]
+        elif kind == "avif" and not header.animated and (deep := decode_deep_avif(data, name, notes)) is not None:
+            decoded = [Frame(pixels_hwc=deep)]
+            if header.exif is not None and ORIENTATION in header.exif:
+                header.exif[ORIENTATION] = 1  # libvips has turned it
         else:
             decoded = _decode_pillow(data, frames, name, header, allow_truncated)
     except SrUpscaleError:
@@ -179,108 +182,7 @@ def _kind_of(head: bytes, name: str) -> str:
     return kind
 
 
-# --- header -----------------------------------------------------------------------------------------
-
-
-@dataclass(kw_only=True)
-class _Header:
-    kind: str
-    width: int
-    height: int
-    frames: int
-    animated: bool
-    exif: Image.Exif | None
-    icc: bytes | None
-    dpi: tuple[float, float] | None
-    loop: int | None
-    notes: list[str]
-    xmp: bytes | None = None
-    iptc: bytes | None = None
-    text: tuple[tuple[str, str], ...] = ()
-
-
-def _read_header(data: bytes, kind: str, name: str) -> _Header:
-    try:
-        with _opened(data, kind) as image:
-            notes: list[str] = []
-            try:
-                exif = read_exif(image, to_the_end=kind != "png" or _text_follows(data))
-            except Exception:  # a damaged block fails in many ways and is no reason to refuse the pixels
-                exif = None
-                notes.append(f"{name}: damaged EXIF is left out")
-            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
-            dpi = info_of(image, "dpi", tuple)
-            return _Header(
-                kind=kind,
-                width=image.width,
-                height=image.height,
-                frames=frames,
-                animated=frames > 1 and FORMATS[kind].animation,
-                exif=exif,
-                icc=info_of(image, "icc_profile", bytes) or None,
-                dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
-                loop=info_of(image, "loop", int),
-                notes=notes,
-                xmp=info_of(image, "xmp", bytes),
-                iptc=read_iptc(image),
-                text=read_text(image),
-            )
-    except UnidentifiedImageError as error:
-        if kind == "tif":  # Pillow does not know every TIFF, float RGB for one; libvips does
-            return _tiff_header(data, name)
-        raise InputError(f"{name}: damaged {kind.upper()} header; get the file again") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise InputError(f"{name}: refused {kind.upper()} header: {error}; get the file again") from error
-
-
-def _tiff_header(data: bytes, name: str) -> _Header:
-    import pyvips
-
-    try:
-        image = pyvips.Image.new_from_buffer(data, "", access="sequential")
-        fields = image.get_fields()
-        return _Header(
-            kind="tif",
-            width=image.width,
-            height=image.height,
-            frames=image.get("n-pages") if "n-pages" in fields else 1,
-            animated=False,
-            exif=None,
-            icc=image.get("icc-profile-data") if "icc-profile-data" in fields else None,
-            dpi=None,
-            loop=None,
-            notes=[],
-        )
-    except pyvips.Error as error:
-        raise InputError(f"{name}: damaged TIFF header ({_first_line(error)}); get the file again") from error
-
-
-def _up_to_damage(png: bytes) -> bytes:
-    """The file as far as the checksums of its critical chunks are right; decoders overlook some of them."""
-    view = memoryview(png)
-    for kind, at, end in _chunks(png):
-        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
-            return png[: max(at + 8, end - 12)]  # the decoder then stops in this chunk, and says at which row
-    return png
-
-
-def _text_follows(png: bytes) -> bool:
-    """Whether text or EXIF stands behind the pixels."""
-    kinds = [kind for kind, _at, _end in _chunks(png)]
-    behind = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
-    return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(behind)
-
-
-def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the chunks of a PNG; the last one may end beyond the file."""
-    at = 8
-    while at + 12 <= len(png):
-        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
-        yield png[at + 4 : at + 8], at, end
-        at = end
-
-
-def _check_size(header: _Header, name: str, max_pixels: int) -> None:
+def _check_size(header: Header, name: str, max_pixels: int) -> None:
     pixels = header.width * header.height * (header.frames if header.animated else 1)
     if pixels > max_pixels:
         raise InputError(
@@ -289,7 +191,7 @@ def _check_size(header: _Header, name: str, max_pixels: int) -> None:
         )
 
 
-def _select_frames(header: _Header, frame: int | None, name: str, notes: list[str]) -> list[int]:
+def _select_frames(header: Header, frame: int | None, name: str, notes: list[str]) -> list[int]:
     if frame is not None:
         if not 0 <= frame < header.frames:
             raise UsageError(f"{name}: no frame {frame}; expected 0 to {header.frames - 1}")
@@ -304,7 +206,7 @@ def _select_frames(header: _Header, frame: int | None, name: str, notes: list[st
 
 
 def _decode_vips(
-    data: bytes, kind: str, name: str, page: int, header: _Header, allow_truncated: bool, notes: list[str]
+    data: bytes, kind: str, name: str, page: int, header: Header, allow_truncated: bool, notes: list[str]
 ) -> AnyPixels:
     import pyvips
 
@@ -346,11 +248,11 @@ def _decode_vips(
                 f"{name}: truncated at row {done[0]} of {done[1]}, or damaged there; get the file again, "
                 "or use --allow-truncated to take what is there"
             ) from error
-        raise InputError(f"{name}: damaged {kind.upper()} ({_first_line(error)}); get the file again") from error
+        raise InputError(f"{name}: damaged {kind.upper()} ({first_line(error)}); get the file again") from error
     return _float_to_16_bits(pixels, name, notes) if pixels.dtype.kind == "f" else pixels
 
 
-def _goes_by_rows(image: Any, header: _Header) -> bool:
+def _goes_by_rows(image: Any, header: Header) -> bool:
     """Whether it is large, and its rows need no change."""
     return (
         image.width * image.height > LAZY_PIXELS
@@ -390,14 +292,16 @@ def _float_to_16_bits(pixels: NDArray[Any], name: str, notes: list[str]) -> NDAr
     return scaled
 
 
-def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, allow_truncated: bool) -> list[Frame]:
+def _decode_pillow(data: bytes, frames: list[int], name: str, header: Header, allow_truncated: bool) -> list[Frame]:
     decoded: list[NDArray[Any]] = []
     durations: list[int] = []
     try:
-        with _opened(data, header.kind, allow_truncated=allow_truncated) as image:
+        with opened(data, header.kind, allow_truncated=allow_truncated) as image:
             for number in frames:
-                image.seek(number)
+                image.seek(number + header.first_frame)
                 image.load()
+                if image.mode == "P" and image.palette is None:  # Pillow loses palettes behind gray frames
+                    return _decode_gif_vips(data, frames)
                 mode = _plain_mode(image, animated=header.animated)
                 durations.append(int(image.info.get("duration", 0)) if len(frames) > 1 else 0)
                 decoded.append(np.asarray(image.convert(mode)).reshape(image.height, image.width, -1))
@@ -418,6 +322,16 @@ def _decode_pillow(data: bytes, frames: list[int], name: str, header: _Header, a
         Frame(pixels_hwc=pixels, duration_ms=duration)
         for pixels, duration in zip(decoded, durations, strict=False)  # a damaged frame may have left its duration
     ]
+
+
+def _decode_gif_vips(data: bytes, frames: list[int]) -> list[Frame]:
+    import pyvips
+
+    image = pyvips.Image.new_from_buffer(data, "", n=-1)
+    height = image.get("page-height")
+    pixels = image.numpy().reshape(-1, height, image.width, image.bands)
+    delays = image.get("delay") if len(frames) > 1 else [0] * len(pixels)
+    return [Frame(pixels_hwc=pixels[number], duration_ms=delays[number]) for number in frames]
 
 
 def _plain_mode(image: Image.Image, *, animated: bool) -> str:
@@ -448,30 +362,5 @@ def _same_channels(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
     return [np.asarray(Image.fromarray(pixels.squeeze()).convert(target)) for pixels in frames]
 
 
-# --- Pillow's edges ---------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator[Image.Image]:
-    """Pillow's image of a format, without its global pixel limit: ours is checked instead."""
-    from PIL import ImageFile
-
-    with _PILLOW_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of oddities that are no reason to refuse
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, allow_truncated
-        try:
-            with Image.open(io.BytesIO(data), formats=[FORMATS[kind].pillow]) as image:
-                yield image
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
-
-
 def _megapixels(pixels: int) -> str:
     return str(pixels // 10**6) if pixels >= 10**7 else f"{pixels / 1e6:g}"
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

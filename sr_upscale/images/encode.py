@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
-from sr_upscale.files import replace_file
+from sr_upscale.files import output_error, replace_file
 from sr_upscale.images.formats import FORMATS, Format
 from sr_upscale.images.heads import JPEG_ROOM, png_text
 from sr_upscale.images.metadata import resized_exif
@@ -248,12 +248,17 @@ def _whole_file(target: Path | BinaryIO, on_whole: Callable[[Path], None]) -> It
         with replace_file(target, on_whole=on_whole) as temporary:
             yield temporary
         return
-    with tempfile.TemporaryDirectory(prefix="sr-") as folder:
-        temporary = Path(folder) / "out"
-        yield temporary
-        with temporary.open("rb") as file:
-            shutil.copyfileobj(file, target, 1 << 20)
-        target.flush()
+    try:
+        with tempfile.TemporaryDirectory(prefix="sr-") as folder:
+            temporary = Path(folder) / "out"
+            yield temporary
+            with temporary.open("rb") as file:
+                shutil.copyfileobj(file, target, 1 << 20)
+            target.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise output_error(Path("output"), error) from error
 
 
 def _name_of(target: Path | BinaryIO) -> str:
@@ -363,9 +368,12 @@ def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:
     pixels = np.asarray(frame.pixels_hwc)
     top = np.iinfo(pixels.dtype).max
     gray = len(set(background)) == 1 and pixels.shape[2] == 2
-    colour, alpha = pixels[:, :, :-1].astype(np.float32), pixels[:, :, -1:].astype(np.float32) / top
     behind = np.array(background[:1] if gray else background, dtype=np.float32) / 255 * top
-    flat = np.rint(colour * alpha + behind * (1 - alpha)).astype(pixels.dtype)
+    flat = np.empty((*pixels.shape[:2], len(behind)), dtype=pixels.dtype)
+    for first in range(0, len(pixels), _BAND_ROWS):  # in bands, as floats take four times the memory
+        band = pixels[first : first + _BAND_ROWS].astype(np.float32)
+        colour, alpha = band[:, :, :-1], band[:, :, -1:] / top
+        flat[first : first + _BAND_ROWS] = np.rint(colour * alpha + behind * (1 - alpha))
     return Frame(pixels_hwc=flat, duration_ms=frame.duration_ms)
 
 

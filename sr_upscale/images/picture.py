@@ -104,7 +104,7 @@ class Picture:
     Attributes:
         frames: One, or several for an animation.
         format: Name of the format it came from, a key of `FORMATS`.
-        loop: Repetitions of an animation, 0 for ever, None for playing once.
+        loop: How often an animation plays, 0 for ever, None for once.
         warnings: What had to be given up or guessed, for the user.
         sha256: Hash of the file it came from, hexadecimal; empty for pictures from memory.
     """

@@ -53,7 +53,8 @@ def append_metadata(path: Path, metadata: Metadata) -> None:
                 entries[tag] = _entry(tag, _ASCII, len(data), _place(file, data, big=big), big=big)
         for directory in DIRECTORIES:
             if directory in exif:
-                content = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\0\0\0\0", group=directory)
+                header = b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)
+                content = TiffImagePlugin.ImageFileDirectory_v2(header, group=directory)
                 for tag, value in directory_of(exif, directory).items():
                     content[tag] = value
                 at = _end(file)

@@ -171,7 +171,7 @@ def test_dry_run_says_everything_and_writes_nothing(cli: Cli, photo: Path, neare
         (["p.png", "-f", "jpgg"], "did you mean jpg"),
         (["p.png", "--max-pixels", "many"], "expected a number of pixels"),
         (["p.png", "--nonsense"], "nonsense"),
-        (["p.png", "-s", "four"], "--scale"),
+        (["p.png", "-s", "four"], "-s is 'four'"),
         (["p.png", "-s", "0.5"], "only enlarges"),
         (["p.png", "-g", "tpu"], "expected auto, cpu, cuda"),
         (["p.png", "--fp16", "-g", "cpu"], "fp16 needs a GPU"),
@@ -277,6 +277,16 @@ def test_pipes_carry_pictures_and_nothing_else(photo: Path, nearest: Path) -> No
     )
     assert load_image(again.stdout).format == "tif"
     assert np.array_equal(load_image(again.stdout).frames[0].pixels_hwc, doubled(pattern(13, 21)))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_pipe_that_takes_nothing_is_no_fault_of_ours(photo: Path, nearest: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, str(photo), "-o", "-", "-n", str(nearest)], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 5
+    assert b"standard output: cannot write: No space left on device" in done.stderr
 
 
 def test_a_bad_pipe_is_an_error(nearest: Path) -> None:

@@ -1,0 +1,165 @@
+"""What a file says about itself before its pixels: size, frames, orientation, and everything that travels with them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from sr_upscale.errors import InputError
+from sr_upscale.images.formats import FORMATS
+from sr_upscale.images.metadata import info_of, read_exif, read_iptc, read_text
+
+_PILLOW_LOCK = threading.Lock()
+
+
+@dataclass(kw_only=True)
+class Header:
+    """What `read_header` finds.
+
+    Attributes:
+        kind: Key of `FORMATS`.
+        width, height: As stored, before any turn.
+        frames: Of an animation, or pages.
+        animated: Whether the frames are timed.
+        exif, icc, xmp, iptc, text: As the file holds them.
+        dpi: Across and down.
+        loop: How often an animation plays, 0 for ever, None for once.
+        notes: What was given up, for the user.
+        first_frame: 1 where a PNG begins with a picture for programs that know no animation, else 0.
+    """
+
+    kind: str
+    width: int
+    height: int
+    frames: int
+    animated: bool
+    exif: Image.Exif | None
+    icc: bytes | None
+    dpi: tuple[float, float] | None
+    loop: int | None
+    notes: list[str]
+    first_frame: int = 0
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: tuple[tuple[str, str], ...] = ()
+
+
+def read_header(data: bytes, kind: str, name: str, frame: int) -> Header:
+    """Of a TIFF's page with that number, as pages differ; of anything else, of the whole.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        with opened(data, kind) as image:
+            notes: list[str] = []
+            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+            if kind == "tif" and frame < frames:
+                image.seek(frame)
+            try:
+                exif = read_exif(image, to_the_end=kind != "png" or _text_follows(data))
+            except Exception:  # a damaged block fails in many ways and is no reason to refuse the pixels
+                exif = None
+                notes.append(f"{name}: damaged EXIF is left out")
+            hidden = int(bool(image.info.get("default_image")) and frames > 1)
+            loop = info_of(image, "loop", int)
+            dpi = info_of(image, "dpi", tuple)
+            return Header(
+                kind=kind,
+                width=image.width,
+                height=image.height,
+                frames=frames - hidden,
+                first_frame=hidden,
+                animated=frames > 1 and FORMATS[kind].animation,
+                exif=exif,
+                icc=info_of(image, "icc_profile", bytes) or None,
+                dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+                loop=loop + 1 if kind == "gif" and loop else loop,  # GIF counts repetitions, the others count plays
+                notes=notes,
+                xmp=info_of(image, "xmp", bytes),
+                iptc=read_iptc(image),
+                text=read_text(image),
+            )
+    except UnidentifiedImageError as error:
+        if kind == "tif":  # Pillow does not know every TIFF, float RGB for one; libvips does
+            return _tiff_header(data, name)
+        raise InputError(f"{name}: damaged {kind.upper()} header; get the file again") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise InputError(f"{name}: refused {kind.upper()} header: {error}; get the file again") from error
+
+
+def _tiff_header(data: bytes, name: str) -> Header:
+    import pyvips
+
+    try:
+        image = pyvips.Image.new_from_buffer(data, "", access="sequential")
+        fields = image.get_fields()
+        return Header(
+            kind="tif",
+            width=image.width,
+            height=image.height,
+            frames=image.get("n-pages") if "n-pages" in fields else 1,
+            animated=False,
+            exif=None,
+            icc=image.get("icc-profile-data") if "icc-profile-data" in fields else None,
+            dpi=None,
+            loop=None,
+            notes=[],
+        )
+    except pyvips.Error as error:
+        raise InputError(f"{name}: damaged TIFF header ({first_line(error)}); get the file again") from error
+
+
+def up_to_damage(png: bytes) -> bytes:
+    """The file as far as the checksums of its critical chunks are right; decoders overlook some of them."""
+    view = memoryview(png)
+    for kind, at, end in _chunks(png):
+        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            return png[: max(at + 8, end - 12)]  # the decoder then stops in this chunk, and says at which row
+    return png
+
+
+def _text_follows(png: bytes) -> bool:
+    """Whether text or EXIF stands behind the pixels."""
+    kinds = [kind for kind, _at, _end in _chunks(png)]
+    behind = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
+    return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(behind)
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of the chunks of a PNG; the last one may end beyond the file."""
+    at = 8
+    while at + 12 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        yield png[at + 4 : at + 8], at, end
+        at = end
+
+
+@contextlib.contextmanager
+def opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator[Image.Image]:
+    """Pillow's image of a format, without its global pixel limit: ours is checked instead."""
+    from PIL import ImageFile
+
+    with _PILLOW_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of oddities that are no reason to refuse
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, allow_truncated
+        try:
+            with Image.open(io.BytesIO(data), formats=[FORMATS[kind].pillow]) as image:
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+            ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def first_line(error: Exception) -> str:
+    """The last line of a library's message, which names the cause, or the kind of the error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

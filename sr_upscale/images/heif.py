@@ -1,0 +1,87 @@
+"""HEIC of phone cameras, through libheif (extra ``heic``), and AVIF of more than 8 bits, through libvips."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_upscale.errors import InputError
+
+_DEEP = re.compile(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", flags=re.DOTALL)
+"""AV1's configuration with the bit set that means more than 8 bits (AV1-ISOBMFF, section 2.3)."""
+
+_SRGB = ((1, 2), (1, 2, 6, 13))
+"""Primaries and transfer curves of ITU-T H.273 that are sRGB's, nearly sRGB's, or not stated."""
+
+
+def require_libheif(name: str) -> None:
+    """Lets Pillow read the header of HEIC.
+
+    Raises:
+        InputError: The extra is not installed.
+    """
+    try:
+        import pi_heif
+    except ImportError as error:
+        raise InputError(
+            f"{name}: a HEIC picture; `pip install 'sr-upscale[heic]'` lets this program read it"
+        ) from error
+    pi_heif.register_heif_opener()
+
+
+def decode_heic(data: bytes, name: str, number: int, *, has_profile: bool, notes: list[str]) -> NDArray[Any]:
+    """(H, W, C) of uint8, or of uint16 for 10 and 12 bits, already upright.
+
+    Args:
+        data: The file.
+        name: For the notes.
+        number: Of the picture in the file, from 0.
+        has_profile: Whether it has an ICC profile.
+        notes: Gets a sentence about colours that no profile describes.
+
+    Raises:
+        OSError, ValueError, RuntimeError: It is damaged.
+    """
+    import pi_heif
+
+    image = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)[number]
+    colour = image.info.get("nclx_profile") or {}
+    kinds = colour.get("color_primaries", 2), colour.get("transfer_characteristics", 2)
+    if not has_profile and any(kind not in known for kind, known in zip(kinds, _SRGB, strict=True)):
+        notes.append(f"{name}: colours of kind {kinds[0]}/{kinds[1]} (H.273) without an ICC profile; taken as sRGB")
+    pixels = np.array(image)  # a copy: what libheif gave is gone with `image`
+    pixels = pixels.reshape(image.size[1], image.size[0], -1)
+    return _full_range(pixels, image.info["bit_depth"]) if pixels.dtype == np.uint16 else pixels
+
+
+def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uint16] | None:
+    """(H, W, C) of an AVIF of 10 or 12 bits, of which Pillow makes 8, already upright; None for one of 8.
+
+    Args:
+        data: The file.
+        name: For the notes.
+        notes: Gets a sentence where this libvips knows no AVIF.
+    """
+    import pyvips
+
+    try:
+        image = pyvips.Image.new_from_buffer(data, "")
+        bits = image.get("bits-per-sample") if "bits-per-sample" in image.get_fields() else 8
+        if bits <= 8 or image.format != "ushort":
+            return None
+        return _full_range(image.numpy().reshape(image.height, image.width, image.bands) >> (16 - bits), bits)
+    except pyvips.Error:
+        if _DEEP.search(data[:4096]):
+            notes.append(f"{name}: more than 8 bits per channel are read as 8; reinstall pyvips[binary]")
+        return None
+
+
+def _full_range(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
+    """Of `bits` bits -> of 16, white to white."""
+    top = 2**bits - 1
+    scaled: NDArray[np.uint16] = ((values.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    return scaled
