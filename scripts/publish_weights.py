@@ -140,7 +140,7 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "",
         f"* Licence of the weights: {info.license}",
         f"* Trained on: {info.data}",
-        f"* Made: {info.date}, by `sr-upscale train` on two CPU cores with bf16 autocast, in these runs:",
+        f"* Made: {info.date}, by `sr-upscale train` on {_machine(log)}, in these runs:",
         "",
         "| run | started from | steps | minutes | patch | batch | highest lr | losses |",
         "|---|---|---|---|---|---|---|---|",
@@ -198,6 +198,14 @@ def _limits(info: WeightsInfo) -> list[str]:
     else:
         lines.append("* Never invents texture; detail that the input does not hold stays smooth.")
     return [*lines, "* Nobody chose training pictures for faces, text or line art; expect less there."]
+
+
+def _machine(log: list[dict[str, Any]]) -> str:
+    """Device and number type of the last run, as its log's first line has them."""
+    first = next((entry for entry in log if "device" in entry), {"device": "cpu", "dtype": "torch.bfloat16"})
+    where = "two CPU cores" if first["device"] == "cpu" else f"a GPU ({first['device']})"
+    kind = {"torch.bfloat16": " with bf16 autocast", "torch.float16": " with fp16 autocast"}.get(first["dtype"], "")
+    return f"{where}{kind}"
 
 
 def _curve(log: list[dict[str, Any]]) -> list[str]:

@@ -47,6 +47,14 @@ def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+def rgb8(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
+    """(H, W, C) uint8 or uint16 -> (H, W, 3) uint8 without alpha: what training reads."""
+    if pixels_hwc.dtype == np.uint16:
+        pixels_hwc = np.rint(pixels_hwc / np.float64(257)).astype(np.uint8)
+    colour = pixels_hwc[..., :3] if pixels_hwc.shape[2] >= 3 else pixels_hwc[..., :1]
+    return np.broadcast_to(colour, (*colour.shape[:2], 3)).astype(np.uint8)
+
+
 def like(image: ImageKind, out_hwc: NDArray[Any]) -> ImageKind:
     """The result as the kind of the input; a PIL image keeps colour profile and resolution."""
     if isinstance(image, Image.Image):

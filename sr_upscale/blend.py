@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sr_upscale.checkpoint import load_generator, save_generator
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.files import make_folder
 from sr_upscale.store import cache_folder
 
 
@@ -60,6 +61,6 @@ def blended(first: Path, second: Path, alpha: float) -> Path:
     content.update(f"{alpha:.6f}".encode())
     out = cache_folder() / "blends" / f"{first.stem}-{second.stem}-{content.hexdigest()[:16]}.safetensors"
     if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         blend_files(first, second, alpha, out)
     return out

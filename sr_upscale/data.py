@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,9 +24,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sr_upscale.arrays import pixels_of, rgb8
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
-from sr_upscale.errors import TrainingError
+from sr_upscale.errors import OutputError, TrainingError
 from sr_upscale.files import replace_file
 from sr_upscale.realworld import RealWorld, degrade
 
@@ -33,7 +36,10 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 MAX_UNREADABLE = 0.01
 """Share of pictures that may be unreadable or too small before a run refuses to start."""
 
-CACHE_VERSION = 1
+SUB_IMAGE = re.compile(r"_part\d{3}$")
+"""End of the stems of overlapping parts that `datasets` cuts pictures into."""
+
+CACHE_VERSION = 2
 """Raise it when `_decode` makes other pixels."""
 
 
@@ -73,12 +79,30 @@ def split_validation(paths: Sequence[Path], count: int) -> tuple[list[Path], lis
     """(training, validation) paths: `count` are held out, chosen by a hash of their names.
 
     The choice does not depend on the order, on a seed, or on where the folder lies, so that every run on
-    the same pictures validates on the same ones. At most one picture in five is held out.
+    the same pictures validates on the same ones. At most one picture in five is held out. Sub-images
+    (`SUB_IMAGE`) of a picture of which one is held out are in neither part, since they overlap.
     """
     count = min(count, len(paths) // 5)
-    ranked = sorted(paths, key=lambda path: hashlib.sha256(f"{path.parent.name}/{path.name}".encode()).digest())
+    ranked = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(f"{path.parent.name}/{path.name}")).digest())
     held_out = set(ranked[:count])
-    return [path for path in paths if path not in held_out], [path for path in paths if path in held_out]
+    near = {_source_of(path) for path in held_out}
+    training = [path for path in paths if path not in held_out and _source_of(path) not in near]
+    return training, [path for path in paths if path in held_out]
+
+
+def _source_of(path: Path) -> Path:
+    """The picture that a sub-image was cut from; of anything else the path itself."""
+    return path.with_name(SUB_IMAGE.sub("", path.stem)) if SUB_IMAGE.search(path.stem) else path
+
+
+def centre_of(pair: Pair, side: int) -> Pair:
+    """The middle of a pair, at most `side` HR pixels wide and high."""
+    scale = pair.hr.shape[0] // pair.lr.shape[0]
+    height, width = (min(length, side // scale) for length in pair.lr.shape[:2])
+    top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
+    lr = pair.lr[top : top + height, left : left + width].copy()
+    hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale].copy()
+    return Pair(name=pair.name, hr=hr, lr=lr)
 
 
 def load_pairs(
@@ -104,12 +128,17 @@ def load_pairs(
     Raises:
         TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
     """
-    if cache is None:
+    index = None
+    if cache is not None:
+        try:
+            index = _fill_cache(cache, paths, scale=scale, min_side=min_side, workers=workers)
+        except (OSError, OutputError) as error:
+            on_warning(f"decoded pictures are held in memory, as the cache cannot be written: {error}")
+    if index is None:
         results = list(_decode_all(paths, scale=scale, min_side=min_side, workers=workers))
         pairs = [result for result in results if isinstance(result, Pair)]
         bad = [result for result in results if isinstance(result, str)]
     else:
-        index = _fill_cache(cache, paths, scale=scale, min_side=min_side, workers=workers)
         pairs, bad = _mapped_pairs(index), json.loads(index.read_text("utf-8"))["bad"]
     if not pairs or len(bad) > max(1, MAX_UNREADABLE * len(paths)):
         shown = "; ".join(bad[:5])
@@ -130,8 +159,8 @@ def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
     """A pair, or a sentence about why there is none."""
     try:
         with Image.open(path) as image:
-            rgb = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            rgb = rgb8(pixels_of(image))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # a ShapeError is a ValueError
         return f"{path}: {error}"
     height, width = (side - side % scale for side in rgb.shape[:2])
     if min(height, width) < min_side:
@@ -193,6 +222,10 @@ class Batch:
     lr: Tensor
     hr: Tensor
     made_s: float
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; torch's loader calls it."""
+        return Batch(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), made_s=self.made_s)
 
 
 class PatchSampler(Dataset[Batch]):
@@ -305,7 +338,7 @@ class _Counter:
 def _leave_signals_to_the_parent(_worker: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends in order
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # and so does SIGTERM, as `timeout` and job schedulers send it
 
 
 def _busyness(patch_hwc: NDArray[np.uint8]) -> float:

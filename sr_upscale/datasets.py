@@ -13,7 +13,7 @@ from PIL import Image
 
 from sr_upscale.download import fetch
 from sr_upscale.errors import IntegrityError
-from sr_upscale.files import replace_file
+from sr_upscale.files import make_folder, replace_file
 from sr_upscale.remote import RemoteFile
 
 DIV2K_TRAIN = RemoteFile(
@@ -47,7 +47,7 @@ def prepare_div2k(
         NetworkError, IntegrityError: See `download.fetch`; or the archive holds what it should not.
     """
     pictures, done = folder / "div2k", folder / "div2k.done"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with FileLock(folder / "div2k.lock"):
         if done.exists():
             return pictures
@@ -87,7 +87,7 @@ def _cut(rgb: np.ndarray, out: Path, stem: str) -> None:
     for top in _starts(height):
         for left in _starts(width):
             number += 1
-            path = out / f"{stem}_{number:03d}.png"
+            path = out / f"{stem}_part{number:03d}.png"
             if path.exists():  # of a run that was cut off; each file is whole
                 continue
             with replace_file(path) as temporary:

@@ -49,6 +49,18 @@ Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
 
 
+def require_online(url: str, remedy: str) -> None:
+    """Nothing, if connections may be opened or torch's own cache holds the file already.
+
+    Raises:
+        NetworkError: Offline, and it is not there.
+    """
+    import torch
+
+    if is_offline() and not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file():
+        raise NetworkError(f"{url}: offline (SR_UPSCALE_OFFLINE or --offline), and it is not in the cache; {remedy}")
+
+
 def is_offline() -> bool:
     """Whether ``SR_UPSCALE_OFFLINE`` forbids to open a connection."""
     return os.environ.get("SR_UPSCALE_OFFLINE", "0") not in ("", "0")

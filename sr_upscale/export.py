@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.files import replace_file
+from sr_upscale.files import make_folder, replace_file
 from sr_upscale.loading import module_of
 from sr_upscale.store import cache_folder
 
@@ -101,7 +101,7 @@ def cached_onnx(weights: Path) -> Path:
     key = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     out = cache_folder() / "onnx" / f"{weights.stem}-{key}.onnx"
     if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(out.parent)
         export_onnx(weights, out)
     return out
 

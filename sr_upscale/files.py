@@ -52,6 +52,18 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
             os.close(lock)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, unless it is there.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
 def remove_orphans(folder: Path) -> None:
     """Removes temporary files of `replace_file` that processes left behind that were killed.
 

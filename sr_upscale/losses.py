@@ -41,7 +41,11 @@ def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-def lattice_loss(sr: Tensor, hr: Tensor, scale: int, *, window: int = 6) -> Tensor:
+LATTICE_WINDOW = 6
+"""LR pixels of a side over which `lattice_loss` averages."""
+
+
+def lattice_loss(sr: Tensor, hr: Tensor, scale: int, *, window: int = LATTICE_WINDOW) -> Tensor:
     """Mean absolute bias of the tail's sub-pixels: what is left of SR - HR when places of one phase are averaged.
 
     The mean of the difference over `window` x `window` LR pixels is taken for each of the scale * scale positions

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.color import rgb_to_y
+from sr_upscale.download import require_online
 from sr_upscale.errors import NetworkError, ShapeError, UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features
 
@@ -36,6 +37,10 @@ def psnr(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
     return 10 * torch.log10(data_range**2 / mse)
 
 
+SSIM_WINDOW = 11
+"""Pixels of a side of SSIM's window: smaller pictures have none."""
+
+
 def ssim(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 0, y_channel: bool = False) -> Tensor:
     """Structural similarity per image.
 
@@ -49,10 +54,10 @@ def ssim(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
     Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861, as its MATLAB code computes it.
     """
     sr, hr = _prepared(sr, hr, "SSIM", data_range=data_range, crop_border=crop_border, y_channel=y_channel)
-    if min(sr.shape[-2:]) < 11:
-        msg = f"SSIM needs 11x11 pixels; the crop leaves {sr.shape[-1]}x{sr.shape[-2]}"
+    if min(sr.shape[-2:]) < SSIM_WINDOW:
+        msg = f"SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} pixels; the crop leaves {sr.shape[-1]}x{sr.shape[-2]}"
         raise ShapeError(msg)
-    taps = torch.arange(11, dtype=torch.float64, device=sr.device) - 5
+    taps = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=sr.device) - SSIM_WINDOW // 2
     window = torch.exp(-(taps**2) / (2 * 1.5**2))
     window /= window.sum()
 
@@ -113,6 +118,10 @@ def lpips_model(backbone: str) -> nn.Module:
         import lpips
     except ImportError as error:
         raise UsageError("LPIPS needs an extra: pip install 'sr-upscale[lpips]'") from error
+    from torchvision.models import AlexNet_Weights, VGG16_Weights
+
+    trunk = {"alex": AlexNet_Weights.IMAGENET1K_V1, "vgg": VGG16_Weights.IMAGENET1K_V1}[backbone]
+    require_online(trunk.url, "run it once online, or leave out --lpips")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torchvision's old names, which lpips uses
         try:
@@ -194,7 +203,8 @@ def _prepared(
     if y_channel and (sr.shape[1] != 3 or data_range != 1.0):
         msg = f"Y needs 3 channels in [0, 1]; got {sr.shape[1]} channels and data_range {data_range}"
         raise ShapeError(msg)
-    sr, hr = sr.double(), hr.double()
+    if sr.device.type != "mps":  # which knows no float64
+        sr, hr = sr.double(), hr.double()
     if y_channel:
         sr, hr = rgb_to_y(sr), rgb_to_y(hr)
     if crop_border:

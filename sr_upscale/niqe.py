@@ -36,7 +36,7 @@ def niqe(image: Tensor, *, crop_border: int = 0) -> float:
         A positive number; about 3 for good photographs.
 
     Raises:
-        ShapeError: Another shape, or fewer than two blocks of 96x96.
+        ShapeError: Another shape, or fewer than two blocks of 96x96 that are not flat.
     """
     if image.dim() != 4 or image.shape[0] != 1 or image.shape[1] != 3:
         raise ShapeError(f"NIQE of {tuple(image.shape)}; expected one picture (1, 3, H, W)")
@@ -49,8 +49,13 @@ def niqe(image: Tensor, *, crop_border: int = 0) -> float:
     half = _halved(y)
     features = np.concatenate([_block_features(y, BLOCK), _block_features(half, BLOCK // 2)], axis=1)
     mean, covariance = _pristine()
+    textured = features[~np.isnan(features).any(axis=1)]
+    if len(textured) < 2:
+        raise ShapeError(
+            f"NIQE needs two blocks with texture; {len(features) - len(textured)} of {len(features)} are flat"
+        )
     found = np.nanmean(features, axis=0)
-    spread = np.cov(features[~np.isnan(features).any(axis=1)], rowvar=False)
+    spread = np.cov(textured, rowvar=False)
     difference = mean - found
     return math.sqrt(difference @ np.linalg.pinv((covariance + spread) / 2) @ difference)
 

@@ -67,16 +67,18 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
     """``module.name`` of everything that the pickles of a file would look up."""
-    if not zipfile.is_zipfile(file):
-        file.seek(0)
-        if file.read(1) != b"\x80":
+    start = file.read(4)
+    file.seek(0)
+    if start != b"PK\x03\x04":  # as torch tells them apart
+        if start[:1] != b"\x80":
             raise ModelError(f"{path}: not a PyTorch file; expected .pth as torch.save writes it, or .safetensors")
-        file.seek(0)
         for _ in range(_LEGACY_PICKLES):
             yield from _globals_of_pickle(file)
         return
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise ModelError(f"{path}: refused: a name stands twice in the archive; get the file again")
         parts = [name.split("/", 1)[-1] for name in names]
         if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
             raise ModelError(f"{path}: refused: a TorchScript program; expected weights alone, get the .pth of it")
@@ -104,6 +106,8 @@ def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
             strings.append(None)
         elif name.startswith("EXT"):
             yield "an extension code"
+        elif name in ("POP", "POP_MARK", "DUP"):
+            yield f"names behind the instruction {name}"  # what the list above holds is no longer the stack
         elif name == "MEMOIZE":
             memo[len(memo)] = strings[-1] if strings else None
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_upscale.benchmark.memory import host_peak_bytes
 from sr_upscale.benchmark.methods import count, make_method
 from sr_upscale.benchmark.report import compare_page, page
 from sr_upscale.benchmark.run import Protocol, run_benchmark
@@ -379,3 +380,41 @@ def test_a_damaged_local_file_is_named(tmp_path: Path) -> None:
         named_set("set5", 4, cache=tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="no Set14/image_SRF_4/.* below it"):
         named_set("set14", 4, cache=tmp_path, root=tmp_path)
+
+
+def test_odd_pictures_do_not_lose_the_run(cli: Cli, tmp_path: Path) -> None:
+    """One too small for SSIM is left out; an exact output has no number in JSON; flat ones have no NIQE."""
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    Image.fromarray(np.full((12, 12, 3), 9, np.uint8)).save(folder / "icon.png")
+    Image.fromarray(np.full((200, 300, 3), 128, np.uint8)).save(folder / "flat.png")
+    ran = cli("benchmark", "--dataset", folder, "--model", "bicubic", "-s", "2", "-o", tmp_path / "out", "--json")
+    assert ran.code == 0, ran.err
+    assert "left out: hr icon: 12x12 without a border of 2 is smaller than the 11 pixels of SSIM" in ran.err
+    for text in (ran.out, (tmp_path / "out" / "results.json").read_text()):
+        data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert [(each["picture"], each["psnr"], each["niqe"]) for each in data["pictures"]] == [("flat", None, None)]
+    assert "Infinity" not in (tmp_path / "out" / "report.html").read_text()
+    ran = cli("benchmark", "--dataset", folder, "--model", "bicubic", "-s", "2", "--border", "100")
+    assert ran.code == 4
+    assert "hr: no picture of it can be measured" in ran.err
+
+
+def test_memory_is_that_of_the_method_and_not_of_this_process() -> None:
+    held = np.ones(400 << 20, np.uint8)
+    found = host_peak_bytes("bicubic", 2, (64, 64, 3), {})
+    assert found is not None
+    assert 0 <= found < 100 << 20 < held.nbytes
+
+
+def test_sets_of_one_name_are_refused(cli: Cli, hr_folder: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin" / hr_folder.name
+    twin.mkdir(parents=True)
+    Image.fromarray(pattern(40, 40)).save(twin / "a.png")
+    ran = cli("benchmark", "--dataset", f"{hr_folder},{twin}", "--model", "bicubic", "-s", "2")
+    assert (ran.code, f"two of them are called {hr_folder.name}" in ran.err) == (2, True)
+
+
+def test_root_of_archives_is_refused(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("benchmark", "--dataset", "div2k-val", "--root", tmp_path, "--model", "bicubic", "-s", "2")
+    assert (ran.code, "--root holds files of SelfExSR" in ran.err) == (2, True)

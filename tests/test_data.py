@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.data import PatchSampler, batches, find_pictures, load_pairs, split_validation
+from sr_upscale.data import (
+    Batch,
+    Pair,
+    PatchSampler,
+    batches,
+    centre_of,
+    find_pictures,
+    load_pairs,
+    split_validation,
+)
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.errors import TrainingError
 from sr_upscale.realworld import RealWorld
@@ -114,3 +124,53 @@ def test_bad_pictures_are_counted_and_too_many_refuse_to_start(folder: Path) -> 
     Image.fromarray(pattern(5, 5)).save(folder / "small.png")
     with pytest.raises(TrainingError, match=r"2 of 14 pictures cannot be used \(.*bad.*; .*small.png: 5x5 is smaller"):
         load_pairs(find_pictures([folder]), scale=2, min_side=16)
+
+
+def test_gray_pictures_of_sixteen_bits_are_read_as_they_are(tmp_path: Path) -> None:
+    """Pillow alone makes them white."""
+    values = np.linspace(0, 65535, 32 * 40).reshape(32, 40).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    (pair,) = load_pairs([tmp_path / "a.png"], scale=2, min_side=16)
+    assert np.array_equal(pair.hr, np.repeat(np.rint(values / 257).astype(np.uint8)[..., None], 3, axis=2))
+
+
+def test_parts_of_a_held_out_picture_are_not_trained_on() -> None:
+    paths = [Path(f"/d/{number:04d}_part{part:03d}.png") for number in range(20) for part in range(1, 7)]
+    training, held_out = split_validation(paths, 3)
+    assert len(held_out) == 3
+    sources = {path.name[:4] for path in held_out}
+    assert {path.name[:4] for path in training} == {f"{number:04d}" for number in range(20)} - sources
+    plain = [Path(f"/d/IMG_{number:03d}.png") for number in range(20)]
+    training, held_out = split_validation(plain, 3)
+    assert (len(training), len(held_out)) == (17, 3)
+
+
+def test_middle_of_a_pair_fits_together() -> None:
+    hr = pattern(90, 60)
+    pair = centre_of(Pair(name="a", hr=hr, lr=hr[::3, ::3]), 31)
+    assert pair.hr.shape == (30, 30, 3)
+    assert np.array_equal(pair.hr, hr[30:60, 15:45])
+    assert np.array_equal(pair.lr, pair.hr[::3, ::3])
+
+
+def test_names_that_are_no_text_can_be_split() -> None:
+    paths = [Path(os.fsdecode(b"/d/\xff%d.png" % number)) for number in range(10)]
+    assert len(split_validation(paths, 2)[1]) == 2
+
+
+def test_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    Image.fromarray(pattern(32, 40)).save(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    (pair,) = load_pairs(
+        [tmp_path / "a.png"], scale=2, min_side=16, cache=tmp_path / "file" / "cache", on_warning=said.append
+    )
+    assert np.array_equal(pair.hr, pattern(32, 40))
+    assert "decoded pictures are held in memory, as the cache cannot be written" in said[0]
+
+
+def test_batches_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's loader pins what has this method, and leaves other types as they are."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    batch = Batch(lr=torch.zeros(1), hr=torch.ones(1), made_s=0.5).pin_memory()
+    assert (batch.lr.item(), batch.hr.item(), batch.made_s) == (1, 2, 0.5)

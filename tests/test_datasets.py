@@ -59,10 +59,10 @@ def test_div2k_is_fetched_cut_and_not_fetched_again(server: Served, tmp_path: Pa
     server.content = archive({"DIV2K_train_HR/0001.png": png(500, 1000), "DIV2K_train_HR/0002.png": png(90, 70)})
     folder = prepare_div2k(tmp_path, source=remote(server.content))
     names = sorted(path.name for path in folder.iterdir())
-    assert names == [*(f"0001_{number:03d}.png" for number in range(1, 7)), "0002_001.png"]
+    assert names == [*(f"0001_part{number:03d}.png" for number in range(1, 7)), "0002_part001.png"]
     whole = pattern(500, 1000)
-    np.testing.assert_array_equal(np.asarray(Image.open(folder / "0001_006.png")), whole[20:, 520:])
-    np.testing.assert_array_equal(np.asarray(Image.open(folder / "0002_001.png")), pattern(90, 70))
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "0001_part006.png")), whole[20:, 520:])
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "0002_part001.png")), pattern(90, 70))
     assert not (tmp_path / "file.zip").exists()
     server.asked.clear()
     assert prepare_div2k(tmp_path, source=remote(server.content)) == folder
@@ -81,7 +81,11 @@ def test_sub_images_cover_a_side(length: int) -> None:
 def test_row_46_names_in_the_archive_are_not_paths(server: Served, tmp_path: Path) -> None:
     server.content = archive({"../../outside.png": png(10, 10), "/abs.png": png(10, 10), "..\\win.png": png(10, 10)})
     folder = prepare_div2k(tmp_path / "sets", source=remote(server.content))
-    assert sorted(path.name for path in folder.iterdir()) == ["abs_001.png", "outside_001.png", "win_001.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "abs_part001.png",
+        "outside_part001.png",
+        "win_part001.png",
+    ]
     assert not list(tmp_path.glob("*.png"))
 
 

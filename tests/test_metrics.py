@@ -11,9 +11,9 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from sr_upscale.color import rgb_to_y, to_pixels, to_tensor
-from sr_upscale.errors import ShapeError, UsageError
+from sr_upscale.errors import NetworkError, ShapeError, UsageError
 from sr_upscale.metrics import lattice_energy, lpips_distance, lpips_model, psnr, ssim, vgg19_distance
-from sr_upscale.models.features import VGG19Features
+from sr_upscale.models.features import VGG19Features, read_vgg19
 from sr_upscale.niqe import niqe
 from tests.conftest import ROOT, pattern, vgg19_state
 
@@ -167,3 +167,20 @@ def test_psnr_and_ssim_agree_with_piq(border: int) -> None:
     a, b = sr[inner].double(), hr[inner].double()
     assert psnr(sr, hr, crop_border=border).item() == pytest.approx(piq.psnr(a, b).item(), abs=1e-4)
     assert ssim(sr, hr, crop_border=border).item() == pytest.approx(piq.ssim(a, b, downsample=False).item(), abs=1e-4)
+
+
+def test_niqe_of_flat_pictures_is_refused() -> None:
+    flat = torch.full((1, 3, 200, 300), 0.5)
+    flat[..., 12:84, 12:84] = torch.rand(3, 72, 72, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ShapeError, match="two blocks with texture; 5 of 6 are flat"):
+        niqe(flat)
+
+
+def test_networks_that_judge_are_not_fetched_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SR_UPSCALE_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(NetworkError, match="vgg19-.*offline .*give a file with --vgg-weights"):
+        read_vgg19(None)
+    pytest.importorskip("lpips")
+    with pytest.raises(NetworkError, match="alexnet-.*offline .*leave out --lpips"):
+        lpips_model("alex")

@@ -53,6 +53,11 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[data]\ndegradation = 'blur'", "data.degradation is 'blur'; expected bicubic or real"),
         ("[degradation.first]\njpeg_quality = 3", "jpeg_quality is 3; expected 2 numbers"),
         ("[stages", "not valid TOML"),
+        ("seed = -1", "seed is -1; expected 0 or more"),
+        ("[data]\nvalidation_count = -1", "data.validation_count is -1; expected 0 or more"),
+        ("[model]\nscale = 0", "model: generator scale is 0; expected 2, 3, 4 or 8"),
+        ("[stages.a]\nbatch_size = -1", "stages.a.batch_size is -1; expected 0 or more"),
+        ("[stages.a]\nlattice_weight = 1\nlr_patch = 5", "data.lr_patch is 5; expected at least 6 with a lattice"),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path: Path, text: str, words: str) -> None:

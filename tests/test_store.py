@@ -152,6 +152,12 @@ def test_added_weights_are_used_by_name(cli: Cli, nearest: Path, photo: Path, tm
     assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
     assert cli("models", "add", nearest, "--name", "psnr-x4").code == 2
     assert cli("models", "add", nearest, "--name", "../out").code == 2
+    for name in ("RealESRGAN_x4plus", "realesrgan-x4plus"):  # -n would take the catalogue's
+        assert cli("models", "add", nearest, "--name", name).code == 2
+    other = models_folder() / "added" / "mine.pth"
+    other.write_bytes(b"of before")
+    assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
+    assert not other.exists()
     assert cli("models", "add", photo).code == 2
     assert cli("models", "remove", "mine").code == 0
     assert added() == {}

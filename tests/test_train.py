@@ -24,7 +24,7 @@ from sr_upscale.models.generator import Generator
 from sr_upscale.training import loop, state, step
 from sr_upscale.training.config import Recipe, StageSection, load_recipe
 from sr_upscale.training.loop import stage_lr, train
-from sr_upscale.training.parallel import World
+from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.validation import validate
 from tests.conftest import Ran, lines, pattern, vgg19_state
 
@@ -302,3 +302,41 @@ def test_two_processes_make_what_one_makes(folder: Path, gan_recipe: Path, vgg19
 def test_a_batch_must_divide_among_processes() -> None:
     with pytest.raises(UsageError, match="batch size 8 does not divide among 3 processes; expected a multiple of 3"):
         World(size=3).check_batch(8)
+
+
+def test_pictures_to_validate_on_are_not_trained_on(folder: Path, recipe: Path) -> None:
+    from sr_upscale.training.loop import _load_data
+
+    below = folder / "val"
+    below.mkdir()
+    Image.fromarray(pattern(600, 700)).save(below / "v.png")
+    training, held_out = _load_data(load_recipe(str(recipe)), [folder], below, None, World(), lambda _text: None)
+    assert [pair.name for pair in held_out] == ["v.png"]
+    assert held_out[0].hr.shape == (512, 512, 3)  # the middle of a large one
+    assert "v.png" not in {pair.name for pair in training}
+
+
+def test_a_vgg19_that_ends_before_the_distance_is_no_reason_to_stop(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.safetensors"
+    save_file(vgg19_state("conv1_2"), short)
+    train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run", vgg_weights=short)
+    assert lines(tmp_path / "run" / "train.jsonl")[-2]["scores"]["distance"] is None  # type: ignore[index]
+
+
+def test_a_run_goes_on_with_loss_scaling_that_began_without(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(str(recipe))
+    cpu = torch.device("cpu")
+    before = state.begin_stage(loaded, 0, state.new_generator(loaded), device=cpu)
+    state.save_checkpoint(tmp_path, loaded, before)
+    after = state.load_checkpoint(tmp_path, loaded, device=cpu, fp16=True, on_warning=pytest.fail)
+    assert after.g_scaler.is_enabled()
+
+
+@pytest.mark.parametrize(("device", "words"), [("mps", "expected auto, cpu or cuda"), ("auto", "process 1 for 1 GPUs")])
+def test_torchrun_with_other_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, device: str, words: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=words), joined(device):
+        pass

@@ -184,18 +184,27 @@ def test_row_65_resumed_run_equals_an_uninterrupted_one(
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
-def test_row_66_sigterm_leaves_a_checkpoint_and_exit_code_143(folder: Path, recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("group", [False, True], ids=["process", "its workers too"])
+def test_row_66_sigterm_leaves_a_checkpoint_and_exit_code_143(
+    folder: Path, recipe: Path, tmp_path: Path, group: bool
+) -> None:
+    """`timeout` and job schedulers send it to the workers, too."""
     out = tmp_path / "run"
     argv = ["train", "--config", str(recipe), "--data", str(folder), "-o", str(out), "--max-time", "60"]
-    process = subprocess.Popen([sys.executable, "-m", "sr_upscale", *argv], stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "sr_upscale", *argv]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    if group:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
     _out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert "go on with the same command and --resume" in err
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] > 0
+    load_generator(out / "micro.safetensors")  # also without a validation
 
 
 def test_row_67_another_recipe_at_resume(folder: Path, recipe: Path, tmp_path: Path) -> None:

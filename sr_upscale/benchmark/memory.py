@@ -11,17 +11,24 @@ from typing import Any
 from sr_upscale.errors import SrUpscaleError
 
 _PROBE = """
-import json, sys
-import psutil, resource
+import json, resource, sys
+from pathlib import Path
+import psutil
 import numpy as np
 from sr_upscale.benchmark.methods import make_method
 model, scale, height, width, channels, options = json.loads(sys.argv[1])
 method = make_method(model, scale, **options)
 picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
 before = psutil.Process().memory_info().rss
-method.run(picture)
-unit = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before)
+if sys.platform == "linux":  # ru_maxrss is inherited from the parent there
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    method.run(picture)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+else:
+    method.run(picture)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(peak - before)
 """
 
 
@@ -38,9 +45,12 @@ def host_peak_bytes(
     if sys.platform == "win32":
         return None
     arguments = json.dumps([model, scale, *shape, dict(options)])
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE, arguments], capture_output=True, text=True, timeout=timeout_s, check=False
-    )
+    words = [sys.executable, "-c", _PROBE, arguments]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise SrUpscaleError(f"measuring the memory of {model} took more than {timeout_s:g} s") from error
     if done.returncode != 0:
-        raise SrUpscaleError(f"measuring the memory of {model} failed: {done.stderr.strip().splitlines()[-1][:200]}")
+        reason = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
+        raise SrUpscaleError(f"measuring the memory of {model} failed: {reason[:200]}")
     return max(0, int(done.stdout.split()[-1]))

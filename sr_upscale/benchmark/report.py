@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.benchmark.run import Results
-from sr_upscale.benchmark.tables import HEADINGS, datasets_of, rows_of
+from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, rows_of
 from sr_upscale.text import mebibytes
 
 Pixels = NDArray[np.uint8]
@@ -122,7 +122,7 @@ def page(
         "pictures": [list(row) for row in pictures],
     }
     template = (resources.files("sr_upscale.benchmark") / "report.html").read_text("utf-8")
-    safe = json.dumps(data).replace("<", "\\u003c")  # no name in it can end the script element
+    safe = json.dumps(finite(data)).replace("<", "\\u003c")  # no name in it can end the script element
     return template.replace("/*TITLE*/", html.escape(title)).replace("/*DATA*/", safe)
 
 

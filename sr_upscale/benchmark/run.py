@@ -21,8 +21,8 @@ from sr_upscale.benchmark.memory import host_peak_bytes
 from sr_upscale.benchmark.methods import Method
 from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.color import to_tensor
-from sr_upscale.errors import ShapeError
-from sr_upscale.metrics import lpips_distance, psnr, ssim, vgg19_distance
+from sr_upscale.errors import InputError, ShapeError, SrUpscaleError
+from sr_upscale.metrics import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.niqe import niqe
 
@@ -122,6 +122,7 @@ def run_benchmark(
     lpips: nn.Module | None = None,
     on_progress: Callable[[float, str], None] = lambda _share, _words: None,
     on_picture: Callable[[str, str, Mapping[str, Pixels]], None] = lambda _set, _picture, _images: None,
+    on_warning: Callable[[str], None] = lambda _message: None,
 ) -> Results:
     """Measures every method on every picture.
 
@@ -133,6 +134,8 @@ def run_benchmark(
         lpips: Network of `metrics.lpips_model`; without it that score is left out.
         on_progress: Called with the finished share (0 to 1) and a few words.
         on_picture: Called with set, picture and images by name (``HR``, and one of each method): for a report.
+        on_warning: Called with a sentence about what is left out: pictures that are too small, memory that cannot be
+            measured.
 
     Raises:
         SrUpscaleError: Any of its kinds.
@@ -144,13 +147,20 @@ def run_benchmark(
         rows: dict[str, list[PictureScore]] = {method.name: [] for method in methods}
         largest = (0, 0, 0)
         device_bytes: dict[str, int] = {}
-        for number, pair in enumerate(pairs):
+        for pair in pairs:
             hr, lr = load_pair(pair, protocol.scale, gray_as_rgb=protocol.gray_as_rgb, own_lr=protocol.own_lr)
+            if min(hr.shape[:2]) < SSIM_WINDOW + 2 * protocol.crop_border:
+                on_warning(
+                    f"left out: {dataset} {pair.name}: {hr.shape[1]}x{hr.shape[0]} without a border of "
+                    f"{protocol.crop_border} is smaller than the {SSIM_WINDOW} pixels of SSIM"
+                )
+                done += len(methods)
+                continue
             images = {"HR": hr}
             largest = max(largest, (*lr.shape[:2], lr.shape[2]), key=lambda shape: shape[0] * shape[1])
             for method in methods:
                 on_progress(done / total, f"{dataset} {pair.name} {method.name}")
-                if number == 0:
+                if not rows[method.name]:
                     method.run(lr)  # warm-up: loading, first shapes
                 sr, seconds, taken = _timed(method, lr)
                 device_bytes[method.name] = max(device_bytes.get(method.name, 0), taken)
@@ -169,9 +179,17 @@ def run_benchmark(
                 done += 1
             on_picture(dataset, pair.name, images)
         for method in methods:
+            if not rows[method.name]:
+                raise InputError(
+                    f"{dataset}: no picture of it can be measured; give larger ones, or a smaller --border"
+                )
             scores += rows[method.name]
             on_progress(done / total, f"{dataset} {method.name} memory")
-            host = host_peak_bytes(method.model, protocol.scale, largest, method.options)
+            try:
+                host = host_peak_bytes(method.model, protocol.scale, largest, method.options)
+            except SrUpscaleError as error:
+                host = None
+                on_warning(str(error))
             device = device_bytes[method.name] if method.device_index is not None else None
             summaries.append(_summary(dataset, method, rows[method.name], host_bytes=host, device_bytes=device))
     return Results(protocol=protocol, environment=environment(), scores=scores, summaries=summaries)

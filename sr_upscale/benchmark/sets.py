@@ -21,10 +21,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from sr_upscale.arrays import pixels_of, rgb8
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.download import fetch, sha256_of
 from sr_upscale.errors import InputError, IntegrityError, UsageError
+from sr_upscale.files import make_folder
 from sr_upscale.images.formats import SUFFIXES
 from sr_upscale.remote import RemoteFile
 
@@ -114,13 +116,15 @@ def named_set(
         InputError: `root` does not hold it.
     """
     if name == "div2k-val":
+        if root is not None:
+            raise UsageError(f"--root holds files of SelfExSR; {name} comes from archives: give its folders instead")
         return _div2k(scale, cache, on_progress)
     files = manifest(name, scale)
     if root is not None:
         return _pairs([_below(root, path) for path in files])
     folder = cache / "SelfExSR"
     wanted = list(files.items())
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with FileLock(folder / f"{name}-x{scale}.lock"), ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         for done, _path in enumerate(pool.map(lambda item: _fetched(folder, *item), wanted), start=1):
             on_progress(done / len(wanted), f"{name}, {len(wanted)} files")
@@ -251,6 +255,8 @@ def _zip_reader(archive: Path, member: str) -> Callable[[], NDArray[np.uint8]]:
 
 def _plain(image: Image.Image) -> NDArray[np.uint8]:
     """(H, W, 1) of a gray picture, else (H, W, 3)."""
-    if image.mode in ("L", "1", "I;16", "LA"):
+    if image.mode.startswith("I"):
+        return rgb8(pixels_of(image))[:, :, :1]
+    if image.mode in ("L", "1", "LA"):
         return np.asarray(image.convert("L"))[:, :, None]
     return np.asarray(image.convert("RGB"))

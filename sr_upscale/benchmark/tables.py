@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -137,10 +138,22 @@ def to_csv(scores: Sequence[PictureScore]) -> str:
 
 
 def to_dict(results: Results) -> dict[str, Any]:
-    """Everything, ready for JSON."""
-    return {
-        "protocol": {**asdict(results.protocol), "words": str(results.protocol)},
-        "environment": dict(results.environment),
-        "summaries": [asdict(summary) for summary in results.summaries],
-        "pictures": [asdict(score) for score in results.scores],
-    }
+    """Everything, ready for JSON, which knows no infinity: the PSNR of an exact output is null."""
+    whole: dict[str, Any] = finite(
+        {
+            "protocol": {**asdict(results.protocol), "words": str(results.protocol)},
+            "environment": dict(results.environment),
+            "summaries": [asdict(summary) for summary in results.summaries],
+            "pictures": [asdict(score) for score in results.scores],
+        }
+    )
+    return whole
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number in it that is not finite."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

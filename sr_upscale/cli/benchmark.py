@@ -134,7 +134,10 @@ def benchmark(
     for name in _split(dataset):
         with console.progress(name) as report:
             pairs = _pairs(name, scale, lr=lr, root=root, report=report)
-        sets[Path(name).name] = pairs[:limit]
+        label = Path(name).name
+        if label in sets:
+            raise UsageError(f"--dataset names {dataset}: two of them are called {label}; give one at a time")
+        sets[label] = pairs[:limit]
     gallery = Gallery()
     with console.progress("") as report:
         results = run_benchmark(
@@ -145,6 +148,7 @@ def benchmark(
             lpips=lpips_model(lpips) if lpips is not None else None,
             on_progress=report,
             on_picture=gallery.add,
+            on_warning=console.warn,
         )
     if folder is not None:
         _write(

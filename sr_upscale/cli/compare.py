@@ -50,9 +50,9 @@ def compare(
 
     import numpy as np
 
+    from sr_upscale.arrays import rgb8
     from sr_upscale.benchmark.methods import KERNELS, make_method
     from sr_upscale.benchmark.report import compare_page
-    from sr_upscale.cli.degrade import rgb8
     from sr_upscale.images import load_image
 
     pixels = rgb8(np.asarray(load_image(source).frames[0].pixels_hwc))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,7 @@ def degrade(
     del debug  # read from the command line by `app.run`, before options are parsed
     import numpy as np
 
+    from sr_upscale.arrays import rgb8
     from sr_upscale.color import to_pixels, to_tensor
     from sr_upscale.degrade import downscale_matlab
     from sr_upscale.images import load_image
@@ -61,16 +62,6 @@ def degrade(
     console.result({"files": [str(file) for file in files], "sheet": str(sheet), "scale": scale})
     console.note(f"{len(files)} versions by {recipe.name} in {shown(folder)}; look at {shown(sheet)}")
     return 0
-
-
-def rgb8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Any picture as RGB of 8 bits, without alpha: what training reads."""
-    import numpy as np
-
-    if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / np.float64(257)).astype(np.uint8)
-    colour = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
-    return np.broadcast_to(colour, (*colour.shape[:2], 3)).astype(np.uint8)
 
 
 def _sheet(versions: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from sr_upscale.checkpoint import read_info
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import IntegrityError, ModelError, UsageError
-from sr_upscale.files import output_error, replace_file
+from sr_upscale.files import make_folder, output_error, replace_file
 from sr_upscale.store import (
     DEFAULT_MODEL,
     TABLE,
@@ -232,7 +233,8 @@ def add(
     label = name or source.stem
     if source.suffix not in WEIGHTS_SUFFIXES or not source.is_file():
         raise UsageError(f"{shown(source)}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
-    if "/" in label or label.startswith(".") or (label in known_names() and label not in added()):
+    taken = label in known_names() and label not in added()
+    if "/" in label or label.startswith(".") or taken or catalogue_entry(label) is not None:
         raise UsageError(f"--name is {label!r}; expected a plain name that is not taken")
     target = models_folder() / "added" / f"{label}{source.suffix}"
     if label in added() and not force:
@@ -240,15 +242,15 @@ def add(
     traits = traits_of(source)
     module_of(source)
     _copy(source, target)
+    for old in target.parent.glob(f"{glob.escape(label)}.*"):
+        if old != target and old.suffix in WEIGHTS_SUFFIXES:
+            old.unlink()  # -n would take it
     Console().note(f"{label}: {traits.architecture} x{traits.scale}; use it with -n {label}")
     return 0
 
 
 def _copy(source: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(target.parent, error) from error
+    make_folder(target.parent)
     with replace_file(target) as temporary:
         shutil.copyfile(source, temporary)
 

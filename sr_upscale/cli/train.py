@@ -129,8 +129,8 @@ def train(
     from sr_upscale.training.parallel import joined
 
     wanted_dtype = opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
-    with joined() as world:
-        choice = choose(device if world.size == 1 or device != "auto" else _own_device(), wanted_dtype)
+    with joined(device) as world:
+        choice = choose(device if world.size == 1 or device == "cpu" else _own_device(), wanted_dtype)
         if size not in ("auto", "cpu", "gpu"):
             raise UsageError(f"--size is {size!r}; expected auto, cpu or gpu")
         if size == "auto":
@@ -216,7 +216,7 @@ def _training_dtype(choice: Choice, wanted: str) -> torch.dtype:
     if wanted != "auto":
         return choice.dtype
     if choice.device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return choice.dtype if choice.device.type == "cpu" else torch.float32
 
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_upscale.download import require_online
 from sr_upscale.errors import ModelError, NetworkError
 
 _BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
@@ -60,7 +61,7 @@ class VGG19Features(nn.Module):
         self.layers = tuple(layers)
         if unknown := [layer for layer in self.layers if layer not in LAYERS]:
             raise ModelError(f"VGG19 has no layer {', '.join(unknown)}; expected names such as conv1_2 or conv5_4")
-        deepest = max(LAYERS[layer] for layer in self.layers)
+        deepest = max((LAYERS[layer] for layer in self.layers), default=-1)
         self.convs = nn.ModuleDict()
         before = 3
         for name, index in LAYERS.items():
@@ -140,6 +141,7 @@ def layers_held(state: Mapping[str, Tensor]) -> tuple[str, ...]:
 def _torchvision_weights() -> Mapping[str, Tensor]:
     from torchvision.models import VGG19_Weights
 
+    require_online(VGG19_Weights.IMAGENET1K_V1.url, "give a file with --vgg-weights")
     try:
         state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:

@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from sr_upscale.errors import UsageError
-from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES
+from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
 from sr_upscale.models.discriminator import DISCRIMINATORS
 from sr_upscale.models.features import LAYERS
+from sr_upscale.models.generator import GeneratorConfig
 from sr_upscale.realworld import RealWorld
 
 T = TypeVar("T")
@@ -151,8 +152,17 @@ class Recipe:
             self._refuse("data.degradation", self.data.degradation, "bicubic or real")
         for key in ("lr_patch", "batch_size"):
             self._positive(f"data.{key}", getattr(self.data, key))
-        if self.data.workers < 0:
-            self._refuse("data.workers", self.data.workers, "0 or more")
+        for key, value in (
+            ("seed", self.seed),
+            ("data.workers", self.data.workers),
+            ("data.validation_count", self.data.validation_count),
+        ):
+            if value < 0:
+                self._refuse(key, value, "0 or more")
+        try:
+            GeneratorConfig(**dataclasses.asdict(self.model))
+        except ModelError as error:
+            raise UsageError(f"recipe {self.name}: model: {error}") from error
         if not self.stages:
             self._refuse("stages", "empty", "at least one section such as [stages.psnr]")
         for name, stage in self.stages.items():
@@ -164,7 +174,17 @@ class Recipe:
         for key, words in CHOICES.items():
             if getattr(stage, key) not in words:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
-        for key in ("pixel_weight", "fft_weight", "lattice_weight", "perceptual_weight", "gan_weight", "d_lr", "shift"):
+        for key in (
+            "pixel_weight",
+            "fft_weight",
+            "lattice_weight",
+            "perceptual_weight",
+            "gan_weight",
+            "d_lr",
+            "shift",
+            "lr_patch",
+            "batch_size",
+        ):
             if getattr(stage, key) < 0:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
         if stage.pixel_weight + stage.fft_weight + stage.perceptual_weight + stage.gan_weight == 0:
@@ -175,6 +195,8 @@ class Recipe:
             self._refuse(f"{where}.betas", list(stage.betas), "two numbers")
         if stage.steps <= 0 and stage.max_time_s <= 0:
             raise UsageError(f"recipe {self.name}: no end; give {where}.steps or .max_time_s (--steps, --max-time)")
+        if stage.lattice_weight > 0 and self.patch_of(stage) < LATTICE_WINDOW:
+            self._refuse("data.lr_patch", self.patch_of(stage), f"at least {LATTICE_WINDOW} with a lattice_weight")
         hr_patch = self.patch_of(stage) * self.model.scale
         if stage.gan_weight > 0 and (hr_patch - stage.shift < 16 or (hr_patch % 8 and not stage.shift)):
             raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,8 +17,9 @@ import torch
 from torch import nn
 
 from sr_upscale.checkpoint import WeightsInfo, save_generator
-from sr_upscale.data import Pair, PatchSampler, batches, find_pictures, load_pairs, split_validation
+from sr_upscale.data import Pair, PatchSampler, batches, centre_of, find_pictures, load_pairs, split_validation
 from sr_upscale.errors import TrainingError, UsageError
+from sr_upscale.files import make_folder, replace_file
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
@@ -35,6 +37,10 @@ from sr_upscale.training.step import NotFinite, Tools, train_step
 from sr_upscale.training.validation import Scores, degraded, sample_sheet, validate
 
 __all__ = ["Interrupted", "Progress", "train"]
+
+VALIDATION_SIDE = 512
+"""HR pixels of a side of validation pictures at most: their middle; whole camera pictures would take longer than the
+training."""
 
 MAX_BAD_STEPS = 10
 """Steps in a row whose loss or gradient may be non-finite before the run stops."""
@@ -143,7 +149,7 @@ def train(
         world.check_batch(recipe.batch_of(stage))
     if not resume and (out / CHECKPOINT).exists():
         raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     features = _features(recipe, vgg_weights, device, on_warning)
     training, held_out = _load_data(recipe, data, validation, cache, world, on_warning)
     options = {"device": device, "fp16": dtype is torch.float16}
@@ -222,6 +228,7 @@ def _load_data(
     paths = find_pictures(data)
     if validation is not None:
         held_out_paths = find_pictures([validation])
+        paths = [path for path in paths if path not in set(held_out_paths)]
     else:
         paths, held_out_paths = split_validation(paths, recipe.data.validation_count)
     scale = recipe.model.scale
@@ -235,6 +242,7 @@ def _load_data(
         on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
         return training, []
     held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
+    held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
     return training, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
 
 
@@ -243,7 +251,8 @@ def _next_stage(run: _Run, state: TrainState, *, device: torch.device, fp16: boo
     name = list(run.recipe.stages)[state.stage]
     if run.leads:
         final = run.out / f"{run.recipe.name}.safetensors"
-        final.replace(run.out / f"{run.recipe.name}-{name}.safetensors")
+        with replace_file(run.out / f"{run.recipe.name}-{name}.safetensors") as temporary:
+            shutil.copyfile(final, temporary)
     after = begin_stage(run.recipe, state.stage + 1, state.ema, device=device, fp16=fp16)
     after.total_steps, after.total_s = state.total_steps, state.total_s
     after.history = [*state.history, {"stage": name, "steps": state.step, "seconds": round(state.elapsed_s)}]
@@ -332,6 +341,8 @@ def _fit(run: _Run, state: TrainState) -> None:
     if run.leads:
         save_checkpoint(run.out, recipe, state)
     if stop:
+        if run.leads:
+            save_generator(run.out / f"{recipe.name}.safetensors", state.ema, _info(run, state, None))
         raise Interrupted(int(stop))
     end = {"stage": name, "step": state.step, "elapsed_s": state.elapsed_s}
     run.log({**end, "scores": asdict(scores) if scores is not None else None})
@@ -405,9 +416,23 @@ def _validate_and_keep(run: _Run, state: TrainState) -> Scores | None:
         return None
     recipe = run.recipe
     name, stage = list(recipe.stages.items())[state.stage]
-    scores = validate(state.ema, run.held_out, features=run.features) if run.held_out else None
+    features = run.features if run.features is not None and DISTANCE_LAYER in run.features.layers else None
+    scores = validate(state.ema, run.held_out, features=features) if run.held_out else None
+    info = _info(run, state, scores)
+    save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info)
+    if scores is not None:
+        sample_sheet(state.ema, run.held_out, run.out / "samples" / f"{name}-{state.step:06d}.png")
+        value = _rank(stage, scores)
+        if state.best is None or value < state.best:
+            state.best = value
+            save_generator(run.out / f"{recipe.name}-best.safetensors", state.ema, info)
+    return scores
+
+
+def _info(run: _Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
+    recipe, name = run.recipe, list(run.recipe.stages)[state.stage]
     measured = {key: round(value, 4) for key, value in asdict(scores).items() if value is not None} if scores else {}
-    info = WeightsInfo(
+    return WeightsInfo(
         name=recipe.name,
         description=recipe.description,
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -417,14 +442,6 @@ def _validate_and_keep(run: _Run, state: TrainState) -> Scores | None:
         },
         scores={"validation": {**measured, "pictures": len(run.held_out)}} if measured else {},
     )
-    save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info)
-    if scores is not None:
-        sample_sheet(state.ema, run.held_out, run.out / "samples" / f"{name}-{state.step:06d}.png")
-        value = _rank(stage, scores)
-        if state.best is None or value < state.best:
-            state.best = value
-            save_generator(run.out / f"{recipe.name}-best.safetensors", state.ema, info)
-    return scores
 
 
 def _rank(stage: StageSection, scores: Scores) -> float:

@@ -7,6 +7,7 @@ follow. What the processes must agree on (time, a signal to stop) is agreed on o
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as dist_functional
 
 from sr_upscale.errors import UsageError
+
+PATIENCE = datetime.timedelta(hours=2)
+"""How long processes wait for one that decodes pictures or validates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +75,30 @@ class World:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """The processes of ``torchrun``, joined while the context is open; without torchrun a world of one."""
+def joined(device: str = "auto") -> Iterator[World]:
+    """The processes of ``torchrun``, joined while the context is open; without torchrun a world of one.
+
+    Args:
+        device: As users name it: ``auto`` gives each process a GPU of its own where there are any, else the CPU.
+
+    Raises:
+        UsageError: There are more processes than GPUs, or another device was asked for.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
-    cuda = torch.cuda.is_available()
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device is {device!r} under torchrun; expected auto, cpu or cuda: each process takes its own"
+        )
+    cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo")
+        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= count:
+            raise UsageError(f"torchrun started process {local} for {count} GPUs; expected at most one for each")
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield World(rank=dist.get_rank(), size=size)
     finally:

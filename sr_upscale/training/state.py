@@ -155,7 +155,7 @@ def load_checkpoint(
     _refuse_changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
     state = begin_stage(recipe, content["stage"], new_generator(recipe), device=device, fp16=fp16)
     for name in _PARTS:
-        if content[name] is not None:
+        if content[name]:  # a scaler that was not at work has no state
             getattr(state, name).load_state_dict(content[name])
     for name in _PLAIN:
         setattr(state, name, content[name])
