@@ -130,7 +130,7 @@ def train(
 
     wanted_dtype = opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
     with joined(device) as world:
-        choice = choose(device if world.size == 1 or device == "cpu" else _own_device(), wanted_dtype)
+        choice = choose(device if world.size == 1 else _own_device(device), wanted_dtype)
         if size not in ("auto", "cpu", "gpu"):
             raise UsageError(f"--size is {size!r}; expected auto, cpu or gpu")
         if size == "auto":
@@ -200,13 +200,15 @@ def _resized(
     return with_length(with_patches(recipe, lr_patch=lr_patch, batch_size=batch_size), max_time_s=seconds, steps=steps)
 
 
-def _own_device() -> str:
-    """The CUDA device of this process among those of ``torchrun``; the CPU where there is none."""
+def _own_device(device: str) -> str:
+    """The device of this process among those of ``torchrun``: ``auto`` is a GPU of its own, or the CPU without any."""
     import os
 
     import torch
 
-    return f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}"
 
 
 def _training_dtype(choice: Choice, wanted: str) -> torch.dtype:

@@ -117,9 +117,9 @@ def train(
     Args:
         recipe: What to do.
         data: Folders of pictures, searched recursively.
-        out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable at any moment), ``NAME-best.safetensors``
-            (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of each earlier stage),
-            ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
+        out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable from the first validation on),
+            ``NAME-best.safetensors`` (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of
+            each earlier stage), ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
         validation: Folder of pictures to validate on; without it some of `data` are held out.
         resume: Go on from the newest checkpoint in `out` that can be read.
         device: Where to train; CPU by default.
