@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
         ShapeError: It is none.
     """
     if isinstance(image, Image.Image):
-        image = ImageOps.exif_transpose(image)
+        with contextlib.suppress(Exception):  # damaged EXIF fails in many ways, and is no reason to refuse the pixels
+            image = ImageOps.exif_transpose(image)
         if image.mode in ("I;16", "I;16B", "I;16L", "I"):
             array: NDArray[Any] = np.asarray(image)
             if array.min() < 0 or array.max() > 65535:

@@ -14,7 +14,7 @@ import os
 import queue
 import tempfile
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,6 +122,7 @@ def plan_folder(
     if not items:
         kinds = ", ".join(sorted(SUFFIXES))
         raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}")
+    items = _apart(items)
     refuse_collisions(items)
     return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings))
 
@@ -132,9 +133,24 @@ def plan_items(items: Sequence[Item]) -> BatchPlan:
     Raises:
         UsageError: Two of them collide.
     """
+    items = _apart(items)
     refuse_collisions(items)
     folders = {os.path.abspath(item.target.parent) for item in items}
     return BatchPlan(items=tuple(items), root=Path(folders.pop()) if len(folders) == 1 else None)
+
+
+def _apart(items: Sequence[Item]) -> list[Item]:
+    """The items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
+    targets = Counter(os.path.normcase(item.target) for item in items)
+
+    def renamed(item: Item) -> Item:
+        own = format_of_path(item.source)
+        if own is None or not own.written_as or targets[os.path.normcase(item.target)] == 1:
+            return item
+        target = item.target.with_name(f"{item.target.stem}_{own.name}{item.target.suffix}")
+        return Item(source=item.source, target=target)
+
+    return [renamed(item) for item in items]
 
 
 def refuse_collisions(items: Sequence[Item]) -> None:

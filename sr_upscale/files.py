@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import os
+import platform
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sr_upscale.errors import DiskFullError, OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
@@ -35,7 +33,7 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
         DiskFullError: The disk is full, or the quota used up.
     """
     try:
-        temporary, lock = _locked_file(path.parent)
+        temporary = _new_file(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
     try:
@@ -48,8 +46,6 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
         raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-        if lock is not None:
-            os.close(lock)
 
 
 def make_folder(folder: Path) -> None:
@@ -65,47 +61,32 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_orphans(folder: Path) -> None:
-    """Removes temporary files of `replace_file` that processes left behind that were killed.
+    """Removes temporary files of `replace_file` whose process has been killed: it ran here, and is no more."""
+    import psutil
 
-    A file that is still being written is locked by its process, and stays; so do all where files cannot be locked.
-    """
-    for orphan in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        with contextlib.suppress(OSError), orphan.open("rb") as file:
-            if _lock(file.fileno()):
+    for orphan in folder.glob(f"{_PREFIX}{_place()}-*{_SUFFIX}"):
+        process = orphan.name.split("-")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            with contextlib.suppress(OSError):
                 orphan.unlink()
 
 
-def _locked_file(folder: Path) -> tuple[Path, int | None]:
-    """A new file, and its handle, which keeps it locked until it is closed; None where there are no locks."""
+def _new_file(folder: Path) -> Path:
+    """An empty file whose name says who made it, with the user's usual rights, which files of `tempfile` have not."""
     while True:
-        path = folder / f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}"
-        try:  # with the user's usual rights, which files of `tempfile` have not
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            continue
-        try:
-            _lock(handle)
-        except OSError:
-            os.close(handle)
-            return path, None
-        if os.fstat(handle).st_nlink:
-            return path, handle
-        os.close(handle)  # taken for an orphan before it was locked
+        path = folder / f"{_PREFIX}{_place()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+            return path
 
 
-def _lock(handle: int) -> bool:
-    """Whether an open file could be locked; False where another process has it.
-
-    Raises:
-        OSError: Files cannot be locked here.
-    """
-    if fcntl is None:
-        raise OSError(errno.ENOTSUP, "no locks")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+@functools.cache
+def _place() -> str:
+    """Where the numbers of processes mean the same: this machine, and the container it may be divided into."""
+    where = platform.node()
+    with contextlib.suppress(OSError):
+        where += f" {os.stat('/proc/self/ns/pid').st_ino}"
+    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None]) -> None:

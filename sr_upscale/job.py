@@ -171,7 +171,7 @@ def start(
 
 def _change(plan: UpscalePlan) -> Change:
     """What the plan does, for the history of the output: the same words for the same pixels, so no time of day."""
-    models = ", ".join(f"{step.weights.stem} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
+    models = ", ".join(f"{shown(step.weights.stem)} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
     sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
     return Change(
         software=f"sr-upscale {__version__}",

@@ -388,6 +388,7 @@ def test_odd_pictures_do_not_lose_the_run(cli: Cli, tmp_path: Path) -> None:
     folder.mkdir()
     Image.fromarray(np.full((12, 12, 3), 9, np.uint8)).save(folder / "icon.png")
     Image.fromarray(np.full((200, 300, 3), 128, np.uint8)).save(folder / "flat.png")
+    (folder / "phone.heic").write_bytes(b"not read")
     ran = cli("benchmark", "--dataset", folder, "--model", "bicubic", "-s", "2", "-o", tmp_path / "out", "--json")
     assert ran.code == 0, ran.err
     assert "left out: hr icon: 12x12 without a border of 2 is smaller than the 11 pixels of SSIM" in ran.err

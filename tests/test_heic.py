@@ -15,6 +15,7 @@ from PIL import Image
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.images import load_image
 from sr_upscale.images.formats import format_by_name
+from sr_upscale.images.heif import _straight
 from tests.conftest import Ran, pattern
 from tests.test_images import p3_profile
 
@@ -114,6 +115,36 @@ def test_avif_of_ten_bits_reaches_white_in_sixteen(tmp_path: Path) -> None:
     picture = load_image(tmp_path / "a.avif")
     assert picture.warnings == ()
     assert np.array_equal(picture.frames[0].pixels_hwc, np.rint(values / 1023 * 65535))
+
+
+def test_without_a_number_the_main_picture(tmp_path: Path) -> None:
+    several = pillow_heif.HeifFile()
+    several.add_from_pillow(Image.new("RGB", (64, 48), (200, 0, 0)))
+    several.add_from_pillow(Image.new("RGB", (80, 32), (0, 0, 200)))
+    several.save(tmp_path / "a.heic", primary_index=1, **LOSSLESS)
+    picture = load_image(tmp_path / "a.heic")
+    assert np.asarray(picture.frames[0].pixels_hwc)[9, 9].tolist() == pytest.approx([0, 0, 200], abs=3)
+    assert (picture.width, picture.height) == (80, 32)
+    assert "has 2 pages; only the main one is used" in picture.warnings[0]
+    assert load_image(tmp_path / "a.heic", frame=0).width == 64
+    with pytest.raises(InputError, match="exceeds"):
+        load_image(tmp_path / "a.heic", frame=0, max_pixels=80 * 32)
+
+
+def test_colours_that_were_multiplied_by_alpha() -> None:
+    pixels = np.array([[[100, 50, 25, 128], [7, 7, 7, 0], [9, 8, 7, 255]]], np.uint8)
+    assert _straight(pixels).tolist() == [[[199, 100, 50, 128], [255, 255, 255, 0], [9, 8, 7, 255]]]
+
+
+def test_a_phone_that_keeps_both_kinds(cli: Cli, nearest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    heic(folder / "IMG_1.HEIC", pattern(48, 64))
+    Image.fromarray(pattern(20, 30)).save(folder / "IMG_1.jpg")
+    assert cli("batch", folder, "-n", nearest, "-o", tmp_path / "out").code == 0
+    for name, size in (("IMG_1.jpg", (60, 40)), ("IMG_1_heic.jpg", (128, 96))):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.size == size
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sr_upscale import files
 from sr_upscale import upscaler as upscaler_module
-from sr_upscale.files import replace_file
+from sr_upscale.files import remove_orphans, replace_file
 from sr_upscale.images import decode, stream
 from tests.conftest import Ran, pattern
 
@@ -102,7 +103,7 @@ def test_row_47_a_second_signal_ends_it_at_once(folder: Path, nearest: Path) -> 
     assert process.stderr is not None
     assert process.stderr.readline() == "hangs\n"
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    time.sleep(1.2)
     assert process.poll() is None  # it waits for the stage
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -176,18 +177,6 @@ def test_row_49_killed_at_every_step_of_writing(
     assert ran.code == 0, ran.err
     assert f"{3 if where == 'replaced' else 2} skipped" in ran.err
     check(out)  # the orphan of the killed process is gone too
-
-
-def test_only_files_that_nobody_writes_are_orphans(tmp_path: Path) -> None:
-    left = tmp_path / ".sr-left.tmp"
-    left.write_bytes(b"half")
-    with replace_file(tmp_path / "a.png") as temporary:
-        temporary.write_bytes(b"whole")
-        other = "from pathlib import Path; from sr_upscale.files import remove_orphans; remove_orphans(Path())"
-        subprocess.run([sys.executable, "-c", other], cwd=tmp_path, check=True)
-        assert [path.name for path in tmp_path.iterdir()] == [temporary.name]
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    assert (tmp_path / "a.png").read_bytes() == b"whole"
 
 
 def full(*_args: object, **_more: object) -> Any:
@@ -292,3 +281,40 @@ def test_row_53_memory_of_the_host(cli: Cli, folder: Path, nearest: Path, monkey
     ran = cli("batch", folder, "-o", folder.with_name("out"), "-n", nearest)
     assert (ran.code, f"{COUNT} failed" in ran.err) == (3, True)
     assert not folder.with_name("out").exists()
+
+
+def test_orphans_of_other_machines_and_processes_that_live_stay(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {
+        f".sr-{files._place()}-{dead.pid}-a.tmp": False,
+        f".sr-{files._place()}-{os.getpid()}-a.tmp": True,
+        f".sr-00000000-{dead.pid}-a.tmp": True,
+        ".sr-upscale.jsonl": True,
+        ".sr-odd.tmp": True,
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    remove_orphans(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
+    with replace_file(tmp_path / "a.png") as temporary:
+        temporary.write_bytes(b"whole")
+        remove_orphans(tmp_path)
+        assert temporary.exists()
+    assert (tmp_path / "a.png").read_bytes() == b"whole"
+
+
+def test_an_echo_of_a_signal_is_not_a_second_one(folder: Path, nearest: Path) -> None:
+    """`timeout` sends it to the process and to its group."""
+    process = child(SLOW, "batch", folder, "-o", folder.with_name("out"), "-n", nearest)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "works\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    _said, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "sr-upscale: terminated; unfinished files were removed"
+
+
+SLOW = NEVER_ENDS.replace("hangs", "works").replace("time.sleep(60)", "time.sleep(0.8); raise KeyError")

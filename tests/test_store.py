@@ -158,6 +158,11 @@ def test_added_weights_are_used_by_name(cli: Cli, nearest: Path, photo: Path, tm
     other.write_bytes(b"of before")
     assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
     assert not other.exists()
+    dotted = models_folder() / "added" / "mine.fp16.pth"
+    dotted.write_bytes(b"another")
+    assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
+    assert dotted.exists()
+    dotted.unlink()
     assert cli("models", "add", photo).code == 2
     assert cli("models", "remove", "mine").code == 0
     assert added() == {}

@@ -385,3 +385,9 @@ def test_the_plan_counts_what_filling_takes(nearest: Path) -> None:
         pixels[:9, :, 3] = 200 if alpha is None else alpha
         needs.append(Upscaler(nearest).plan(Picture(frames=(Frame(pixels_hwc=pixels),)), Target()).host_bytes)
     assert needs[0] == needs[1] == needs[2] - 48 * 40 * 50
+
+
+def test_damaged_exif_does_not_lose_a_pil_image(nearest: Path, tmp_path: Path) -> None:
+    Image.fromarray(pattern(16, 24)).save(tmp_path / "a.png", exif=b"Exif\0\0garbage")
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.array_equal(np.asarray(Upscaler(nearest)(image)), doubled(pattern(16, 24)))

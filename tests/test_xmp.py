@@ -108,6 +108,8 @@ def test_what_is_no_longer_true_goes_and_the_rest_stays() -> None:
         (packet()[:-60], "no XML"),
         (packet().replace(b'rdf:about=""', b"\xff"), "UTF-8"),
         (b"<a/>", "rdf:Description"),
+        (b'<?xml version="1.0" encoding="foo"?><a/>', "damaged XMP"),
+        (packet(children="<a>" * 2000 + "</a>" * 2000), "XMP"),
     ],
 )
 def test_a_packet_that_cannot_be_carried_is_left_out_with_a_warning(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -255,3 +257,45 @@ def test_the_program_says_what_made_the_output_or_nothing_at_all(cli: Callable[.
         assert not image.getexif()
         assert image.info["dpi"] == (300, 300)
         assert image.size == (28, 24)
+
+
+@pytest.mark.parametrize("kind", ["rdf:Bag", "rdf:Alt", ""])
+def test_history_of_another_kind_becomes_a_sequence(kind: str) -> None:
+    event = '<rdf:li stEvt:softwareAgent="camera"/>'
+    inner = f"<{kind}>{event}</{kind}>" if kind else ""
+    out = renewed_xmp(upright_xmp(packet(children=f"<xmpMM:History>{inner}</xmpMM:History>"), 1), CHANGE, (24, 28))
+    assert out is not None
+    root = ElementTree.fromstring(out)
+    (history,) = root.iter(f"{{{SPACES['xmpMM']}}}History")
+    assert [each.tag for each in history] == [f"{{{SPACES['rdf']}}}Seq"]
+    assert values(out, "stEvt:softwareAgent") == (["camera"] if kind else []) + ["sr-upscale 1"]
+
+
+def test_history_of_an_ingredient_is_left_alone() -> None:
+    inner = "<xmpMM:History><rdf:Seq><rdf:li stEvt:softwareAgent='other'/></rdf:Seq></xmpMM:History>"
+    pantry = f"<xmpMM:Pantry><rdf:Bag><rdf:li rdf:parseType='Resource'>{inner}</rdf:li></rdf:Bag></xmpMM:Pantry>"
+    out = renewed_xmp(upright_xmp(packet(children=pantry), 1), CHANGE, (24, 28))
+    assert out is not None
+    description = ElementTree.fromstring(out).find("rdf:RDF/rdf:Description", SPACES)
+    assert description is not None
+    assert len(description.findall("xmpMM:History/rdf:Seq/rdf:li", SPACES)) == 1
+    assert len(description.findall(".//xmpMM:Pantry//rdf:li[@stEvt:softwareAgent]", SPACES)) == 1
+
+
+def test_long_texts_are_not_compressed_beyond_what_others_read(tmp_path: Path) -> None:
+    text = "node " * 300_000
+    out = tmp_path / "a.png"
+    metadata = Metadata(text=(("workflow", text),))
+    save_image(Picture(frames=(Frame(pixels_hwc=pattern(6, 7)),), metadata=metadata), out, FORMATS["png"])
+    with Image.open(out) as image:
+        assert image.text["workflow"] == text
+    assert load_image(out).metadata.text == (("workflow", text),)
+
+
+def test_xmp_that_only_just_fits_is_warned_of_before_its_history_is_too_much() -> None:
+    for length, expected in ((62_000, 0), (64_000, 1)):
+        xmp = packet(
+            children=f"<dc:creator>{'A' * (length - len(packet(children='<dc:creator></dc:creator>')))}</dc:creator>"
+        )
+        picture = Picture(frames=(Frame(pixels_hwc=pattern(6, 7)),), metadata=Metadata(xmp=xmp))
+        assert len(adapt(picture, FORMATS["jpg"], SaveOptions(), name="a.png")[1]) == expected

@@ -27,7 +27,7 @@ from sr_upscale.degrade import downscale_matlab
 from sr_upscale.download import fetch, sha256_of
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.files import make_folder
-from sr_upscale.images.formats import SUFFIXES
+from sr_upscale.images.formats import format_of_path
 from sr_upscale.remote import RemoteFile
 
 COMMIT = "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598"
@@ -228,7 +228,8 @@ def folder_set(hr_folder: Path, lr_folder: Path | None = None) -> list[PicturePa
 def _pictures_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one of {', '.join(NAMES)}, or a folder of pictures")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    formats = ((path, format_of_path(path)) for path in folder.iterdir())
+    found = sorted(path for path, fmt in formats if fmt is not None and not fmt.written_as)
     if not found:
         raise InputError(f"{folder}: no pictures in it; expected files ending in .png, .jpg, ...")
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -87,6 +88,10 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
     return None
 
 
+ECHO_S = 1.0
+"""A second signal this soon is the same one: `timeout` sends it to the process, and to its group."""
+
+
 class Stopped(BaseException):
     """A signal asked for the end."""
 
@@ -107,15 +112,16 @@ def run(argv: Sequence[str]) -> int:
     if "--offline" in argv:
         os.environ["SR_UPSCALE_OFFLINE"] = "1"
 
-    stopping = False
+    stopping_since: float | None = None
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:  # it takes too long
+        nonlocal stopping_since
+        if stopping_since is None:
+            stopping_since = time.monotonic()
+            raise Stopped(number)
+        if time.monotonic() - stopping_since > ECHO_S:  # it takes too long
             print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
             os._exit(128 + number)
-        stopping = True
-        raise Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -243,7 +243,7 @@ def add(
     module_of(source)
     _copy(source, target)
     for old in target.parent.glob(f"{glob.escape(label)}.*"):
-        if old != target and old.suffix in WEIGHTS_SUFFIXES:
+        if old != target and old.stem == label and old.suffix in WEIGHTS_SUFFIXES:
             old.unlink()  # -n would take it
     Console().note(f"{label}: {traits.architecture} x{traits.scale}; use it with -n {label}")
     return 0

@@ -231,7 +231,8 @@ def run_items(
                 plan, load, start, settings=fingerprint, jobs=threads, force=force, on_outcome=on_outcome
             )
         except BaseException:
-            console.note(f"stopped after {finished} of {len(plan.items)}; the same command goes on from there")
+            goes_on = "" if force else "; the same command goes on from there"
+            console.note(f"stopped after {finished} of {len(plan.items)}{goes_on}")
             raise
         seconds = time.monotonic() - begin
     counts = {status: sum(each.status == status for each in outcomes) for status in ("done", "skipped", "failed")}

@@ -74,13 +74,13 @@ def load_image(
     try:
         if kind == "png" and not allow_truncated:
             data = up_to_damage(data)
-        header = read_header(data, kind, name, frame or 0)
+        header = read_header(data, kind, name, frame)
         _check_size(header, name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
         if kind in ("jpg", "png", "tif") and not header.animated:
             decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
         elif kind == "heic":
-            pixels = decode_heic(data, name, frames[0], has_profile=header.icc is not None, notes=notes)
+            pixels = decode_heic(data, name, frame, has_profile=header.icc is not None, notes=notes)
             decoded = [Frame(pixels_hwc=pixels)]
         elif kind == "avif" and not header.animated and (deep := decode_deep_avif(data, name, notes)) is not None:
             decoded = [Frame(pixels_hwc=deep)]
@@ -115,6 +115,9 @@ def load_image(
     except ValueError as error:
         xmp = None
         notes.append(f"{name}: {error}; it is left out")
+    except Exception:  # the XML parser raises others for odd encodings and endless nesting
+        xmp = None
+        notes.append(f"{name}: damaged XMP is left out")
     dpi = header.dpi[::-1] if header.dpi is not None and turn >= 5 else header.dpi
     return Picture(
         frames=tuple(decoded),
@@ -197,7 +200,8 @@ def _select_frames(header: Header, frame: int | None, name: str, notes: list[str
             raise UsageError(f"{name}: no frame {frame}; expected 0 to {header.frames - 1}")
         return [frame]
     if header.frames > 1 and not header.animated:
-        notes.append(f"{name} has {header.frames} pages; only the first is used (choose with --frame)")
+        which = "main one" if header.kind == "heic" else "first"
+        notes.append(f"{name} has {header.frames} pages; only the {which} is used (choose with --frame)")
         return [0]
     return list(range(header.frames))
 

@@ -25,7 +25,7 @@ from sr_upscale.images.heads import JPEG_ROOM, png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
 from sr_upscale.images.stream import STREAMED, write_streamed
-from sr_upscale.images.xmp import renewed_xmp
+from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
 from sr_upscale.text import shown
 
 GATHER_BYTES = 256 << 20
@@ -99,6 +99,8 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
     if fmt.name == "jpg" and not options.strip_metadata:
         given = picture.metadata
         blocks = {"EXIF": given.exif or b"", "XMP": given.xmp or b"", "IPTC": given.iptc or b""}
+        if blocks["XMP"]:
+            blocks["XMP"] += bytes(HISTORY_BYTES)
         notes += [
             f"{name}: {len(block)} bytes of {what} are more than JPEG holds and are left out; use --format png"
             for what, block in blocks.items()

@@ -51,8 +51,8 @@ class Header:
     text: tuple[tuple[str, str], ...] = ()
 
 
-def read_header(data: bytes, kind: str, name: str, frame: int) -> Header:
-    """Of a TIFF's page with that number, as pages differ; of anything else, of the whole.
+def read_header(data: bytes, kind: str, name: str, frame: int | None) -> Header:
+    """Of the page with that number of a TIFF, or picture of a HEIC, as they differ; of anything else, of the whole.
 
     Raises:
         InputError: It is damaged.
@@ -61,7 +61,7 @@ def read_header(data: bytes, kind: str, name: str, frame: int) -> Header:
         with opened(data, kind) as image:
             notes: list[str] = []
             frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
-            if kind == "tif" and frame < frames:
+            if kind in ("tif", "heic") and frame is not None and 0 <= frame < frames:
                 image.seek(frame)
             try:
                 exif = read_exif(image, to_the_end=kind != "png" or _text_follows(data))

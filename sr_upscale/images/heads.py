@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngInfo
 
 from sr_upscale.images.picture import Metadata
 
@@ -19,7 +19,7 @@ MakeHead = Callable[[bytes, Metadata], bytes | None]
 
 _SIGNATURE = 8
 _SEGMENT = 65533  # bytes that a JPEG segment holds
-_LONG_TEXT = 1000  # characters, from which on compressing pays
+_LONG_TEXT = 1000  # bytes, from which on compressing pays
 _PROFILE = b"ICC_PROFILE\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PHOTOSHOP = b"Photoshop 3.0\x008BIM\x04\x04\0\0"  # with the resource that holds IPTC, without a name
@@ -82,7 +82,8 @@ def png_text(metadata: Metadata) -> PngInfo:
     if metadata.xmp:
         info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
     for keyword, text in metadata.text:
-        info.add_text(keyword, text, zip=len(text) > _LONG_TEXT)
+        size = len(text.encode())
+        info.add_text(keyword, text, zip=_LONG_TEXT < size <= MAX_TEXT_CHUNK)  # Pillow reads no longer compressed ones
     return info
 
 

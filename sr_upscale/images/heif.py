@@ -33,13 +33,13 @@ def require_libheif(name: str) -> None:
     pi_heif.register_heif_opener()
 
 
-def decode_heic(data: bytes, name: str, number: int, *, has_profile: bool, notes: list[str]) -> NDArray[Any]:
+def decode_heic(data: bytes, name: str, number: int | None, *, has_profile: bool, notes: list[str]) -> NDArray[Any]:
     """(H, W, C) of uint8, or of uint16 for 10 and 12 bits, already upright.
 
     Args:
         data: The file.
         name: For the notes.
-        number: Of the picture in the file, from 0.
+        number: Of the picture in the file, from 0; None takes the main one.
         has_profile: Whether it has an ICC profile.
         notes: Gets a sentence about colours that no profile describes.
 
@@ -48,14 +48,17 @@ def decode_heic(data: bytes, name: str, number: int, *, has_profile: bool, notes
     """
     import pi_heif
 
-    image = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)[number]
+    file = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    image = file[file.primary_index if number is None else number]
     colour = image.info.get("nclx_profile") or {}
     kinds = colour.get("color_primaries", 2), colour.get("transfer_characteristics", 2)
     if not has_profile and any(kind not in known for kind, known in zip(kinds, _SRGB, strict=True)):
         notes.append(f"{name}: colours of kind {kinds[0]}/{kinds[1]} (H.273) without an ICC profile; taken as sRGB")
     pixels = np.array(image)  # a copy: what libheif gave is gone with `image`
     pixels = pixels.reshape(image.size[1], image.size[0], -1)
-    return _full_range(pixels, image.info["bit_depth"]) if pixels.dtype == np.uint16 else pixels
+    if pixels.dtype == np.uint16:
+        pixels = _full_range(pixels, image.info["bit_depth"])
+    return _straight(pixels) if image.premultiplied_alpha else pixels
 
 
 def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uint16] | None:
@@ -78,6 +81,14 @@ def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uin
         if _DEEP.search(data[:4096]):
             notes.append(f"{name}: more than 8 bits per channel are read as 8; reinstall pyvips[binary]")
         return None
+
+
+def _straight(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Colours that were multiplied by alpha -> colours."""
+    top = np.iinfo(pixels.dtype).max
+    alpha = np.maximum(pixels[:, :, -1:], 1).astype(np.float64)
+    colour = np.rint(pixels[:, :, :-1] * (top / alpha)).clip(0, top).astype(pixels.dtype)
+    return np.concatenate((colour, pixels[:, :, -1:]), axis=2)
 
 
 def _full_range(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:

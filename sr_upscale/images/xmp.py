@@ -54,6 +54,9 @@ _LOST_SPACES = frozenset(
     }
 )
 
+HISTORY_BYTES = 1500
+"""What `renewed_xmp` adds at most, but for very long names of models."""
+
 _PACKET = (
     f'<x:xmpmeta xmlns:x="{_META}"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description rdf:about=""/></rdf:RDF></x:xmpmeta>'
 )
@@ -191,21 +194,32 @@ def _remove(description: minidom.Element, node: minidom.Attr | minidom.Element) 
 
 
 def _add_history(document: minidom.Document, change: Change) -> None:
-    histories = document.getElementsByTagNameNS(_MM, "History")
-    sequences = histories[0].getElementsByTagNameNS(_RDF, "Seq") if histories else []
-    if sequences:
-        sequence = sequences[0]
-    else:
-        history = document.createElementNS(_MM, "xmpMM:History")
-        history.setAttribute("xmlns:xmpMM", _MM)
-        sequence = document.createElementNS(_RDF, "rdf:Seq")
-        sequence.setAttribute("xmlns:rdf", _RDF)
-        history.appendChild(sequence)
-        _description(document).appendChild(history)
+    events = _history(document)
     event = document.createElementNS(_RDF, "rdf:li")
     event.setAttribute("xmlns:rdf", _RDF)
     event.setAttribute("xmlns:stEvt", _EVENT)
     event.setAttributeNS(_EVENT, "stEvt:action", "resized")
     event.setAttributeNS(_EVENT, "stEvt:softwareAgent", change.software)
     event.setAttributeNS(_EVENT, "stEvt:parameters", change.parameters)
-    sequence.appendChild(event)
+    events.appendChild(event)
+
+
+def _history(document: minidom.Document) -> minidom.Element:
+    """The ``rdf:Seq`` of the picture's own history; made if it is not there, and of other lists their items moved."""
+    own = [node for each in _descriptions(document) for node in _properties(each) if isinstance(node, minidom.Element)]
+    history = next((node for node in own if (node.namespaceURI, node.localName) == (_MM, "History")), None)
+    if history is None:
+        history = document.createElementNS(_MM, "xmpMM:History")
+        history.setAttribute("xmlns:xmpMM", _MM)
+        _description(document).appendChild(history)
+    lists = [node for node in history.childNodes if isinstance(node, minidom.Element)]
+    if lists and (lists[0].namespaceURI, lists[0].localName) == (_RDF, "Seq"):
+        return lists[0]
+    events = document.createElementNS(_RDF, "rdf:Seq")
+    events.setAttribute("xmlns:rdf", _RDF)
+    for each in lists:
+        for node in list(each.childNodes):
+            events.appendChild(node)
+        history.removeChild(each)
+    history.appendChild(events)
+    return events

@@ -228,7 +228,8 @@ def _load_data(
     paths = find_pictures(data)
     if validation is not None:
         held_out_paths = find_pictures([validation])
-        paths = [path for path in paths if path not in set(held_out_paths)]
+        held = set(held_out_paths)
+        paths = [path for path in paths if path not in held]
     else:
         paths, held_out_paths = split_validation(paths, recipe.data.validation_count)
     scale = recipe.model.scale

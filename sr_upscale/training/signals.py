@@ -51,6 +51,10 @@ class Interrupted(Exception):
         self.signal = number
 
 
+ECHO_S = 1.0
+"""A second signal this soon is the same one: `timeout` sends it to the process, and to its group."""
+
+
 class Signals:
     """While open: the first SIGTERM or SIGINT asks for a stop, a second one acts at once; SIGCONT is reported.
 
@@ -59,6 +63,7 @@ class Signals:
 
     def __init__(self, *, on_continue: Callable[[], None]) -> None:
         self.stop = 0
+        self._since = 0.0
         self._on_continue = on_continue
         self._before: dict[int, Any] = {}
 
@@ -78,6 +83,8 @@ class Signals:
         if number == getattr(signal, "SIGCONT", None):
             self._on_continue()
             return
-        self.stop = number
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, self._before[each])
+        if not self.stop:
+            self.stop, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > ECHO_S:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
