@@ -31,7 +31,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[stages.a]\nlearning_rate = 1", "unknown key stages.a.learning_rate; expected one of steps, max_time_s, lr"),
+        ("[stages.a]\nlearning_rate = 1", "unknown key stages.a.learning_rate; expected one of steps, max_time_s, opt"),
         ("[data]\nbatchsize = 4", "unknown key data.batchsize; did you mean data.batch_size"),
         ("[stage]\nlr = 1", "unknown key stage; did you mean stages"),
         ("[data]\nbatch_size = 'many'", "data.batch_size is 'many'; expected int"),
@@ -42,6 +42,7 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[stages.a]\npixel_loss = 'l3'", "stages.a.pixel_loss is 'l3'; expected one of l1, l2, charbonnier"),
         ("[stages.a]\ngan_loss = 'wgan'", "expected one of relativistic, standard, lsgan"),
         ("[stages.a]\ndiscriminator = 'patch'", "expected one of vgg, unet"),
+        ("[stages.a]\noptimizer = 'sgd'", "stages.a.optimizer is 'sgd'; expected one of adam, muon"),
         ("[stages.a]\nschedule = 'step'", "expected one of cosine, multistep, constant"),
         ("[stages.a]\ngan_weight = -1", "stages.a.gan_weight is -1.0; expected 0 or more"),
         ("[stages.a]\npixel_weight = 0", "stages.a has no loss"),

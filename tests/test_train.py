@@ -281,7 +281,7 @@ def test_tensorboard_holds_the_losses_and_scores(
 def test_two_processes_make_what_one_makes(folder: Path, gan_recipe: Path, vgg19: Path, tmp_path: Path) -> None:
     """torchrun with gloo: the same joint batches, so the same weights, within rounding."""
     argv = ["-m", "sr_upscale", "train", "--config", str(gan_recipe), "--data", str(folder), "--fp32", "--no-cache"]
-    argv += ["--vgg-weights", str(vgg19), "--device", "cpu", "--set", "stages.psnr.betas=[0.5,0.9]"]
+    argv += ["--vgg-weights", str(vgg19), "--device", "cpu", "--set", "stages.psnr.optimizer=muon"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     for name, start in (("one", []), ("two", torchrun)):

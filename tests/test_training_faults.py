@@ -149,9 +149,9 @@ def test_row_65_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     """By steps on a CPU the two end in the same bits: weights, average, discriminator, both optimisers.
 
-    It stops in either stage, or at the end of the first.
+    The first stage has Muon, the second Adam. It stops in either stage, or at the end of the first.
     """
-    settings = load_recipe(str(gan_recipe), {"data.workers": workers})
+    settings = load_recipe(str(gan_recipe), {"data.workers": workers, "stages.psnr.optimizer": "muon"})
     options: dict[str, Any] = {"data": [folder], "vgg_weights": vgg19}
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     train(settings, out=whole, **options)

@@ -53,11 +53,13 @@ class DataSection:
 
 @dataclass(frozen=True, kw_only=True)
 class StageSection:
-    """One stage of optimisation: Adam, and a learning rate that follows steps or time.
+    """One stage of optimisation: an optimiser, and a learning rate that follows steps or time.
 
     Attributes:
         steps: Length in optimiser steps; 0 means that only `max_time_s` ends it.
         max_time_s: Length in seconds of running time; 0 means that only `steps` ends it.
+        optimizer: Of the generator: ``adam``, or ``muon``, which learns more in a step (`training.muon`). The
+            discriminator has Adam.
         lr: Highest learning rate.
         schedule: ``cosine`` down to `lr_floor`, ``multistep`` or ``constant``.
         lr_floor: Share of `lr` that is left at the end of the cosine.
@@ -87,6 +89,7 @@ class StageSection:
 
     steps: int = 0
     max_time_s: float = 2700.0
+    optimizer: str = "adam"
     lr: float = 1e-3
     schedule: str = "cosine"
     lr_floor: float = 0.01
@@ -115,6 +118,7 @@ class StageSection:
 
 
 CHOICES = {
+    "optimizer": ("adam", "muon"),
     "schedule": ("cosine", "multistep", "constant"),
     "pixel_loss": tuple(PIXEL_LOSSES),
     "gan_loss": tuple(GAN_LOSSES),

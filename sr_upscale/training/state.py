@@ -19,6 +19,7 @@ from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.store import resolve_weights
 from sr_upscale.training.config import Recipe, StageSection, recipe_from_dict
+from sr_upscale.training.muon import Muon
 from sr_upscale.training.parallel import World, joint_norms
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
@@ -31,7 +32,7 @@ class TrainState:
     Attributes:
         g, ema: The generator and its averaged weights.
         d: The discriminator of an adversarial stage.
-        g_optimizer, d_optimizer: Adam.
+        g_optimizer, d_optimizer: Adam, or Muon for the generator.
         g_scaler, d_scaler: Loss scaling, at work in fp16 alone.
         stage: Index of the stage.
         step: Steps of this stage that are done.
@@ -81,7 +82,7 @@ def begin_stage(
     state = TrainState(
         g=g,
         ema=copy.deepcopy(g).requires_grad_(False).eval(),
-        g_optimizer=_adam(g, stage.lr, stage),
+        g_optimizer=(_muon if stage.optimizer == "muon" else _adam)(g, stage.lr, stage),
         g_scaler=torch.amp.GradScaler(device.type, enabled=fp16),
         d_scaler=torch.amp.GradScaler(device.type, enabled=fp16),
         stage=index,
@@ -101,6 +102,10 @@ def over_processes(state: TrainState, world: World) -> None:
 
 def _adam(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=lr, betas=(stage.betas[0], stage.betas[1]), fused=True)
+
+
+def _muon(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optimizer:
+    return Muon(model.parameters(), lr, betas=(stage.betas[0], stage.betas[1]))
 
 
 def _warm_start(model: Generator, source: str) -> None:
