@@ -90,7 +90,8 @@ def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     if recipe["init"] and "start" not in recipe:
         start = read_info(resolve_weights(recipe["init"]))
         recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
-    recipe["init"] = Path(recipe["init"]).stem  # a name, not a place on this machine
+    for key in ("init", "teacher"):
+        recipe[key] = Path(recipe.get(key, "")).stem  # a name, not a place on this machine
     return recipe
 
 
@@ -142,8 +143,8 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         f"* Trained on: {info.data}",
         f"* Made: {info.date}, by `sr-upscale train` on {_machine(log)}, in these runs:",
         "",
-        "| run | started from | steps | minutes | patch | batch | highest lr | losses |",
-        "|---|---|---|---|---|---|---|---|",
+        "| run | started from | steps | minutes | patch | batch | highest lr | optimiser | losses |",
+        "|---|---|---|---|---|---|---|---|---|",
         *_run_rows(info),
         *_averages(info),
         "",
@@ -274,7 +275,8 @@ def _run_rows(info: WeightsInfo) -> list[str]:
             patch, batch = (stage.get(key) or data[key] for key in ("lr_patch", "batch_size"))
             rows.append(
                 f"| {number}: {recipe['weights']}, {done['stage']} | {start} | {done['steps']} "
-                f"| {done['seconds'] / 60:.0f} | {patch}x{patch} LR | {batch} | {stage['lr']:g} | {_losses(stage)} |"
+                f"| {done['seconds'] / 60:.0f} | {patch}x{patch} LR | {batch} | {stage['lr']:g} "
+                f"| {stage.get('optimizer', 'adam')} | {_losses(stage)} |"
             )
             start = "the stage before"
     return rows
@@ -282,6 +284,8 @@ def _run_rows(info: WeightsInfo) -> list[str]:
 
 def _losses(stage: dict[str, Any]) -> str:
     words = [f"{stage.get('pixel_loss', 'l1')} {stage['pixel_weight']:g}"] if stage["pixel_weight"] else []
+    if stage.get("teacher_weight"):
+        words.append(f"teacher {stage['teacher_weight']:g}")
     if stage.get("fft_weight"):
         words.append(f"FFT {stage['fft_weight']:g}")
     if stage.get("perceptual_weight"):

@@ -45,11 +45,15 @@ CACHE_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One picture and its LR twin. hr: (H, W, 3) uint8, H and W multiples of the scale; lr: uint8."""
+    """One picture and its LR twin. hr: (H, W, 3) uint8, H and W multiples of the scale; lr: uint8.
+
+    taught: what a teacher makes of lr, of hr's shape; only where there is a teacher.
+    """
 
     name: str
     hr: NDArray[np.uint8]
     lr: NDArray[np.uint8]
+    taught: NDArray[np.uint8] | None = None
 
 
 def find_pictures(folders: Iterable[Path]) -> list[Path]:
@@ -217,15 +221,21 @@ def _mapped_pairs(index: Path) -> list[Pair]:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Patches. lr: (n, 3, p, p) uint8 RGB; hr: (n, 3, p * scale, p * scale) uint8; made_s: seconds of CPU it took."""
+    """Patches.
+
+    lr: (n, 3, p, p) uint8 RGB; hr: (n, 3, p * scale, p * scale) uint8; made_s: seconds of CPU it took; taught: a
+    teacher's answers, as hr.
+    """
 
     lr: Tensor
     hr: Tensor
     made_s: float
+    taught: Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory; torch's loader calls it."""
-        return Batch(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), made_s=self.made_s)
+        taught = None if self.taught is None else self.taught.pin_memory()
+        return Batch(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), made_s=self.made_s, taught=taught)
 
 
 class PatchSampler(Dataset[Batch]):
@@ -269,13 +279,14 @@ class PatchSampler(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         start = time.process_time()
         patches = [self._patch(np.random.default_rng([*self.seed, number, each])) for each in self.mine]
-        lr, hr = (
+        lr, hr, *taught = (
             torch.from_numpy(np.ascontiguousarray(np.stack(side).transpose(0, 3, 1, 2)))
             for side in zip(*patches, strict=True)
         )
-        return Batch(lr=lr, hr=hr, made_s=time.process_time() - start)
+        return Batch(lr=lr, hr=hr, taught=taught[0] if taught else None, made_s=time.process_time() - start)
 
-    def _patch(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _patch(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+        """LR, HR, and the teacher's answer where there is one."""
         index = min(int(np.searchsorted(self._chances, rng.random(), side="right")), len(self.pairs) - 1)
         pair, side, scale = self.pairs[index], self.lr_patch, self.scale
         places = []
@@ -284,15 +295,14 @@ class PatchSampler(Dataset[Batch]):
             left = int(rng.integers(pair.lr.shape[1] - side + 1))
             places.append((top, left))
         top, left = max(places, key=lambda place: _busyness(pair.lr[place[0] :, place[1] :][:side, :side]))
-        hr = pair.hr[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
         if self.degradation is None:
             lr = pair.lr[top : top + side, left : left + side]
         else:
             lr = self._degraded(pair, top, left, self.degradation, rng)
+        large = [pair.hr] if pair.taught is None else [pair.hr, pair.taught]
+        cut = [each[top * scale : (top + side) * scale, left * scale : (left + side) * scale] for each in large]
         turn = int(rng.integers(8))
-        if turn & 4:
-            lr, hr = lr[:, ::-1], hr[:, ::-1]
-        return np.rot90(lr, turn & 3), np.rot90(hr, turn & 3)
+        return [np.rot90(each[:, ::-1] if turn & 4 else each, turn & 3) for each in (lr, *cut)]
 
     def _degraded(
         self, pair: Pair, top: int, left: int, family: RealWorld, rng: np.random.Generator

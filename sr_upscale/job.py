@@ -249,7 +249,7 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
     """Seconds that the networks will take, from a timed tile of 96x96 pixels; decoding and encoding come on top."""
     import torch
 
-    from sr_upscale.engine.ensemble import TURNS
+    from sr_upscale.models.ensemble import TURNS
 
     dtype = upscaler.dtype_for(prepared.picture.bits)
     seconds = 0.0

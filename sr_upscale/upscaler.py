@@ -20,7 +20,6 @@ from sr_upscale.blend import blended
 from sr_upscale.device import choose, free_memory, is_out_of_memory
 from sr_upscale.drift import Drift
 from sr_upscale.engine.backends import BACKENDS, BackendNetwork
-from sr_upscale.engine.ensemble import self_ensemble
 from sr_upscale.engine.network import Network
 from sr_upscale.engine.stream import StreamNetwork, evenly, stream_rows
 from sr_upscale.engine.tiles import run_tiles
@@ -29,6 +28,7 @@ from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
 from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
 from sr_upscale.loading import module_of, traits_of
 from sr_upscale.metrics import psnr
+from sr_upscale.models.ensemble import self_ensemble
 from sr_upscale.models.generator import Generator
 from sr_upscale.planning import (
     MEMORY_SHARE,

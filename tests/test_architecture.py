@@ -16,12 +16,12 @@ LAYERS = (
     {"errors", "text", "__init__", "engine", "cli", "models"},  # packages' own __init__ hold no imports
     {
         *("files", "color", "device", "tiling", "alpha", "arrays", "sizing", "resize", "drift"),
-        *("models.generator", "models.discriminator", "models.features", "models.traits"),
+        *("models.generator", "models.discriminator", "models.features", "models.traits", "models.ensemble"),
         *("download", "remote", "unpickle"),
     },
     {
         *("checkpoint", "degrade", "realworld", "metrics", "niqe", "losses", "images", "catalogue"),
-        *("engine.network", "engine.tiles", "engine.stream", "engine.backends", "engine.ensemble", "models.foreign"),
+        *("engine.network", "engine.tiles", "engine.stream", "engine.backends", "models.foreign"),
         *("engine.together", "engine.transfer"),
     },
     {"store", "data", "datasets"},

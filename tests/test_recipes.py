@@ -53,6 +53,14 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[gpu.data]\nbatch = 1", "unknown key data.batch; did you mean data.batch_size"),
         ("[data]\ndegradation = 'blur'", "data.degradation is 'blur'; expected bicubic or real"),
         ("[degradation.first]\njpeg_quality = 3", "jpeg_quality is 3; expected 2 numbers"),
+        (
+            "[stages.a]\nteacher_weight = 1",
+            "teacher is ''; expected weights to learn from, as stages.a has a teacher_w",
+        ),
+        (
+            "teacher = 'a'\n[data]\ndegradation = 'real'\n[stages.a]\nteacher_weight = 1",
+            "expected bicubic with a teach",
+        ),
         ("[stages", "not valid TOML"),
         ("seed = -1", "seed is -1; expected 0 or more"),
         ("[data]\nvalidation_count = -1", "data.validation_count is -1; expected 0 or more"),

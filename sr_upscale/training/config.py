@@ -71,6 +71,7 @@ class StageSection:
         ema_decay: Decay of the averaged weights, which are the ones validated and published.
         pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
         pixel_weight: Weight of the pixel loss.
+        teacher_weight: Weight of the L1 distance to the answer of the recipe's `teacher`.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
         lattice_weight: Weight of the loss against a lattice of the tail's sub-pixels.
         perceptual_weight: Weight of the VGG19 loss.
@@ -101,6 +102,7 @@ class StageSection:
     ema_decay: float = 0.999
     pixel_loss: str = "l1"
     pixel_weight: float = 1.0
+    teacher_weight: float = 0.0
     fft_weight: float = 0.0
     lattice_weight: float = 0.0
     perceptual_weight: float = 0.0
@@ -136,6 +138,8 @@ class Recipe:
         description: What they are for.
         init: Weights to start from (a name or a file); tensors of equal name and shape are taken over, so
             that another scale can serve. Empty: start at random.
+        teacher: Weights (a name or a file) whose self-ensemble is a second truth beside HR (`training.teacher`), for
+            stages with a `teacher_weight`. Empty: none.
         seed: Start of all random numbers.
         model, data: See there.
         degradation: The chains of ``data.degradation = "real"``.
@@ -145,6 +149,7 @@ class Recipe:
     name: str
     description: str = ""
     init: str = ""
+    teacher: str = ""
     seed: int = 0
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
@@ -180,6 +185,7 @@ class Recipe:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
         for key in (
             "pixel_weight",
+            "teacher_weight",
             "fft_weight",
             "lattice_weight",
             "perceptual_weight",
@@ -191,7 +197,12 @@ class Recipe:
         ):
             if getattr(stage, key) < 0:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
-        if stage.pixel_weight + stage.fft_weight + stage.perceptual_weight + stage.gan_weight == 0:
+        if stage.teacher_weight > 0 and not self.teacher:
+            self._refuse("teacher", self.teacher, f"weights to learn from, as {where} has a teacher_weight")
+        if stage.teacher_weight > 0 and self.data.degradation != "bicubic":
+            self._refuse("data.degradation", self.data.degradation, "bicubic with a teacher, which answers LR once")
+        weights = (stage.pixel_weight, stage.teacher_weight, stage.fft_weight, stage.perceptual_weight)
+        if sum(weights) + stage.gan_weight == 0:
             raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
         if unknown := [layer for layer in stage.perceptual_layers if layer not in LAYERS]:
             self._refuse(f"{where}.perceptual_layers", unknown[0], f"names such as {', '.join(list(LAYERS)[-2:])}")
@@ -216,6 +227,11 @@ class Recipe:
 
     def _refuse(self, key: str, value: object, expected: str) -> NoReturn:
         raise UsageError(f"recipe {self.name}: {key} is {value!r}; expected {expected}")
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether a stage learns from the teacher."""
+        return any(stage.teacher_weight > 0 for stage in self.stages.values())
 
     @property
     def needs_features(self) -> bool:

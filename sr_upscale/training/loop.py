@@ -21,6 +21,7 @@ from sr_upscale.data import Pair, PatchSampler, batches, centre_of, find_picture
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.files import make_folder, replace_file
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
+from sr_upscale.store import resolve_weights
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
@@ -34,6 +35,7 @@ from sr_upscale.training.state import (
     save_checkpoint,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
+from sr_upscale.training.teacher import with_answers
 from sr_upscale.training.validation import Scores, degraded, sample_sheet, validate
 
 __all__ = ["Interrupted", "Progress", "train"]
@@ -152,6 +154,8 @@ def train(
     make_folder(out)
     features = _features(recipe, vgg_weights, device, on_warning)
     training, held_out = _load_data(recipe, data, validation, cache, world, on_warning)
+    if recipe.has_teacher:
+        training = _ask_teacher(recipe, training, device, dtype, cache, world, on_warning)
     options = {"device": device, "fp16": dtype is torch.float16}
     state = (
         load_checkpoint(out, recipe, on_warning=on_warning, **options)  # type: ignore[arg-type]
@@ -245,6 +249,27 @@ def _load_data(
     held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
     held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
     return training, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
+
+
+def _ask_teacher(
+    recipe: Recipe,
+    training: Sequence[Pair],
+    device: torch.device,
+    dtype: torch.dtype,
+    cache: Path | None,
+    world: World,
+    on_warning: Callable[[str], None],
+) -> list[Pair]:
+    if world.rank > 0:
+        world.barrier()  # the first process fills the cache
+    teacher = resolve_weights(recipe.teacher)
+    scale = recipe.model.scale
+    taught = with_answers(
+        training, teacher, scale=scale, device=device, dtype=dtype, cache=cache, on_warning=on_warning
+    )
+    if world.rank == 0:
+        world.barrier()
+    return taught
 
 
 def _next_stage(run: _Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:

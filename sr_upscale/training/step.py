@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sr_upscale.data import Batch
 from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, perceptual_loss
@@ -50,8 +51,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, fft, lattice, perceptual, gan, d, and the mean logits d_real and d_fake, as
-        far as the stage has them; ``loss`` is the generator's weighted sum.
+        Losses by name, unweighted: pixel, teacher, fft, lattice, perceptual, gan, d, and the mean logits d_real and
+        d_fake, as far as the stage has them; ``loss`` is the generator's weighted sum.
 
     Raises:
         NotFinite: See there.
@@ -62,6 +63,9 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         sr = tools.forward(lr)
     sr = sr.float()
     terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, hr))} if stage.pixel_weight else {}
+    if stage.teacher_weight:
+        assert batch.taught is not None  # the loop asks the teacher for every stage with this loss
+        terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _to_float(batch.taught, device)))
     if stage.fft_weight:
         terms["fft"] = (stage.fft_weight, fft_loss(sr, hr))
     if stage.lattice_weight:
