@@ -147,6 +147,7 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *_run_rows(info),
         *_averages(info),
+        *_teachers(info),
         "",
         f"* Architecture: {json.dumps(dict(info.config))}",
         "",
@@ -255,6 +256,17 @@ def _averages(info: WeightsInfo) -> list[str]:
                 for other in others
             )
             lines += ["", f"Before its use, the result of run {run} was averaged with earlier results ({words})."]
+    return lines
+
+
+def _teachers(info: WeightsInfo) -> list[str]:
+    """A sentence for each recipe that had a teacher."""
+    lineage = _lineage(info)
+    lines = []
+    for index, recipe in enumerate(lineage):
+        if teacher := recipe.get("teacher"):
+            whose = "the weights that it started from" if teacher == recipe["init"] else teacher
+            lines += ["", f"The teacher of run {len(lineage) - index} was the self-ensemble of {whose}."]
     return lines
 
 

@@ -86,6 +86,7 @@ def test_a_student_comes_nearer_to_its_teacher(
     argv = ["train", "--config", recipe, "--data", folder, "-o", out, "--fp32", "--steps", "150", "--lr", "3e-3"]
     ran = cli(*argv, "--set", f"teacher={teacher}", "--set", "stages.psnr.teacher_weight=3")
     assert ran.code == 0, ran.err
+    assert "the teacher answers 10 pictures" in ran.err
     logged = [entry["losses"] for entry in lines(out / "train.jsonl") if "losses" in entry]
     for losses in logged:
         assert losses["loss"] == pytest.approx(losses["pixel"] + 3 * losses["teacher"], rel=1e-4)  # type: ignore[index]

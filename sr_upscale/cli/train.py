@@ -160,6 +160,7 @@ def train(
                     world=world,
                     on_progress=lambda progress: show(progress, report, write),
                     on_warning=console.warn,
+                    on_note=console.note,
                 )
         except Interrupted as stopped:
             console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")

@@ -113,6 +113,7 @@ def train(
     world: World | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     on_warning: Callable[[str], None] = lambda _message: None,
+    on_note: Callable[[str], None] = lambda _message: None,
 ) -> Path:
     """Trains a generator through the stages of a recipe and writes its weights.
 
@@ -132,6 +133,7 @@ def train(
         world: The processes that train together.
         on_progress: Called about once a second and at every validation.
         on_warning: Called with a sentence about anything that was left out or fell back.
+        on_note: Called with a sentence about what takes long before the first step.
 
     SIGTERM and SIGINT end the run at the next step, with a checkpoint (`Interrupted`). A stopped process
     (Ctrl-Z, SIGSTOP) does not spend its time budget. Both need the main thread.
@@ -155,6 +157,7 @@ def train(
     features = _features(recipe, vgg_weights, device, on_warning)
     training, held_out = _load_data(recipe, data, validation, cache, world, on_warning)
     if recipe.has_teacher:
+        on_note(f"the teacher answers {len(training)} pictures, unless its answers are in the cache")
         training = _ask_teacher(recipe, training, device, dtype, cache, world, on_warning)
     options = {"device": device, "fp16": dtype is torch.float16}
     state = (
