@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from sr_upscale.checkpoint import WeightsInfo, save_generator
 from sr_upscale.data import Pair, PatchSampler, find_pictures, load_pairs
 from sr_upscale.errors import UsageError
 from sr_upscale.training.config import load_recipe
-from sr_upscale.training.loop import train
+from sr_upscale.training.loop import Progress, train
 from sr_upscale.training.teacher import with_answers
 from sr_upscale.upscaler import Upscaler
-from tests.conftest import Ran, lines, micro_generator
+from tests.conftest import micro_generator
 
 CPU = torch.device("cpu")
 
@@ -74,28 +73,30 @@ def test_patches_are_cut_and_turned_as_hr_is(pairs: list[Pair]) -> None:
         assert without[number].taught is None
 
 
-def test_a_student_comes_nearer_to_its_teacher(
-    cli: Callable[..., Ran], folder: Path, recipe: Path, pairs: list[Pair], tmp_path: Path
-) -> None:
+def test_a_student_comes_nearer_to_its_teacher(folder: Path, recipe: Path, pairs: list[Pair], tmp_path: Path) -> None:
     teacher = tmp_path / "teacher.safetensors"
     model = micro_generator(2, blocks=1)
     with torch.no_grad():
         model.tail.last.bias.add_(0.2)  # far from HR
     save_generator(teacher, model, WeightsInfo(name="teacher"))
-    out = tmp_path / "run"
-    argv = ["train", "--config", recipe, "--data", folder, "-o", out, "--fp32", "--steps", "150", "--lr", "3e-3"]
-    ran = cli(*argv, "--set", f"teacher={teacher}", "--set", "stages.psnr.teacher_weight=3")
-    assert ran.code == 0, ran.err
-    assert "the teacher answers 10 pictures" in ran.err
-    logged = [entry["losses"] for entry in lines(out / "train.jsonl") if "losses" in entry]
-    assert logged
-    for losses in logged:
-        assert losses["loss"] == pytest.approx(losses["pixel"] + 3 * losses["teacher"], rel=1e-4)  # type: ignore[index]
+    changes = {"teacher": str(teacher), "stage.teacher_weight": 3.0, "stage.steps": 150, "stage.lr": 3e-3}
+    progress: list[Progress] = []
+    notes: list[str] = []
+    student = train(
+        load_recipe(str(recipe), changes),
+        data=[folder],
+        out=tmp_path / "run",
+        on_progress=progress.append,
+        on_note=notes.append,
+    )
+    assert "the teacher answers 10 pictures" in notes[0]
+    losses = progress[-1].losses
+    assert losses["loss"] == pytest.approx(losses["pixel"] + 3 * losses["teacher"], rel=1e-4)
     alone = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "alone")
     (pair,) = with_answers(pairs[:1], teacher, scale=2, device=CPU)
     with_teacher, without = (
         np.abs(Upscaler(weights, dtype="fp32", tile_size=0)(pair.lr).astype(float) - pair.taught).mean()
-        for weights in (out / "micro.safetensors", alone)
+        for weights in (student, alone)
     )
     assert with_teacher < without / 2
 
