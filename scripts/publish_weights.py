@@ -87,11 +87,12 @@ def _is_real(info: WeightsInfo) -> bool:
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with, under ``start``, the recipe of the weights that it started from, and so on."""
-    if recipe.get("teacher", "") != recipe["init"] and "start" not in recipe:
-        recipe["teacher"] = _named(recipe.get("teacher", ""))
-    if recipe["init"] and "start" not in recipe:
-        start = read_info(resolve_weights(recipe["init"]))
-        recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
+    if "start" not in recipe:  # else it was published before, with all of this
+        if recipe.get("teacher", "") != recipe["init"]:
+            recipe["teacher"] = _named(recipe.get("teacher", ""))
+        if recipe["init"]:
+            start = read_info(resolve_weights(recipe["init"]))
+            recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
     for key in ("init", "teacher"):
         recipe[key] = Path(recipe.get(key, "")).stem  # a name, not a place on this machine
     return recipe

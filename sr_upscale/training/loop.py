@@ -35,7 +35,7 @@ from sr_upscale.training.state import (
     save_checkpoint,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
-from sr_upscale.training.teacher import with_answers
+from sr_upscale.training.teacher import check_teacher, with_answers
 from sr_upscale.training.validation import Scores, degraded, sample_sheet, validate
 
 __all__ = ["Interrupted", "Progress", "train"]
@@ -153,6 +153,8 @@ def train(
         world.check_batch(recipe.batch_of(stage))
     if not resume and (out / CHECKPOINT).exists():
         raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
+    if recipe.has_teacher:
+        check_teacher(resolve_weights(recipe.teacher), scale=recipe.model.scale)
     make_folder(out)
     features = _features(recipe, vgg_weights, device, on_warning)
     training, held_out = _load_data(recipe, data, validation, cache, world, on_warning)
@@ -266,10 +268,7 @@ def _ask_teacher(
     if world.rank > 0:
         world.barrier()  # the first process fills the cache
     teacher = resolve_weights(recipe.teacher)
-    scale = recipe.model.scale
-    taught = with_answers(
-        training, teacher, scale=scale, device=device, dtype=dtype, cache=cache, on_warning=on_warning
-    )
+    taught = with_answers(training, teacher, device=device, dtype=dtype, cache=cache, on_warning=on_warning)
     if world.rank == 0:
         world.barrier()
     return taught

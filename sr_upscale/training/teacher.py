@@ -27,26 +27,12 @@ from sr_upscale.models.ensemble import self_ensemble
 from sr_upscale.models.generator import Generator
 
 
-def with_answers(
-    pairs: Sequence[Pair],
-    teacher: Path,
-    *,
-    scale: int,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    cache: Path | None = None,
-    on_warning: Callable[[str], None] = lambda _message: None,
-) -> list[Pair]:
-    """The pairs with the teacher's answers to their LR.
+def check_teacher(teacher: Path, *, scale: int) -> None:
+    """Refuses weights that cannot teach, before pictures are decoded for them.
 
     Args:
-        pairs: Pictures.
         teacher: Weights of our own architecture.
-        scale: Factor of the pairs.
-        device: Where the teacher runs.
-        dtype: Of its autocast.
-        cache: Folder in which answers are kept for the next run and mapped into memory; without it memory holds them.
-        on_warning: Called with a sentence where the cache cannot be written.
+        scale: Factor of the student.
 
     Raises:
         UsageError: The teacher has another factor.
@@ -57,6 +43,31 @@ def with_answers(
         raise UsageError(
             f"teacher {teacher.stem} enlarges x{model.config.scale}; expected x{scale} as the recipe's model"
         )
+
+
+def with_answers(
+    pairs: Sequence[Pair],
+    teacher: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    cache: Path | None = None,
+    on_warning: Callable[[str], None] = lambda _message: None,
+) -> list[Pair]:
+    """The pairs with the teacher's answers to their LR.
+
+    Args:
+        pairs: Pictures.
+        teacher: Weights of our own architecture and the pairs' factor (`check_teacher`).
+        device: Where the teacher runs.
+        dtype: Of its autocast.
+        cache: Folder in which answers are kept for the next run and mapped into memory; without it memory holds them.
+        on_warning: Called with a sentence where the cache cannot be written.
+
+    Raises:
+        ModelError: The teacher cannot be read.
+    """
+    model, _info = load_generator(teacher)
     model = model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     answers = _answers(model, pairs, dtype)
     if cache is None:
@@ -70,7 +81,7 @@ def with_answers(
                     file.write(answer.tobytes())
     except (OSError, OutputError) as error:
         on_warning(f"the teacher's answers are held in memory, as the cache cannot be written: {error}")
-        return with_answers(pairs, teacher, scale=scale, device=device, dtype=dtype)
+        return with_answers(pairs, teacher, device=device, dtype=dtype)
     return list(_mapped(pairs, np.memmap(path, dtype=np.uint8, mode="r")))
 
 
