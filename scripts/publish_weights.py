@@ -93,9 +93,15 @@ def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
         if recipe["init"]:
             start = read_info(resolve_weights(recipe["init"]))
             recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
-    for key in ("init", "teacher"):
-        recipe[key] = Path(recipe.get(key, "")).stem  # a name, not a place on this machine
-    return recipe
+    return _names_only(recipe)
+
+
+def _names_only(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Weights by name, not by their place on this machine; also those of recipes it was averaged with."""
+    names = {key: Path(recipe.get(key, "")).stem for key in ("init", "teacher")}
+    if "averaged_with" in recipe:
+        names["averaged_with"] = [_names_only(dict(other)) for other in recipe["averaged_with"]]
+    return {**recipe, **names}
 
 
 def _named(teacher: str) -> str:
