@@ -52,6 +52,7 @@ def test_header_says_where_the_weights_come_from(entry: StoredWeights) -> None:
     done = info.recipe.get("stages_done") or [{"steps": info.recipe["steps_done"]}]
     assert all(stage["steps"] > 0 for stage in done)
     assert not re.search(r"\"(/|[a-zA-Z]:)", json.dumps(info.recipe))  # no place on the machine that made it
+    assert not re.search(r"\"(init|teacher)\": \"[^\"]*[/\\]", json.dumps(info.recipe))  # nor one beside the project
     assert entry.path.stat().st_size <= 4_200_000
 
 
