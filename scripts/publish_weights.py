@@ -97,8 +97,10 @@ def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names_only(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Weights by name, not by their place on this machine; also those of recipes it was averaged with."""
-    names = {key: Path(recipe.get(key, "")).stem for key in ("init", "teacher")}
+    """Weights by name, not by their place on this machine; also in the recipes it started from or was averaged with."""
+    names: dict[str, Any] = {key: Path(recipe.get(key, "")).stem for key in ("init", "teacher")}
+    if "start" in recipe:
+        names["start"] = _names_only(dict(recipe["start"]))
     if "averaged_with" in recipe:
         names["averaged_with"] = [_names_only(dict(other)) for other in recipe["averaged_with"]]
     return {**recipe, **names}
