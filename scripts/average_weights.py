@@ -10,6 +10,7 @@ last file, with the recipes of the others under ``averaged_with``. Shares are re
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -21,7 +22,11 @@ from sr_upscale.checkpoint import load_generator, save_generator
 
 def main() -> None:
     """Reads, averages, writes."""
-    out, *names = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("files", nargs="+", metavar="FILE[=SHARE]")
+    options = parser.parse_args()
+    names = options.files
     paths, given = zip(*((name.rpartition("=")[::2] if "=" in name else (name, "1")) for name in names), strict=True)
     shares = torch.tensor([float(share) for share in given]) / sum(float(share) for share in given)
     loaded = [load_generator(Path(path)) for path in paths]
@@ -37,7 +42,7 @@ def main() -> None:
         for (_model, other), share in zip(loaded[:-1], shares.tolist(), strict=False)
     ]
     recipe = {**info.recipe, "averaged_with": others}
-    save_generator(Path(out), model, dataclasses.replace(info, recipe=recipe, scores={}))
+    save_generator(options.out, model, dataclasses.replace(info, recipe=recipe, scores={}))
 
 
 if __name__ == "__main__":
