@@ -34,7 +34,7 @@ MIN_COLUMN = 64
 MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""
 
-PROGRAM_BYTES = 40 << 20
+PROGRAM_BYTES = 16 << 20
 """What any run adds to the loaded program: threads, and scratch memory of the libraries."""
 
 DECODER_ROWS, ENCODER_ROWS = 3000, 1250

@@ -323,7 +323,7 @@ def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "height"), [(8000, 200), (2000, 800)])
+@pytest.mark.parametrize(("width", "height"), [(8000, 200), (2000, 800), (1000, 1600)])
 def test_the_truth_is_within_a_quarter_of_the_planned_memory(tmp_path: Path, width: int, height: int) -> None:
     """From file to file, in a process of its own (`scripts/bench.py`)."""
     sys.path.insert(0, str(ROOT / "scripts"))
