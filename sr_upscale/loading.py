@@ -46,8 +46,10 @@ def module_of(path: Path) -> nn.Module:
 def bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> int:
     """Estimate of the memory that a network takes for one LR pixel of a tile.
 
-    Six maps of `num_feat` channels are alive at the widest point of a block (its input, the long skip, two
-    branches, their concatenation and the sum); the tail works on float copies of the output.
+    A block needs five maps of `num_feat` channels at its widest point (its input, the long skip, both branches, their
+    concatenation and the sum), and what is freed between layers takes about one more; the output is float32.
     """
-    tail_feat = 0 if config.upsampler == "pixelshuffle" else 3 * config.num_feat
-    return 6 * config.num_feat * dtype.itemsize + config.scale**2 * (3 * 4 * 3 + tail_feat * dtype.itemsize)
+    maps = 6 * config.num_feat * dtype.itemsize + config.scale**2 * 3 * 4
+    if config.upsampler == "pixelshuffle":
+        return maps
+    return maps + config.scale**2 * (2 * 3 * 4 + 3 * config.num_feat * dtype.itemsize)

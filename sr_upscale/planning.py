@@ -35,7 +35,8 @@ MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""
 
 PROGRAM_BYTES = 16 << 20
-"""What any run adds to the loaded program: threads, and scratch memory of the libraries."""
+"""What a run adds to the loaded program: threads, and scratch memory of the libraries. A small picture that runs whole
+in half precision finds as much left free by the check of the loaded network."""
 
 DECODER_ROWS, ENCODER_ROWS = 3000, 1250
 """Rows of pixels that libvips holds while it reads and writes by rows (docs/images.md)."""
@@ -129,7 +130,7 @@ def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
     """Estimate of the memory that a network takes, in bytes."""
     if isinstance(cut, StripPlan):
         assert traits.config is not None
-        if cut.rows >= cut.height and not cut.column:
+        if cut.whole:
             return cut.height * cut.width * _per_pixel(traits, half=half)
         return stream_bytes(traits.config, cut.width, cut.rows, column=cut.column, half=half)
     return cut.largest_tile_pixels * _per_pixel(traits, half=half)
@@ -181,6 +182,7 @@ def plan_host_bytes(
     passes: Sequence[Pass],
     resample: bool,
     filled_pixels: int,
+    half: bool,
 ) -> int:
     """Estimate of the host memory around the networks, in bytes.
 
@@ -192,10 +194,15 @@ def plan_host_bytes(
         passes: Networks, in order.
         resample: Whether a Lanczos step follows.
         filled_pixels: Of the input, if colour must be filled in under transparent parts, else 0.
+        half: Whether all networks run in half precision.
     """
     bands = filled_pixels * FILL_BYTES
+    program = 0 if half else PROGRAM_BYTES
     for step in passes:
         cut = step.cut
+        if isinstance(cut, StripPlan) and cut.whole:
+            continue  # its bands are made when the network has freed more than they take
+        program = PROGRAM_BYTES
         rows = (
             cut.rows if isinstance(cut, StripPlan) else 2 * max(span.read_stop - span.read_start for span in cut.rows)
         )
@@ -206,7 +213,7 @@ def plan_host_bytes(
         bands += 12 * last.cut.width * last.scale * 16  # rows under the kernel
     held_in = input_bytes or DECODER_ROWS * row_bytes[0]
     held_out = output_bytes or min(ENCODER_ROWS, passes[-1].cut.height * passes[-1].scale) * row_bytes[1]
-    return PROGRAM_BYTES + held_in + held_out + bands
+    return program + held_in + held_out + bands
 
 
 def _per_pixel(traits: Traits, *, half: bool) -> int:

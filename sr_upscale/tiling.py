@@ -39,6 +39,11 @@ class StripPlan:
     halo: int
 
     @property
+    def whole(self) -> bool:
+        """Whether the picture is one piece, which a network takes layer by layer."""
+        return self.rows >= self.height and not self.column
+
+    @property
     def steps(self) -> int:
         """Number of strips."""
         return math.ceil(self.height / self.rows)
