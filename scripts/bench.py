@@ -264,7 +264,7 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
     """A folder of small pictures of mixed size: one after the other, and with the stages overlapping.
 
     Both compute in a thread that is new and ends, as the only one: OpenMP (libgomp) lets its threads sleep between
-    layers, which costs a fifth, as soon as a process has more of them than cores, be they idle.
+    layers as soon as a process has more of them than cores, be they idle.
     """
     sizes = np.random.default_rng(0).integers(64, 320, size=(count, 2))
     items = []

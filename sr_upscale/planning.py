@@ -35,8 +35,8 @@ MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""
 
 PROGRAM_BYTES = 16 << 20
-"""What a run adds to the loaded program: threads, and scratch memory of the libraries. A small picture that runs whole
-in half precision finds as much left free by the check of the loaded network."""
+"""What a run adds to the loaded program: threads, and scratch memory of the libraries. On a CPU, a small picture that
+runs whole in half precision finds as much left free by the check of the loaded network."""
 
 DECODER_ROWS, ENCODER_ROWS = 3000, 1250
 """Rows of pixels that libvips holds while it reads and writes by rows (docs/images.md)."""
@@ -49,6 +49,7 @@ class Pass:
     weights: Path
     scale: int
     cut: StripPlan | TilePlan
+    half: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def plan_host_bytes(
     passes: Sequence[Pass],
     resample: bool,
     filled_pixels: int,
-    half: bool,
+    on_cpu: bool,
 ) -> int:
     """Estimate of the host memory around the networks, in bytes.
 
@@ -194,15 +195,14 @@ def plan_host_bytes(
         passes: Networks, in order.
         resample: Whether a Lanczos step follows.
         filled_pixels: Of the input, if colour must be filled in under transparent parts, else 0.
-        half: Whether all networks run in half precision.
+        on_cpu: Whether the networks run in the same memory.
     """
     bands = filled_pixels * FILL_BYTES
-    program = 0 if half else PROGRAM_BYTES
-    for step in passes:
+    # a network that takes the picture in one piece has freed more than its bands take by the time they are made
+    beside = [step for step in passes if not (on_cpu and isinstance(step.cut, StripPlan) and step.cut.whole)]
+    program = PROGRAM_BYTES if beside or not all(step.half for step in passes) else 0
+    for step in beside:
         cut = step.cut
-        if isinstance(cut, StripPlan) and cut.whole:
-            continue  # its bands are made when the network has freed more than they take
-        program = PROGRAM_BYTES
         rows = (
             cut.rows if isinstance(cut, StripPlan) else 2 * max(span.read_stop - span.read_start for span in cut.rows)
         )

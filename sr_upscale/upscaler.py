@@ -242,15 +242,13 @@ class Upscaler:
             budget = min(budget, max(0, self.max_memory - around) // len(paths))
         passes: list[Pass] = []
         device_bytes = 0
-        all_half = True
         at_width, at_height = width, height
         for path in paths:
             traits = self.traits[path]
             half = self._dtype_of(path, self.dtype_for(picture.bits)) != torch.float32
-            all_half &= half
             cut = self.cutting.cut(at_height, at_width, traits, half=half, budget=budget)
             device_bytes += cut_bytes(cut, traits, half=half)
-            passes.append(Pass(weights=path, scale=traits.scale, cut=cut))
+            passes.append(Pass(weights=path, scale=traits.scale, cut=cut, half=half))
             at_width, at_height = at_width * traits.scale, at_height * traits.scale
         resample = (at_width, at_height) != (out_width, out_height)
         return UpscalePlan(
@@ -267,7 +265,7 @@ class Upscaler:
                 passes=passes,
                 resample=resample,
                 filled_pixels=width * height if any(_needs_fill(frame) for frame in picture.frames) else 0,
-                half=all_half,
+                on_cpu=self.choice.device.type == "cpu",
             ),
         )
 

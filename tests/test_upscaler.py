@@ -14,6 +14,7 @@ from sr_upscale.alpha import extend_colour
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
 from sr_upscale.images import Frame, Picture
+from sr_upscale.planning import PROGRAM_BYTES, Pass, plan_host_bytes
 from sr_upscale.resize import resize
 from sr_upscale.sizing import Target, choose_factors
 from sr_upscale.tiling import StripPlan, TilePlan
@@ -335,6 +336,33 @@ def test_the_truth_is_within_a_quarter_of_the_planned_memory(
 
     found = bench.memory(tmp_path, width, height, scale)
     assert abs(found["peak_mib"] - found["plan_mib"]) <= 0.25 * found["plan_mib"]
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "half", "rows", "bands", "program"),
+    [
+        (True, True, 30, 0, 0),  # one piece: no bands beside the network
+        (True, False, 30, 0, PROGRAM_BYTES),  # fp32: no check has left memory free
+        (True, True, 10, 10 * 40 * (12 + 2 * 4 * 12), PROGRAM_BYTES),
+        (False, True, 30, 30 * 40 * (12 + 2 * 4 * 12), PROGRAM_BYTES),  # a GPU's memory is another
+    ],
+)
+def test_bands_are_planned_where_they_stand_beside_the_network(
+    on_cpu: bool, half: bool, rows: int, bands: int, program: int
+) -> None:
+    """A picture of 40x30 at x2: a band is float32 RGB going in, and twice coming out."""
+    cut = StripPlan(height=30, width=40, rows=rows, column=0, halo=3)
+    planned = plan_host_bytes(
+        input_bytes=3600,
+        output_bytes=14400,
+        row_bytes=(120, 240),
+        channels=3,
+        passes=[Pass(weights=Path("x2"), scale=2, cut=cut, half=half)],
+        resample=False,
+        filled_pixels=0,
+        on_cpu=on_cpu,
+    )
+    assert planned == 3600 + 14400 + bands + program
 
 
 def test_files_in_the_cache_of_a_container_are_not_memory_in_use(
