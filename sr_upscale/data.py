@@ -29,7 +29,7 @@ from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.errors import OutputError, TrainingError
 from sr_upscale.files import replace_file
-from sr_upscale.realworld import RealWorld, degrade
+from sr_upscale.realworld import RealWorld, degrade, gaussian_blur
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -170,8 +170,11 @@ def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
     if min(height, width) < min_side:
         return f"{path}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than {min_side} pixels"
     hr = np.ascontiguousarray(rgb[:height, :width])
-    lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
-    return Pair(name=path.name, hr=hr, lr=lr)
+    return Pair(name=path.name, hr=hr, lr=_reduced(hr, scale))
+
+
+def _reduced(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    return to_pixels(downscale_matlab(to_tensor(np.ascontiguousarray(hr)), scale), np.dtype(np.uint8))
 
 
 # --- decoded pictures on disk -----------------------------------------------------------------------
@@ -242,8 +245,7 @@ class PatchSampler(Dataset[Batch]):
     """Random LR/HR patch pairs, flipped and rotated; ``sampler[number]`` is a pure function of seed and number.
 
     Pictures are drawn in proportion to the square root of their area (a large one has more to show, but
-    neighbouring patches repeat each other), and of two random places the busier one is taken: flat sky
-    teaches nothing.
+    neighbouring patches repeat each other).
 
     Args:
         pairs: Pictures, each at least one patch large.
@@ -252,6 +254,10 @@ class PatchSampler(Dataset[Batch]):
         batch_size: Patches a batch, of all processes together.
         seed: Start of the random numbers.
         degradation: Makes LR from HR crops instead of taking the picture's LR twin.
+        busy_share: Share of the patches for which the busier of two random places is taken: flat sky teaches little,
+            but what is never seen is never learnt.
+        smooth_share: Share of the patches whose HR is blurred until only slopes are left, and whose LR is that,
+            reduced and rounded to 8 bits: the steps of the rounding must not be enlarged into a mesh.
         rank, world: This process's number and their count; it makes its share of every batch.
     """
 
@@ -264,10 +270,14 @@ class PatchSampler(Dataset[Batch]):
         batch_size: int,
         seed: Sequence[int],
         degradation: RealWorld | None = None,
+        busy_share: float = 1.0,
+        smooth_share: float = 0.0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.pairs = list(pairs)
+        self.busy_share = busy_share
+        self.smooth_share = smooth_share
         self.scale = scale
         self.lr_patch = lr_patch
         self.seed = list(seed)
@@ -294,13 +304,18 @@ class PatchSampler(Dataset[Batch]):
             top = int(rng.integers(pair.lr.shape[0] - side + 1))
             left = int(rng.integers(pair.lr.shape[1] - side + 1))
             places.append((top, left))
-        top, left = max(places, key=lambda place: _busyness(pair.lr[place[0] :, place[1] :][:side, :side]))
-        if self.degradation is None:
+        top, left = places[0]
+        if rng.random() < self.busy_share:
+            top, left = max(places, key=lambda place: _busyness(pair.lr[place[0] :, place[1] :][:side, :side]))
+        large = [pair.hr] if pair.taught is None else [pair.hr, pair.taught]
+        cut = [each[top * scale : (top + side) * scale, left * scale : (left + side) * scale] for each in large]
+        if pair.taught is None and rng.random() < self.smooth_share:
+            cut = [_smooth(cut[0], scale, rng)]
+            lr = _reduced(cut[0], scale)
+        elif self.degradation is None:
             lr = pair.lr[top : top + side, left : left + side]
         else:
             lr = self._degraded(pair, top, left, self.degradation, rng)
-        large = [pair.hr] if pair.taught is None else [pair.hr, pair.taught]
-        cut = [each[top * scale : (top + side) * scale, left * scale : (left + side) * scale] for each in large]
         turn = int(rng.integers(8))
         return [np.rot90(each[:, ::-1] if turn & 4 else each, turn & 3) for each in (lr, *cut)]
 
@@ -349,6 +364,15 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends in order
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # and so does SIGTERM, as `timeout` and job schedulers send it
+
+
+def _smooth(hr: NDArray[np.uint8], scale: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A patch blurred by a Gaussian of 1 to 8 LR pixels, at a random contrast about its mean."""
+    x = to_tensor(np.ascontiguousarray(hr))
+    sigma, contrast = scale * 2 ** rng.uniform(0, 3), rng.uniform(0.2, 1)
+    x = gaussian_blur(x, sigma)
+    mean = x.mean(dim=(-2, -1), keepdim=True)
+    return to_pixels(mean + contrast * (x - mean), np.dtype(np.uint8))
 
 
 def _busyness(patch_hwc: NDArray[np.uint8]) -> float:

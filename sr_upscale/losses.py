@@ -42,25 +42,42 @@ def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
 
 
 LATTICE_WINDOW = 6
-"""LR pixels of a side over which `lattice_loss` averages."""
+"""Periods of a side over which `lattice_loss` averages."""
 
 
-def lattice_loss(sr: Tensor, hr: Tensor, scale: int, *, window: int = LATTICE_WINDOW) -> Tensor:
-    """Mean absolute bias of the tail's sub-pixels: what is left of SR - HR when places of one phase are averaged.
+def lattice_loss(sr: Tensor, hr: Tensor, period: int, *, window: int = LATTICE_WINDOW) -> Tensor:
+    """Mean absolute bias of the places of a lattice: what is left of SR - HR when places of one phase are averaged.
 
-    The mean of the difference over `window` x `window` LR pixels is taken for each of the scale * scale positions
-    inside an LR pixel; texture averages out, a lattice does not. What all positions share is no lattice and does not
+    The mean of the difference over `window` x `window` cells is taken for each of the period * period positions
+    inside a cell; texture averages out, a lattice does not. What all positions share is no lattice and does not
     count.
 
     Args:
-        sr, hr: (N, C, H * scale, W * scale), on the grid of LR pixels: not cut, not turned.
-        scale: Factor.
-        window: LR pixels of a side, at most H and W.
+        sr, hr: (N, C, H * period, W * period), on the grid of the lattice: not cut, not turned.
+        period: Side of a cell in pixels.
+        window: Cells of a side, at most H and W.
     """
     count, channels = sr.shape[:2]
-    phases = F.avg_pool2d(F.pixel_unshuffle(sr - hr, scale), window)
-    by_phase = phases.view(count, channels, scale**2, *phases.shape[-2:])
+    phases = F.avg_pool2d(F.pixel_unshuffle(sr - hr, period), window)
+    by_phase = phases.view(count, channels, period**2, *phases.shape[-2:])
     return (by_phase - by_phase.mean(dim=2, keepdim=True)).abs().mean()
+
+
+def lattice_losses(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    """`lattice_loss` at the period of the tail's sub-pixels plus that at twice the period, a mesh of LR pixels.
+
+    A checkerboard of LR pixels, which an enlarged rounding to 8 bits looks like, has no bias at the period `scale`.
+    Patches too small for `LATTICE_WINDOW` of the larger cells are averaged over those that they have.
+
+    Args:
+        sr, hr: (N, C, H * scale, W * scale), on the grid of LR pixels.
+        scale: Factor.
+    """
+    double = 2 * scale
+    height, width = (side // double * double for side in sr.shape[-2:])
+    window = min(LATTICE_WINDOW, height // double, width // double)
+    even = (..., slice(height), slice(width))
+    return lattice_loss(sr, hr, scale) + lattice_loss(sr[even], hr[even], double, window=window)
 
 
 def perceptual_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

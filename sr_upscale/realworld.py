@@ -45,24 +45,25 @@ class Pass:
         jpeg_quality: Quality of the JPEG.
     """
 
-    blur_prob: float = 0.8
+    blur_prob: float = 1.0
     sinc_prob: float = 0.1
-    blur_sigma: tuple[float, float] = (0.2, 2.0)
+    blur_sigma: tuple[float, float] = (0.2, 3.0)
     resize_up: float = 0.2
-    resize_down: float = 0.5
-    resize_range: tuple[float, float] = (0.4, 1.4)
-    noise_prob: float = 0.7
-    poisson_prob: float = 0.4
+    resize_down: float = 0.7
+    resize_range: tuple[float, float] = (0.15, 1.5)
+    noise_prob: float = 1.0
+    poisson_prob: float = 0.5
     gray_prob: float = 0.4
-    noise_sigma: tuple[float, float] = (1.0, 15.0)
-    poisson_scale: tuple[float, float] = (0.05, 1.5)
-    jpeg_prob: float = 0.8
+    noise_sigma: tuple[float, float] = (1.0, 30.0)
+    poisson_scale: tuple[float, float] = (0.05, 3.0)
+    jpeg_prob: float = 1.0
     jpeg_quality: tuple[float, float] = (30.0, 95.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealWorld:
-    """A family of chains.
+    """A family of chains. Its defaults are those of Real-ESRGAN (``options/train_realesrgan_x4plus.yml`` of
+    github.com/xinntao/Real-ESRGAN), apart from `clean_prob`, which it does not have.
 
     Attributes:
         clean_prob: Share of crops that are only reduced (MATLAB's bicubic): clean input must stay clean.
@@ -74,21 +75,19 @@ class RealWorld:
     """
 
     clean_prob: float = 0.1
-    second_prob: float = 0.5
-    final_sinc_prob: float = 0.4
+    second_prob: float = 1.0
+    final_sinc_prob: float = 0.8
     margin: int = 8
     first: Pass = field(default_factory=Pass)
     second: Pass = field(
         default_factory=lambda: Pass(
-            blur_prob=0.6,
-            blur_sigma=(0.2, 1.0),
+            blur_prob=0.8,
+            blur_sigma=(0.2, 1.5),
             resize_up=0.3,
-            resize_down=0.3,
-            resize_range=(0.6, 1.2),
-            noise_prob=0.6,
-            noise_sigma=(1.0, 10.0),
-            poisson_scale=(0.05, 1.0),
-            jpeg_prob=0.9,
+            resize_down=0.4,
+            resize_range=(0.3, 1.2),
+            noise_sigma=(1.0, 25.0),
+            poisson_scale=(0.05, 2.5),
         )
     )
 
@@ -184,6 +183,13 @@ def blur(x: Tensor, kernel: NDArray[np.float32]) -> Tensor:
     return inner
 
 
+def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
+    """(1, 3, H, W) convolved with a round Gaussian of `sigma` pixels, cut at three of them; edges repeat."""
+    reach = math.ceil(3 * sigma)
+    bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return blur(x, np.asarray(np.outer(bell, bell) / bell.sum() ** 2, dtype=np.float32))
+
+
 @lru_cache(maxsize=4096)
 def _fast_length(length: int) -> int:
     """The next number without prime factors above 5."""
@@ -219,9 +225,13 @@ def bell_kernel(sigma_range: tuple[float, float], rng: np.random.Generator) -> N
 
 
 def sinc_kernel(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A circular ideal low-pass of random cutoff, cut to its kernel; sums to 1."""
+    """A circular ideal low-pass of random cutoff, cut to its kernel; sums to 1.
+
+    The cutoff is pi / 3 to pi; kernels of 13 and more go down to pi / 5, as Real-ESRGAN's do.
+    """
     size = int(rng.choice(KERNEL_SIZES))
-    return _circular_lowpass(size, rng.uniform(math.pi / 3, math.pi))
+    lowest = math.pi / 3 if size < 13 else math.pi / 5
+    return _circular_lowpass(size, rng.uniform(lowest, math.pi))
 
 
 def _circular_lowpass(size: int, cutoff: float) -> NDArray[np.float32]:

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.data import (
     Batch,
     Pair,
     PatchSampler,
+    _busyness,
     batches,
     centre_of,
     find_pictures,
@@ -174,3 +176,31 @@ def test_batches_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
     batch = Batch(lr=torch.zeros(1), hr=torch.ones(1), made_s=0.5).pin_memory()
     assert (batch.lr.item(), batch.hr.item(), batch.made_s) == (1, 2, 0.5)
+
+
+def test_smooth_patches_hold_slopes_alone_and_their_lr_is_their_own(folder: Path) -> None:
+    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=32)
+    options = {"scale": 2, "lr_patch": 16, "batch_size": 64, "seed": (0,)}
+    usual, smooth, half = (
+        PatchSampler(pairs, smooth_share=share, **options)[0]
+        for share in (0.0, 1.0, 0.5)  # type: ignore[arg-type]
+    )
+
+    def steps(batch: Batch) -> NDArray[np.float64]:
+        return batch.hr.double().diff(dim=-1).abs().amax(dim=(1, 2, 3)).numpy()
+
+    assert steps(smooth).max() < 24 < steps(usual).min()
+    assert 16 < (steps(half) < 24).sum() < 48
+    for lr, hr in zip(smooth.lr, smooth.hr, strict=True):
+        again = downscale_matlab(hr[None] / 255, 2)[0] * 255
+        assert (again.round() - lr).abs().max() <= 1  # the turn comes after the reduction
+
+
+def test_the_busier_of_two_places_is_taken_as_often_as_asked(folder: Path) -> None:
+    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=32)
+    means = [
+        np.mean([_busyness(lr.permute(1, 2, 0).numpy()) for lr in sampler[0].lr])
+        for share in (0.0, 0.5, 1.0)
+        for sampler in [PatchSampler(pairs, scale=2, lr_patch=6, batch_size=400, seed=(0,), busy_share=share)]
+    ]
+    assert means[0] < means[1] < means[2]

@@ -138,3 +138,15 @@ def test_without_a_file_torchvisions_weights_are_asked_for(monkeypatch: pytest.M
     monkeypatch.setattr(kind, "get_state_dict", fail)
     with pytest.raises(NetworkError, match="--vgg-weights"):
         features_module.read_vgg19(None)
+
+
+def test_rescaled_layers_answer_one_on_the_mean_and_mean_the_same() -> None:
+    plain, rescaled = (VGG19Features(vgg19_state("conv3_2"), ["conv1_2", "conv2_1", "conv3_2"]) for _ in range(2))
+    pictures = [torch.rand(1, 3, 40, 32), torch.rand(1, 3, 24, 24) ** 3]
+    rescaled.rescale(pictures)
+    other = torch.rand(1, 3, 48, 48)
+    for layer in plain.layers:
+        means = [torch.relu(rescaled(picture)[layer]).mean().item() for picture in pictures]
+        assert sum(means) / 2 == pytest.approx(1, rel=1e-4)
+        ratio = rescaled(other)[layer] / plain(other)[layer]
+        torch.testing.assert_close(ratio, torch.full_like(ratio, ratio.median().item()), rtol=1e-2, atol=0)

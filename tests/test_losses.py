@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from sr_upscale.errors import ShapeError
-from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, perceptual_loss
+from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, lattice_losses, perceptual_loss
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,16 @@ def test_lattice_loss_sees_the_lattice_and_nothing_else() -> None:
     assert lattice_loss(hr + 0.3, hr, 4).item() == pytest.approx(0, abs=1e-6)  # a tint is not a lattice
     ripple = 0.2 * torch.sign(torch.sin(torch.arange(48.0) * math.pi / 12 + 0.1))  # twelve pixels up, twelve down
     assert lattice_loss(hr + ripple, hr, 4).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_checkerboard_of_lr_pixels_is_a_lattice_of_twice_the_period() -> None:
+    """Half of the 64 places are raised by a, half lowered: a mean bias of a, where the period of 4 sees none."""
+    hr = torch.rand(1, 3, 48, 56)
+    y, x = torch.meshgrid(torch.arange(48) // 4, torch.arange(56) // 4, indexing="ij")
+    mesh = 0.1 * ((x + y) % 2 * 2 - 1)
+    assert lattice_loss(hr + mesh, hr, 4).item() == pytest.approx(0, abs=1e-6)
+    assert lattice_losses(hr + mesh, hr, 4).item() == pytest.approx(0.1, rel=1e-4)
+    assert lattice_losses(hr + 0.3, hr, 4).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_perceptual_loss_is_the_weighted_mean_difference_of_layers() -> None:

@@ -21,6 +21,7 @@ from sr_upscale.realworld import (
     bell_kernel,
     blur,
     degrade,
+    gaussian_blur,
     jpeg,
     sinc_kernel,
 )
@@ -143,3 +144,37 @@ def test_each_fault_changes_the_lr(changes: dict[str, float]) -> None:
 def test_sides_must_divide() -> None:
     with pytest.raises(ShapeError, match="HR of 10x8 does not divide by 4"):
         degrade(pattern(8, 10), 4, RealWorld(), rng())
+
+
+def test_a_gaussian_blur_equals_scipys() -> None:
+    image = torch.from_numpy(pattern(40, 31).transpose(2, 0, 1).astype(np.float32) / 255)[None]
+    for sigma in (0.8, 2.5):
+        reach = math.ceil(3 * sigma)
+        expected = [ndimage.gaussian_filter(plane, sigma, mode="nearest", radius=reach) for plane in image[0].numpy()]
+        np.testing.assert_allclose(gaussian_blur(image, sigma)[0].numpy(), np.stack(expected), atol=1e-5)
+
+
+def test_without_a_section_the_ranges_are_real_esrgans() -> None:
+    """options/train_realesrgan_x4plus.yml of github.com/xinntao/Real-ESRGAN."""
+    family = RealWorld()
+    first, second = family.first, family.second
+    assert (family.second_prob, family.final_sinc_prob) == (1.0, 0.8)
+    assert (first.blur_prob, first.sinc_prob, first.blur_sigma) == (1.0, 0.1, (0.2, 3.0))
+    assert (first.resize_up, first.resize_down, first.resize_range) == (0.2, 0.7, (0.15, 1.5))
+    assert (first.poisson_prob, first.noise_sigma, first.poisson_scale) == (0.5, (1.0, 30.0), (0.05, 3.0))
+    assert (first.gray_prob, first.jpeg_prob, first.jpeg_quality) == (0.4, 1.0, (30.0, 95.0))
+    assert (second.blur_prob, second.sinc_prob, second.blur_sigma) == (0.8, 0.1, (0.2, 1.5))
+    assert (second.resize_up, second.resize_down, second.resize_range) == (0.3, 0.4, (0.3, 1.2))
+    assert (second.poisson_prob, second.noise_sigma, second.poisson_scale) == (0.5, (1.0, 25.0), (0.05, 2.5))
+    assert (second.gray_prob, second.jpeg_prob, second.jpeg_quality) == (0.4, 1.0, (30.0, 95.0))
+
+
+def test_large_sinc_kernels_go_down_to_a_fifth_of_pi() -> None:
+    """The gain at 0.3 pi: kernels below 13 always pass it, larger ones sometimes do not."""
+    gains: dict[int, list[float]] = {}
+    for seed in range(300):
+        kernel = sinc_kernel(rng(seed))
+        axis = np.arange(len(kernel)) - len(kernel) // 2
+        gains.setdefault(len(kernel), []).append(float(kernel.sum(axis=0) @ np.cos(0.27 * math.pi * axis)))
+    assert min(min(values) for size, values in gains.items() if size < 13) > 0.5
+    assert min(min(values) for size, values in gains.items() if size >= 17) < 0.3

@@ -224,11 +224,16 @@ def test_generator_and_discriminator_are_taught_apart(folder: Path, gan_recipe: 
         assert all(torch.equal(a, b) for a, b in zip(features_before, after, strict=True))
 
 
-def test_the_random_shift_cuts_both_pictures_alike() -> None:
-    image = torch.arange(32 * 24, dtype=torch.float32).view(1, 1, 32, 24)
-    cut = step._cut(image, 3, 5, 8)
-    assert torch.equal(cut, image[..., 3:27, 5:21])
-    assert step._cut(image, 0, 0, 0) is image
+def test_losses_on_features_see_a_random_window_or_a_random_shift() -> None:
+    image = torch.arange(32 * 32).view(1, 1, 32, 32)
+    plain, shifted, part = StageSection(), StageSection(shift=8), StageSection(feature_patch=16)
+    assert torch.equal(image[step._window(plain, 32, 0)], image)
+    for stage, side, starts in ((shifted, 24, 9), (part, 16, 17)):
+        cuts = [image[step._window(stage, 32, seed)] for seed in range(400)]
+        assert {cut.shape for cut in cuts} == {(1, 1, side, side)}
+        corners = {divmod(int(cut[0, 0, 0, 0]), 32) for cut in cuts}
+        assert {top for top, _left in corners} == {left for _top, left in corners} == set(range(starts))
+        assert torch.equal(cuts[3], image[step._window(stage, 32, 3)])
 
 
 def test_short_vgg19_file_serves_the_layers_it_holds_and_says_so(
@@ -310,10 +315,10 @@ def test_pictures_to_validate_on_are_not_trained_on(folder: Path, recipe: Path) 
     below = folder / "val"
     below.mkdir()
     Image.fromarray(pattern(600, 700)).save(below / "v.png")
-    training, held_out = _load_data(load_recipe(str(recipe)), [folder], below, None, World(), lambda _text: None)
+    training, held_out = _load_data(load_recipe(str(recipe)), [folder], below, lambda _text: None)
     assert [pair.name for pair in held_out] == ["v.png"]
     assert held_out[0].hr.shape == (512, 512, 3)  # the middle of a large one
-    assert "v.png" not in {pair.name for pair in training}
+    assert {path.name for (paths,) in [training] for path in paths} == {f"{number}.png" for number in range(12)}
 
 
 def test_a_vgg19_that_ends_before_the_distance_is_no_reason_to_stop(folder: Path, recipe: Path, tmp_path: Path) -> None:

@@ -159,8 +159,8 @@ def train(
                     cache=None if no_cache else cache_folder() / "training",
                     world=world,
                     on_progress=lambda progress: show(progress, report, write),
+                    on_asking=show.asking(report),
                     on_warning=console.warn,
-                    on_note=console.note,
                 )
         except Interrupted as stopped:
             console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
@@ -271,12 +271,23 @@ class _Show:
 
         self.scores = {key: round(value, 4) for key, value in asdict(progress.scores).items() if value is not None}
         distance = f"  distance {progress.scores.distance:.3f}" if progress.scores.distance is not None else ""
+        for name in ("teacher_l1", "teacher_distance"):
+            if name in self.scores:
+                distance += f"  {name.replace('_', ' ')} {self.scores[name]:.3f}"
         judge = f"  d {progress.losses['d']:.3f}" if "d" in progress.losses else ""
         self.console.note(
             f"{duration(progress.elapsed_s)}  {progress.stage} {progress.step}  loss {loss:.5f}{judge}  "
             f"lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
             f"validation {progress.scores.psnr:.2f} dB  SSIM {progress.scores.ssim:.4f}{distance}"
         )
+
+    def asking(self, report: Report) -> Callable[[int, int], None]:
+        """Shows how far the teacher is."""
+
+        def show(there: int, wanted: int) -> None:
+            report(there / wanted, f"{self.recipe.teacher.model} answers crop {there} of {wanted}")
+
+        return show
 
     def figures(self) -> dict[str, float]:
         """Means over the run."""

@@ -7,10 +7,11 @@ keeps them, or from a file with keys ``features.N.weight``; a file that ends ear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -83,6 +84,30 @@ class VGG19Features(nn.Module):
         self.register_buffer("mean", torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1))
         self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def rescale(self, pictures: Sequence[Tensor]) -> None:
+        """Rescales every layer, in place, so that its mean activation over the pictures is 1.
+
+        Features keep their meaning: a layer's output is only multiplied. Losses on features then weigh the same for
+        ImageNet weights of any source, whose layers differ by factors of ten (Gatys et al. 2015, arXiv:1508.06576).
+
+        Args:
+            pictures: (1, 3, H, W) each, RGB in [0, 1].
+        """
+        before = 1.0
+        activations = [(picture - self.mean) / self.std for picture in pictures]
+        for name, module in self.convs.items():
+            conv = cast("nn.Conv2d", module)
+            if name.endswith("_1") and name != "conv1_1":
+                activations = [F.max_pool2d(x, 2) for x in activations]
+            conv.weight.div_(before)  # what the layer before was multiplied by
+            activations = [F.relu(conv(x)) for x in activations]
+            before = 1 / max(float(np.mean([x.mean().item() for x in activations])), 1e-12)
+            conv.weight.mul_(before)
+            assert conv.bias is not None
+            conv.bias.mul_(before)
+            activations = [x * before for x in activations]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         x = (image - self.mean) / self.std

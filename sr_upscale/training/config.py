@@ -40,15 +40,38 @@ class DataSection:
         degradation: How LR is made: ``bicubic`` (MATLAB's) or ``real`` (the section ``degradation``).
         lr_patch: Side of a training patch in LR pixels.
         batch_size: Patches a step, of all processes together.
-        validation_count: Pictures held out of the training folder.
+        busy_share: Share of the patches for which the busier of two random places is taken.
+        smooth_share: Share of smooth patches (`data.PatchSampler`), or of the crops that a teacher is asked about.
+        validation_count: Pictures held out of each training folder.
         workers: Processes that make batches ahead of the network; 0 makes them in between.
     """
 
     degradation: str = "bicubic"
     lr_patch: int = 32
     batch_size: int = 8
+    busy_share: float = 1.0
+    smooth_share: float = 0.0
     validation_count: int = 16
     workers: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSection:
+    """A network whose answers to LR crops are a second truth beside HR (`training.teacher`).
+
+    Attributes:
+        model: Whatever ``-n`` takes: a name or a file, of any architecture. Empty: no teacher.
+        crops: LR crops that it is asked about, of all folders together.
+        crop: Side of a crop in LR pixels.
+        context: LR pixels at each border of a crop that are left out of patches, as the answer there lacks context.
+        ensemble: Whether its answer is the mean over eight turns (`models.ensemble`), at eight times the cost.
+    """
+
+    model: str = ""
+    crops: int = 2000
+    crop: int = 80
+    context: int = 8
+    ensemble: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +95,22 @@ class StageSection:
         pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
         pixel_weight: Weight of the pixel loss.
         teacher_weight: Weight of the L1 distance to the answer of the recipe's `teacher`.
+        teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
-        lattice_weight: Weight of the loss against a lattice of the tail's sub-pixels.
-        perceptual_weight: Weight of the VGG19 loss.
+        lattice_weight: Weight of the loss against a lattice of one and of two LR pixels; it compares with the
+            teacher's answer where the stage has no `pixel_weight`.
+        perceptual_weight: Weight of the VGG19 loss towards HR.
         perceptual_layers: Weight of each VGG19 layer, before activation.
         gan_weight: Weight of the generator's adversarial loss.
         gan_loss: ``relativistic`` (average), ``standard`` or ``lsgan``.
+        gan_real: What the discriminator is shown as real: ``hr``, or ``teacher`` for the teacher's answers.
         discriminator: ``vgg`` (one logit a picture) or ``unet`` (one a pixel, spectral norm).
         d_num_feat: Channels of the discriminator; the published size is 64.
         d_lr: Learning rate of the discriminator; 0 takes `lr`.
         shift: Losses on features see SR and HR with up to this many pixels cut off at the top and left, at
             random, so that the strides of VGG19 and the discriminator do not lock to the tail's sub-pixels.
+        feature_patch: Side in HR pixels of the random part of each patch that VGG19 and the discriminator look at, in
+            place of `shift`; they cost more than the generator. 0: all of it.
         lr_patch, batch_size: In place of those of `data`, where not 0.
         validate_every_s: Seconds between validations.
         checkpoint_every_s: Seconds between checkpoints.
@@ -103,16 +131,19 @@ class StageSection:
     pixel_loss: str = "l1"
     pixel_weight: float = 1.0
     teacher_weight: float = 0.0
+    teacher_perceptual_weight: float = 0.0
     fft_weight: float = 0.0
     lattice_weight: float = 0.0
     perceptual_weight: float = 0.0
     perceptual_layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
     gan_weight: float = 0.0
     gan_loss: str = "relativistic"
+    gan_real: str = "hr"
     discriminator: str = "vgg"
     d_num_feat: int = 64
     d_lr: float = 0.0
     shift: int = 0
+    feature_patch: int = 0
     lr_patch: int = 0
     batch_size: int = 0
     validate_every_s: float = 120.0
@@ -124,6 +155,7 @@ CHOICES = {
     "schedule": ("cosine", "multistep", "constant"),
     "pixel_loss": tuple(PIXEL_LOSSES),
     "gan_loss": tuple(GAN_LOSSES),
+    "gan_real": ("hr", "teacher"),
     "discriminator": tuple(DISCRIMINATORS),
 }
 """Words that a key of a stage may hold."""
@@ -138,10 +170,8 @@ class Recipe:
         description: What they are for.
         init: Weights to start from (a name or a file); tensors of equal name and shape are taken over, so
             that another scale can serve. Empty: start at random.
-        teacher: Weights (a name or a file) whose self-ensemble is a second truth beside HR (`training.teacher`), for
-            stages with a `teacher_weight`. Empty: none.
         seed: Start of all random numbers.
-        model, data: See there.
+        model, data, teacher: See there.
         degradation: The chains of ``data.degradation = "real"``.
         stages: By name, in the order in which they run; each starts from the averaged weights of the last.
     """
@@ -149,10 +179,10 @@ class Recipe:
     name: str
     description: str = ""
     init: str = ""
-    teacher: str = ""
     seed: int = 0
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
+    teacher: TeacherSection = field(default_factory=TeacherSection)
     degradation: RealWorld = field(default_factory=RealWorld)
     stages: Mapping[str, StageSection] = field(default_factory=lambda: {"psnr": StageSection()})
 
@@ -168,6 +198,11 @@ class Recipe:
         ):
             if value < 0:
                 self._refuse(key, value, "0 or more")
+        for key in ("crops", "crop"):
+            self._positive(f"teacher.{key}", getattr(self.teacher, key))
+        for key in ("busy_share", "smooth_share"):
+            if not 0 <= getattr(self.data, key) <= 1:
+                self._refuse(f"data.{key}", getattr(self.data, key), "0 to 1")
         try:
             GeneratorConfig(**dataclasses.asdict(self.model))
         except ModelError as error:
@@ -186,23 +221,35 @@ class Recipe:
         for key in (
             "pixel_weight",
             "teacher_weight",
+            "teacher_perceptual_weight",
             "fft_weight",
             "lattice_weight",
             "perceptual_weight",
             "gan_weight",
             "d_lr",
             "shift",
+            "feature_patch",
             "lr_patch",
             "batch_size",
         ):
             if getattr(stage, key) < 0:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
-        if stage.teacher_weight > 0 and not self.teacher:
-            self._refuse("teacher", self.teacher, f"weights to learn from, as {where} has a teacher_weight")
-        if stage.teacher_weight > 0 and self.data.degradation != "bicubic":
-            self._refuse("data.degradation", self.data.degradation, "bicubic with a teacher, which answers LR once")
-        weights = (stage.pixel_weight, stage.teacher_weight, stage.fft_weight, stage.perceptual_weight)
-        if sum(weights) + stage.gan_weight == 0:
+        if listens(stage) and not self.teacher.model:
+            self._refuse("teacher.model", self.teacher.model, f"weights to learn from, as {where} listens to them")
+        least = self.patch_of(stage) + 2 * self.teacher.context
+        if listens(stage) and self.teacher.crop < least:
+            patches = f"patches of {self.patch_of(stage)} with a context of {self.teacher.context}"
+            self._refuse("teacher.crop", self.teacher.crop, f"at least {least} for {patches}")
+        weights = (
+            stage.pixel_weight,
+            stage.teacher_weight,
+            stage.teacher_perceptual_weight,
+            stage.fft_weight,
+            stage.lattice_weight,
+            stage.perceptual_weight,
+            stage.gan_weight,
+        )
+        if sum(weights) == 0:
             raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
         if unknown := [layer for layer in stage.perceptual_layers if layer not in LAYERS]:
             self._refuse(f"{where}.perceptual_layers", unknown[0], f"names such as {', '.join(list(LAYERS)[-2:])}")
@@ -213,7 +260,13 @@ class Recipe:
         if stage.lattice_weight > 0 and self.patch_of(stage) < LATTICE_WINDOW:
             self._refuse("data.lr_patch", self.patch_of(stage), f"at least {LATTICE_WINDOW} with a lattice_weight")
         hr_patch = self.patch_of(stage) * self.model.scale
-        if stage.gan_weight > 0 and (hr_patch - stage.shift < 16 or (hr_patch % 8 and not stage.shift)):
+        if stage.feature_patch and (stage.feature_patch % 8 or stage.feature_patch > hr_patch):
+            self._refuse(f"{where}.feature_patch", stage.feature_patch, f"a multiple of 8, at most {hr_patch}")
+        if (
+            stage.gan_weight > 0
+            and not stage.feature_patch
+            and (hr_patch - stage.shift < 16 or (hr_patch % 8 and not stage.shift))
+        ):
             raise UsageError(
                 f"recipe {self.name}: {where} judges patches of {hr_patch} HR pixels; "
                 f"expected a multiple of 8, of at least {16 + stage.shift} (--patch)"
@@ -231,12 +284,12 @@ class Recipe:
     @property
     def has_teacher(self) -> bool:
         """Whether a stage learns from the teacher."""
-        return any(stage.teacher_weight > 0 for stage in self.stages.values())
+        return any(listens(stage) for stage in self.stages.values())
 
     @property
     def needs_features(self) -> bool:
         """Whether a stage wants VGG19."""
-        return any(stage.perceptual_weight > 0 for stage in self.stages.values())
+        return any(stage.perceptual_weight + stage.teacher_perceptual_weight > 0 for stage in self.stages.values())
 
     def patch_of(self, stage: StageSection) -> int:
         """Side of a stage's patches in LR pixels."""
@@ -245,6 +298,11 @@ class Recipe:
     def batch_of(self, stage: StageSection) -> int:
         """Patches a step of a stage."""
         return stage.batch_size or self.data.batch_size
+
+
+def listens(stage: StageSection) -> bool:
+    """Whether a stage learns from the teacher."""
+    return stage.teacher_weight > 0 or stage.teacher_perceptual_weight > 0 or stage.gan_real == "teacher"
 
 
 def with_length(recipe: Recipe, *, max_time_s: float | None = None, steps: int | None = None) -> Recipe:

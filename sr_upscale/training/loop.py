@@ -7,8 +7,9 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 from torch import nn
 
 from sr_upscale.checkpoint import WeightsInfo, save_generator
-from sr_upscale.data import Pair, PatchSampler, batches, centre_of, find_pictures, load_pairs, split_validation
+from sr_upscale.color import to_tensor
+from sr_upscale.data import Batch, Pair, PatchSampler, batches, centre_of, find_pictures, load_pairs, split_validation
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.files import make_folder, replace_file
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
@@ -35,7 +37,7 @@ from sr_upscale.training.state import (
     save_checkpoint,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
-from sr_upscale.training.teacher import check_teacher, with_answers
+from sr_upscale.training.teacher import Lessons, answered, lessons_of, teacher_scale
 from sr_upscale.training.validation import Scores, degraded, sample_sheet, validate
 
 __all__ = ["Interrupted", "Progress", "train"]
@@ -43,6 +45,9 @@ __all__ = ["Interrupted", "Progress", "train"]
 VALIDATION_SIDE = 512
 """HR pixels of a side of validation pictures at most: their middle; whole camera pictures would take longer than the
 training."""
+
+RESCALE_PICTURES, RESCALE_SIDE = 16, 256
+"""Held-out pictures, and the middle of each, on which the layers of VGG19 get a mean activation of 1."""
 
 MAX_BAD_STEPS = 10
 """Steps in a row whose loss or gradient may be non-finite before the run stops."""
@@ -83,7 +88,7 @@ class _Run:
 
     recipe: Recipe
     out: Path
-    training: Sequence[Pair]
+    training: Sequence[Pair] | Lessons
     held_out: Sequence[Pair]
     world: World
     dtype: torch.dtype
@@ -112,8 +117,8 @@ def train(
     cache: Path | None = None,
     world: World | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
+    on_asking: Callable[[int, int], None] = lambda _there, _wanted: None,
     on_warning: Callable[[str], None] = lambda _message: None,
-    on_note: Callable[[str], None] = lambda _message: None,
 ) -> Path:
     """Trains a generator through the stages of a recipe and writes its weights.
 
@@ -132,8 +137,8 @@ def train(
         cache: Folder that keeps decoded pictures; without it they are held in memory.
         world: The processes that train together.
         on_progress: Called about once a second and at every validation.
+        on_asking: Called with the crops that a teacher has answered and those wanted, after each.
         on_warning: Called with a sentence about anything that was left out or fell back.
-        on_note: Called with a sentence about what takes long before the first step.
 
     SIGTERM and SIGINT end the run at the next step, with a checkpoint (`Interrupted`). A stopped process
     (Ctrl-Z, SIGSTOP) does not spend its time budget. Both need the main thread.
@@ -153,14 +158,24 @@ def train(
         world.check_batch(recipe.batch_of(stage))
     if not resume and (out / CHECKPOINT).exists():
         raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
-    if recipe.has_teacher:
-        check_teacher(resolve_weights(recipe.teacher), scale=recipe.model.scale)
+    teacher = _teacher_of(recipe)
     make_folder(out)
     features = _features(recipe, vgg_weights, device, on_warning)
-    training, held_out = _load_data(recipe, data, validation, cache, world, on_warning)
-    if recipe.has_teacher:
-        on_note(f"the teacher answers {len(training)} pictures, unless its answers are in the cache")
-        training = _ask_teacher(recipe, training, device, dtype, cache, world, on_warning)
+    folders, held_out = _load_data(recipe, data, validation, on_warning)
+    decode = partial(load_pairs, cache=cache, on_warning=on_warning)
+    training: list[Pair] | Lessons
+    with world.first():  # it fills the cache
+        if teacher is None:
+            min_side = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
+            paths = [path for folder in folders for path in folder]
+            training = decode(paths, scale=recipe.model.scale, min_side=min_side)
+        else:
+            held_out = answered(held_out, teacher, device=device, ensemble=recipe.teacher.ensemble)
+            training = lessons_of(recipe, teacher, folders, cache or out, decode)
+            training.ask(device=device, on_progress=on_asking)
+    if features is not None:
+        seen = held_out or (training.pairs() if isinstance(training, Lessons) else training)
+        features.rescale([to_tensor(centre_of(pair, RESCALE_SIDE).hr, device) for pair in seen[:RESCALE_PICTURES]])
     options = {"device": device, "fp16": dtype is torch.float16}
     state = (
         load_checkpoint(out, recipe, on_warning=on_warning, **options)  # type: ignore[arg-type]
@@ -209,7 +224,7 @@ def _features(
     held = layers_held(state)
     wanted = {DISTANCE_LAYER}
     for name, stage in recipe.stages.items():
-        if stage.perceptual_weight <= 0:
+        if stage.perceptual_weight + stage.teacher_perceptual_weight <= 0:
             continue
         layers = [layer for layer in LAYERS if layer in stage.perceptual_layers]
         missing = [layer for layer in layers if layer not in held]
@@ -227,51 +242,34 @@ def _features(
 
 
 def _load_data(
-    recipe: Recipe,
-    data: Sequence[Path],
-    validation: Path | None,
-    cache: Path | None,
-    world: World,
-    on_warning: Callable[[str], None],
-) -> tuple[list[Pair], list[Pair]]:
-    paths = find_pictures(data)
-    if validation is not None:
-        held_out_paths = find_pictures([validation])
-        held = set(held_out_paths)
-        paths = [path for path in paths if path not in held]
-    else:
-        paths, held_out_paths = split_validation(paths, recipe.data.validation_count)
+    recipe: Recipe, data: Sequence[Path], validation: Path | None, on_warning: Callable[[str], None]
+) -> tuple[list[list[Path]], list[Pair]]:
+    """Paths of the training pictures of each folder, and the pictures to validate on."""
+    held_out_paths = find_pictures([validation]) if validation is not None else []
+    seen = set(held_out_paths)
+    folders = []
+    for folder in data:
+        paths = [path for path in find_pictures([folder]) if path not in seen]
+        seen |= set(paths)
+        if validation is None:
+            paths, some = split_validation(paths, recipe.data.validation_count)
+            held_out_paths += some
+        folders.append(paths)
     scale = recipe.model.scale
-    min_side = max(recipe.patch_of(stage) for stage in recipe.stages.values()) * scale
-    if world.rank > 0:
-        world.barrier()  # the first process fills the cache
-    training = load_pairs(paths, scale=scale, min_side=min_side, cache=cache, on_warning=on_warning)
-    if world.rank == 0:
-        world.barrier()
     if not held_out_paths:
         on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
-        return training, []
+        return folders, []
     held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
     held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
-    return training, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
+    return folders, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
 
 
-def _ask_teacher(
-    recipe: Recipe,
-    training: Sequence[Pair],
-    device: torch.device,
-    dtype: torch.dtype,
-    cache: Path | None,
-    world: World,
-    on_warning: Callable[[str], None],
-) -> list[Pair]:
-    if world.rank > 0:
-        world.barrier()  # the first process fills the cache
-    teacher = resolve_weights(recipe.teacher)
-    taught = with_answers(training, teacher, device=device, dtype=dtype, cache=cache, on_warning=on_warning)
-    if world.rank == 0:
-        world.barrier()
-    return taught
+def _teacher_of(recipe: Recipe) -> Path | None:
+    if not recipe.has_teacher:
+        return None
+    teacher = resolve_weights(recipe.teacher.model)
+    teacher_scale(teacher, student=recipe.model.scale)
+    return teacher
 
 
 def _next_stage(run: _Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:
@@ -313,12 +311,7 @@ def _fit(run: _Run, state: TrainState) -> None:
     recipe = run.recipe
     name, stage = list(recipe.stages.items())[state.stage]
     report, checkpoint, validation = Every(1.0), Every(stage.checkpoint_every_s), Every(stage.validate_every_s)
-    loader = batches(
-        _sampler(run, state.stage, stage),
-        start=state.step,
-        workers=recipe.data.workers,
-        pin_memory=state.device.type == "cuda",
-    )
+    loader, pictures = _loader(run, state)
     forward: nn.Module = torch.compile(state.g) if run.compiled else state.g  # type: ignore[assignment]
     tools = Tools(world=run.world, dtype=run.dtype, features=run.features, forward=forward)
     stopwatch = Stopwatch()
@@ -354,7 +347,11 @@ def _fit(run: _Run, state: TrainState) -> None:
             meter.made_s += batch.made_s
             meter.steps += 1
             if report.due(state.elapsed_s) and meter.losses:
-                scores = _validate_and_keep(run, state) if validation.due(state.elapsed_s) else None
+                scores = None
+                if validation.due(state.elapsed_s):
+                    scores = _validate_and_keep(run, state)
+                    if isinstance(run.training, Lessons) and len(run.training) > pictures:
+                        loader, pictures = _loader(run, state)
                 progress = _progress(run, state, meter, lr=lr, scores=scores)
                 run.on_progress(progress)
                 if scores is not None:
@@ -376,15 +373,26 @@ def _fit(run: _Run, state: TrainState) -> None:
     run.log({**end, "scores": asdict(scores) if scores is not None else None})
 
 
-def _sampler(run: _Run, index: int, stage: StageSection) -> PatchSampler:
+def _loader(run: _Run, state: TrainState) -> tuple[Iterator[Batch], int]:
+    """Batches from the next one on, and how many pictures they are cut from."""
+    pairs = run.training.pairs() if isinstance(run.training, Lessons) else run.training
+    sampler = _sampler(run, state.stage, list(run.recipe.stages.values())[state.stage], pairs)
+    cuda = state.device.type == "cuda"
+    return batches(sampler, start=state.step, workers=run.recipe.data.workers, pin_memory=cuda), len(pairs)
+
+
+def _sampler(run: _Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -> PatchSampler:
     recipe = run.recipe
+    taught = isinstance(run.training, Lessons)
     return PatchSampler(
-        run.training,
+        pairs,
         scale=recipe.model.scale,
         lr_patch=recipe.patch_of(stage),
         batch_size=recipe.batch_of(stage),
         seed=(recipe.seed, index),
-        degradation=recipe.degradation if recipe.data.degradation == "real" else None,
+        degradation=recipe.degradation if recipe.data.degradation == "real" and not taught else None,
+        busy_share=recipe.data.busy_share,
+        smooth_share=recipe.data.smooth_share,
         rank=run.world.rank,
         world=run.world.size,
     )
@@ -473,6 +481,10 @@ def _info(run: _Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
 
 
 def _rank(stage: StageSection, scores: Scores) -> float:
-    """What a stage is judged by, smaller is better: how it looks where it is taught to look real, else PSNR."""
+    """What a stage is judged by, smaller is better: how near it is to its teacher, how it looks, or PSNR."""
+    if stage.teacher_perceptual_weight > 0 and scores.teacher_distance is not None:
+        return scores.teacher_distance
+    if stage.teacher_weight > stage.pixel_weight and scores.teacher_l1 is not None:
+        return scores.teacher_l1
     looks = stage.perceptual_weight > 0 or stage.gan_weight > 0
     return scores.distance if looks and scores.distance is not None else -scores.psnr

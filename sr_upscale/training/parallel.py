@@ -65,6 +65,15 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The first process does what is inside before the others do it: they find its files."""
+        if self.rank > 0:
+            self.barrier()
+        yield
+        if self.rank == 0:
+            self.barrier()
+
     def check_batch(self, batch_size: int) -> None:
         """Refuses a batch that does not divide, since its mean would not be the mean of the shares' means."""
         if batch_size % self.size:

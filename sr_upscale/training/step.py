@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.data import Batch
-from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, perceptual_loss
+from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_losses, perceptual_loss
 from sr_upscale.models.features import VGG19Features
-from sr_upscale.training.config import StageSection
+from sr_upscale.training.config import StageSection, listens
 from sr_upscale.training.parallel import World
 from sr_upscale.training.state import TrainState
 
@@ -51,29 +52,33 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, teacher, fft, lattice, perceptual, gan, d, and the mean logits d_real and
-        d_fake, as far as the stage has them; ``loss`` is the generator's weighted sum.
+        Losses by name, unweighted: pixel, teacher, fft, lattice, perceptual, teacher_perceptual, gan, d, and the mean
+        logits d_real and d_fake, as far as the stage has them; ``loss`` is the generator's weighted sum.
 
     Raises:
         NotFinite: See there.
     """
     device = state.device
     lr, hr = (_to_float(side, device) for side in (batch.lr, batch.hr))
+    taught = _to_float(batch.taught, device) if batch.taught is not None and listens(stage) else None
     with _autocast(device, tools.dtype):
         sr = tools.forward(lr)
     sr = sr.float()
     terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, hr))} if stage.pixel_weight else {}
     if stage.teacher_weight:
-        assert batch.taught is not None  # the loop asks the teacher for every stage with this loss
-        terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _to_float(batch.taught, device)))
+        terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _there(taught)))
     if stage.fft_weight:
         terms["fft"] = (stage.fft_weight, fft_loss(sr, hr))
     if stage.lattice_weight:
-        terms["lattice"] = (stage.lattice_weight, lattice_loss(sr, hr, hr.shape[-1] // lr.shape[-1]))
-    top, left = np.random.default_rng(seed).integers(stage.shift + 1, size=2) if stage.shift else (0, 0)
-    fake, real = (_cut(side, int(top), int(left), stage.shift) for side in (sr, hr))
-    if stage.perceptual_weight:
-        terms["perceptual"] = (stage.perceptual_weight, _perceptual(stage, fake, real, tools))
+        truth = hr if taught is None or stage.pixel_weight else taught
+        terms["lattice"] = (stage.lattice_weight, lattice_losses(sr, truth, hr.shape[-1] // lr.shape[-1]))
+    window = _window(stage, hr.shape[-1], seed)
+    fake, real = sr[window], hr[window]
+    answer = taught[window] if taught is not None else None
+    if stage.perceptual_weight or stage.teacher_perceptual_weight:
+        terms |= _perceptual(stage, fake, real, answer, tools)
+    if stage.gan_real == "teacher":
+        real = _there(answer)
     if stage.gan_weight:
         terms["gan"] = (stage.gan_weight, _generator_gan(stage, state, fake, real, tools))
     loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
@@ -86,14 +91,29 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     return {name: float(value) for name, value in losses.items()}
 
 
-def _perceptual(stage: StageSection, fake: Tensor, real: Tensor, tools: Tools) -> Tensor:
-    assert tools.features is not None  # the loop reads VGG19 for every stage with this loss
+def _perceptual(
+    stage: StageSection, fake: Tensor, real: Tensor, answer: Tensor | None, tools: Tools
+) -> dict[str, tuple[float, Tensor]]:
+    """The VGG19 losses towards HR and towards the teacher's answer, as far as the stage has them."""
+    assert tools.features is not None  # the loop reads VGG19 for every stage with such a loss
+    layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
+    terms = {}
     with _autocast(fake.device, tools.dtype):
         ours = tools.features(fake)
-        with torch.no_grad():
-            theirs = tools.features(real)
-    layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
-    return perceptual_loss(ours, theirs, layers)
+        for name, weight, truth in (
+            ("perceptual", stage.perceptual_weight, real),
+            ("teacher_perceptual", stage.teacher_perceptual_weight, answer),
+        ):
+            if weight:
+                with torch.no_grad():
+                    theirs = tools.features(_there(truth))
+                terms[name] = (weight, perceptual_loss(ours, theirs, layers))
+    return terms
+
+
+def _there(answer: Tensor | None) -> Tensor:
+    assert answer is not None  # the loop asks the teacher for every stage that listens to it
+    return answer
 
 
 def _generator_gan(stage: StageSection, state: TrainState, fake: Tensor, real: Tensor, tools: Tools) -> Tensor:
@@ -149,12 +169,14 @@ def _to_float(patches: Tensor, device: torch.device) -> Tensor:
     return on_device.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
-def _cut(image: Tensor, top: int, left: int, shift: int) -> Tensor:
-    """The image from (top, left), the same size whatever they are: a multiple of 8, which the U-Net needs."""
-    if not shift:
-        return image
-    height, width = ((side - shift) // 8 * 8 for side in image.shape[-2:])
-    return image[..., top : top + height, left : left + width]
+def _window(stage: StageSection, side: int, seed: int) -> tuple[EllipsisType | slice, ...]:
+    """The part of patches of `side` HR pixels that losses on features see: random, a multiple of 8, as U-Nets need."""
+    size = stage.feature_patch or (side - stage.shift) // 8 * 8
+    slack = side - size if stage.feature_patch else stage.shift
+    if not slack:
+        return (...,)
+    top, left = (int(start) for start in np.random.default_rng(seed).integers(slack + 1, size=2))
+    return ..., slice(top, top + size), slice(left, left + size)
 
 
 @contextmanager

@@ -32,11 +32,15 @@ class Scores:
         psnr: PSNR on Y, in dB.
         ssim: SSIM on Y.
         distance: VGG19 distance at conv3_4 (`metrics.vgg19_distance`); None where no VGG19 is at hand.
+        teacher_l1: Mean absolute difference to the teacher's answers, RGB, in levels of 255; None without a teacher.
+        teacher_distance: VGG19 distance to them.
     """
 
     psnr: float
     ssim: float
     distance: float | None = None
+    teacher_l1: float | None = None
+    teacher_distance: float | None = None
 
 
 def degraded(pairs: Sequence[Pair], family: RealWorld) -> list[Pair]:
@@ -49,17 +53,24 @@ def degraded(pairs: Sequence[Pair], family: RealWorld) -> list[Pair]:
 
 def validate(model: nn.Module, pairs: Sequence[Pair], *, features: VGG19Features | None = None) -> Scores:
     """Scores of a generator on LR/HR pairs, on the device of its weights."""
-    rows = []
-    for pair in pairs:
-        sr, hr = to_tensor(upscaled(model, pair.lr)), to_tensor(pair.hr)
-        scale = pair.hr.shape[0] // pair.lr.shape[0]
-        row = [measure(sr, hr, crop_border=scale, y_channel=True).item() for measure in (psnr, ssim)]
-        if features is not None:
-            device = next(features.parameters()).device
-            row.append(vgg19_distance(sr.to(device), hr.to(device), features, crop_border=scale).item())
-        rows.append(row)
-    means = np.mean(rows, axis=0)
-    return Scores(psnr=float(means[0]), ssim=float(means[1]), distance=float(means[2]) if len(means) > 2 else None)
+    rows = [_scores(upscaled(model, pair.lr), pair, features) for pair in pairs]
+    return Scores(**{key: float(np.mean([row[key] for row in rows])) for key in rows[0]})
+
+
+def _scores(sr_pixels: NDArray[np.uint8], pair: Pair, features: VGG19Features | None) -> dict[str, float]:
+    """Of one picture, by the names of `Scores`."""
+    sr, hr = to_tensor(sr_pixels), to_tensor(pair.hr)
+    border = pair.hr.shape[0] // pair.lr.shape[0]
+    row = {name: f(sr, hr, crop_border=border, y_channel=True).item() for name, f in (("psnr", psnr), ("ssim", ssim))}
+    truths = {"distance": hr}
+    if pair.taught is not None:
+        truths["teacher_distance"] = to_tensor(pair.taught)
+        row["teacher_l1"] = float(np.abs(sr_pixels.astype(np.float32) - pair.taught).mean())
+    if features is not None:
+        device = next(features.parameters()).device
+        for name, truth in truths.items():
+            row[name] = vgg19_distance(sr.to(device), truth.to(device), features, crop_border=border).item()
+    return row
 
 
 def upscaled(model: nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:

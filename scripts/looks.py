@@ -1,0 +1,214 @@
+"""A sheet of crops that are known to be hard, beside other tools, and what it shows in numbers.
+
+    python scripts/looks.py --inputs FOLDER --out looks.png [--rival FILE ...] [--vgg-weights FILE] MODEL [MODEL ...]
+
+FOLDER holds Real-ESRGAN's test pictures and a camera JPEG (`PLACES`); a place whose picture is not there is left out.
+Each row is a place, each column a way to enlarge it by 4: bicubic, the models, the rivals (names or files; the last
+one is what distances are taken to). Figures, with ``--benchmarks``, are means over Set14 after two kinds of damage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scores import jpeg40, vgg
+
+from sr_upscale.arrays import rgb8
+from sr_upscale.color import to_pixels, to_tensor
+from sr_upscale.files import replace_file
+from sr_upscale.images import load_image
+from sr_upscale.metrics import lattice_energy, vgg19_distance
+from sr_upscale.realworld import gaussian_blur
+from sr_upscale.resize import resize
+from sr_upscale.store import cache_folder, resolve_weights
+from sr_upscale.upscaler import Upscaler
+
+Pixels = np.ndarray
+ROOT = Path(__file__).resolve().parent.parent
+SCALE, SIDE, CONTEXT = 4, 72, 12
+
+
+@dataclass(frozen=True)
+class Place:
+    """A square of `SIDE` LR pixels. smooth: nothing in it may show a mesh."""
+
+    title: str
+    file: str
+    left: int
+    top: int
+    smooth: bool = False
+
+
+PLACES = (
+    Place("0014, lines under JPEG", "0014.jpg", 36, 40),
+    Place("0030, lines and flats", "0030.jpg", 40, 20),
+    Place("wolf, fur", "wolf_gray.jpg", 92, 70),
+    Place("castle, windows", "castle-exif.jpg", 1500, 900),
+    Place("bricks", "OST_009.png", 180, 190),
+    Place("faces", "children-alpha.png", 110, 20),
+    Place("cat, blurred ground", "chelsea.png", 375, 132, smooth=True),
+    Place("cat, eye and fur", "chelsea.png", 130, 60),
+    Place("scanned text", "", 0, 0),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", help="names or files")
+    parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--rival", action="append", default=[], help="a name or a file; may be repeated")
+    parser.add_argument("--out", type=Path, default=Path("looks.png"))
+    parser.add_argument("--benchmarks", type=Path, help="Set14 of SelfExSR, for distances to the last rival")
+    parser.add_argument("--vgg-weights", type=Path)
+    arguments = parser.parse_args()
+    ways: dict[str, Callable[[Pixels], Pixels]] = {"bicubic": bicubic}
+    for name in (*arguments.models, *arguments.rival):
+        ways[Path(name).stem] = network(name)
+    rows = {place: crops(pixels, place, ways) for place, pixels in places(arguments.inputs)}
+    sheet(rows, list(ways)).save(arguments.out)
+    sys.stdout.write(f"{arguments.out}\n{lattice_table(rows)}\n")
+    if arguments.benchmarks and arguments.rival:
+        sys.stdout.write(distances(ways, arguments.benchmarks, arguments.vgg_weights))
+
+
+def network(name: str) -> Callable[[Pixels], Pixels]:
+    """As the program does it, in fp32; answers are kept in the cache folder, as some networks take minutes."""
+    path = Path(name) if Path(name).is_file() else resolve_weights(name)
+    upscaler = Upscaler(path, dtype="fp32")
+    mark = hashlib.sha256(path.read_bytes()).digest()
+
+    def run(lr: Pixels) -> Pixels:
+        key = hashlib.sha256(mark + repr(lr.shape).encode() + lr.tobytes()).hexdigest()[:32]
+        kept = cache_folder() / "looks" / f"{key}.png"
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(kept) as temporary:
+                Image.fromarray(upscaler(lr, scale=SCALE)).save(temporary, "PNG")
+        return np.asarray(Image.open(kept))
+
+    return run
+
+
+def bicubic(lr: Pixels) -> Pixels:
+    size = (lr.shape[0] * SCALE, lr.shape[1] * SCALE)
+    return to_pixels(resize(to_tensor(lr), size), np.dtype(np.uint8))
+
+
+# --- the sheet --------------------------------------------------------------------------------------
+
+
+def places(inputs: Path) -> Iterator[tuple[Place, Pixels]]:
+    """Places, and the whole pictures that they are in."""
+    for place in PLACES:
+        file = inputs / place.file if (inputs / place.file).is_file() else ROOT / "examples" / place.file
+        if not place.file:
+            yield place, scanned_text()
+        elif file.is_file():
+            yield place, rgb8(np.asarray(load_image(file).frames[0].pixels_hwc)[..., :3])
+
+
+def scanned_text() -> Pixels:
+    """Lines of a book: drawn large, reduced, with the noise and JPEG of a scanner; the same at every call."""
+    page = Image.new("L", (800, 800), 236)
+    pen = ImageDraw.Draw(page)
+    font = ImageFont.load_default(52)
+    for number, line in enumerate(
+        ("It was a bright cold", "day in April, and the", "clocks were striking", "1984: §7 “quoted”")
+    ):
+        pen.text((30, 30 + 80 * number), line, font=font, fill=40)
+    small = np.asarray(page.resize((160, 160), Image.Resampling.BICUBIC)).astype(float)
+    noisy = np.rint(small + np.random.default_rng(0).normal(0, 3, small.shape)).clip(0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([noisy] * 3, axis=-1)).save(buffer, "JPEG", quality=60)
+    return np.asarray(Image.open(buffer))
+
+
+def crops(pixels: Pixels, place: Place, ways: dict[str, Callable[[Pixels], Pixels]]) -> dict[str, Pixels]:
+    """A place by each way, with some pixels of context that are cut off again."""
+    top, left = max(0, place.top - CONTEXT), max(0, place.left - CONTEXT)
+    part = np.ascontiguousarray(pixels[top : place.top + SIDE + CONTEXT, left : place.left + SIDE + CONTEXT])
+    corners = ((place.top, top), (place.left, left))
+    inner = tuple(slice((at - start) * SCALE, (at - start + SIDE) * SCALE) for at, start in corners)
+    return {name: way(part)[inner] for name, way in ways.items()}
+
+
+def sheet(rows: dict[Place, dict[str, Pixels]], names: Sequence[str]) -> Image.Image:
+    """A row for each place, a column for each way, with their names."""
+    side, head = SIDE * SCALE, 20
+    picture = Image.new("RGB", (len(names) * (side + 4), len(rows) * (side + head)), (255, 255, 255))
+    pen = ImageDraw.Draw(picture)
+    for y, (place, made) in enumerate(rows.items()):
+        for x, name in enumerate(names):
+            crop = Image.fromarray(made[name])
+            pen.text((x * (side + 4) + 2, y * (side + head) + 3), f"{name}: {place.title}", fill=(0, 0, 0))
+            picture.paste(crop, (x * (side + 4), y * (side + head) + head))
+    return picture
+
+
+# --- figures ----------------------------------------------------------------------------------------
+
+
+def lattice_table(rows: dict[Place, dict[str, Pixels]]) -> str:
+    """Energy at one and at two LR pixels on the smooth places, and the spectrum's peak at LR Nyquist."""
+    lines = ["| smooth place | way | lattice at 4 | at 8 | peak at 8 |", "|---|---|---|---|---|"]
+    for place, made in rows.items():
+        for name, pixels in made.items() if place.smooth else ():
+            x = to_tensor(pixels)
+            figures = [f"{lattice_energy(x, SCALE * times).item():.2f}" for times in (1, 2)]
+            lines.append(f"| {place.title} | {name} | {' | '.join(figures)} | {mesh_peak(pixels):.0f} |")
+    return "\n".join(lines)
+
+
+def mesh_peak(pixels: Pixels) -> float:
+    """Largest magnitude of the spectrum at the diagonal of LR Nyquist and beside it, in levels, of the gray picture."""
+    gray = pixels.astype(float).mean(axis=2)
+    gray -= gray.mean()
+    window = np.hanning(gray.shape[0])[:, None] * np.hanning(gray.shape[1])
+    spectrum = np.abs(np.fft.fft2(gray * window))
+    y, x = (side // (2 * SCALE) for side in gray.shape)
+    near = (-1, 0, 1)
+    return max(float(spectrum[y + a, (turn * x + b) % gray.shape[1]]) for turn in (1, -1) for a in near for b in near)
+
+
+def soft60(lr: Pixels, number: int) -> Pixels:
+    """Blur of 1.2 pixels, noise of 3 levels, JPEG of quality 60; the same at every call."""
+    blurred = to_pixels(gaussian_blur(to_tensor(lr), 1.2), np.dtype(np.uint8)).astype(float)
+    noisy = blurred + np.random.default_rng([1, number]).normal(0, 3, blurred.shape)
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(noisy).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=60)
+    return np.asarray(Image.open(buffer))
+
+
+def distances(ways: dict[str, Callable[[Pixels], Pixels]], benchmarks: Path, vgg_file: Path | None) -> str:
+    """How far each way's answers to damaged pictures are from those of the last way."""
+    features = vgg(vgg_file)
+    files = sorted(benchmarks.glob(f"**/Set14/image_SRF_{SCALE}/*_LR.png"))
+    lines = ["", f"| to {list(ways)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
+    for spoil in (soft60, jpeg40):
+        sums: dict[str, list[list[float]]] = {}
+        for number, file in enumerate(files):
+            lr = spoil(np.asarray(Image.open(file).convert("RGB")), number)
+            made = {name: way(lr) for name, way in ways.items()}
+            truth = list(made.values())[-1]
+            for name, pixels in list(made.items())[:-1]:
+                row = [float(np.abs(pixels.astype(float) - truth).mean())]
+                if features is not None:
+                    row.append(vgg19_distance(to_tensor(pixels), to_tensor(truth), features, crop_border=SCALE).item())
+                sums.setdefault(name, []).append(row)
+        for name, rows in sums.items():
+            lines.append(
+                f"| {name} | {spoil.__name__} | {' | '.join(f'{each:.3f}' for each in np.mean(rows, axis=0))} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
