@@ -13,7 +13,7 @@ import argparse
 import hashlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,8 @@ from sr_upscale.upscaler import Upscaler
 
 Pixels = np.ndarray
 ROOT = Path(__file__).resolve().parent.parent
-SCALE, SIDE, CONTEXT = 4, 72, 12
+Way = Callable[[Pixels], Pixels]
+SIDE, CONTEXT = 72, 12
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,36 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="names or files")
     parser.add_argument("--inputs", type=Path, required=True)
     parser.add_argument("--rival", action="append", default=[], help="a name or a file; may be repeated")
+    parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("looks.png"))
     parser.add_argument("--benchmarks", type=Path, help="Set14 of SelfExSR, for distances to the last rival")
     parser.add_argument("--vgg-weights", type=Path)
     arguments = parser.parse_args()
-    ways: dict[str, Callable[[Pixels], Pixels]] = {"bicubic": bicubic}
-    for name in (*arguments.models, *arguments.rival):
-        ways[Path(name).stem] = network(name)
-    rows = {place: crops(pixels, place, ways) for place, pixels in places(arguments.inputs)}
-    sheet(rows, list(ways)).save(arguments.out)
-    sys.stdout.write(f"{arguments.out}\n{lattice_table(rows)}\n")
-    if arguments.benchmarks and arguments.rival:
-        sys.stdout.write(distances(ways, arguments.benchmarks, arguments.vgg_weights))
+    scale = arguments.scale
+    found = ways(arguments.models, arguments.rival, scale)
+    made = rows(arguments.inputs, found, scale)
+    sheet(made, list(found), scale).save(arguments.out)
+    sys.stdout.write(f"{arguments.out}\n{lattice_table(made, scale)}\n")
+    if arguments.benchmarks and arguments.rival and scale == 4:
+        sys.stdout.write("\n" + distances(found, arguments.benchmarks, arguments.vgg_weights))
 
 
-def network(name: str) -> Callable[[Pixels], Pixels]:
+def ways(models: Sequence[str], rivals: Sequence[str], scale: int) -> dict[str, Way]:
+    """Ways to enlarge by `scale`, by name: bicubic, the models, the rivals."""
+    networks = {Path(name).stem: network(name, scale) for name in (*models, *rivals)}
+    return {"bicubic": lambda lr: bicubic(lr, scale), **networks}
+
+
+def rows(inputs: Path, found: Mapping[str, Way], scale: int) -> dict[Place, dict[str, Pixels]]:
+    """Every place by every way."""
+    return {place: crops(pixels, place, found, scale) for place, pixels in places(inputs)}
+
+
+def network(name: str, scale: int) -> Way:
     """As the program does it, in fp32; answers are kept in the cache folder, as some networks take minutes."""
     path = Path(name) if Path(name).is_file() else resolve_weights(name)
     upscaler = Upscaler(path, dtype="fp32")
-    mark = hashlib.sha256(path.read_bytes()).digest()
+    mark = hashlib.sha256(path.read_bytes()).digest() + bytes([scale])
 
     def run(lr: Pixels) -> Pixels:
         key = hashlib.sha256(mark + repr(lr.shape).encode() + lr.tobytes()).hexdigest()[:32]
@@ -91,14 +103,14 @@ def network(name: str) -> Callable[[Pixels], Pixels]:
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             with replace_file(kept) as temporary:
-                Image.fromarray(upscaler(lr, scale=SCALE)).save(temporary, "PNG")
+                Image.fromarray(upscaler(lr, scale=scale)).save(temporary, "PNG")
         return np.asarray(Image.open(kept))
 
     return run
 
 
-def bicubic(lr: Pixels) -> Pixels:
-    size = (lr.shape[0] * SCALE, lr.shape[1] * SCALE)
+def bicubic(lr: Pixels, scale: int) -> Pixels:
+    size = (lr.shape[0] * scale, lr.shape[1] * scale)
     return to_pixels(resize(to_tensor(lr), size), np.dtype(np.uint8))
 
 
@@ -131,23 +143,24 @@ def scanned_text() -> Pixels:
     return np.asarray(Image.open(buffer))
 
 
-def crops(pixels: Pixels, place: Place, ways: dict[str, Callable[[Pixels], Pixels]]) -> dict[str, Pixels]:
+def crops(pixels: Pixels, place: Place, found: Mapping[str, Way], scale: int) -> dict[str, Pixels]:
     """A place by each way, with some pixels of context that are cut off again."""
     top, left = max(0, place.top - CONTEXT), max(0, place.left - CONTEXT)
     part = np.ascontiguousarray(pixels[top : place.top + SIDE + CONTEXT, left : place.left + SIDE + CONTEXT])
     corners = ((place.top, top), (place.left, left))
-    inner = tuple(slice((at - start) * SCALE, (at - start + SIDE) * SCALE) for at, start in corners)
-    return {name: way(part)[inner] for name, way in ways.items()}
+    inner = tuple(slice((at - start) * scale, (at - start + SIDE) * scale) for at, start in corners)
+    return {name: way(part)[inner] for name, way in found.items()}
 
 
-def sheet(rows: dict[Place, dict[str, Pixels]], names: Sequence[str]) -> Image.Image:
-    """A row for each place, a column for each way, with their names."""
-    side, head = SIDE * SCALE, 20
-    picture = Image.new("RGB", (len(names) * (side + 4), len(rows) * (side + head)), (255, 255, 255))
+def sheet(made: Mapping[Place, Mapping[str, Pixels]], names: Sequence[str], scale: int) -> Image.Image:
+    """A row for each place, a column for each way, with their names; at least x4, so that eyes see pixels."""
+    times = max(1, 4 // scale)
+    side, head = SIDE * scale * times, 20
+    picture = Image.new("RGB", (len(names) * (side + 4), len(made) * (side + head)), (255, 255, 255))
     pen = ImageDraw.Draw(picture)
-    for y, (place, made) in enumerate(rows.items()):
+    for y, (place, by_way) in enumerate(made.items()):
         for x, name in enumerate(names):
-            crop = Image.fromarray(made[name])
+            crop = Image.fromarray(by_way[name].repeat(times, 0).repeat(times, 1))
             pen.text((x * (side + 4) + 2, y * (side + head) + 3), f"{name}: {place.title}", fill=(0, 0, 0))
             picture.paste(crop, (x * (side + 4), y * (side + head) + head))
     return picture
@@ -156,24 +169,27 @@ def sheet(rows: dict[Place, dict[str, Pixels]], names: Sequence[str]) -> Image.I
 # --- figures ----------------------------------------------------------------------------------------
 
 
-def lattice_table(rows: dict[Place, dict[str, Pixels]]) -> str:
+def lattice_table(made: Mapping[Place, Mapping[str, Pixels]], scale: int) -> str:
     """Energy at one and at two LR pixels on the smooth places, and the spectrum's peak at LR Nyquist."""
-    lines = ["| smooth place | way | lattice at 4 | at 8 | peak at 8 |", "|---|---|---|---|---|"]
-    for place, made in rows.items():
-        for name, pixels in made.items() if place.smooth else ():
+    lines = [
+        f"| smooth place | way | lattice at {scale} | at {2 * scale} | peak at {2 * scale} |",
+        "|---|---|---|---|---|",
+    ]
+    for place, by_way in made.items():
+        for name, pixels in by_way.items() if place.smooth else ():
             x = to_tensor(pixels)
-            figures = [f"{lattice_energy(x, SCALE * times).item():.2f}" for times in (1, 2)]
-            lines.append(f"| {place.title} | {name} | {' | '.join(figures)} | {mesh_peak(pixels):.0f} |")
+            figures = [f"{lattice_energy(x, scale * times).item():.2f}" for times in (1, 2)]
+            lines.append(f"| {place.title} | {name} | {' | '.join(figures)} | {mesh_peak(pixels, scale):.0f} |")
     return "\n".join(lines)
 
 
-def mesh_peak(pixels: Pixels) -> float:
+def mesh_peak(pixels: Pixels, scale: int) -> float:
     """Largest magnitude of the spectrum at the diagonal of LR Nyquist and beside it, in levels, of the gray picture."""
     gray = pixels.astype(float).mean(axis=2)
     gray -= gray.mean()
     window = np.hanning(gray.shape[0])[:, None] * np.hanning(gray.shape[1])
     spectrum = np.abs(np.fft.fft2(gray * window))
-    y, x = (side // (2 * SCALE) for side in gray.shape)
+    y, x = (side // (2 * scale) for side in gray.shape)
     near = (-1, 0, 1)
     return max(float(spectrum[y + a, (turn * x + b) % gray.shape[1]]) for turn in (1, -1) for a in near for b in near)
 
@@ -187,25 +203,25 @@ def soft60(lr: Pixels, number: int) -> Pixels:
     return np.asarray(Image.open(buffer))
 
 
-def distances(ways: dict[str, Callable[[Pixels], Pixels]], benchmarks: Path, vgg_file: Path | None) -> str:
+def distances(found: Mapping[str, Way], benchmarks: Path, vgg_file: Path | None) -> str:
     """How far each way's answers to damaged pictures are from those of the last way."""
     features = vgg(vgg_file)
-    files = sorted(benchmarks.glob(f"**/Set14/image_SRF_{SCALE}/*_LR.png"))
-    lines = ["", f"| to {list(ways)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
+    files = sorted(benchmarks.glob("**/Set14/image_SRF_4/*_LR.png"))
+    lines = [f"| to {list(found)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
     for spoil in (soft60, jpeg40):
         sums: dict[str, list[list[float]]] = {}
         for number, file in enumerate(files):
             lr = spoil(np.asarray(Image.open(file).convert("RGB")), number)
-            made = {name: way(lr) for name, way in ways.items()}
+            made = {name: way(lr) for name, way in found.items()}
             truth = list(made.values())[-1]
             for name, pixels in list(made.items())[:-1]:
                 row = [float(np.abs(pixels.astype(float) - truth).mean())]
                 if features is not None:
-                    row.append(vgg19_distance(to_tensor(pixels), to_tensor(truth), features, crop_border=SCALE).item())
+                    row.append(vgg19_distance(to_tensor(pixels), to_tensor(truth), features, crop_border=4).item())
                 sums.setdefault(name, []).append(row)
-        for name, rows in sums.items():
+        for name, each in sums.items():
             lines.append(
-                f"| {name} | {spoil.__name__} | {' | '.join(f'{each:.3f}' for each in np.mean(rows, axis=0))} |"
+                f"| {name} | {spoil.__name__} | {' | '.join(f'{mean:.3f}' for mean in np.mean(each, axis=0))} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import looks
 import numpy as np
 from PIL import Image
 from scores import SETS, jpeg40, noise8, score, table, vgg
@@ -23,7 +24,7 @@ from sr_upscale.checkpoint import WeightsInfo, load_generator, read_info, save_g
 from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.degrade import downscale_matlab
 from sr_upscale.resize import resize
-from sr_upscale.store import TABLE, resolve_weights
+from sr_upscale.store import TABLE, catalogue_entry, resolve_weights
 from sr_upscale.upscaler import Upscaler
 
 SAMPLES = (("chelsea", 70, 110), ("astronaut", 40, 130), ("coffee", 130, 260), ("rocket", 200, 260))
@@ -39,6 +40,8 @@ def main() -> None:
     parser.add_argument("--vgg-weights", type=Path)
     parser.add_argument("--license", default="MIT")
     parser.add_argument("--data", default="")
+    parser.add_argument("--inputs", type=Path, help="pictures for the sheet of `scripts/looks.py`")
+    parser.add_argument("--rival", action="append", default=[], help="a name or a file, for that sheet; repeatable")
     parser.add_argument("--out", type=Path, help="without it the scores are only printed")
     arguments = parser.parse_args()
     source = arguments.run if arguments.run.is_file() else only_weights(arguments.run)
@@ -56,10 +59,14 @@ def main() -> None:
     info = dataclasses.replace(info, scores=rounded, license=arguments.license, data=arguments.data, recipe=recipe)
     save_generator(arguments.out / f"{info.name}.safetensors", model, info)
     sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
+    looks = looks_sheet(source, model.config.scale, arguments) if arguments.inputs else None
+    if looks is not None:
+        looks[0].save(arguments.out / f"{info.name}-looks.jpg", quality=85)
     log_file = source.parent / "train.jsonl"  # an average of runs has none
     log = [json.loads(line) for line in log_file.read_text().splitlines()] if log_file.exists() else []
     stored = read_info(arguments.out / f"{info.name}.safetensors")  # scores in the header's order
-    (arguments.out / f"{info.name}.md").write_text(card(stored, log), encoding="utf-8")
+    text = card(stored, log, looks=looks[1] if looks is not None else "")
+    (arguments.out / f"{info.name}.md").write_text(text, encoding="utf-8")
 
 
 def only_weights(run: Path) -> Path:
@@ -87,18 +94,17 @@ def _is_real(info: WeightsInfo) -> bool:
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with, under ``start``, the recipe of the weights that it started from, and so on."""
-    if "start" not in recipe:  # else it was published before, with all of this
-        if recipe.get("teacher", "") != recipe["init"]:
-            recipe["teacher"] = _named(recipe.get("teacher", ""))
-        if recipe["init"]:
-            start = read_info(resolve_weights(recipe["init"]))
-            recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
+    if "start" not in recipe and recipe["init"]:  # else it was published before, with all of this
+        start = read_info(resolve_weights(recipe["init"]))
+        recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
     return _names_only(recipe)
 
 
 def _names_only(recipe: dict[str, Any]) -> dict[str, Any]:
     """Weights by name, not by their place on this machine; also in the recipes it started from or was averaged with."""
-    names: dict[str, Any] = {key: Path(recipe.get(key, "")).stem for key in ("init", "teacher")}
+    names: dict[str, Any] = {"init": Path(recipe.get("init", "")).stem}
+    if isinstance(recipe.get("teacher"), dict):
+        names["teacher"] = {**recipe["teacher"], "model": Path(recipe["teacher"]["model"]).stem}
     if "start" in recipe:
         names["start"] = _names_only(dict(recipe["start"]))
     if "averaged_with" in recipe:
@@ -106,12 +112,14 @@ def _names_only(recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, **names}
 
 
-def _named(teacher: str) -> str:
-    """Which weights a teacher was, in words that hold on other machines; empty where there was none."""
-    if not teacher:
-        return ""
-    info = read_info(resolve_weights(teacher))
-    return f"{info.name} after {_done(dict(info.recipe))[-1]['steps']} steps"
+def looks_sheet(source: Path, scale: int, arguments: argparse.Namespace) -> tuple[Image.Image, str]:
+    """The sheet of hard crops beside the rivals, and its figures."""
+    ways = looks.ways([str(source)], arguments.rival, scale)
+    rows = looks.rows(arguments.inputs, ways, scale)
+    figures = looks.lattice_table(rows, scale)
+    if arguments.rival and scale == 4:
+        figures += "\n" + looks.distances(ways, arguments.benchmarks, arguments.vgg_weights)
+    return looks.sheet(rows, list(ways), scale), figures
 
 
 # --- pictures ---------------------------------------------------------------------------------------
@@ -144,8 +152,8 @@ def sample_sheet(weights: dict[str, Path], info: WeightsInfo) -> Image.Image:
 # --- the card ---------------------------------------------------------------------------------------
 
 
-def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
-    """Markdown for people; every figure comes out of the header or the log."""
+def card(info: WeightsInfo, log: list[dict[str, Any]], *, looks: str = "") -> str:
+    """Markdown for people; every figure comes out of the header, the log, or the tables of `looks_sheet`."""
     against = twin(info.name)
     shown = ["LR", "bicubic", *([against] if against else []), info.name, "HR"]
     lines = [
@@ -159,6 +167,7 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         f"were not trained on{', after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)' if _is_real(info) else ''}.",
         "",
         f"* Licence of the weights: {info.license}",
+        *_notices(info),
         f"* Trained on: {info.data}",
         f"* Made: {info.date}, by `sr-upscale train` on {_machine(log)}, in these runs:",
         "",
@@ -180,6 +189,8 @@ def card(info: WeightsInfo, log: list[dict[str, Any]]) -> str:
         validation = info.scores["validation"]
         score_words = validation.get("psnr", validation.get("psnr_y"))
         lines += ["", f"Validation on {validation['pictures']} held-out training pictures: {score_words:.3f} dB."]
+    if looks:
+        lines += ["", "## Looks", "", f"![hard crops]({info.name}-looks.jpg)", "", *LOOKS, "", looks.strip()]
     lines += [*_curve(log), "", "## Limits", "", *_limits(info), ""]
     return "\n".join(lines)
 
@@ -188,9 +199,15 @@ PROTOCOL = (
     "8-bit output from the MATLAB LR files of SelfExSR's repository, border of one scale left out, gray pictures read",
     "as RGB; PSNR and SSIM on Y. Whole pictures in fp32; and PSNR of what `sr-upscale` does by default on the machine",
     "that measured. VGG19 distance: mean difference of conv3_4 before activation, each layer rescaled to a mean",
-    "response of 1. Lattice: energy at the period of the tail in flat parts, to be compared with that of HR; one",
-    "picture of Set14 (ppt3, a drawn slide) has parts of one colour, where even a pattern of one level counts much.",
+    "response of 1. Lattice: energy at the period of the tail in flat parts, mesh: at twice that period; compare them",
+    "with those of HR. One picture of Set14 (ppt3, a drawn slide) has parts of one colour, where one level is much.",
     "Tint: largest mean difference of a channel from HR, of 255. But for PSNR and SSIM, lower is better.",
+)
+
+LOOKS = (
+    "Hard crops (`scripts/looks.py`), each enlarged by every way. Lattice at one and at two LR pixels, and the peak of",
+    "the spectrum at the diagonal of LR Nyquist, on a smooth place. Distances are to the answers of the last way, on",
+    "the LR of Set14 after blur 1.2, noise 3 and JPEG 60 (soft60) and after JPEG 40; VGG19 conv3_4 as above.",
 )
 
 TITLES = {
@@ -283,10 +300,28 @@ def _teachers(info: WeightsInfo) -> list[str]:
     lineage = _lineage(info)
     lines = []
     for index, recipe in enumerate(lineage):
-        if teacher := recipe.get("teacher"):
-            whose = "the weights that it started from" if teacher == recipe["init"] else teacher
-            lines += ["", f"The teacher of run {len(lineage) - index} was the self-ensemble of {whose}."]
+        teacher = recipe.get("teacher")
+        if isinstance(teacher, dict):
+            who = (
+                f"{teacher['model']}{', as a self-ensemble' if teacher['ensemble'] else ''}" if teacher["model"] else ""
+            )
+            asked = f" about {teacher['crops']} crops of {teacher['crop']}x{teacher['crop']} LR"
+        else:  # before any model could teach
+            whose = "the weights that it started from" if teacher == recipe.get("init") else teacher
+            who, asked = f"the self-ensemble of {whose}" if teacher else "", ""
+        if who:
+            lines += [
+                "",
+                f"The teacher of run {len(lineage) - index} was {who}, asked{asked or ' about every picture'}.",
+            ]
     return lines
+
+
+def _notices(info: WeightsInfo) -> list[str]:
+    """Who made the teachers, and under which licence."""
+    teachers = {recipe["teacher"]["model"] for recipe in _lineage(info) if isinstance(recipe.get("teacher"), dict)}
+    rows = [entry for entry in map(catalogue_entry, sorted(teachers - {""})) if entry is not None]
+    return [f"* Taught by the answers of {row.name} ({row.license}; notice in [NOTICE.md](NOTICE.md))" for row in rows]
 
 
 def _done(recipe: dict[str, Any]) -> list[dict[str, Any]]:
@@ -317,6 +352,10 @@ def _losses(stage: dict[str, Any]) -> str:
     words = [f"{stage.get('pixel_loss', 'l1')} {stage['pixel_weight']:g}"] if stage["pixel_weight"] else []
     if stage.get("teacher_weight"):
         words.append(f"teacher {stage['teacher_weight']:g}")
+    if stage.get("teacher_perceptual_weight"):
+        words.append(f"VGG19 to the teacher {stage['teacher_perceptual_weight']:g}")
+    if stage.get("lattice_weight"):
+        words.append(f"lattice {stage['lattice_weight']:g}")
     if stage.get("fft_weight"):
         words.append(f"FFT {stage['fft_weight']:g}")
     if stage.get("perceptual_weight"):

@@ -87,8 +87,8 @@ def score(
     """Mean scores by method: bicubic, every weights file, and HR itself.
 
     Weights are measured in fp32 on the whole picture; ``psnr_default`` is the PSNR on Y of what users get here.
-    ``lattice`` is the energy at the period of the tail (`metrics.lattice_energy`), ``tint`` the largest mean difference
-    of a channel from HR, in levels of 255.
+    ``lattice`` is the energy at the period of the tail (`metrics.lattice_energy`), ``mesh`` that at twice the period,
+    ``tint`` the largest mean difference of a channel from HR, in levels of 255.
     """
     (scale,) = {int(read_info(path).config["scale"]) for path in weights.values()}
     exact = {label: Upscaler(path, dtype="fp32", tile_size=0) for label, path in weights.items()}
@@ -125,7 +125,7 @@ def measure(sr: Pixels, hr: Pixels, scale: int, features: VGG19Features | None =
     if features is not None:
         found["vgg19_distance"] = vgg19_distance(ours, theirs, features, crop_border=scale).item()
     found["niqe"] = niqe(ours, crop_border=scale)
-    found["lattice"] = lattice_energy(ours, scale).item()
+    found |= {name: lattice_energy(ours, period).item() for name, period in (("lattice", scale), ("mesh", 2 * scale))}
     return found
 
 
@@ -140,6 +140,7 @@ COLUMNS = {
     "vgg19_distance": ("VGG19 distance", "{:.3f}"),
     "niqe": ("NIQE", "{:.2f}"),
     "lattice": ("lattice", "{:.2f}"),
+    "mesh": ("mesh", "{:.2f}"),
     "tint": ("tint", "{:.2f}"),
 }
 
