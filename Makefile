@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow bench wheel clean
+.PHONY: demo test check slow bench looks wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -25,6 +25,14 @@ slow: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,models]"
 	$(BIN)/python scripts/bench.py --json docs/speed.json
+
+# a sheet of crops that are known to be hard, beside other tools: INPUTS holds the pictures, RIVALS names or files
+INPUTS ?= ../shared/data/inputs
+RIVALS ?= realesr-general-x4v3 realesrgan-x4plus
+MODELS ?= photo-x4
+looks: $(STAMP)
+	mkdir -p demo
+	$(BIN)/python scripts/looks.py --inputs $(INPUTS) --out demo/looks.png $(RIVALS:%=--rival %) $(LOOKS) $(MODELS)
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

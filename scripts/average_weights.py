@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from sr_upscale.checkpoint import load_generator, save_generator
+from sr_upscale.pretrained.weights_file import load_generator, save_generator
 
 
 def main() -> None:

@@ -26,18 +26,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sr_upscale import job
-from sr_upscale.batch import Item, Work, plan_items, run_batch
 from sr_upscale.benchmark.run import environment
-from sr_upscale.checkpoint import load_generator
 from sr_upscale.device import cpu_has_bf16
-from sr_upscale.engine.stream import StreamNetwork, fit_rows, stream_rows
-from sr_upscale.engine.tiles import run_tiles
 from sr_upscale.images import FORMATS, Frame, Picture, load_image, save_image
+from sr_upscale.inference.sizing import Target
+from sr_upscale.inference.strips import StreamNetwork, fit_rows, stream_rows
+from sr_upscale.inference.tiles import run_tiles
+from sr_upscale.inference.tiling import plan_tiles
 from sr_upscale.models.generator import PRESETS, Generator
-from sr_upscale.sizing import Target
-from sr_upscale.store import resolve_weights
-from sr_upscale.tiling import plan_tiles
+from sr_upscale.pipeline import job
+from sr_upscale.pipeline.batch import Item, Work, plan_items, run_batch
+from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.upscaler import Upscaler
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "chelsea.png"

@@ -21,14 +21,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scores import jpeg40, vgg
 
-from sr_upscale.arrays import rgb8
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.files import replace_file
+from sr_upscale.data.degradations import gaussian_blur
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.pil_arrays import rgb8
+from sr_upscale.functional.resize import resize
 from sr_upscale.images import load_image
-from sr_upscale.metrics import lattice_energy, vgg19_distance
-from sr_upscale.realworld import gaussian_blur
-from sr_upscale.resize import resize
-from sr_upscale.store import cache_folder, resolve_weights
+from sr_upscale.metrics.reference import lattice_energy, vgg19_distance
+from sr_upscale.pretrained.registry import cache_folder, resolve_weights
+from sr_upscale.storage.atomic import replace_file
 from sr_upscale.upscaler import Upscaler
 
 Pixels = np.ndarray

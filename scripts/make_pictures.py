@@ -13,7 +13,7 @@ Writes PNG files of 400x400 in folders by kind, the same for the same packages:
 | portraits | painted people and creatures | Debian's `wesnoth-1.16-data` | GPL-2+, CC-BY-SA-4.0 |
 | wallpapers | painted and abstract, 1080 rows | Debian's `plasma-workspace-wallpapers` | GPL-2+, CC-BY-SA-4.0 |
 
-Parts of one source end in ``_partNNN``, by which `data.split_validation` knows them.
+Parts of one source end in ``_partNNN``, by which `data.patches.split_validation` knows them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sr_upscale.images import load_image
-from sr_upscale.planning import HALO, OVERLAP
+from sr_upscale.inference.planning import HALO, OVERLAP
 from sr_upscale.upscaler import Upscaler
 
 

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 from scores import SETS, jpeg40, noise8, score, table, vgg
 
-from sr_upscale.checkpoint import WeightsInfo, load_generator, read_info, save_generator
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.degrade import downscale_matlab
-from sr_upscale.resize import resize
-from sr_upscale.store import TABLE, catalogue_entry, resolve_weights
+from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
+from sr_upscale.pretrained.registry import TABLE, catalogue_entry, resolve_weights
+from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
 
 SAMPLES = (("chelsea", 70, 110), ("astronaut", 40, 130), ("coffee", 130, 260), ("rocket", 200, 260))

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sr_upscale.checkpoint import read_info
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.metrics import lattice_energy, psnr, ssim, vgg19_distance
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
+from sr_upscale.metrics.niqe import niqe
+from sr_upscale.metrics.reference import lattice_energy, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features, read_vgg19
-from sr_upscale.niqe import niqe
-from sr_upscale.resize import resize
-from sr_upscale.store import resolve_weights
+from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.pretrained.weights_file import read_info
 from sr_upscale.upscaler import Upscaler
 
 Pixels = np.ndarray
@@ -87,8 +87,8 @@ def score(
     """Mean scores by method: bicubic, every weights file, and HR itself.
 
     Weights are measured in fp32 on the whole picture; ``psnr_default`` is the PSNR on Y of what users get here.
-    ``lattice`` is the energy at the period of the tail (`metrics.lattice_energy`), ``mesh`` that at twice the period,
-    ``tint`` the largest mean difference of a channel from HR, in levels of 255.
+    ``lattice`` is the energy at the period of the tail (`metrics.reference.lattice_energy`), ``mesh`` that at twice the
+    period, ``tint`` the largest mean difference of a channel from HR, in levels of 255.
     """
     (scale,) = {int(read_info(path).config["scale"]) for path in weights.values()}
     exact = {label: Upscaler(path, dtype="fp32", tile_size=0) for label, path in weights.items()}

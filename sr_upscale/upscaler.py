@@ -14,23 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_upscale.alpha import extend_colour
-from sr_upscale.arrays import ImageKind, like, pixels_of
-from sr_upscale.blend import blended
 from sr_upscale.device import choose, free_memory, is_out_of_memory
-from sr_upscale.drift import Drift
-from sr_upscale.engine.backends import BACKENDS, BackendNetwork
-from sr_upscale.engine.network import Network
-from sr_upscale.engine.stream import StreamNetwork, evenly, stream_rows
-from sr_upscale.engine.tiles import run_tiles
-from sr_upscale.engine.transfer import to_device, to_host
 from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
+from sr_upscale.formatting import mebibytes
+from sr_upscale.functional.alpha import extend_colour
+from sr_upscale.functional.pil_arrays import ImageKind, like, pixels_of
+from sr_upscale.functional.resize import resize_rows
 from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
-from sr_upscale.loading import module_of, traits_of
-from sr_upscale.metrics import psnr
-from sr_upscale.models.ensemble import self_ensemble
-from sr_upscale.models.generator import Generator
-from sr_upscale.planning import (
+from sr_upscale.inference.backends import BACKENDS, BackendNetwork
+from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.network import Network
+from sr_upscale.inference.planning import (
     MEMORY_SHARE,
     PROGRAM_BYTES,
     Cutting,
@@ -40,11 +34,17 @@ from sr_upscale.planning import (
     plan_host_bytes,
     smaller_plan,
 )
-from sr_upscale.resize import resize_rows
-from sr_upscale.sizing import Target, choose_factors
-from sr_upscale.store import DEFAULT_MODEL, resolve_family, resolve_weights, twin_of
-from sr_upscale.text import mebibytes
-from sr_upscale.tiling import StripPlan
+from sr_upscale.inference.sizing import Target, choose_factors
+from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
+from sr_upscale.inference.tiles import run_tiles
+from sr_upscale.inference.tiling import StripPlan
+from sr_upscale.inference.transfer import to_device, to_host
+from sr_upscale.metrics.reference import psnr
+from sr_upscale.models.ensemble import self_ensemble
+from sr_upscale.models.generator import Generator
+from sr_upscale.pretrained.blend import blended
+from sr_upscale.pretrained.load import module_of, traits_of
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, resolve_family, resolve_weights, twin_of
 
 AGREEMENT_DB = 50.0
 """PSNR between half precision and fp32 output, below which fp32 is taken."""
@@ -319,7 +319,7 @@ class Upscaler:
             if isinstance(module, Generator):
                 return StreamNetwork(module.to(self.choice.device), dtype)
             return Network(module, self.choice.device, dtype)
-        from sr_upscale.export import cached_onnx
+        from sr_upscale.pretrained.onnx_export import cached_onnx
 
         return BackendNetwork(cached_onnx(weights), self.backend, dtype)
 

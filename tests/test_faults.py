@@ -16,12 +16,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sr_upscale import batch as batch_module
-from sr_upscale import job
 from sr_upscale.images import Frame, Picture, load_image, save_image
 from sr_upscale.images.formats import FORMATS
-from tests.conftest import Ran, pattern
-from tests.test_images import animation, p3_profile
+from sr_upscale.pipeline import batch as batch_module
+from sr_upscale.pipeline import job
+from tests.helpers import Ran, animation, p3_profile, pattern
 
 Cli = Callable[..., Ran]
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.store import TABLE, cached_path, catalogue_entry
-from tests.conftest import ROOT, Ran, pattern
+from sr_upscale.pretrained.registry import TABLE, cached_path, catalogue_entry
+from tests.helpers import ROOT, Ran, pattern
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

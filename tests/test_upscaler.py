@@ -10,16 +10,16 @@ from PIL import Image, ImageCms, ImageOps
 
 from sr_upscale import device as device_module
 from sr_upscale import upscaler as upscaler_module
-from sr_upscale.alpha import extend_colour
-from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
+from sr_upscale.functional.alpha import extend_colour
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
 from sr_upscale.images import Frame, Picture
-from sr_upscale.planning import PROGRAM_BYTES, Pass, plan_host_bytes
-from sr_upscale.resize import resize
-from sr_upscale.sizing import Target, choose_factors
-from sr_upscale.tiling import StripPlan, TilePlan
+from sr_upscale.inference.planning import PROGRAM_BYTES, Pass, plan_host_bytes
+from sr_upscale.inference.sizing import Target, choose_factors
+from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler
-from tests.conftest import ROOT, pattern
+from tests.helpers import ROOT, pattern
 
 
 def doubled(pixels: NDArray[Any]) -> NDArray[Any]:

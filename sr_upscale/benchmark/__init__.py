@@ -1,1 +1,4 @@
-"""Measuring like the papers, and showing it."""
+"""Weights on data sets: rows of scores, tables, pages.
+
+Imported by `cli` alone.
+"""

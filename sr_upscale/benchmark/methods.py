@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from sr_upscale.color import to_pixels, to_tensor
 from sr_upscale.errors import UsageError
-from sr_upscale.loading import module_of
-from sr_upscale.resize import Kernel, resize
-from sr_upscale.store import resolve_family
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import Kernel, resize
+from sr_upscale.pretrained.load import module_of
+from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.upscaler import Upscaler
 
 Pixels = NDArray[np.uint8]

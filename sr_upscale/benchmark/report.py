@@ -17,7 +17,7 @@ from PIL import Image
 
 from sr_upscale.benchmark.run import Results
 from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, rows_of
-from sr_upscale.text import mebibytes
+from sr_upscale.formatting import mebibytes
 
 Pixels = NDArray[np.uint8]
 

@@ -20,11 +20,11 @@ from sr_upscale import __version__
 from sr_upscale.benchmark.memory import host_peak_bytes
 from sr_upscale.benchmark.methods import Method
 from sr_upscale.benchmark.sets import PicturePair, load_pair
-from sr_upscale.color import to_tensor
 from sr_upscale.errors import InputError, ShapeError, SrUpscaleError
-from sr_upscale.metrics import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
+from sr_upscale.functional.color import to_tensor
+from sr_upscale.metrics.niqe import niqe
+from sr_upscale.metrics.reference import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
-from sr_upscale.niqe import niqe
 
 Pixels = NDArray[np.uint8]
 
@@ -131,7 +131,7 @@ def run_benchmark(
         methods: In turn; each enlarges by the protocol's scale.
         protocol: How.
         features: VGG19 for the distance; without it that score is left out.
-        lpips: Network of `metrics.lpips_model`; without it that score is left out.
+        lpips: Network of `metrics.reference.lpips_model`; without it that score is left out.
         on_progress: Called with the finished share (0 to 1) and a few words.
         on_picture: Called with set, picture and images by name (``HR``, and one of each method): for a report.
         on_warning: Called with a sentence about what is left out: pictures that are too small, memory that cannot be

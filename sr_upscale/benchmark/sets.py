@@ -21,14 +21,14 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_upscale.arrays import pixels_of, rgb8
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.degrade import downscale_matlab
-from sr_upscale.download import fetch, sha256_of
+from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.errors import InputError, IntegrityError, UsageError
-from sr_upscale.files import make_folder
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.pil_arrays import pixels_of, rgb8
 from sr_upscale.images.formats import format_of_path
-from sr_upscale.remote import RemoteFile
+from sr_upscale.storage.atomic import make_folder
+from sr_upscale.storage.download import fetch, sha256_of
+from sr_upscale.storage.remote import RemoteFile
 
 COMMIT = "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598"
 SELFEXSR = f"https://raw.githubusercontent.com/jbhuang0604/SelfExSR/{COMMIT}/"

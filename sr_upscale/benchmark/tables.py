@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from sr_upscale.benchmark.run import PictureScore, Results, Summary
-from sr_upscale.text import mebibytes
+from sr_upscale.formatting import mebibytes
 
 
 @dataclass(frozen=True, kw_only=True)

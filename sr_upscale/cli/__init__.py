@@ -1,1 +1,4 @@
-"""The command line: translates options, calls the core, prints. Nothing is computed here."""
+"""The command line: parses, calls, prints.
+
+Imported by nothing.
+"""

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sr_upscale.batch import plan_folder
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.running import NetworkOptions, folder_target, job_settings, obtain_models, run_items, target_of
 from sr_upscale.images.formats import format_by_name
-from sr_upscale.store import DEFAULT_MODEL
+from sr_upscale.pipeline.batch import plan_folder
+from sr_upscale.pretrained.registry import DEFAULT_MODEL
 
 
 def batch(

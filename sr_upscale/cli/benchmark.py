@@ -12,9 +12,9 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import UsageError
-from sr_upscale.files import output_error, replace_file
-from sr_upscale.store import cache_folder
-from sr_upscale.text import shown
+from sr_upscale.formatting import shown
+from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.storage.atomic import output_error, replace_file
 
 if TYPE_CHECKING:
     from sr_upscale.benchmark.sets import PicturePair
@@ -111,7 +111,7 @@ def benchmark(
     from sr_upscale.benchmark.report import Gallery, write_report
     from sr_upscale.benchmark.run import Protocol, run_benchmark
     from sr_upscale.benchmark.tables import to_csv, to_dict, to_markdown, to_text
-    from sr_upscale.metrics import lpips_model
+    from sr_upscale.metrics.reference import lpips_model
 
     options: dict[str, Any] = {
         "device": device,

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sr_upscale.batch import Item, refuse_collisions, refuse_unwritable
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.files import replace_file
-from sr_upscale.text import shown
+from sr_upscale.formatting import shown
+from sr_upscale.pipeline.batch import Item, refuse_collisions, refuse_unwritable
+from sr_upscale.storage.atomic import replace_file
 
 
 def compare(
@@ -50,9 +50,9 @@ def compare(
 
     import numpy as np
 
-    from sr_upscale.arrays import rgb8
     from sr_upscale.benchmark.methods import KERNELS, make_method
     from sr_upscale.benchmark.report import compare_page
+    from sr_upscale.functional.pil_arrays import rgb8
     from sr_upscale.images import load_image
 
     pixels = rgb8(np.asarray(load_image(source).frames[0].pixels_hwc))

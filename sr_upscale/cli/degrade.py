@@ -10,7 +10,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import InputError, UsageError
-from sr_upscale.text import shown
+from sr_upscale.formatting import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +32,11 @@ def degrade(
     del debug  # read from the command line by `app.run`, before options are parsed
     import numpy as np
 
-    from sr_upscale.arrays import rgb8
-    from sr_upscale.color import to_pixels, to_tensor
-    from sr_upscale.degrade import downscale_matlab
+    from sr_upscale.data.bicubic import downscale_matlab
+    from sr_upscale.data.degradations import degrade as make
+    from sr_upscale.functional.color import to_pixels, to_tensor
+    from sr_upscale.functional.pil_arrays import rgb8
     from sr_upscale.images import load_image
-    from sr_upscale.realworld import degrade as make
     from sr_upscale.training.config import load_recipe
 
     recipe = load_recipe(config)
@@ -78,7 +78,7 @@ def _sheet(versions: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def _write(files: list[Path], pictures: list[NDArray[np.uint8]], *, force: bool) -> None:
     from PIL import Image
 
-    from sr_upscale.files import output_error, replace_file
+    from sr_upscale.storage.atomic import output_error, replace_file
 
     folder = files[0].parent
     if existing := [file for file in files if file.exists() and not force]:

@@ -8,12 +8,12 @@ from importlib import metadata
 from typing import Any
 
 from sr_upscale import __version__
-from sr_upscale.batch import hash_file
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import SrUpscaleError
-from sr_upscale.store import TABLE, cache_folder, weights_folder
-from sr_upscale.text import mebibytes, shown
+from sr_upscale.formatting import mebibytes, shown
+from sr_upscale.pipeline.batch import hash_file
+from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
 
 LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
 

@@ -11,7 +11,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
 from sr_upscale.errors import UsageError
-from sr_upscale.text import mebibytes, shown
+from sr_upscale.formatting import mebibytes, shown
 
 FORMATS = ("onnx",)
 
@@ -35,7 +35,7 @@ def export(
     target = Path(out) if out is not None else Path(f"{weights.stem}.onnx")
     if target.exists() and not force:
         raise UsageError(f"{shown(target)} exists; use --force, or another --out")
-    from sr_upscale.export import export_onnx
+    from sr_upscale.pretrained.onnx_export import export_onnx
 
     difference = export_onnx(weights, target)
     console.result({"output": str(target), "model": weights.stem, "largest_difference": difference})

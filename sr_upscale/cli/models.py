@@ -9,13 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from sr_upscale.catalogue import CATALOGUE, RemoteWeights
-from sr_upscale.checkpoint import read_info
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import IntegrityError, ModelError, UsageError
-from sr_upscale.files import make_folder, output_error, replace_file
-from sr_upscale.store import (
+from sr_upscale.formatting import mebibytes, shown
+from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained.registry import (
     DEFAULT_MODEL,
     TABLE,
     WEIGHTS_SUFFIXES,
@@ -27,7 +26,8 @@ from sr_upscale.store import (
     models_folder,
     resolve_weights,
 )
-from sr_upscale.text import mebibytes, shown
+from sr_upscale.pretrained.weights_file import read_info
+from sr_upscale.storage.atomic import make_folder, output_error, replace_file
 
 app = typer.Typer(
     help="List models, and download, check, add, blend or remove them.",
@@ -114,7 +114,7 @@ def info(name: Annotated[str, typer.Argument(help="Name or file.")], as_json: op
     if entry is not None and not Path(name).is_file():
         row = _remote(entry)
     else:
-        from sr_upscale.loading import traits_of
+        from sr_upscale.pretrained.load import traits_of
 
         path = resolve_weights(name)
         stored = next((each for each in TABLE if each.path == path), None)
@@ -164,8 +164,8 @@ def obtain_named(values: list[str] | None, console: Console) -> list[str]:
 @app.command("verify")
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
-    from sr_upscale.download import sha256_of
-    from sr_upscale.loading import module_of
+    from sr_upscale.pretrained.load import module_of
+    from sr_upscale.storage.download import sha256_of
 
     console = Console(as_json=as_json)
     bad: list[str] = []
@@ -227,7 +227,7 @@ def add(
     force: opt.Force = False,
 ) -> int:
     """Copy weights into the cache, after a look inside, so that -n takes their name."""
-    from sr_upscale.loading import module_of, traits_of
+    from sr_upscale.pretrained.load import module_of, traits_of
 
     source = Path(file)
     label = name or source.stem
@@ -264,7 +264,7 @@ def blend(
     force: opt.Force = False,
 ) -> int:
     """Write weights between two others of one architecture (network interpolation)."""
-    from sr_upscale.blend import blend_files
+    from sr_upscale.pretrained.blend import blend_files
 
     target = Path(out)
     if target.suffix != ".safetensors":

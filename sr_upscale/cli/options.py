@@ -11,7 +11,7 @@ import typer
 from sr_upscale.errors import UsageError
 
 if TYPE_CHECKING:
-    from sr_upscale.batch import Jobs
+    from sr_upscale.pipeline.batch import Jobs
 
 _SIZE, _TILES, _FILES, _RUN = "Size", "Network and tiles", "Files", "Running"
 
@@ -226,7 +226,7 @@ def parse_jobs(text: str | None, *, devices: int, gpus: bool = False) -> Jobs:
 
     A GPU gets more threads than one, so that small pictures meet and run as a batch, and reading and writing keep up.
     """
-    from sr_upscale.batch import Jobs
+    from sr_upscale.pipeline.batch import Jobs
 
     if text is None:
         proc = devices * (GPU_THREADS if gpus else 1)

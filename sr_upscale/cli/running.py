@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_upscale.batch import (
+from sr_upscale.cli import options as opt
+from sr_upscale.cli.console import Console
+from sr_upscale.cli.models import obtain
+from sr_upscale.errors import SrUpscaleError, UsageError
+from sr_upscale.formatting import duration, mebibytes, shown
+from sr_upscale.images.formats import FORMATS, Format, format_of_path
+from sr_upscale.inference.sizing import Target, choose_factors
+from sr_upscale.pipeline.batch import (
     BatchPlan,
     Item,
     Manifest,
@@ -21,19 +28,12 @@ from sr_upscale.batch import (
     refuse_unwritable,
     run_batch,
 )
-from sr_upscale.cli import options as opt
-from sr_upscale.cli.console import Console
-from sr_upscale.cli.models import obtain
-from sr_upscale.errors import SrUpscaleError, UsageError
-from sr_upscale.images.formats import FORMATS, Format, format_of_path
-from sr_upscale.sizing import Target, choose_factors
-from sr_upscale.store import cached_path, catalogue_entry, resolve_family
-from sr_upscale.text import duration, mebibytes, shown
+from sr_upscale.pretrained.registry import cached_path, catalogue_entry, resolve_family
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from sr_upscale.job import JobSettings, Prepared
+    from sr_upscale.pipeline.job import JobSettings, Prepared
     from sr_upscale.upscaler import Upscaler
 
 
@@ -58,7 +58,7 @@ def job_settings(
 ) -> JobSettings:
     """Everything about files that the options ask for."""
     from sr_upscale.images import MAX_PIXELS, SaveOptions
-    from sr_upscale.job import JobSettings
+    from sr_upscale.pipeline.job import JobSettings
 
     return JobSettings(
         target=target,
@@ -176,7 +176,7 @@ def run_items(
     for warning in plan.warnings:
         console.warn(warning)
     refuse_unwritable([item.target for item in plan.items])
-    from sr_upscale import job
+    from sr_upscale.pipeline import job
 
     upscalers = [make_upscaler(network, device) for device in network.device.split(",")]
     upscaler = upscalers[0]
@@ -268,7 +268,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any]) -> str:
-    """``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s`` of what `job.run` says."""
+    """``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s`` of what `pipeline.job.run` says."""
     size = "x".join(map(str, done["output_size"]))
     made = f"{shown(source)} -> {shown(target)}  {size}  {', '.join(done['models'])}"
     return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
@@ -284,7 +284,7 @@ def _dry_run(
     *,
     force: bool,
 ) -> int:
-    from sr_upscale import job
+    from sr_upscale.pipeline import job
 
     failed = 0
     for item in plan.items:
@@ -303,7 +303,7 @@ def _dry_run(
 
 def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Console) -> None:
     """What a dry run found, as a line or as JSON, on stdout."""
-    from sr_upscale import job
+    from sr_upscale.pipeline import job
 
     data = job.describe(prepared, upscaler)
     data["estimated_seconds"] = round(job.estimate_seconds(prepared, upscaler), 2)

@@ -11,8 +11,8 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import UsageError
-from sr_upscale.store import cache_folder
-from sr_upscale.text import duration, shown
+from sr_upscale.formatting import duration, shown
+from sr_upscale.pretrained.registry import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -236,7 +236,7 @@ def _pictures(name: str, console: Console) -> Path:
     """A folder, or the folder of a data set that is downloaded first."""
     if name != "div2k" or Path(name).exists():
         return Path(name)
-    from sr_upscale.datasets import prepare_div2k
+    from sr_upscale.data.div2k import prepare_div2k
 
     with console.progress("DIV2K") as report:
         return prepare_div2k(cache_folder() / "datasets", on_progress=report)
@@ -317,6 +317,6 @@ def _tensorboard(folder: Path, wanted: bool) -> Any:
 
     if not wanted:
         return nullcontext(lambda _progress: None)
-    from sr_upscale.training.board import board
+    from sr_upscale.training.tensorboard import board
 
     return board(folder / "tensorboard")

@@ -10,15 +10,6 @@ from typing import Annotated
 
 import typer
 
-from sr_upscale.batch import (
-    BatchPlan,
-    Item,
-    output_name,
-    plan_folder,
-    plan_items,
-    refuse_collisions,
-    refuse_unwritable,
-)
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.running import (
@@ -35,10 +26,19 @@ from sr_upscale.cli.running import (
     target_of,
 )
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.files import output_error
+from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, Format, format_by_name, format_of_path, own_format, sniff
-from sr_upscale.store import DEFAULT_MODEL
-from sr_upscale.text import shown
+from sr_upscale.pipeline.batch import (
+    BatchPlan,
+    Item,
+    output_name,
+    plan_folder,
+    plan_items,
+    refuse_collisions,
+    refuse_unwritable,
+)
+from sr_upscale.pretrained.registry import DEFAULT_MODEL
+from sr_upscale.storage.atomic import output_error
 
 
 def upscale(
@@ -135,7 +135,7 @@ def upscale(
     chosen = _format_for(fmt, place, kind)
     opt.parse_jobs(jobs, devices=1)  # one picture has nothing to overlap; a wrong value is refused all the same
 
-    from sr_upscale import job
+    from sr_upscale.pipeline import job
 
     upscaler = make_upscaler(network)
     if dry_run:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
+from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
-from sr_upscale.images.header import Header, first_line, opened, read_header, up_to_damage
+from sr_upscale.images.header_reader import Header, first_line, opened, read_header, up_to_damage
 from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
-from sr_upscale.images.lazy import FileRows
 from sr_upscale.images.metadata import (
     ORIENTATION,
     exif_bytes,
@@ -26,8 +26,8 @@ from sr_upscale.images.metadata import (
     upright,
 )
 from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
+from sr_upscale.images.row_reader import FileRows
 from sr_upscale.images.xmp import upright_xmp
-from sr_upscale.text import shown
 
 MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input (all frames together): the line where Pillow speaks of a bomb."""

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
-from sr_upscale.files import output_error, replace_file
+from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, Format
-from sr_upscale.images.heads import JPEG_ROOM, png_text
+from sr_upscale.images.header_writer import JPEG_ROOM, png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
-from sr_upscale.images.stream import STREAMED, write_streamed
+from sr_upscale.images.row_writer import STREAMED, write_streamed
 from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
-from sr_upscale.text import shown
+from sr_upscale.storage.atomic import output_error, replace_file
 
 GATHER_BYTES = 256 << 20
 """Rows for a format that is written whole are gathered in memory up to this many bytes, in a file beyond."""

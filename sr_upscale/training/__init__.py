@@ -1,1 +1,4 @@
-"""Teaching the generator."""
+"""Teaching: recipes, losses, steps, state.
+
+Imported by `cli` alone. It and `inference` never import each other.
+"""

@@ -12,12 +12,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from sr_upscale.data.degradations import RealWorld
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
 from sr_upscale.models.discriminator import DISCRIMINATORS
 from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import GeneratorConfig
-from sr_upscale.realworld import RealWorld
+from sr_upscale.training.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class DataSection:
         lr_patch: Side of a training patch in LR pixels.
         batch_size: Patches a step, of all processes together.
         busy_share: Share of the patches for which the busier of two random places is taken.
-        smooth_share: Share of smooth patches (`data.PatchSampler`), or of the crops that a teacher is asked about.
+        smooth_share: Share of smooth patches (`data.patches.PatchSampler`), or of the crops for a teacher.
         validation_count: Pictures held out of each training folder.
         workers: Processes that make batches ahead of the network; 0 makes them in between.
     """

@@ -17,13 +17,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from sr_upscale.checkpoint import WeightsInfo, save_generator
-from sr_upscale.color import to_tensor
-from sr_upscale.data import Batch, Pair, PatchSampler, batches, centre_of, find_pictures, load_pairs, split_validation
+from sr_upscale.data.patches import (
+    Batch,
+    Pair,
+    PatchSampler,
+    batches,
+    centre_of,
+    find_pictures,
+    load_pairs,
+    split_validation,
+)
 from sr_upscale.errors import TrainingError, UsageError
-from sr_upscale.files import make_folder, replace_file
+from sr_upscale.functional.color import to_tensor
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
-from sr_upscale.store import resolve_weights
+from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.storage.atomic import make_folder, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sr_upscale.checkpoint import load_generator
 from sr_upscale.errors import TrainingError, UsageError
-from sr_upscale.files import replace_file
 from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.generator import Generator, GeneratorConfig
-from sr_upscale.store import resolve_weights
+from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.pretrained.weights_file import load_generator
+from sr_upscale.storage.atomic import replace_file
 from sr_upscale.training.config import Recipe, StageSection, recipe_from_dict
 from sr_upscale.training.muon import Muon
 from sr_upscale.training.parallel import World, joint_norms

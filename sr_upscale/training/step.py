@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_upscale.data import Batch
-from sr_upscale.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_losses, perceptual_loss
+from sr_upscale.data.patches import Batch
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.training.config import StageSection, listens
+from sr_upscale.training.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_losses, perceptual_loss
 from sr_upscale.training.parallel import World
 from sr_upscale.training.state import TrainState
 

@@ -24,14 +24,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.data import Pair, PatchSampler
+from sr_upscale.data.degradations import RealWorld
+from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.errors import UsageError
-from sr_upscale.files import make_folder, output_error, replace_file
-from sr_upscale.loading import module_of, traits_of
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
 from sr_upscale.models.ensemble import self_ensemble
-from sr_upscale.realworld import RealWorld
-from sr_upscale.resize import resize
+from sr_upscale.pretrained.load import module_of, traits_of
+from sr_upscale.storage.atomic import make_folder, output_error, replace_file
 from sr_upscale.training.config import Recipe
 
 ANSWERS_VERSION = 1
@@ -76,7 +76,7 @@ class Question:
         crop: Side of an LR crop.
         ensemble: Whether it answers with the mean over eight turns.
         degradation: Makes LR; None for MATLAB's bicubic.
-        busy_share, smooth_share: See `data.PatchSampler`.
+        busy_share, smooth_share: See `data.patches.PatchSampler`.
         seed: Start of the random numbers.
     """
 
@@ -297,7 +297,7 @@ def lessons_of(
     Args:
         recipe, weights, cache: See `Lessons`.
         folders: Paths of each folder; one without pictures is left out.
-        decode: `data.load_pairs`, with its cache.
+        decode: `data.patches.load_pairs`, with its cache.
 
     Raises:
         TrainingError: Pictures cannot be read, or are smaller than a crop.

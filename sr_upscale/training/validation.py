@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.data import Pair
-from sr_upscale.files import replace_file
-from sr_upscale.metrics import psnr, ssim, vgg19_distance
+from sr_upscale.data.degradations import RealWorld, degrade
+from sr_upscale.data.patches import Pair
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
+from sr_upscale.metrics.reference import psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
-from sr_upscale.realworld import RealWorld, degrade
-from sr_upscale.resize import resize
+from sr_upscale.storage.atomic import replace_file
 
 SHEET_ROWS = 4
 SHEET_PATCH = 48
@@ -31,7 +31,7 @@ class Scores:
     Attributes:
         psnr: PSNR on Y, in dB.
         ssim: SSIM on Y.
-        distance: VGG19 distance at conv3_4 (`metrics.vgg19_distance`); None where no VGG19 is at hand.
+        distance: VGG19 distance at conv3_4 (`metrics.reference.vgg19_distance`); None where no VGG19 is at hand.
         teacher_l1: Mean absolute difference to the teacher's answers, RGB, in levels of 255; None without a teacher.
         teacher_distance: VGG19 distance to them.
     """

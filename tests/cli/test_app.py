@@ -16,8 +16,8 @@ from PIL import Image
 
 from sr_upscale import __version__
 from sr_upscale.images import load_image
-from sr_upscale.store import DEFAULT_MODEL
-from tests.conftest import ROOT, Ran, pattern
+from sr_upscale.pretrained.registry import DEFAULT_MODEL
+from tests.helpers import ROOT, Ran, pattern
 
 Cli = Callable[..., Ran]
 PROGRAM = [sys.executable, "-m", "sr_upscale"]
@@ -226,7 +226,7 @@ def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
     def break_down(*_args: object, **_more: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("sr_upscale.job.run", break_down)
+    monkeypatch.setattr("sr_upscale.pipeline.job.run", break_down)
     ran = cli(photo, "-n", nearest)
     assert ran.code == 1
     assert len(ran.err.strip().splitlines()) == 1
@@ -257,7 +257,7 @@ def test_memory_error_has_its_own_code(
     def stop(*_args: object, **_more: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sr_upscale.job.run", stop)
+    monkeypatch.setattr("sr_upscale.pipeline.job.run", stop)
     ran = cli(photo, "-n", nearest)
     assert ran.code == 8
     assert len(ran.err.strip().splitlines()) == 1
@@ -420,7 +420,7 @@ def test_a_torn_manifest_line_is_ignored(cli: Cli, folder: Path, nearest: Path) 
 def test_a_fault_of_our_own_fails_its_item_only(
     cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sr_upscale import job
+    from sr_upscale.pipeline import job
 
     real = job.prepare
 
@@ -441,7 +441,7 @@ def test_a_fault_of_our_own_fails_its_item_only(
 
 
 def test_models_lists_the_table(cli: Cli) -> None:
-    from sr_upscale.store import TABLE
+    from sr_upscale.pretrained.registry import TABLE
 
     data = json.loads(cli("models", "--json").out)
     assert [row["name"] for row in data["models"]][: len(TABLE)] == [entry.name for entry in TABLE]
@@ -457,7 +457,7 @@ def test_doctor_checks_and_reports(cli: Cli) -> None:
 
     import torch
 
-    from sr_upscale.store import TABLE
+    from sr_upscale.pretrained.registry import TABLE
 
     ran = cli("doctor", "--json")
     assert ran.code == 0, ran.out
@@ -473,7 +473,7 @@ def test_doctor_checks_and_reports(cli: Cli) -> None:
 
 
 def test_doctor_finds_missing_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sr_upscale.store.weights_folder", lambda: tmp_path)
+    monkeypatch.setattr("sr_upscale.pretrained.registry.weights_folder", lambda: tmp_path)
     ran = cli("doctor")
     assert ran.code == 1
     assert "PROBLEM    weights psnr-x4 are missing" in ran.out

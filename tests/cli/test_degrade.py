@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sr_upscale.color import to_pixels, to_tensor
-from sr_upscale.degrade import downscale_matlab
-from tests.conftest import Ran, pattern
+from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.functional.color import to_pixels, to_tensor
+from tests.helpers import Ran, pattern
 
 
 def test_writes_versions_and_a_sheet(cli: Callable[..., Ran], tmp_path: Path) -> None:

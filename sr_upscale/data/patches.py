@@ -1,0 +1,380 @@
+"""Training pictures: find, decode once, hold out, and cut LR/HR pairs of patches.
+
+A batch is a pure function of the seed and its number: workers can make it ahead, a resumed run goes on with
+the very batch that comes next, and several processes share a batch without speaking to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.data.degradations import RealWorld, degrade, gaussian_blur
+from sr_upscale.errors import OutputError, TrainingError
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.pil_arrays import pixels_of, rgb8
+from sr_upscale.storage.atomic import replace_file
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+MAX_UNREADABLE = 0.01
+"""Share of pictures that may be unreadable or too small before a run refuses to start."""
+
+SUB_IMAGE = re.compile(r"_part\d{3}$")
+"""End of the stems of overlapping parts that `datasets` cuts pictures into."""
+
+CACHE_VERSION = 2
+"""Raise it when `_decode` makes other pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One picture and its LR twin. hr: (H, W, 3) uint8, H and W multiples of the scale; lr: uint8.
+
+    taught: what a teacher makes of lr, of hr's shape; only where there is a teacher.
+    """
+
+    name: str
+    hr: NDArray[np.uint8]
+    lr: NDArray[np.uint8]
+    taught: NDArray[np.uint8] | None = None
+
+
+def find_pictures(folders: Iterable[Path]) -> list[Path]:
+    """All pictures below the folders, sorted by path, each once.
+
+    Raises:
+        TrainingError: A folder does not exist, or there is no picture at all.
+    """
+    folders = list(folders)
+    found: dict[Path, None] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            msg = f"training data: {folder} is not a folder; expected a folder of pictures"
+            raise TrainingError(msg)
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                found[path.resolve()] = None
+    if not found:
+        names = ", ".join(str(folder) for folder in folders)
+        kinds = ", ".join(sorted(SUFFIXES))
+        msg = f"training data: no pictures below {names}; expected files ending in {kinds}"
+        raise TrainingError(msg)
+    return list(found)
+
+
+def split_validation(paths: Sequence[Path], count: int) -> tuple[list[Path], list[Path]]:
+    """(training, validation) paths: `count` are held out, chosen by a hash of their names.
+
+    The choice does not depend on the order, on a seed, or on where the folder lies, so that every run on
+    the same pictures validates on the same ones. At most one picture in five is held out. Sub-images
+    (`SUB_IMAGE`) of a picture of which one is held out are in neither part, since they overlap.
+    """
+    count = min(count, len(paths) // 5)
+    ranked = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(f"{path.parent.name}/{path.name}")).digest())
+    held_out = set(ranked[:count])
+    near = {_source_of(path) for path in held_out}
+    training = [path for path in paths if path not in held_out and _source_of(path) not in near]
+    return training, [path for path in paths if path in held_out]
+
+
+def _source_of(path: Path) -> Path:
+    """The picture that a sub-image was cut from; of anything else the path itself."""
+    return path.with_name(SUB_IMAGE.sub("", path.stem)) if SUB_IMAGE.search(path.stem) else path
+
+
+def centre_of(pair: Pair, side: int) -> Pair:
+    """The middle of a pair, at most `side` HR pixels wide and high."""
+    scale = pair.hr.shape[0] // pair.lr.shape[0]
+    height, width = (min(length, side // scale) for length in pair.lr.shape[:2])
+    top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
+    lr = pair.lr[top : top + height, left : left + width].copy()
+    hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale].copy()
+    return Pair(name=pair.name, hr=hr, lr=lr)
+
+
+def load_pairs(
+    paths: Sequence[Path],
+    *,
+    scale: int,
+    min_side: int,
+    cache: Path | None = None,
+    workers: int = 2,
+    on_warning: Callable[[str], None] = lambda _message: None,
+) -> list[Pair]:
+    """Decodes pictures to RGB and makes their LR twins (`downscale_matlab`), in the order of the paths.
+
+    Args:
+        paths: Pictures.
+        scale: LR is smaller by this factor; HR is cropped to a multiple of it.
+        min_side: Smallest HR side in pixels that can be used.
+        cache: Folder in which decoded pictures are kept for the next run, and from which they are mapped into
+            memory as they are needed; without it all are held in memory.
+        workers: Threads that decode.
+        on_warning: Called with a sentence about each picture that is left out.
+
+    Raises:
+        TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
+    """
+    index = None
+    if cache is not None:
+        try:
+            index = _fill_cache(cache, paths, scale=scale, min_side=min_side, workers=workers)
+        except (OSError, OutputError) as error:
+            on_warning(f"decoded pictures are held in memory, as the cache cannot be written: {error}")
+    if index is None:
+        results = list(_decode_all(paths, scale=scale, min_side=min_side, workers=workers))
+        pairs = [result for result in results if isinstance(result, Pair)]
+        bad = [result for result in results if isinstance(result, str)]
+    else:
+        pairs, bad = _mapped_pairs(index), json.loads(index.read_text("utf-8"))["bad"]
+    if not pairs or len(bad) > max(1, MAX_UNREADABLE * len(paths)):
+        shown = "; ".join(bad[:5])
+        msg = f"training data: {len(bad)} of {len(paths)} pictures cannot be used ({shown}); remove or replace them"
+        raise TrainingError(msg)
+    for each in bad:
+        on_warning(f"left out: {each}")
+    return pairs
+
+
+def _decode_all(paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Iterator[Pair | str]:
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 64):  # not all at once: results wait in memory
+            yield from pool.map(lambda path: _decode(path, scale, min_side), paths[start : start + 64])
+
+
+def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
+    """A pair, or a sentence about why there is none."""
+    try:
+        with Image.open(path) as image:
+            rgb = rgb8(pixels_of(image))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:  # a ShapeError is a ValueError
+        return f"{path}: {error}"
+    height, width = (side - side % scale for side in rgb.shape[:2])
+    if min(height, width) < min_side:
+        return f"{path}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than {min_side} pixels"
+    hr = np.ascontiguousarray(rgb[:height, :width])
+    return Pair(name=path.name, hr=hr, lr=_reduced(hr, scale))
+
+
+def _reduced(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    return to_pixels(downscale_matlab(to_tensor(np.ascontiguousarray(hr)), scale), np.dtype(np.uint8))
+
+
+# --- decoded pictures on disk -----------------------------------------------------------------------
+
+
+def _fill_cache(folder: Path, paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Path:
+    """The index of the decoded pictures, made unless it is there: ``KEY.json`` beside ``KEY.bin``."""
+    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
+    key = hashlib.sha256(json.dumps([CACHE_VERSION, scale, min_side, stats]).encode()).hexdigest()[:32]
+    index = folder / f"{key}.json"
+    if index.exists():
+        return index
+    folder.mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, object]] = []
+    bad: list[str] = []
+    with replace_file(index.with_suffix(".bin")) as temporary, temporary.open("wb") as file:
+        for result in _decode_all(paths, scale=scale, min_side=min_side, workers=workers):
+            if isinstance(result, str):
+                bad.append(result)
+                continue
+            entries.append(
+                {"name": result.name, "at": file.tell(), "hr": result.hr.shape, "lr": result.lr.shape},
+            )
+            file.write(result.hr.tobytes())
+            file.write(result.lr.tobytes())
+    with replace_file(index) as temporary:  # last: an index means that the pixels are whole
+        temporary.write_text(json.dumps({"pictures": entries, "bad": bad}), encoding="utf-8")
+    return index
+
+
+def _mapped_pairs(index: Path) -> list[Pair]:
+    entries = json.loads(index.read_text("utf-8"))["pictures"]
+    if not entries:
+        return []
+    pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="r")
+    pairs = []
+    for entry in entries:
+        middle = entry["at"] + int(np.prod(entry["hr"]))
+        hr = pixels[entry["at"] : middle].reshape(entry["hr"])
+        lr = pixels[middle : middle + int(np.prod(entry["lr"]))].reshape(entry["lr"])
+        pairs.append(Pair(name=entry["name"], hr=hr, lr=lr))
+    return pairs
+
+
+# --- patches ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Patches.
+
+    lr: (n, 3, p, p) uint8 RGB; hr: (n, 3, p * scale, p * scale) uint8; made_s: seconds of CPU it took; taught: a
+    teacher's answers, as hr.
+    """
+
+    lr: Tensor
+    hr: Tensor
+    made_s: float
+    taught: Tensor | None = None
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; torch's loader calls it."""
+        taught = None if self.taught is None else self.taught.pin_memory()
+        return Batch(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), made_s=self.made_s, taught=taught)
+
+
+class PatchSampler(Dataset[Batch]):
+    """Random LR/HR patch pairs, flipped and rotated; ``sampler[number]`` is a pure function of seed and number.
+
+    Pictures are drawn in proportion to the square root of their area (a large one has more to show, but
+    neighbouring patches repeat each other).
+
+    Args:
+        pairs: Pictures, each at least one patch large.
+        scale: Factor between LR and HR.
+        lr_patch: Side of a patch in LR pixels.
+        batch_size: Patches a batch, of all processes together.
+        seed: Start of the random numbers.
+        degradation: Makes LR from HR crops instead of taking the picture's LR twin.
+        busy_share: Share of the patches for which the busier of two random places is taken: flat sky teaches little,
+            but what is never seen is never learnt.
+        smooth_share: Share of the patches whose HR is blurred until only slopes are left, and whose LR is that,
+            reduced and rounded to 8 bits: the steps of the rounding must not be enlarged into a mesh.
+        rank, world: This process's number and their count; it makes its share of every batch.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        scale: int,
+        lr_patch: int,
+        batch_size: int,
+        seed: Sequence[int],
+        degradation: RealWorld | None = None,
+        busy_share: float = 1.0,
+        smooth_share: float = 0.0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.pairs = list(pairs)
+        self.busy_share = busy_share
+        self.smooth_share = smooth_share
+        self.scale = scale
+        self.lr_patch = lr_patch
+        self.seed = list(seed)
+        self.degradation = degradation
+        self.mine = range(rank, batch_size, world)
+        areas = np.array([pair.lr.shape[0] * pair.lr.shape[1] for pair in self.pairs], dtype=np.float64)
+        self._chances = np.cumsum(np.sqrt(areas) / np.sqrt(areas).sum())
+
+    def __getitem__(self, number: int) -> Batch:
+        start = time.process_time()
+        patches = [self._patch(np.random.default_rng([*self.seed, number, each])) for each in self.mine]
+        lr, hr, *taught = (
+            torch.from_numpy(np.ascontiguousarray(np.stack(side).transpose(0, 3, 1, 2)))
+            for side in zip(*patches, strict=True)
+        )
+        return Batch(lr=lr, hr=hr, taught=taught[0] if taught else None, made_s=time.process_time() - start)
+
+    def _patch(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+        """LR, HR, and the teacher's answer where there is one."""
+        index = min(int(np.searchsorted(self._chances, rng.random(), side="right")), len(self.pairs) - 1)
+        pair, side, scale = self.pairs[index], self.lr_patch, self.scale
+        places = []
+        for _ in range(2):
+            top = int(rng.integers(pair.lr.shape[0] - side + 1))
+            left = int(rng.integers(pair.lr.shape[1] - side + 1))
+            places.append((top, left))
+        top, left = places[0]
+        if rng.random() < self.busy_share:
+            top, left = max(places, key=lambda place: _busyness(pair.lr[place[0] :, place[1] :][:side, :side]))
+        large = [pair.hr] if pair.taught is None else [pair.hr, pair.taught]
+        cut = [each[top * scale : (top + side) * scale, left * scale : (left + side) * scale] for each in large]
+        if pair.taught is None and rng.random() < self.smooth_share:
+            cut = [_smooth(cut[0], scale, rng)]
+            lr = _reduced(cut[0], scale)
+        elif self.degradation is None:
+            lr = pair.lr[top : top + side, left : left + side]
+        else:
+            lr = self._degraded(pair, top, left, self.degradation, rng)
+        turn = int(rng.integers(8))
+        return [np.rot90(each[:, ::-1] if turn & 4 else each, turn & 3) for each in (lr, *cut)]
+
+    def _degraded(
+        self, pair: Pair, top: int, left: int, family: RealWorld, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        """LR of a patch, cut out of a slightly larger degraded crop."""
+        height, width = pair.lr.shape[:2]
+        side, scale = self.lr_patch, self.scale
+        above, before = (int(rng.integers(family.margin + 1)) for _ in range(2))
+        y0, x0 = max(0, top - above), max(0, left - before)
+        y1, x1 = min(height, top - above + family.margin + side), min(width, left - before + family.margin + side)
+        crop = degrade(pair.hr[y0 * scale : y1 * scale, x0 * scale : x1 * scale], scale, family, rng)
+        return crop[top - y0 : top - y0 + side, left - x0 : left - x0 + side]
+
+
+def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+    """``sampler[start]``, ``sampler[start + 1]``, ... without end; `workers` processes make them ahead (0: none)."""
+    return iter(
+        DataLoader(
+            sampler,
+            batch_size=None,
+            sampler=_Counter(start),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin_memory,
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+    )
+
+
+class _Counter:
+    """start, start + 1, ..."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.start
+        while True:
+            yield number
+            number += 1
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends in order
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # and so does SIGTERM, as `timeout` and job schedulers send it
+
+
+def _smooth(hr: NDArray[np.uint8], scale: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A patch blurred by a Gaussian of 1 to 8 LR pixels, at a random contrast about its mean."""
+    x = to_tensor(np.ascontiguousarray(hr))
+    sigma, contrast = scale * 2 ** rng.uniform(0, 3), rng.uniform(0.2, 1)
+    x = gaussian_blur(x, sigma)
+    mean = x.mean(dim=(-2, -1), keepdim=True)
+    return to_pixels(mean + contrast * (x - mean), np.dtype(np.uint8))
+
+
+def _busyness(patch_hwc: NDArray[np.uint8]) -> float:
+    luma = patch_hwc.astype(np.float32).mean(axis=2)
+    return float(np.abs(np.diff(luma, axis=0)).mean() + np.abs(np.diff(luma, axis=1)).mean())

@@ -1,0 +1,91 @@
+"""The tile executor: any network, one tile at a time, blended where neighbours overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from sr_upscale.inference.tiling import Span, TilePlan
+
+
+def run_tiles(
+    plan: TilePlan,
+    network: Callable[[Tensor], Tensor],
+    strips: Iterable[Tensor],
+    *,
+    scale: int,
+    on_tile: Callable[[], None] = lambda: None,
+) -> Iterator[Tensor]:
+    """Carries out a plan.
+
+    Args:
+        plan: For exactly this picture's height and width.
+        network: (1, C, h, w) -> (1, C, h*scale, w*scale), finite.
+        strips: The picture, (1, C, n, W) float32 in [0, 1] from top to bottom, of any heights.
+        scale: Factor of the network.
+        on_tile: Called after each tile.
+
+    Yields:
+        (1, C, rows, W*scale) float32 bands on the host, from top to bottom, together H*scale rows. Errors of
+        the network pass through; nothing of a failed tile is ever yielded.
+    """
+    waiting = iter(strips)
+    held, top = next(waiting), 0  # rows that tiles still read, and the number of the first
+    carry: Tensor | None = None  # rows that the next row of tiles also covers, already weighted
+    for index, rows in enumerate(plan.rows):
+        pieces = [held[:, :, rows.read_start - top :]]
+        while sum(piece.shape[2] for piece in pieces) < rows.read_stop - rows.read_start:
+            pieces.append(next(waiting))
+        held, top = torch.cat(pieces, dim=2), rows.read_start
+        band = _run_row(plan, rows, network, held[:, :, : rows.read_stop - top], scale, on_tile)
+        band *= _ramp(plan.rows, index, scale)[:, None]
+        if carry is not None:
+            band[:, : carry.shape[1]] += carry
+        last = index + 1 == len(plan.rows)
+        shared = 0 if last else (rows.keep_stop - plan.rows[index + 1].keep_start) * scale
+        finished = band.shape[1] - shared
+        carry = band[:, finished:].clone() if shared else None
+        yield band[None, :, :finished]
+
+
+def _run_row(
+    plan: TilePlan,
+    rows: Span,
+    network: Callable[[Tensor], Tensor],
+    rows_nchw: Tensor,
+    scale: int,
+    on_tile: Callable[[], None],
+) -> Tensor:
+    """All tiles of a row span, which read `rows_nchw`, from left to right: (C, kept rows * scale, W * scale)."""
+    height = (rows.keep_stop - rows.keep_start) * scale
+    band = torch.zeros(rows_nchw.shape[1], height, plan.width * scale)
+    top = (rows.keep_start - rows.read_start) * scale
+    for index, columns in enumerate(plan.columns):
+        out = network(rows_nchw[:, :, :, columns.read_start : columns.read_stop])
+        left = (columns.keep_start - columns.read_start) * scale
+        width = (columns.keep_stop - columns.keep_start) * scale
+        kept = out[0, :, top : top + height, left : left + width].to("cpu")
+        target = band[:, :, columns.keep_start * scale : columns.keep_stop * scale]
+        target += kept * _ramp(plan.columns, index, scale)
+        on_tile()
+    return band
+
+
+def _ramp(spans: tuple[Span, ...], index: int, scale: int) -> Tensor:
+    """Weights of a span's kept output samples: 1, with linear ramps where neighbours share; they add up to 1."""
+    span = spans[index]
+    weights = torch.ones((span.keep_stop - span.keep_start) * scale)
+    if index > 0:
+        shared = (spans[index - 1].keep_stop - span.keep_start) * scale
+        weights[:shared] = _rise(shared)
+    if index + 1 < len(spans):
+        shared = (span.keep_stop - spans[index + 1].keep_start) * scale
+        if shared:
+            weights[-shared:] = 1 - _rise(shared)
+    return weights
+
+
+def _rise(length: int) -> Tensor:
+    return (torch.arange(length) + 0.5) / max(length, 1)

@@ -1,0 +1,169 @@
+"""Plans for cutting a picture into strips of rows, or into tiles: integers only, no tensors.
+
+All numbers are LR pixels. Strips are computed once each and have no seams (`inference.strips`). A tile is a row span
+times a column span. Of each span::
+
+    read_start    keep_start        core        keep_stop    read_stop
+        |  halo       |  overlap/2   |...|  overlap/2  |    halo   |
+
+``read`` goes into the network; the halo's output is cropped again; ``keep`` is used. Neighbouring spans
+keep `overlap` pixels in common, where the executor blends them. Spans end at the picture's edges, so the
+network's zero padding is only ever seen there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+MIN_TILE = 16
+"""Smallest core, in LR pixels, that halving goes down to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripPlan:
+    """Which strips to run, from top to bottom.
+
+    Attributes:
+        height, width: The picture.
+        rows: Rows of a strip.
+        column: Columns to work on at a time, beside the receptive field on both sides; 0 for the whole width.
+        halo: Radius of the receptive field.
+    """
+
+    height: int
+    width: int
+    rows: int
+    column: int
+    halo: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the picture is one piece, which a network takes layer by layer."""
+        return self.rows >= self.height and not self.column
+
+    @property
+    def steps(self) -> int:
+        """Number of strips."""
+        return math.ceil(self.height / self.rows)
+
+    @property
+    def pixels_read(self) -> int:
+        """Pixels that the network computes: the picture's own number, plus what columns have in common."""
+        columns = plan_columns(self.width, self.column, self.halo)
+        return self.height * sum(int(read.stop - read.start) for read, _keep in columns)
+
+
+def plan_columns(width: int, column: int, halo: int) -> list[tuple[slice, slice]]:
+    """Nearly equal columns, at most `column` wide (0: one): what of the picture is read, and what of that is kept."""
+    count = math.ceil(width / column) if column else 1
+    borders = [round(index * width / count) for index in range(count + 1)]
+    plan = []
+    for start, stop in itertools.pairwise(borders):
+        first, last = max(0, start - halo), min(width, stop + halo)
+        plan.append((slice(first, last), slice(start - first, stop - first)))
+    return plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """An interval of rows or columns; see the module's drawing."""
+
+    read_start: int
+    keep_start: int
+    keep_stop: int
+    read_stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilePlan:
+    """Which tiles to run, row by row.
+
+    Attributes:
+        height, width: The picture.
+        tile_size: Largest core; 0 means the whole picture as one tile.
+        overlap: Pixels that neighbours share and blend.
+        halo: Pixels of context around what is kept.
+        rows, columns: Spans; every pair of them is a tile.
+    """
+
+    height: int
+    width: int
+    tile_size: int
+    overlap: int
+    halo: int
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
+
+    @property
+    def steps(self) -> int:
+        """Number of tiles."""
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def largest_tile_pixels(self) -> int:
+        """Pixels that the network reads for the largest tile: what memory is needed for."""
+        return max(_length(span) for span in self.rows) * max(_length(span) for span in self.columns)
+
+    @property
+    def pixels_read(self) -> int:
+        """Pixels that the network reads for all tiles together; the picture's own number, plus the price of tiling."""
+        return sum(_length(span) for span in self.rows) * sum(_length(span) for span in self.columns)
+
+
+def plan_tiles(height: int, width: int, *, tile_size: int, overlap: int, halo: int) -> TilePlan:
+    """Cuts a picture of height x width into tiles of nearly equal cores of at most `tile_size`.
+
+    Args:
+        height, width: At least 1.
+        tile_size: Largest core in pixels; 0 for one tile.
+        overlap: Pixels that neighbours share, even; less where cores are smaller than that.
+        halo: Context in pixels.
+    """
+    if min(height, width) < 1 or tile_size < 0 or overlap < 0 or overlap % 2 or halo < 0:
+        msg = f"no plan for {width}x{height} with tile_size {tile_size}, overlap {overlap}, halo {halo}"
+        raise ValueError(msg)
+    return TilePlan(
+        height=height,
+        width=width,
+        tile_size=tile_size,
+        overlap=overlap,
+        halo=halo,
+        rows=_spans(height, tile_size, overlap, halo),
+        columns=_spans(width, tile_size, overlap, halo),
+    )
+
+
+def fit_tile_size(height: int, width: int, *, max_pixels: int, overlap: int, halo: int) -> int:
+    """Largest multiple of 16 whose tiles read at most `max_pixels`; 0 where the whole picture does.
+
+    Never less than `MIN_TILE`, even if that is too much: the executor will find out.
+    """
+    if height * width <= max_pixels:
+        return 0
+    side = math.isqrt(max_pixels) - 2 * halo - overlap
+    return max(MIN_TILE, side // 16 * 16)
+
+
+def _spans(length: int, tile_size: int, overlap: int, halo: int) -> tuple[Span, ...]:
+    count = math.ceil(length / tile_size) if tile_size else 1
+    borders = [round(index * length / count) for index in range(count + 1)]
+    shortest = min(stop - start for start, stop in zip(borders, borders[1:], strict=False))
+    reach = min(overlap // 2, shortest // 2)
+    spans = []
+    for start, stop in zip(borders, borders[1:], strict=False):
+        keep_start, keep_stop = max(0, start - reach), min(length, stop + reach)
+        spans.append(
+            Span(
+                read_start=max(0, keep_start - halo),
+                keep_start=keep_start,
+                keep_stop=keep_stop,
+                read_stop=min(length, keep_stop + halo),
+            )
+        )
+    return tuple(spans)
+
+
+def _length(span: Span) -> int:
+    return span.read_stop - span.read_start

@@ -1,0 +1,265 @@
+"""One file to one file: decode, adapt to the output format, upscale, encode; rows leave as they are computed."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sr_upscale import __version__
+from sr_upscale.formatting import shown
+from sr_upscale.images import MAX_PIXELS, Format, Picture, SaveOptions, check_target, load_image, save_image
+from sr_upscale.images.encode import adapt, save_rows
+from sr_upscale.images.row_writer import STREAMED
+from sr_upscale.images.xmp import Change
+from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.sizing import Target
+from sr_upscale.inference.tiling import StripPlan, TilePlan
+from sr_upscale.pipeline.batch import hash_file
+from sr_upscale.pipeline.row_queue import Abandoned, Handover
+
+if TYPE_CHECKING:
+    import torch
+
+    from sr_upscale.inference.planning import UpscalePlan
+    from sr_upscale.upscaler import Upscaler
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSettings:
+    """What to do with a file, besides the network. See `Target`, `SaveOptions` and `load_image`."""
+
+    target: Target
+    save: SaveOptions = field(default_factory=SaveOptions)
+    max_pixels: int = MAX_PIXELS
+    frame: int | None = None
+    allow_truncated: bool = False
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What of it determines the output."""
+        return {key: value for key, value in asdict(self).items() if key != "max_pixels"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A file that has been read, fits the output format and has a plan."""
+
+    name: str
+    picture: Picture
+    plan: UpscalePlan
+    warnings: tuple[str, ...]
+
+
+def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, settings: JobSettings) -> Prepared:
+    """Reads a file and plans its output; computes nothing.
+
+    Raises:
+        InputError: The file cannot be used.
+        OutputError, UsageError: The format cannot hold the output.
+    """
+    name = "standard input" if isinstance(source, bytes) else shown(source)
+    picture = load_image(
+        source, max_pixels=settings.max_pixels, frame=settings.frame, allow_truncated=settings.allow_truncated
+    )
+    picture, notes = adapt(picture, fmt, settings.save, name=name)
+    plan = upscaler.plan(picture, settings.target, streamed=_streams(picture, fmt))
+    check_target(fmt, *plan.output_size, name=name)
+    picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
+    return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
+
+
+def run(
+    source: Path | bytes,
+    target: Path | BinaryIO,
+    fmt: Format,
+    upscaler: Upscaler,
+    settings: JobSettings,
+    *,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+) -> dict[str, Any]:
+    """Does one file. Returns what was done, ready for JSON; ``warnings`` is a list of sentences.
+
+    Raises:
+        SrUpscaleError: Any of its kinds; the target then is what it was before.
+    """
+    start = time.monotonic()
+    prepared = prepare(source, fmt, upscaler, settings)
+    picture = prepared.picture
+    drift = Drift()
+    if len(picture.frames) > 1:
+        save_image(upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift), target, fmt, settings.save)
+    else:
+        upscaler.check_memory(prepared.plan, picture)
+
+        def make(plan: UpscalePlan) -> None:
+            drift.clear()
+            rows = upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift)
+            save_rows(rows, picture, plan.output_size, target, fmt, settings.save)
+
+        upscaler.attempt(prepared.plan, make)
+    done = _done(prepared, upscaler, fmt, drift)
+    return done | {"seconds": round(time.monotonic() - start, 3)}
+
+
+def start(
+    prepared: Prepared,
+    target: Path,
+    fmt: Format,
+    upscaler: Upscaler,
+    settings: JobSettings,
+    *,
+    saver: Executor,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None,
+) -> Future[dict[str, Any]]:
+    """Computes a file that has been read, and has it written by another thread.
+
+    Returns when the last row has been handed over. `on_whole` gets the whole file, before it takes its place
+    (`replace_file`), and the sha256 of the input. The future ends when the file is written, with what `run` returns,
+    and ``busy_seconds``: how long the network had work.
+
+    Raises:
+        SrUpscaleError: Any of its kinds; the target then is what it was before.
+    """
+    begin = time.perf_counter()
+    picture = prepared.picture
+    upscaler.check_memory(prepared.plan, picture)
+    drift, busy = Drift(), 0.0
+
+    def whole(temporary: Path) -> None:
+        on_whole(temporary, picture.sha256)
+
+    def written_by(save: Callable[[], None]) -> Future[dict[str, Any]]:
+        def write() -> dict[str, Any]:
+            save()
+            done = _done(prepared, upscaler, fmt, drift)
+            return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
+
+        return saver.submit(write)
+
+    if len(picture.frames) > 1:
+        out = upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift)
+        busy = time.perf_counter() - begin
+        return written_by(lambda: save_image(out, target, fmt, settings.save, on_whole=whole))
+
+    def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
+        nonlocal busy
+        drift.clear()
+        handover = Handover()
+        size = plan.output_size
+        written = written_by(lambda: save_rows(handover, picture, size, target, fmt, settings.save, on_whole=whole))
+        written.add_done_callback(lambda _written: handover.abandon())
+        try:
+            for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift):
+                handover.put(band)
+        except Abandoned:
+            return written  # it has failed, and says why
+        except BaseException as error:
+            handover.end(error)
+            written.exception()  # waits until the target is what it was
+            raise
+        busy = time.perf_counter() - begin - handover.waited_s
+        handover.end()
+        return written
+
+    return upscaler.attempt(prepared.plan, make)
+
+
+def _change(plan: UpscalePlan) -> Change:
+    """What the plan does, for the history of the output: the same words for the same pixels, so no time of day."""
+    models = ", ".join(f"{shown(step.weights.stem)} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
+    sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
+    return Change(
+        software=f"sr-upscale {__version__}",
+        parameters=f"{sizes} pixels by {models or 'Lanczos'}",
+        before=plan.input_size,
+    )
+
+
+def _hash_of(weights: Path) -> str:
+    return _hash_at(weights, weights.stat().st_mtime_ns)
+
+
+@functools.cache
+def _hash_at(weights: Path, _changed_ns: int) -> str:
+    return hash_file(weights)  # once, and not for each picture of a batch
+
+
+def _streams(picture: Picture, fmt: Format) -> bool:
+    """Whether the output leaves by rows and never stands in memory as a whole."""
+    return fmt.name in STREAMED and len(picture.frames) == 1
+
+
+def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
+    """What was done, in words and numbers."""
+    described = describe(prepared, upscaler)
+    wanted = upscaler.dtype_for(prepared.picture.bits)
+    used = dict.fromkeys(_name_of(upscaler.network(step.weights, wanted).dtype) for step in prepared.plan.passes)
+    described["dtype"] = " and ".join(used) or described["dtype"]
+    return {**described, "warnings": [*described["warnings"], *drift.warnings()], "format": fmt.name}
+
+
+def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
+    """A plan in words and numbers, ready for JSON."""
+    plan, picture = prepared.plan, prepared.picture
+    return {
+        "input_sha256": picture.sha256,
+        "input_size": list(plan.input_size),
+        "output_size": list(plan.output_size),
+        "frames": len(picture.frames),
+        "channels": picture.channels,
+        "bits": picture.bits,
+        "models": [step.weights.stem for step in plan.passes],
+        "tiles": sum(step.cut.steps for step in plan.passes if isinstance(step.cut, TilePlan)),
+        "tile_size": [step.cut.tile_size for step in plan.passes if isinstance(step.cut, TilePlan)],
+        "strips": sum(step.cut.steps for step in plan.passes if isinstance(step.cut, StripPlan)),
+        "strip_rows": [step.cut.rows for step in plan.passes if isinstance(step.cut, StripPlan)],
+        "resample": "lanczos3" if plan.resample else None,
+        "device": str(upscaler.choice.device),
+        "dtype": _name_of(upscaler.dtype_for(picture.bits)),
+        "memory_bytes": plan.device_bytes + plan.host_bytes,
+        "warnings": list(prepared.warnings),
+    }
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def cut_in_words(described: Mapping[str, Any]) -> str:
+    """``12 strips of 16 rows``, ``4 tiles of 256``, or both, of what `describe` says."""
+    parts = []
+    if rows := described["strip_rows"]:
+        parts.append(f"{described['strips']} strip{'s' * (described['strips'] != 1)} of {_listed(rows)} rows")
+    if sizes := described["tile_size"]:
+        of = f" of {_listed(sizes)}" if any(sizes) else ""
+        parts.append(f"{described['tiles']} tile{'s' * (described['tiles'] != 1)}{of}")
+    return " and ".join(parts)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join(str(number) for number in numbers)
+
+
+def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
+    """Seconds that the networks will take, from a timed tile of 96x96 pixels; decoding and encoding come on top."""
+    import torch
+
+    from sr_upscale.models.ensemble import TURNS
+
+    dtype = upscaler.dtype_for(prepared.picture.bits)
+    seconds = 0.0
+    for step in prepared.plan.passes:
+        network = upscaler.network(step.weights, dtype)
+        probe = torch.rand(1, 3, 96, 96)
+        network(probe)
+        start = time.monotonic()
+        network(probe).cpu()
+        seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
+    varied_alpha = prepared.picture.has_alpha
+    times = len(prepared.picture.frames) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)
+    return seconds * times

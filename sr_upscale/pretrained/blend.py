@@ -1,0 +1,66 @@
+"""Weights between two others: one dial from invented detail to faithfulness.
+
+Network interpolation (Wang et al. 2018, arXiv:1812.10515): the mean of two networks' parameters is a network that
+works, where one was taught starting from the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.pretrained.weights_file import load_generator, save_generator
+from sr_upscale.storage.atomic import make_folder
+
+
+def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
+    """Writes (1 - alpha) * first + alpha * second.
+
+    Args:
+        first, second: Weights of one configuration, made by `sr-upscale train`.
+        alpha: 0 gives the first, 1 the second, bit for bit.
+        out: ``.safetensors``, replaced if it exists.
+
+    Raises:
+        UsageError: alpha is not between 0 and 1.
+        ModelError: A file cannot be used, or their configurations differ.
+        OutputError: `out` cannot be written.
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"share is {alpha:g}; expected 0 to 1")
+    (a, a_info), (b, b_info) = load_generator(first), load_generator(second)
+    if a.config != b.config:
+        raise ModelError(f"{first} and {second} differ in their configuration ({a.config}, {b.config}); cannot blend")
+    theirs = b.state_dict()
+    mixed = {
+        key: value if alpha == 0 else theirs[key] if alpha == 1 else value.lerp(theirs[key], alpha)
+        for key, value in a.state_dict().items()
+    }
+    a.load_state_dict(mixed)
+    info = dataclasses.replace(
+        a_info,
+        name=f"{a_info.name}-{b_info.name}-{alpha:g}",
+        description=f"{1 - alpha:g} of {a_info.name} and {alpha:g} of {b_info.name}",
+        recipe={"blend": [{"name": a_info.name, "share": 1 - alpha}, {"name": b_info.name, "share": alpha}]},
+        scores={},
+    )
+    save_generator(out, a, info)
+
+
+def blended(first: Path, second: Path, alpha: float) -> Path:
+    """A blend out of the cache, made if it is not there; its name follows from the content of both and the share.
+
+    Raises: as `blend_files`.
+    """
+    content = hashlib.sha256()
+    for path in (first, second):
+        content.update(hashlib.sha256(path.read_bytes()).digest())
+    content.update(f"{alpha:.6f}".encode())
+    out = cache_folder() / "blends" / f"{first.stem}-{second.stem}-{content.hexdigest()[:16]}.safetensors"
+    if not out.exists():
+        make_folder(out.parent)
+        blend_files(first, second, alpha, out)
+    return out

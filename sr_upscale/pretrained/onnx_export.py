@@ -1,0 +1,114 @@
+"""Weights -> ONNX, for other programs and for the backends; needs an extra: ``pip install 'sr-upscale[onnx]'``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.pretrained.load import module_of
+from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.storage.atomic import make_folder, replace_file
+
+TOLERANCE = 1e-4
+"""Largest difference between torch and ONNX Runtime that an export may have, of a range of 1."""
+
+CHECK_SIZES = ((24, 24), (17, 40))
+"""(height, width) of the pictures that the two are compared on; the export is traced at yet another size."""
+
+MISSING = "needs an extra: pip install 'sr-upscale[onnx]'"
+
+
+def export_onnx(weights: Path, out: Path) -> float:
+    """Writes a network as ONNX with free height and width, after comparing it with torch.
+
+    Input ``lr``: (1, 3, H, W) float32 RGB in [0, 1]; output ``sr``: (1, 3, H * scale, W * scale), not clamped.
+
+    Args:
+        weights: Of any make.
+        out: Target, replaced if it exists.
+
+    Returns:
+        Largest difference between torch and ONNX Runtime.
+
+    Raises:
+        UsageError: The extra is not installed.
+        ModelError: The architecture cannot be exported, or comes out different.
+        OutputError: `out` cannot be written.
+    """
+    module = module_of(weights)
+    with _extra():
+        import onnx  # noqa: F401 (torch's exporter needs it)
+        import onnxscript  # noqa: F401
+    dynamic = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # about torch's own exporter
+            program = torch.onnx.export(
+                module,
+                (torch.rand(1, 3, 48, 64),),
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=["lr"],
+                output_names=["sr"],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter fails in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{weights}: this architecture cannot be exported ({reason}); use it with torch") from error
+    assert program is not None
+    with replace_file(out) as temporary:
+        program.save(str(temporary), external_data=False)
+        difference = compare(module, temporary)
+    return difference
+
+
+def compare(module: nn.Module, file: Path) -> float:
+    """Largest difference between torch and ONNX Runtime on random pictures.
+
+    Raises:
+        ModelError: It is larger than `TOLERANCE`.
+    """
+    with _extra():
+        import onnxruntime
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    generator = torch.Generator().manual_seed(0)
+    for height, width in CHECK_SIZES:
+        picture = torch.rand(1, 3, height, width, generator=generator)
+        (found,) = session.run(None, {session.get_inputs()[0].name: picture.numpy()})
+        with torch.inference_mode():
+            expected = module(picture).numpy()
+        worst = max(worst, float(np.abs(found - expected).max()))
+    if worst > TOLERANCE:
+        raise ModelError(f"export: ONNX Runtime differs from torch by {worst:.1e}; expected at most {TOLERANCE:g}")
+    return worst
+
+
+def cached_onnx(weights: Path) -> Path:
+    """The ONNX form of weights out of the cache, made if it is not there; named after the content.
+
+    Raises: as `export_onnx`.
+    """
+    key = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    out = cache_folder() / "onnx" / f"{weights.stem}-{key}.onnx"
+    if not out.exists():
+        make_folder(out.parent)
+        export_onnx(weights, out)
+    return out
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"ONNX {MISSING}") from error

@@ -1,0 +1,169 @@
+"""The tables of weights, and where their files lie. Does not import torch.
+
+A model is, in this order: one of ours (inside the package), one of the catalogue (downloaded into the cache when first
+used), one that was added to the cache by `sr-upscale models add`, or a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from sr_upscale.errors import ModelError
+from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained.weights_file import is_ours, read_info
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+DEFAULT_MODEL = "photo"
+"""Family that is used when no model is named: `<family>-x<scale>` of the fitting scale."""
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredWeights:
+    """A row of the table of ours.
+
+    Attributes:
+        name: What users type after ``-n``.
+        scale: Factor of the network.
+        purpose: What it is for, in a few words.
+        license: SPDX identifier.
+        twin: The faithful weights of the same shape, the other end of the fidelity dial; empty for those themselves.
+    """
+
+    name: str
+    scale: int
+    purpose: str
+    license: str = "MIT"
+    twin: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or would be."""
+        return weights_folder() / f"{self.name}.safetensors"
+
+
+TABLE = (
+    StoredWeights(name="psnr-x4", scale=4, purpose="faithful enlargement of clean pictures"),
+    StoredWeights(name="psnr-x2", scale=2, purpose="faithful enlargement of clean pictures"),
+    StoredWeights(
+        name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
+    ),
+    StoredWeights(name="photo-x4", scale=4, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x4"),
+    StoredWeights(name="photo-x2", scale=2, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x2"),
+)
+
+
+def cache_folder() -> Path:
+    """Where downloads and decoded training pictures are kept: ``SR_UPSCALE_CACHE``, else the system's place."""
+    return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
+
+
+def models_folder() -> Path:
+    """Where weights of others are kept."""
+    return cache_folder() / "models"
+
+
+def weights_folder() -> Path:
+    """Our weights: inside an installed package, or at the top of a source tree."""
+    inside = PACKAGE / "weights"
+    return inside if inside.is_dir() else PACKAGE.parent / "weights"
+
+
+# --- names ------------------------------------------------------------------------------------------
+
+
+def catalogue_entry(name: str) -> RemoteWeights | None:
+    """The row of the catalogue that a name means: case does not matter, nor does ``_`` for ``-``."""
+    wanted = name.lower().replace("_", "-")
+    return next((entry for entry in CATALOGUE if entry.name == wanted), None)
+
+
+def cached_path(entry: RemoteWeights) -> Path:
+    """Where a file of the catalogue is, or would be."""
+    return models_folder() / entry.filename
+
+
+def added() -> dict[str, Path]:
+    """Weights that users put into the cache, by name."""
+    folder = models_folder() / "added"
+    if not folder.is_dir():
+        return {}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in WEIGHTS_SUFFIXES}
+
+
+def twin_of(path: Path) -> Path | None:
+    """The faithful weights that belong to weights of ours; None where there are none."""
+    for entry in TABLE:
+        if entry.path == path and entry.twin:
+            return resolve_weights(entry.twin)
+    return None
+
+
+def known_names() -> list[str]:
+    """Every name that `resolve_weights` and `resolve_family` take."""
+    return [*(entry.name for entry in TABLE), *_families(), *added(), *(entry.name for entry in CATALOGUE)]
+
+
+def _families() -> list[str]:
+    return sorted({entry.name.rsplit("-x", 1)[0] for entry in TABLE})
+
+
+def resolve_weights(
+    name_or_path: str, *, on_progress: Callable[[float, str], None] = lambda _share, _words: None
+) -> Path:
+    """The file of a model name, downloaded if need be, or the path itself if it is one.
+
+    Raises:
+        ModelError: No such name and no such file; the nearest name is suggested.
+        NetworkError, IntegrityError, OutputError: The download failed.
+    """
+    for entry in TABLE:
+        if entry.name == name_or_path:
+            if not entry.path.is_file():
+                msg = f"model {entry.name}: {entry.path} is missing; the installation is damaged, install it again"
+                raise ModelError(msg)
+            return entry.path
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    remote = catalogue_entry(name_or_path)
+    if remote is not None:
+        from sr_upscale.storage.download import fetch
+
+        return fetch(remote.file, cached_path(remote), on_progress=on_progress)
+    if name_or_path in added():
+        return added()[name_or_path]
+    names = known_names()
+    near = difflib.get_close_matches(name_or_path.lower().replace("_", "-"), names, n=1)
+    ours = ", ".join([*_families(), *(entry.name for entry in TABLE)])
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {ours}, a name of `sr-upscale models`, or a file"
+    msg = f"no model named {name_or_path!r}, and no such file; {hint}"
+    raise ModelError(msg)
+
+
+def resolve_family(name_or_path: str) -> dict[int, Path]:
+    """Weights by trained factor: all of a family such as ``psnr``, or the one that a name or path means.
+
+    Raises:
+        ModelError: No such name and no such file, or a file that cannot be used.
+    """
+    family = [entry for entry in TABLE if entry.name == f"{name_or_path}-x{entry.scale}"]
+    if family:
+        return {entry.scale: resolve_weights(entry.name) for entry in family}
+    path = resolve_weights(name_or_path)
+    if is_ours(path):
+        return {int(read_info(path).config.get("scale", 0)): path}
+    remote = catalogue_entry(name_or_path)
+    if remote is not None:
+        return {remote.scale: path}
+    from sr_upscale.pretrained.spandrel_adapter import load_foreign  # only a look inside says what others' files are
+
+    return {load_foreign(path)[1].scale: path}

@@ -1,0 +1,134 @@
+"""Weights that others made: ESRGAN, SPAN, SwinIR, DAT, HAT and what else spandrel (an extra) recognises.
+
+The file is read here, safely (`safe_pickle`, safetensors); spandrel sees tensors alone. It knows architectures under
+permissive licences (chaiNNer-org/spandrel, MIT), and what each needs: multiples of a size, channels, number types.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from sr_upscale.errors import ModelError
+from sr_upscale.models.descriptor import Traits
+from sr_upscale.pretrained.safe_pickle import load_tensors
+
+TILE_PIXELS = 256 * 256
+"""Largest tile: attention and deep trunks take much memory for each pixel."""
+HALF_BYTES_PER_OUTPUT_PIXEL = 1024
+"""Guess: a few maps of 64 channels at the output's size."""
+HALF_BYTES_PER_INPUT_PIXEL = 16_384
+"""Guess: windows of attention over some hundred channels."""
+
+
+class Foreign(nn.Module):
+    """(1, 3, H, W) RGB in [0, 1] -> (1, 3, H * scale, W * scale), whatever channels and sizes the network takes.
+
+    Args:
+        descriptor: Of spandrel.
+    """
+
+    def __init__(self, descriptor: Any) -> None:
+        super().__init__()
+        self.network = descriptor.model  # registered here, so that `to` moves it
+        self.descriptor = descriptor
+        self.scale = int(descriptor.scale)
+        self.channels = int(descriptor.input_channels)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about their code, and nothing that a user could mend
+            # spandrel pads to the sizes that the network takes, crops again, and clamps to [0, 1]
+            return _as_rgb(self.descriptor(_with_channels(image, self.channels)))
+
+
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    if channels == 1:
+        return image.mean(dim=1, keepdim=True)
+    if channels == 4:
+        return torch.cat((image, torch.ones_like(image[:, :1])), dim=1)
+    return image
+
+
+def _as_rgb(image: Tensor) -> Tensor:
+    return image[:, :3] if image.shape[1] >= 3 else image[:, :1].expand(-1, 3, -1, -1)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
+    state = _state_of(path)
+    try:
+        import spandrel
+    except ImportError as error:
+        raise ModelError(
+            f"{path}: not made by `sr-upscale train`; weights of others need an extra: pip install 'sr-upscale[models]'"
+        ) from error
+    state = spandrel.canonicalize_state_dict(state)
+    _check(path, state)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
+    except spandrel.UnsupportedModelError as error:
+        keys = ", ".join(sorted(map(str, state))[:5])
+        raise ModelError(
+            f"{path}: no known architecture has these weights (the first keys: {keys}); "
+            "expected one of ESRGAN, SPAN, compact, SwinIR, DAT, HAT and others that spandrel lists"
+        ) from error
+    except (RuntimeError, ValueError, KeyError, AssertionError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: the weights do not fit their architecture ({reason}); get the file again") from error
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        raise ModelError(f"{path}: {descriptor.architecture.name} fills holes and does not enlarge; not usable here")
+    module = Foreign(descriptor).requires_grad_(False).eval()
+    half = [("fp16", descriptor.supports_half), ("bf16", descriptor.supports_bfloat16)]
+    per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * module.scale**2
+    whole = descriptor.tiling is not spandrel.ModelTiling.SUPPORTED
+    traits = Traits(
+        architecture=descriptor.architecture.name,
+        scale=module.scale,
+        halo=None,
+        bytes_per_pixel=2 * per_pixel,
+        half_bytes_per_pixel=per_pixel,
+        half=tuple(name for name, supported in half if supported),
+        max_tile_pixels=1 << 40 if whole else TILE_PIXELS,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )
+    return module, traits
+
+
+def load_foreign(path: Path) -> tuple[Foreign, Traits]:
+    """Network (float32, CPU, evaluation mode) and traits of a third-party file; the last few are kept.
+
+    Raises:
+        ModelError: The file is missing, unsafe, damaged, unknown or not finite; or spandrel is not installed.
+    """
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise ModelError(f"{path}: no such weights file ({error.strerror})") from error
+    return _load(path, changed)
+
+
+def _state_of(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
+    return load_tensors(path)
+
+
+def _check(path: Path, state: Mapping[str, Any]) -> None:
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelError(f"{path}: {key} holds values that are not finite; the file is damaged, get it again")

@@ -1,0 +1,189 @@
+"""Weights as one safetensors file that rebuilds its model: configuration and provenance lie inside.
+
+Reading the header needs neither torch nor the tensors; loading refuses what it cannot trust.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from sr_upscale.errors import ModelError
+from sr_upscale.storage.atomic import replace_file
+
+if TYPE_CHECKING:
+    from sr_upscale.models.generator import Generator, GeneratorConfig
+
+ARCHITECTURE = "sr-upscale/inception-residual"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsInfo:
+    """What a weights file says about itself.
+
+    Attributes:
+        name: Short name, such as ``psnr-x4``.
+        description: One sentence: what it is for.
+        license: SPDX identifier of the weights.
+        data: What it was trained on, with licences.
+        date: Day it was made, ISO 8601.
+        config: Fields of `GeneratorConfig`.
+        recipe: The training configuration and how long it ran.
+        scores: Measured scores by data set, such as ``{"set5": {"psnr_y": 31.7}}``.
+    """
+
+    name: str
+    description: str = ""
+    license: str = ""
+    data: str = ""
+    date: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """Strings for the header of the file; modelspec.* keys where that standard has them."""
+        return {
+            "format": "pt",
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.architecture": ARCHITECTURE,
+            "modelspec.title": self.name,
+            "modelspec.description": self.description,
+            "modelspec.license": self.license,
+            "modelspec.date": self.date,
+            "sr_upscale.data": self.data,
+            "sr_upscale.config": json.dumps(dict(self.config), sort_keys=True),
+            "sr_upscale.recipe": json.dumps(dict(self.recipe), sort_keys=True),
+            "sr_upscale.scores": json.dumps(dict(self.scores), sort_keys=True),
+        }
+
+    @staticmethod
+    def from_metadata(metadata: Mapping[str, str], *, path: Path) -> WeightsInfo:
+        """Inverse of `to_metadata`; `path` is named in errors."""
+        if metadata.get("modelspec.architecture") != ARCHITECTURE:
+            found = metadata.get("modelspec.architecture", "no architecture")
+            msg = f"{path}: the header names {found}; expected {ARCHITECTURE}: this is not a file of `sr-upscale train`"
+            raise ModelError(msg)
+        try:
+            config, recipe, scores = (
+                json.loads(metadata.get(f"sr_upscale.{key}", "{}")) for key in ("config", "recipe", "scores")
+            )
+        except json.JSONDecodeError as error:
+            msg = f"{path}: the header is damaged ({error}); get the file again"
+            raise ModelError(msg) from error
+        return WeightsInfo(
+            name=metadata.get("modelspec.title", path.stem),
+            description=metadata.get("modelspec.description", ""),
+            license=metadata.get("modelspec.license", ""),
+            data=metadata.get("sr_upscale.data", ""),
+            date=metadata.get("modelspec.date", ""),
+            config=config,
+            recipe=recipe,
+            scores=scores,
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is one of `sr-upscale train`, by its header; one without a readable header counts as ours."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("modelspec.architecture") == ARCHITECTURE
+    except (SafetensorError, OSError):
+        return True  # `read_info` says what is wrong with it
+
+
+def read_info(path: Path) -> WeightsInfo:
+    """Header of a weights file. Does not import torch, does not read tensors.
+
+    Raises:
+        ModelError: The file is missing, damaged, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError as error:
+        msg = f"{path}: no such weights file; `sr-upscale models` lists the names that need no file"
+        raise ModelError(msg) from error
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: not a readable safetensors file ({error}); get the file again"
+        raise ModelError(msg) from error
+    return WeightsInfo.from_metadata(metadata, path=path)
+
+
+def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
+    """Writes weights and header, whole or not at all.
+
+    Args:
+        path: Target, replaced if it exists.
+        model: Any device and dtype; written as float32 on the CPU.
+        info: Header; its `config` is taken from the model.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from safetensors.torch import save
+
+    info = WeightsInfo(**{**_shallow(info), "config": asdict(model.config)})
+    state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    content = save(state, metadata=info.to_metadata())
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:
+    """Model (float32, CPU, evaluation mode) and header of a weights file.
+
+    Raises:
+        ModelError: The file is missing, damaged or foreign; keys or shapes differ from what its
+            configuration says (the first five are named); or a weight is not finite.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from sr_upscale.models.generator import Generator
+
+    info = read_info(path)
+    config = config_of(info, path=path)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        msg = f"{path}: not a readable safetensors file ({error}); get the file again"
+        raise ModelError(msg) from error
+    with torch.device("meta"):
+        model = Generator(config)
+    wanted = model.state_dict()
+    if state.keys() != wanted.keys():
+        missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+        msg = f"{path}: missing keys {missing[:5]}, unknown keys {unknown[:5]}; the file does not fit its configuration"
+        raise ModelError(msg)
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            msg = f"{path}: {key} has shape {tuple(value.shape)}; its configuration needs {tuple(wanted[key].shape)}"
+            raise ModelError(msg)
+        if not torch.isfinite(value).all():
+            msg = f"{path}: {key} holds values that are not finite; the file is damaged, get it again"
+            raise ModelError(msg)
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    return model.requires_grad_(False).eval(), info
+
+
+def config_of(info: WeightsInfo, *, path: Path) -> GeneratorConfig:
+    """The generator's configuration out of a header; `path` is named in errors."""
+    from sr_upscale.models.generator import GeneratorConfig
+
+    try:
+        return GeneratorConfig(**info.config)
+    except (TypeError, ModelError) as error:
+        msg = f"{path}: the header's configuration does not build a generator ({error})"
+        raise ModelError(msg) from error
+
+
+def _shallow(info: WeightsInfo) -> dict[str, Any]:
+    return {item.name: getattr(info, item.name) for item in fields(info)}

@@ -1,0 +1,421 @@
+"""Data sets, scores like the papers', tables and the report."""
+
+from __future__ import annotations
+
+import csv
+import http.server
+import io
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_upscale.benchmark.memory import host_peak_bytes
+from sr_upscale.benchmark.methods import count, make_method
+from sr_upscale.benchmark.report import compare_page, page
+from sr_upscale.benchmark.run import Protocol, run_benchmark
+from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair, manifest, named_set
+from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_markdown, to_text
+from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.errors import InputError, IntegrityError, UsageError
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
+from sr_upscale.metrics.reference import psnr
+from tests.helpers import Ran, micro_generator, pattern
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def hr_folder(tmp_path: Path) -> Path:
+    """Three HR pictures, one of them gray, with sides that do not divide by 2."""
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    for index in range(2):
+        Image.fromarray(np.roll(pattern(49, 61), 9 * index, axis=1)).save(folder / f"{index}.png")
+    Image.fromarray(pattern(41, 43, 1)[:, :, 0]).save(folder / "gray.png")
+    return folder
+
+
+# --- data sets --------------------------------------------------------------------------------------
+
+
+def test_manifest_equals_the_repositorys(shared: Path) -> None:
+    rows = [
+        line.split("\t")
+        for line in (shared / "benchmarks" / "selfexsr-manifest.tsv").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    for name, scale, count_ in (("set5", 4, 10), ("set14", 2, 28), ("bsd100", 3, 200), ("urban100", 4, 200)):
+        files = manifest(name, scale)
+        assert len(files) == count_
+        for path, size, sha256 in rows:
+            if path in files:
+                assert (files[path].size, files[path].sha256) == (int(size), sha256)
+    assert "/8f6dd8c1d20cb7e8792a7177b4f6fd677633f598/data/Set5/" in next(iter(manifest("set5", 4).values())).url
+
+
+def test_what_there_is_not() -> None:
+    with pytest.raises(UsageError, match="no data set 'set6'; expected one of set5, set14"):
+        manifest("set6", 4)
+    with pytest.raises(UsageError, match="urban100 has no LR files at x3; expected x2, x4"):
+        manifest("urban100", 3)
+
+
+def test_folders_of_hr_and_of_both(hr_folder: Path, tmp_path: Path) -> None:
+    pairs = folder_set(hr_folder)
+    hr, lr = load_pair(pairs[0], 2, gray_as_rgb=True)
+    assert hr.shape == (48, 60, 3)
+    np.testing.assert_array_equal(lr, to_pixels(downscale_matlab(to_tensor(hr), 2), np.dtype(np.uint8)))
+    gray = next(pair for pair in pairs if pair.name == "gray")
+    assert load_pair(gray, 2, gray_as_rgb=False)[0].shape == (40, 42, 1)
+    assert load_pair(gray, 2, gray_as_rgb=True)[1].shape == (20, 21, 3)
+    lr_folder = tmp_path / "lr"
+    lr_folder.mkdir()
+    for pair in pairs:
+        Image.fromarray(np.full((24, 30, 3), 7, np.uint8)).save(lr_folder / f"{pair.name}x2.png")
+    both = folder_set(hr_folder, lr_folder)
+    assert (load_pair(both[0], 2, gray_as_rgb=True)[1] == 7).all()
+    with pytest.raises(InputError, match="gray: LR is 30x24 and HR 42x40; expected a factor of 2"):
+        load_pair(next(pair for pair in both if pair.name == "gray"), 2, gray_as_rgb=True)
+    (lr_folder / "grayx2.png").unlink()
+    with pytest.raises(InputError, match="holds 3 pictures and .* 2; expected as many"):
+        folder_set(hr_folder, lr_folder)
+    with pytest.raises(InputError, match="no such folder; expected one of set5"):
+        folder_set(tmp_path / "none")
+
+
+@pytest.fixture
+def mirror(shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """The shared benchmarks on a loopback server, a cold cache; what was asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    handler = partial(Handler, directory=str(shared / "benchmarks"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def test_cold_cache_then_offline(mirror: list[str], cli: Cli) -> None:
+    argv = ["benchmark", "--dataset", "set5", "--model", "bicubic", "--json"]
+    ran = cli(*argv)
+    assert ran.code == 0, ran.err
+    assert len(mirror) == 10
+    (summary,) = json.loads(ran.out)["summaries"]
+    assert summary["psnr"] == pytest.approx(28.42, abs=0.02)
+    assert summary["ssim"] == pytest.approx(0.8104, abs=0.001)
+    again = cli(*argv, "--offline")
+    assert again.code == 0, again.err
+    assert len(mirror) == 10
+
+
+def test_a_wrong_byte_is_found_and_named(
+    mirror: list[str], cli: Cli, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the cache it is fetched again; on the server, and in a local folder, it is named."""
+    assert cli("benchmark", "--dataset", "set5", "--model", "bicubic").code == 0
+    cached = next((tmp_path / "cache").glob("**/Set5/image_SRF_4/img_003_SRF_4_LR.png"))
+    cached.write_bytes(cached.read_bytes()[:-1] + b"\0")
+    assert cli("benchmark", "--dataset", "set5", "--model", "bicubic").code == 0
+    assert len(mirror) == 11
+    folder = tmp_path / "mine" / "Set5" / "image_SRF_4"
+    shutil.copytree(next((shared / "benchmarks").glob("**/Set5/image_SRF_4")), folder)
+    folder.chmod(0o755)
+    bad = folder / "img_002_SRF_4_HR.png"
+    content = bad.read_bytes()
+    bad.unlink()
+    bad.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    ran = cli("benchmark", "--dataset", "set5", "--model", "bicubic", "--root", tmp_path / "mine")
+    assert ran.code == 7
+    assert "img_002_SRF_4_HR.png: expected sha256" in ran.err
+
+
+def test_a_killed_download_goes_on(mirror: list[str], tmp_path: Path) -> None:
+    """SIGKILL when some files are there: the next run asks only for the rest."""
+    command = [
+        sys.executable,
+        "-m",
+        "sr_upscale",
+        "benchmark",
+        "--dataset",
+        "set14",
+        "--model",
+        "bicubic",
+        "--limit",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(mirror) < 9 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = len(list((tmp_path / "cache").glob("**/Set14/**/*.png")))
+    assert there < 28
+    mirror.clear()
+    assert subprocess.run(command, capture_output=True, check=True).returncode == 0
+    assert len(mirror) <= 28 - there
+    assert len(list((tmp_path / "cache").glob("**/Set14/**/*.png"))) == 28
+
+
+# --- measuring --------------------------------------------------------------------------------------
+
+
+def pairs_of(folder: Path) -> dict[str, list[PicturePair]]:
+    return {"mine": folder_set(folder)}
+
+
+def test_scores_are_the_metrics_of_the_pictures(hr_folder: Path, nearest: Path) -> None:
+    """Means over pictures of what the metrics say of LR repeated twice, computed here by hand."""
+    protocol = Protocol(scale=2, crop_border=2)
+    seen: dict[str, list[str]] = {}
+    methods = [make_method("bicubic", 2), make_method(str(nearest), 2, dtype="fp32")]
+    results = run_benchmark(
+        pairs_of(hr_folder), methods, protocol, on_picture=lambda _set, name, images: seen.update({name: list(images)})
+    )
+    expected = []
+    for pair in folder_set(hr_folder):
+        hr, lr = load_pair(pair, 2, gray_as_rgb=True)
+        twice = to_tensor(lr.repeat(2, 0).repeat(2, 1))
+        expected.append(psnr(twice, to_tensor(hr), crop_border=2, y_channel=True).item())
+    ours = results.summaries[1]
+    assert ours.psnr == pytest.approx(np.mean(expected), abs=1e-3)
+    assert ours.pictures == 3
+    assert ours.parameters == sum(p.numel() for p in micro_generator(2, blocks=1).parameters())
+    assert ours.host_bytes is not None
+    assert 0 < ours.host_bytes < 2**31
+    assert ours.mpix_per_s_low <= ours.mpix_per_s <= ours.mpix_per_s_high
+    assert seen["0"] == ["HR", "bicubic", "nearest-x2"]
+    assert results.summaries[0].psnr > ours.psnr
+
+
+def test_rgb_and_border_are_honoured(hr_folder: Path) -> None:
+    bicubic = [make_method("bicubic", 2)]
+    for channel, border in (("y", 2), ("rgb", 0)):
+        protocol = Protocol(scale=2, channel=channel, crop_border=border)
+        scores = run_benchmark(pairs_of(hr_folder), bicubic, protocol).scores
+        for pair, score in zip(folder_set(hr_folder), scores, strict=True):
+            hr, lr = load_pair(pair, 2, gray_as_rgb=True)
+            sr = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
+            settings = {"crop_border": border, "y_channel": channel == "y"}
+            assert score.psnr == pytest.approx(psnr(to_tensor(sr), to_tensor(hr), **settings).item())  # type: ignore[arg-type]
+        assert ("SSIM on RGB of" in str(protocol)) == (channel == "rgb")
+        assert f"border of {border}" in str(protocol)
+
+
+def test_operations_are_counted_as_the_design_states_them() -> None:
+    """0.83 M multiply-adds for an LR pixel of psnr-x4, so 47.7 G for 1280x720."""
+    from sr_upscale.pretrained.registry import resolve_weights
+
+    parameters, macs = count(resolve_weights("psnr-x4"), 4)
+    assert parameters == 828_208
+    assert macs == pytest.approx(0.828e6 * 320 * 180, rel=0.01)
+
+
+def test_model_must_have_the_scale(micro: Path) -> None:
+    with pytest.raises(UsageError, match="enlarges x2, and x4 is measured"):
+        make_method(str(micro), 4)
+
+
+# --- output -----------------------------------------------------------------------------------------
+
+
+def test_command_writes_everything(cli: Cli, hr_folder: Path, micro: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = cli("benchmark", "--dataset", hr_folder, "--model", f"bicubic,{micro}", "-s", "2", "-o", out)
+    assert ran.code == 0, ran.err
+    assert "bicubic" in ran.out
+    assert "protocol: x2; PSNR and SSIM on Y" in ran.out
+    rows = list(csv.DictReader(io.StringIO((out / "pictures.csv").read_text())))
+    assert len(rows) == 6
+    data = json.loads((out / "results.json").read_text())
+    mean = np.mean([float(row["psnr"]) for row in rows if row["method"] == "micro-x2"])
+    assert data["summaries"][1]["psnr"] == pytest.approx(mean)
+    assert "| micro-x2 |" in (out / "results.md").read_text()
+    html = (out / "report.html").read_text()
+    inside = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])  # type: ignore[index]
+    assert [entry["name"] for entry in inside["gallery"][0]["images"]] == ["bicubic", "micro-x2", "HR"]
+    scores = [float(entry["images"][1]["scores"].split(" dB")[0]) for entry in inside["gallery"]]
+    assert scores == sorted(scores)  # the worst first
+    assert not re.search(r"(src|href)=[\"']?https?:|url\(https?:|@import", html)
+    again = cli("benchmark", "--dataset", hr_folder, "--model", "bicubic", "-s", "2", "-o", out)
+    assert again.code == 2
+    assert "use --force" in again.err
+
+
+def test_published_scores_are_marked_and_never_mixed(hr_folder: Path) -> None:
+    results = run_benchmark(
+        {"set5": folder_set(hr_folder)}, [make_method("bicubic", 4)], Protocol(scale=4, crop_border=4)
+    )
+    plain, with_published = to_text(results), to_text(results, with_published=True)
+    assert "IMDN" not in plain
+    line = next(line for line in with_published.splitlines() if "IMDN" in line)
+    assert "published" in line
+    assert "32.21" in line
+    assert "published" in next(
+        line for line in to_markdown(results, with_published=True).splitlines() if "IMDN" in line
+    )
+    assert "IMDN" not in to_csv(results.scores)
+    assert datasets_of(results) == ["set5"]
+
+
+def test_published_table_agrees_with_its_source() -> None:
+    """A few rows of the papers, typed again."""
+    table = {(row.name.split(" (")[0], row.scale): row for row in published()}
+    assert table["RRDB-PSNR", 4].scores["set5"] == (32.73, 0.9011)
+    assert table["IMDN", 4].scores["urban100"] == (26.04, 0.7838)
+    assert table["SwinIR-light", 2].scores["set14"] == (33.86, 0.9206)
+    assert all(row.source and set(row.scores) <= set(NAMES) for row in published())
+
+
+def test_names_cannot_break_the_page() -> None:
+    html = page(
+        title="</title><b>", gallery=[], pictures=[["</script><script>alert(1)</script>"]], picture_headings=["x"]
+    )
+    assert "<b>" not in html
+    assert html.count("</script>") == 2
+    assert "</script><script>alert" not in html
+
+
+def test_compare_writes_a_page(cli: Cli, micro: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.html"
+    ran = cli("compare", photo, "--model", "bicubic", "--model", micro, "-s", "2", "--crop", "2,1,12,10", "-o", out)
+    assert ran.code == 0, ran.err
+    inside = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(), re.S)[1])  # type: ignore[index]
+    (picture,) = inside["gallery"]
+    assert (picture["width"], picture["height"]) == (24, 20)
+    assert [entry["name"] for entry in picture["images"]] == ["input", "bicubic", "micro-x2"]
+    assert cli("compare", photo, "-o", photo, "--force").code == 2
+    twin = tmp_path / "twin" / micro.name
+    twin.parent.mkdir()
+    twin.write_bytes(micro.read_bytes())
+    ran = cli("compare", photo, "--model", micro, "--model", twin, "-s", "2", "-o", tmp_path / "e.html", "--json")
+    assert len(json.loads(ran.out)["models"]) == 2
+    assert cli("compare", photo, "--crop", "0,0,99,9", "-o", tmp_path / "d.html").code == 2
+    assert cli("compare", photo, "--crop", "a", "-o", tmp_path / "d.html").code == 2
+    assert cli("compare", photo, "-o", out).code == 5
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium command")
+def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
+    """Its script runs to the end from a file, at a phone's width, and the viewer paints."""
+    images = {"bicubic": pattern(64, 96), "ours": 255 - pattern(64, 96), "HR": pattern(64, 96)}
+    path = tmp_path / "page.html"
+    path.write_text(compare_page("a page", "picture", images), encoding="utf-8")
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=412,900"]
+    shot = [f"--screenshot={tmp_path / 'shot.png'}", "--virtual-time-budget=3000", path.as_uri()]
+    options: dict[str, Any] = {"capture_output": True, "check": True, "timeout": 120, "text": True}
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([*command, *shot], env=environment, **options)
+    dom = subprocess.run([*command, "--dump-dom", path.as_uri()], env=environment, **options)
+    assert 'data-ready="yes"' in dom.stdout
+    pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # pictures, not a blank page
+
+
+# --- like the papers (slow) -------------------------------------------------------------------------
+
+PAPERS = {
+    ("set5", 4, True): (28.42, 0.8104),
+    ("set5", 3, True): (30.39, 0.8682),
+    ("set5", 2, True): (33.66, 0.9299),
+    ("set14", 4, False): (26.00, 0.7027),
+    ("set14", 3, False): (27.55, 0.7742),
+    ("set14", 2, False): (30.24, 0.8688),
+    ("set14", 4, True): (26.09, None),
+    ("set14", 3, True): (27.63, None),
+    ("set14", 2, True): (30.33, None),
+}
+"""Published PSNR and SSIM of bicubic, by set, factor, and whether gray is read as RGB."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scale", "gray_as_rgb"), list(PAPERS))
+@pytest.mark.parametrize("own_lr", [False, True])
+def test_bicubic_scores_like_the_papers(shared: Path, name: str, scale: int, gray_as_rgb: bool, own_lr: bool) -> None:
+    pairs = named_set(name, scale, cache=Path("never"), root=shared / "benchmarks")
+    protocol = Protocol(scale=scale, crop_border=scale, gray_as_rgb=gray_as_rgb, own_lr=own_lr)
+    (summary,) = run_benchmark({name: pairs}, [make_method("bicubic", scale)], protocol).summaries
+    decibels, similarity = PAPERS[name, scale, gray_as_rgb]
+    assert summary.psnr == pytest.approx(decibels, abs=0.05 if own_lr else 0.02)
+    if similarity is not None:
+        assert summary.ssim == pytest.approx(similarity, abs=0.002 if own_lr else 0.001)
+    assert not math.isnan(summary.psnr)
+
+
+def test_a_damaged_local_file_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "Set5" / "image_SRF_4"
+    folder.mkdir(parents=True)
+    for path in manifest("set5", 4):
+        Image.fromarray(pattern(8, 8)).save(folder / Path(path).name)
+    with pytest.raises(IntegrityError, match=r"img_001_SRF_4_HR\.png: expected sha256"):
+        named_set("set5", 4, cache=tmp_path, root=tmp_path)
+    with pytest.raises(InputError, match="no Set14/image_SRF_4/.* below it"):
+        named_set("set14", 4, cache=tmp_path, root=tmp_path)
+
+
+def test_odd_pictures_do_not_lose_the_run(cli: Cli, tmp_path: Path) -> None:
+    """One too small for SSIM is left out; an exact output has no number in JSON; flat ones have no NIQE."""
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    Image.fromarray(np.full((12, 12, 3), 9, np.uint8)).save(folder / "icon.png")
+    Image.fromarray(np.full((200, 300, 3), 128, np.uint8)).save(folder / "flat.png")
+    (folder / "phone.heic").write_bytes(b"not read")
+    ran = cli("benchmark", "--dataset", folder, "--model", "bicubic", "-s", "2", "-o", tmp_path / "out", "--json")
+    assert ran.code == 0, ran.err
+    assert "left out: hr icon: 12x12 without a border of 2 is smaller than the 11 pixels of SSIM" in ran.err
+    for text in (ran.out, (tmp_path / "out" / "results.json").read_text()):
+        data = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert [(each["picture"], each["psnr"], each["niqe"]) for each in data["pictures"]] == [("flat", None, None)]
+    assert "Infinity" not in (tmp_path / "out" / "report.html").read_text()
+    ran = cli("benchmark", "--dataset", folder, "--model", "bicubic", "-s", "2", "--border", "100")
+    assert ran.code == 4
+    assert "hr: no picture of it can be measured" in ran.err
+
+
+def test_memory_is_that_of_the_method_and_not_of_this_process() -> None:
+    held = np.ones(400 << 20, np.uint8)
+    found = host_peak_bytes("bicubic", 2, (64, 64, 3), {})
+    assert found is not None
+    assert 0 <= found < 100 << 20 < held.nbytes
+
+
+def test_sets_of_one_name_are_refused(cli: Cli, hr_folder: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin" / hr_folder.name
+    twin.mkdir(parents=True)
+    Image.fromarray(pattern(40, 40)).save(twin / "a.png")
+    ran = cli("benchmark", "--dataset", f"{hr_folder},{twin}", "--model", "bicubic", "-s", "2")
+    assert (ran.code, f"two of them are called {hr_folder.name}" in ran.err) == (2, True)
+
+
+def test_root_of_archives_is_refused(cli: Cli, tmp_path: Path) -> None:
+    ran = cli("benchmark", "--dataset", "div2k-val", "--root", tmp_path, "--model", "bicubic", "-s", "2")
+    assert (ran.code, "--root holds files of SelfExSR" in ran.err) == (2, True)

@@ -1,0 +1,175 @@
+"""What tests share: small models, small pictures, a server on loopback, recipes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ImageCms
+
+from sr_upscale.images.picture import Frame, Picture
+from sr_upscale.models.features import LAYERS
+from sr_upscale.models.generator import Generator, GeneratorConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def micro_generator(scale: int = 2, *, blocks: int = 2, seed: int = 0) -> Generator:
+    """A generator that is quick, and far from the identity: every weight and tap counts."""
+    torch.manual_seed(seed)
+    model = Generator(GeneratorConfig(scale=scale, num_feat=8, num_blocks=blocks))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model.requires_grad_(False).eval()
+
+
+def vgg19_state(last: str) -> dict[str, torch.Tensor]:
+    """Random weights of VGG19's convs up to `last`, with torchvision's names."""
+    widths = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
+    generator, before, state = torch.Generator().manual_seed(0), 3, {}
+    for name, index in LAYERS.items():
+        width = widths[int(name[4])]
+        weight = torch.randn(width, before, 3, 3, generator=generator) * (2 / (9 * before)) ** 0.5
+        state |= {f"features.{index}.weight": weight, f"features.{index}.bias": torch.zeros(width)}
+        before = width
+        if name == last:
+            return state
+    raise ValueError(last)
+
+
+def pattern(
+    height: int, width: int, channels: int = 3, dtype: type[np.uint8] | type[np.uint16] = np.uint8
+) -> NDArray[np.uint8 | np.uint16]:
+    """(H, W, C) of slopes and edges that differ between channels; no two turns or mirrorings of it are equal."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [
+        0.5 + 0.3 * np.sin(0.31 * x + 0.07 * y * (c + 1)) + 0.2 * ((x * 3 + y * 2) // 7 % 2 - 0.5)
+        for c in range(channels)
+    ]
+    values = np.stack(planes, axis=-1) * (0.6 + 0.4 * (x + 2 * y) / (width + 2 * height))[..., None]
+    return np.rint(values.clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
+
+
+@dataclass
+class Ran:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Served:
+    """A server on loopback and what it was asked for; `content` may change while it runs."""
+
+    content: bytes
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serving(content: bytes) -> Iterator[Served]:
+    """Gives `content` under every path."""
+    served = Served(content=content)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(served.content)))
+            self.end_headers()
+            self.wfile.write(served.content)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        served.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield served
+        server.shutdown()
+        thread.join()
+
+
+# --- training ---------------------------------------------------------------------------------------
+
+RECIPE = """
+name = "micro"
+description = "for a test"
+[model]
+scale = 2
+num_feat = 8
+num_blocks = 1
+[data]
+lr_patch = 8
+batch_size = 4
+validation_count = 2
+workers = 0
+[stages.psnr]
+steps = 40
+max_time_s = 0
+warmup_steps = 5
+validate_every_s = 0.05
+checkpoint_every_s = 0.05
+"""
+
+GAN = """
+[stages.gan]
+steps = 6
+max_time_s = 0
+lr = 1e-4
+warmup_steps = 0
+fft_weight = 0.05
+perceptual_weight = 0.5
+perceptual_layers = { conv1_2 = 0.1, conv2_2 = 1.0 }
+gan_weight = 0.01
+discriminator = "unet"
+d_num_feat = 4
+validate_every_s = 0.05
+checkpoint_every_s = 0.05
+"""
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    """The entries of a log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+
+
+@functools.cache  # lcms writes the time into it
+def p3_profile() -> bytes:
+    """Display P3 as a matrix profile: sRGB's bytes with other primaries would do, lcms can only make sRGB,
+    Lab and XYZ; so the colorants of an sRGB profile are exchanged."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    p3 = {b"rXYZ": (0.5151, 0.2412, -0.0011), b"gXYZ": (0.2919, 0.6922, 0.0419), b"bXYZ": (0.1572, 0.0666, 0.7841)}
+    for index in range(int.from_bytes(data[128:132], "big")):
+        entry = 132 + 12 * index
+        if (name := bytes(data[entry : entry + 4])) in p3:
+            offset = int.from_bytes(data[entry + 4 : entry + 8], "big") + 8
+            for value in p3[name]:
+                data[offset : offset + 4] = round(value * 65536).to_bytes(4, "big", signed=True)
+                offset += 4
+    return bytes(data)
+
+
+def animation(channels: int = 3) -> Picture:
+    colours = ((250, 0, 0, 255), (0, 250, 0, 255), (0, 0, 250, 0))
+    frames = tuple(
+        Frame(pixels_hwc=np.full((6, 8, channels), colour[:channels], np.uint8), duration_ms=duration)
+        for colour, duration in zip(colours, (100, 250, 70), strict=True)
+    )
+    return Picture(frames=frames, loop=0)

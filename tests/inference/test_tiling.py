@@ -1,0 +1,134 @@
+import pytest
+import torch
+from torch import Tensor
+
+from sr_upscale.errors import SrUpscaleError
+from sr_upscale.inference.network import Network
+from sr_upscale.inference.tiles import run_tiles
+from sr_upscale.inference.tiling import MIN_TILE, TilePlan, fit_tile_size, plan_tiles
+from tests.helpers import micro_generator
+
+SIZES = [1, 2, 15, 16, 17, 31, 32, 33, 100, 257]
+
+
+@pytest.mark.parametrize("length", SIZES)
+@pytest.mark.parametrize("tile_size", [0, 16, 32, 33])
+@pytest.mark.parametrize(("overlap", "halo"), [(0, 0), (8, 0), (8, 5), (40, 3)])
+def test_spans_cover_everything_once_and_stay_inside(length: int, tile_size: int, overlap: int, halo: int) -> None:
+    plan = plan_tiles(length, length, tile_size=tile_size, overlap=overlap, halo=halo)
+    assert plan.rows == plan.columns
+    assert plan.rows[0].read_start == plan.rows[0].keep_start == 0
+    assert plan.rows[-1].read_stop == plan.rows[-1].keep_stop == length
+    for span in plan.rows:
+        assert 0 <= span.read_start <= span.keep_start < span.keep_stop <= span.read_stop <= length
+        assert span.keep_start - span.read_start == min(halo, span.keep_start)
+        assert span.read_stop - span.keep_stop == min(halo, length - span.keep_stop)
+    for before, after in zip(plan.rows, plan.rows[1:], strict=False):
+        assert 0 <= before.keep_stop - after.keep_start <= overlap
+    for before, after in zip(plan.rows, plan.rows[2:], strict=False):
+        assert before.keep_stop <= after.keep_start  # never three tiles on one pixel
+    if tile_size:
+        assert all(span.keep_stop - span.keep_start <= tile_size + overlap for span in plan.rows)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (15, 17), (16, 16), (33, 31), (47, 64)])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_tiled_equals_whole_with_the_receptive_field_as_halo(size: tuple[int, int], scale: int) -> None:
+    network = Network(micro_generator(scale, blocks=3), torch.device("cpu"), torch.float32)
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(5))
+    whole = network(image)[0]
+    for tile_size, overlap in ((16, 0), (16, 8), (17, 4), (32, 16)):
+        plan = plan_tiles(
+            *size, tile_size=tile_size, overlap=overlap, halo=micro_generator(scale, blocks=3).config.halo
+        )
+        tiled = torch.cat(list(run_tiles(plan, network, image.split(7, dim=2), scale=scale)), dim=2)[0]
+        assert tiled.shape == whole.shape
+        assert (tiled - whole).abs().max() <= 1e-5
+
+
+def test_without_halo_the_difference_would_show() -> None:
+    """The test above can fail: the same comparison without context does."""
+    network = Network(micro_generator(2, blocks=3), torch.device("cpu"), torch.float32)
+    image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(5))
+    plan = plan_tiles(40, 40, tile_size=16, overlap=0, halo=0)
+    tiled = torch.cat(list(run_tiles(plan, network, [image], scale=2)), dim=2)[0]
+    assert (tiled - network(image)[0]).abs().max() > 1 / 255
+
+
+def test_overlaps_blend_with_weights_that_add_up_to_one() -> None:
+    plan = plan_tiles(70, 45, tile_size=16, overlap=8, halo=0)
+    image = torch.rand(1, 1, 70, 45)
+    tiled = torch.cat(list(run_tiles(plan, lambda tile: tile, [image], scale=1)), dim=2)[0]
+    torch.testing.assert_close(tiled, image[0])
+
+
+def test_blending_is_a_straight_ramp() -> None:
+    """Left tile says 0, right tile says 1: across the overlap the result climbs in equal steps."""
+    plan = plan_tiles(16, 32, tile_size=16, overlap=8, halo=0)
+    values = iter((0.0, 1.0))
+    out = torch.cat(
+        list(run_tiles(plan, lambda tile: torch.full_like(tile, next(values)), [torch.zeros(1, 1, 16, 32)], scale=1)), 2
+    )
+    expected = torch.cat((torch.zeros(12), (torch.arange(8) + 0.5) / 8, torch.ones(12)))
+    torch.testing.assert_close(out[0, 0, 3], expected)
+
+
+def test_an_error_passes_through_and_later_bands_never_come() -> None:
+    plan = plan_tiles(64, 16, tile_size=16, overlap=0, halo=0)
+    calls = 0
+
+    def network(tile: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tile
+
+    bands = run_tiles(plan, network, [torch.ones(1, 1, 64, 16)], scale=1)
+    assert next(bands).shape[2] + next(bands).shape[2] == 32
+    with pytest.raises(torch.OutOfMemoryError):
+        next(bands)
+
+
+@pytest.mark.parametrize("max_pixels", [1, 5_000, 100_000, 10_000_000])
+def test_fitted_tiles_read_no_more_than_allowed(max_pixels: int) -> None:
+    size = fit_tile_size(3000, 2000, max_pixels=max_pixels, overlap=8, halo=16)
+    plan = plan_tiles(3000, 2000, tile_size=size, overlap=8, halo=16)
+    assert plan.largest_tile_pixels <= max_pixels or size == MIN_TILE
+    if max_pixels >= 3000 * 2000:
+        assert plan.steps == 1
+
+
+class Overflowing(torch.nn.Module):
+    """Finite in fp32 only, as some networks are in fp16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = torch.is_autocast_enabled("cpu")
+        return x + float("nan") if half else x * 1
+
+
+class Broken(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0
+
+
+def test_a_tile_that_is_not_finite_is_redone_in_fp32() -> None:
+    network = Network(Overflowing(), torch.device("cpu"), torch.bfloat16)
+    x = torch.rand(1, 3, 4, 4)
+    assert torch.equal(network(x), x)
+    assert network.redone == 1
+
+
+def test_a_tile_that_is_not_finite_in_fp32_fails() -> None:
+    network = Network(Broken(), torch.device("cpu"), torch.bfloat16)
+    with pytest.raises(SrUpscaleError, match="not finite even in fp32"):
+        network(torch.ones(1, 3, 4, 4))
+
+
+def test_plans_hold_integers_only() -> None:
+    plan = plan_tiles(100, 70, tile_size=32, overlap=8, halo=16)
+    assert isinstance(plan, TilePlan)
+    for span in (*plan.rows, *plan.columns):
+        assert all(
+            isinstance(value, int) for value in (span.read_start, span.keep_start, span.keep_stop, span.read_stop)
+        )

@@ -1,0 +1,59 @@
+"""Self-ensemble."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_upscale.models.ensemble import _back, _there, self_ensemble
+from sr_upscale.upscaler import Upscaler
+from tests.helpers import pattern
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+def test_every_turn_is_turned_back(turns: int, mirrored: bool) -> None:
+    x = torch.rand(1, 3, 5, 8)
+    there = _there(x, turns, mirrored)
+    assert torch.equal(_back(there, turns, mirrored), x)
+    assert there.shape[-2:] == ((5, 8) if turns % 2 == 0 else (8, 5))
+
+
+def test_the_eight_are_different() -> None:
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert len({tuple(_there(x, turns, mirrored).flatten().tolist()) for turns in range(4) for mirrored in (0, 1)}) == 8
+
+
+def test_the_mean_of_a_directed_network() -> None:
+    """A network that shifts to the right: the ensemble blurs alike to all sides."""
+
+    def shift(x: Tensor) -> Tensor:
+        return torch.roll(x, 1, -1)
+
+    x = torch.zeros(1, 1, 7, 7)
+    x[..., 3, 3] = 1
+    expected = torch.zeros(1, 1, 7, 7)
+    for row, column in ((2, 3), (4, 3), (3, 2), (3, 4)):
+        expected[..., row, column] = 0.25
+    torch.testing.assert_close(self_ensemble(shift)(x), expected)
+
+
+def test_an_even_handed_network_is_left_alone() -> None:
+    x = torch.rand(1, 3, 6, 4)
+    grow = lambda tile: F.interpolate(tile, scale_factor=2, mode="nearest")  # noqa: E731
+    torch.testing.assert_close(self_ensemble(grow)(x), grow(x))
+
+
+def test_tta_of_the_upscaler(nearest: Path, micro: Path) -> None:
+    pixels = pattern(9, 12)
+    np.testing.assert_array_equal(
+        Upscaler(nearest, dtype="fp32", tta=True)(pixels), Upscaler(nearest, dtype="fp32")(pixels)
+    )
+    turned = Upscaler(micro, dtype="fp32", tta=True)(np.rot90(pixels).copy())
+    assert np.abs(np.rot90(turned, -1).astype(int) - Upscaler(micro, dtype="fp32", tta=True)(pixels)).max() <= 1
+    assert (Upscaler(micro, dtype="fp32", tta=True)(pixels) != Upscaler(micro, dtype="fp32")(pixels)).any()

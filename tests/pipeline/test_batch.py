@@ -1,0 +1,228 @@
+"""Reading, computing and writing overlap; order, errors and signals are those of one after the other."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_upscale.cli.options import GPU_THREADS, parse_bytes, parse_jobs
+from sr_upscale.errors import InputError, UsageError
+from sr_upscale.pipeline.batch import Item, Jobs, Outcome, Work, hash_file, plan_items, run_batch
+from sr_upscale.pipeline.row_queue import Abandoned, Handover
+from sr_upscale.storage.atomic import replace_file
+from tests.helpers import Ran, pattern
+
+Cli = Callable[..., Ran]
+
+
+def items_in(folder: Path, count: int) -> list[Item]:
+    items = [Item(source=folder / f"{number}.in", target=folder / "out" / f"{number}.txt") for number in range(count)]
+    for item in items:
+        item.source.write_bytes(b"x")
+    (folder / "out").mkdir()
+    return items
+
+
+class Stages:
+    """Stages that take a while each, and note when."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.lock = seconds, threading.Lock()
+        self.active: dict[str, int] = {"load": 0, "proc": 0, "save": 0}
+        self.most = dict(self.active)
+
+    def take(self, stage: str) -> None:
+        with self.lock:
+            self.active[stage] += 1
+            self.most[stage] = max(self.most[stage], self.active[stage])
+        time.sleep(self.seconds)
+        with self.lock:
+            self.active[stage] -= 1
+
+    def load(self, item: Item) -> str:
+        self.take("load")
+        if item.source.stem == "3":
+            raise InputError("3.in: damaged")
+        return item.source.stem
+
+    def start(self, item: Item, loaded: str, work: Work) -> Future[dict[str, Any]]:
+        self.take("proc")
+
+        def write() -> dict[str, Any]:
+            self.take("save")
+            with replace_file(
+                item.target, on_whole=lambda temporary: work.on_whole(temporary, hash_file(item.source))
+            ) as t:
+                t.write_text(loaded)
+            return {"seconds": 0.0}
+
+        return work.saver.submit(write)
+
+
+@pytest.mark.parametrize("jobs", [Jobs(), Jobs(load=2, proc=2, save=3)])
+def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) -> None:
+    stages, items = Stages(0.03), items_in(tmp_path, 12)
+    seen: list[Outcome] = []
+    start = time.monotonic()
+    outcomes = run_batch(plan_items(items), stages.load, stages.start, settings={}, jobs=jobs, on_outcome=seen.append)
+    seconds = time.monotonic() - start
+    assert [each.item for each in outcomes] == items
+    assert seen == outcomes
+    assert [each.status for each in outcomes] == ["failed" if number == 3 else "done" for number in range(12)]
+    assert "3.in: damaged" in str(outcomes[3].error)
+    assert [path.read_text() for path in sorted((tmp_path / "out").glob("*.txt"))] == sorted(
+        str(number) for number in range(12) if number != 3
+    )
+    assert seconds < 0.8 * 12 * 3 * 0.03  # one after the other they take at least the whole of this
+    assert all(stages.most[stage] <= getattr(jobs, stage) for stage in stages.most)
+    again = run_batch(plan_items(items), stages.load, stages.start, settings={"other": 1}, jobs=jobs)
+    assert [each.status for each in again].count("done") == 11
+
+
+def test_a_signal_ends_all_stages_and_passes_on(tmp_path: Path) -> None:
+    stages, items = Stages(0.01), items_in(tmp_path, 50)
+    stopped = threading.Event()
+
+    def start(item: Item, loaded: str, work: Work) -> Future[dict[str, Any]]:
+        if item.source.stem == "5":
+            work.stop.wait(10)
+            stopped.set()
+        return stages.start(item, loaded, work)
+
+    def interrupt(outcome: Outcome) -> None:
+        if outcome.item.source.stem == "4":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(plan_items(items), stages.load, start, settings={}, on_outcome=interrupt)
+    assert stopped.is_set()
+    assert len(list((tmp_path / "out").glob("*.txt"))) < 10
+
+
+def test_handover_is_bounded_and_keeps_the_order() -> None:
+    handover = Handover(max_bytes=100)
+    bands = [np.full(40, number, np.uint8) for number in range(20)]
+    waiting = threading.Thread(target=lambda: [handover.put(band) for band in bands] and handover.end())
+    waiting.start()
+    time.sleep(0.1)
+    assert handover._bytes <= 100 + 40
+    assert [int(band[0]) for band in handover] == list(range(20))
+    waiting.join()
+    assert handover.waited_s > 0.05
+
+
+def test_handover_passes_failures_both_ways() -> None:
+    handover = Handover()
+    handover.put(np.zeros(3, np.uint8))
+    handover.end(ValueError("network"))
+    with pytest.raises(ValueError, match="network"):
+        list(handover)
+    handover = Handover()
+    handover.abandon()
+    with pytest.raises(Abandoned):
+        handover.put(np.zeros(3, np.uint8))
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
+def test_a_folder_on_several_devices_comes_out_the_same(cli: Cli, tmp_path: Path, nearest: Path, devices: str) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(7):
+        Image.fromarray(pattern(5 + number, 9)).save(folder / f"{number}.png")
+    ran = cli("batch", folder, "-o", out, "-n", nearest, "-g", devices, "-j", "2:1:2", "--json")
+    assert ran.code == 0, ran.err
+    assert 0 < json.loads(ran.out)["network_busy"] <= 1
+    for number in range(7):
+        expected = pattern(5 + number, 9).repeat(2, axis=0).repeat(2, axis=1)
+        assert np.array_equal(np.asarray(Image.open(out / f"{number}.png")), expected)
+
+
+def test_one_picture_takes_one_device(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    Image.fromarray(pattern(5, 9)).save(tmp_path / "a.png")
+    ran = cli(tmp_path / "a.png", "-n", nearest, "-g", "cpu,cpu", "-o", tmp_path / "b.png")
+    assert ran.code == 2
+    assert "one picture takes one device" in ran.err
+
+
+@pytest.mark.parametrize(("text", "expected"), [("2G", 2 << 30), ("1.5GiB", 3 << 29), ("800M", 800 << 20), ("77", 77)])
+def test_sizes_of_memory(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "much", "0", "2X", "-1G"])
+def test_bad_sizes_of_memory(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a size such as 2G"):
+        parse_bytes(text)
+
+
+def test_jobs_as_ncnn_programs_write_them() -> None:
+    assert parse_jobs("1:2:3", devices=1) == Jobs(load=1, proc=2, save=3)
+    assert parse_jobs("1:1:1", devices=2).proc == 2
+    assert parse_jobs(None, devices=3).proc == 3
+    assert parse_jobs(None, devices=3, gpus=True).proc == 3 * GPU_THREADS > 3
+    for text in ("2", "a:b:c", "1:2", "0:1:1"):
+        with pytest.raises(UsageError, match="expected"):
+            parse_jobs(text, devices=1)
+
+
+def test_outputs_in_several_folders_have_a_manifest_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    """And nothing is written into the folder above them, which may not be ours."""
+    pictures = [tmp_path / name / "a.png" for name in ("one", "two")]
+    for path in pictures:
+        path.parent.mkdir()
+        Image.fromarray(pattern(5, 9)).save(path)
+    ran = cli(*pictures, "-n", nearest)
+    assert (ran.code, "2 done, 0 skipped, 0 failed of 2; outputs beside their pictures" in ran.err) == (0, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+    assert all((path.parent / ".sr-upscale.jsonl").is_file() for path in pictures)
+    assert "2 skipped" in cli(*pictures, "-n", nearest).err
+
+
+@pytest.mark.parametrize("words", [("--bf16",), ("--tile", "16"), ("--no-tile",), ("--halo", "1"), ("-x",)])
+def test_a_batch_is_done_again_with_other_options_of_the_network(
+    cli: Cli, tmp_path: Path, nearest: Path, words: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest)
+    assert "1 done" in cli(*run).err
+    assert "1 skipped" in cli(*run).err
+    assert "1 done" in cli(*run, *words).err
+    assert "1 skipped" in cli(*run, *words).err
+
+
+def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    run = ("batch", folder, "-o", out, "-n", nearest)
+    assert cli(*run).code == 0
+    Image.fromarray(pattern(5, 9)).save(folder / "b.png")
+    Image.fromarray(pattern(5, 9)).save(folder / "c.png")
+    (out / "c.png").write_bytes(b"foreign")
+    dry = cli(*run, "--dry-run")
+    assert dry.code == 3
+    assert "a.png: is there and would come out the same; skipped" in dry.err
+    assert "would fail: " in dry.err
+    assert dry.out.count("\n") == 1
+    assert "b.png 9x5 -> " in dry.out
+    assert cli(*run, "--dry-run", "--force").out.count("\n") == 3
+
+
+def test_verbose_says_what_became_of_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--fp32")
+    assert "18x10  nearest-x2  float32 on cpu" in cli(*run, "-v", "--force").err
+    assert "18x10" not in cli(*run, "--force").err

@@ -1,0 +1,322 @@
+"""Faults 47 to 53 by the number of their row: signals, kills, full disks, memory; a rerun completes what is missing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_upscale import upscaler as upscaler_module
+from sr_upscale.images import decode
+from sr_upscale.images import row_writer as stream
+from sr_upscale.storage import atomic as files
+from sr_upscale.storage.atomic import remove_orphans, replace_file
+from tests.helpers import Ran, pattern
+
+Cli = Callable[..., Ran]
+COUNT = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(COUNT):
+        Image.fromarray(pattern(5 + number, 9)).save(folder / f"{number}.png")
+    return folder
+
+
+def check(out: Path, numbers: range = range(COUNT)) -> None:
+    """These outputs are there and right, and nothing else is."""
+    assert sorted(path.name for path in out.iterdir()) == [".sr-upscale.jsonl"] + [
+        f"{number}.png" for number in numbers
+    ]
+    for number in numbers:
+        with Image.open(out / f"{number}.png") as image:
+            expected = pattern(5 + number, 9).repeat(2, axis=0).repeat(2, axis=1)
+            assert np.array_equal(np.asarray(image), expected)
+
+
+def child(code: str, *argv: object) -> subprocess.Popen[str]:
+    """The program in a process of its own, with some of it changed before it starts."""
+    program = f"{code}\nfrom sr_upscale.cli.app import main\nmain()"
+    words = [sys.executable, "-c", program, *map(str, argv)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+SIGNAL_WHILE_WRITING = """
+import os, sys
+from sr_upscale.images import encode
+write, count, number = encode.write_streamed, 0, int(sys.argv.pop())
+def stop(*args, **more):
+    global count
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), number)
+    write(*args, **more)
+encode.write_streamed = stop
+"""
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_rows_47_and_48_a_signal_stops_a_batch_that_then_goes_on(
+    cli: Cli, folder: Path, nearest: Path, number: int, word: str
+) -> None:
+    out = folder.with_name("out")
+    process = child(SIGNAL_WHILE_WRITING, "batch", folder, "-o", out, "-n", nearest, int(number))
+    _said, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    stopped, last = errors.splitlines()
+    assert stopped.startswith("stopped after ")
+    assert stopped.endswith(f" of {COUNT}; the same command goes on from there")
+    assert last == f"sr-upscale: {word}; unfinished files were removed"
+    assert not list(out.glob(".sr-*.tmp"))
+    assert 2 <= len(list(out.glob("*.png"))) < COUNT
+    ran = cli("batch", folder, "-o", out, "-n", nearest)
+    assert ran.code == 0, ran.err  # also what was written and not yet counted is known
+    check(out)
+
+
+NEVER_ENDS = """
+import sys, threading, time
+from sr_upscale.pipeline import job
+def hang(*_args, **_more):
+    sys.stderr.write("hangs\\n")
+    sys.stderr.flush()
+    time.sleep(60)
+job.start = hang
+"""
+
+
+def test_row_47_a_second_signal_ends_it_at_once(folder: Path, nearest: Path) -> None:
+    process = child(NEVER_ENDS, "batch", folder, "-o", folder.with_name("out"), "-n", nearest)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "hangs\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.2)
+    assert process.poll() is None  # it waits for the stage
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _said, errors = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == 130
+    assert "stopped at once" in errors
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sr_upscale.pipeline import batch
+from sr_upscale.storage import atomic as files
+from sr_upscale.images import encode
+where = sys.argv.pop()
+writes = notes = 0
+write, add, replace = encode.write_streamed, batch.Manifest.add, Path.replace
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def torn_write(bands, shape, path, **more):
+    global writes
+    writes += 1
+    write(bands, shape, path, **more)
+    if writes == 3 and where == "writing":
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        die()
+
+def torn_add(self, *args):
+    global notes
+    notes += 1
+    if notes == 3 and where == "written":
+        die()
+    add(self, *args)
+    if notes == 3 and where == "noted":
+        die()
+
+def torn_replace(self, target):
+    done = replace(self, target)
+    if notes == 3 and where == "replaced":
+        die()
+    return done
+
+encode.write_streamed, batch.Manifest.add, Path.replace = torn_write, torn_add, torn_replace
+"""
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "over an older output"])
+@pytest.mark.parametrize("where", ["writing", "written", "noted", "replaced"])
+def test_row_49_killed_at_every_step_of_writing(
+    cli: Cli, folder: Path, nearest: Path, where: str, before: bool
+) -> None:
+    """The third output is the old file, or the new one, or not there; never a part; and no --force is needed."""
+    out = folder.with_name("out")
+    old: bytes | None = None
+    if before:
+        assert cli("batch", folder, "-o", out, "-n", nearest, "-c", "0").code == 0
+        old = (out / "2.png").read_bytes()
+    process = child(KILLED, "batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1", where)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    third = out / "2.png"
+    assert third.exists() == (before or where == "replaced")
+    if third.exists():
+        assert (third.read_bytes() == old) == (where != "replaced")
+        with Image.open(third) as image:
+            image.load()
+    ran = cli("batch", folder, "-o", out, "-n", nearest)
+    assert ran.code == 0, ran.err
+    assert f"{3 if where == 'replaced' else 2} skipped" in ran.err
+    check(out)  # the orphan of the killed process is gone too
+
+
+def full(*_args: object, **_more: object) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, where: str, *, after: int) -> None:
+    """From the call with this number on, the disk is full at this step of writing."""
+    owner, name = {"write": (stream._Target, "_write_all"), "fsync": (os, "fsync"), "rename": (Path, "replace")}[where]
+    whole, calls = getattr(owner, name), []
+
+    def limited(*args: Any, **more: Any) -> Any:
+        calls.append(name)
+        return full() if len(calls) > after else whole(*args, **more)
+
+    monkeypatch.setattr(owner, name, limited)
+
+
+@pytest.mark.parametrize("where", ["write", "fsync", "rename"])
+def test_row_50_full_disk(cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    out = folder.with_name("out.png")
+    out.write_bytes(b"old")
+    fill(monkeypatch, where, after=0)
+    ran = cli(folder / "0.png", "-o", out, "-n", nearest, "--force")
+    assert ran.code == 5
+    remedy = "the disk is full; free some space or choose another folder with -o"
+    assert ran.err == f"sr-upscale: {out}: cannot write: No space left on device; {remedy}\n"
+    assert out.read_bytes() == b"old"
+    assert {path.name for path in out.parent.iterdir()} == {"in", "out.png"}
+
+
+@pytest.mark.parametrize(("where", "after"), [("write", 2), ("fsync", 6), ("rename", 2)])
+def test_row_50_full_disk_stops_a_batch(
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, where: str, after: int
+) -> None:
+    """Each small picture is one block, one new name, and three times flushed: file, manifest, folder."""
+    out = folder.with_name("out")
+    fill(monkeypatch, where, after=after)
+    ran = cli("batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1")
+    assert ran.code == 5
+    *_, stopped, error = ran.err.splitlines()
+    assert stopped == f"stopped after 2 of {COUNT}; the same command goes on from there"
+    assert "2.png: cannot write: No space left on device; the disk is full" in error
+    check(out, range(2))
+    monkeypatch.undo()
+    ran = cli("batch", folder, "-o", out, "-n", nearest)
+    assert (ran.code, "4 done, 2 skipped, 0 failed of 6" in ran.err) == (0, True)
+    check(out)
+
+
+def test_row_51_memory_of_the_device_runs_out(
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, tried = upscaler_module.stream_rows, []
+
+    def greedy(network: Any, strips: Any, *, height: int, rows: int, column: int) -> Any:
+        tried.append(rows)
+        if rows > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(network, strips, height=height, rows=rows, column=column)
+
+    monkeypatch.setattr(upscaler_module, "stream_rows", greedy)
+    limit, out = 2, folder.with_name("out.png")
+    assert cli(folder / "5.png", "-o", out, "-n", nearest).code == 0
+    assert (tried[0] > 2, tried[-1] <= 2) == (True, True)
+    with Image.open(out) as image:
+        assert np.array_equal(np.asarray(image), pattern(10, 9).repeat(2, axis=0).repeat(2, axis=1))
+    limit = 0
+    ran = cli(folder / "5.png", "-o", out, "-n", nearest, "--force")
+    assert ran.code == 8
+    assert "even with single rows" in ran.err
+
+
+def test_row_52_other_errors_of_the_device_are_not_taken_for_it(
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def broken(*_args: Any, **_more: Any) -> Any:
+        tried.append(1)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(upscaler_module, "stream_rows", broken)
+    ran = cli(folder / "5.png", "-o", folder.with_name("out.png"), "-n", nearest)
+    assert (ran.code, tried) == (1, [1])
+    assert len(ran.err.splitlines()) == 1
+    assert "illegal memory access" in ran.err
+
+
+def test_row_53_memory_of_the_host(cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = cli(folder / "5.png", "-n", nearest, "--max-memory", "1M")
+    assert ran.code == 8
+    assert "MiB of memory; 1 MiB is allowed; raise --max-memory" in ran.err
+
+    def stop(*_args: object, **_more: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode, "_decode_vips", stop)
+    ran = cli(folder / "5.png", "-n", nearest)
+    assert ran.code == 8
+    assert "5.png: too large to decode in the memory that is free" in ran.err
+    ran = cli("batch", folder, "-o", folder.with_name("out"), "-n", nearest)
+    assert (ran.code, f"{COUNT} failed" in ran.err) == (3, True)
+    assert not folder.with_name("out").exists()
+
+
+def test_orphans_of_other_machines_and_processes_that_live_stay(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {
+        f".sr-{files._place()}-{dead.pid}-a.tmp": False,
+        f".sr-{files._place()}-{os.getpid()}-a.tmp": True,
+        f".sr-00000000-{dead.pid}-a.tmp": True,
+        ".sr-upscale.jsonl": True,
+        ".sr-odd.tmp": True,
+    }
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    remove_orphans(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
+    with replace_file(tmp_path / "a.png") as temporary:
+        temporary.write_bytes(b"whole")
+        remove_orphans(tmp_path)
+        assert temporary.exists()
+    assert (tmp_path / "a.png").read_bytes() == b"whole"
+
+
+def test_an_echo_of_a_signal_is_not_a_second_one(folder: Path, nearest: Path) -> None:
+    """`timeout` sends it to the process and to its group."""
+    process = child(SLOW, "batch", folder, "-o", folder.with_name("out"), "-n", nearest)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "works\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.05)
+    _said, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.splitlines()[-1] == "sr-upscale: terminated; unfinished files were removed"
+
+
+SLOW = NEVER_ENDS.replace("hangs", "works").replace("time.sleep(60)", "time.sleep(0.8); raise KeyError")

@@ -1,0 +1,233 @@
+"""Names of models, the catalogue, and what `sr-upscale models` does with them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_upscale.errors import ModelError
+from sr_upscale.pretrained import registry as store
+from sr_upscale.pretrained.blend import blend_files, blended
+from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained.registry import StoredWeights, added, catalogue_entry, models_folder, resolve_weights
+from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
+from sr_upscale.storage.remote import RemoteFile
+from sr_upscale.upscaler import Upscaler
+from tests.helpers import Ran, micro_generator, pattern, serving
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "the-cache"
+    monkeypatch.setenv("SR_UPSCALE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def remote(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteWeights]:
+    """A catalogue with one entry, served on loopback: weights that enlarge by nearest neighbour."""
+    content = nearest.read_bytes()
+
+    entry = RemoteWeights(
+        name="2x-near",
+        architecture="ours",
+        scale=2,
+        license="CC0-1.0",
+        purpose="a test",
+        file=RemoteFile(
+            url="https://example.org/weights/Near_x2.safetensors",
+            size=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        ),
+    )
+    for module in ("sr_upscale.pretrained.registry", "sr_upscale.cli.models"):
+        monkeypatch.setattr(f"{module}.CATALOGUE", (entry,))
+    with serving(content) as server:
+        monkeypatch.setenv("SR_UPSCALE_MIRROR", server.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield entry
+
+
+def test_catalogue_equals_the_database(shared: Path) -> None:
+    """Address, bytes, hash, factor and licence of every row stand in the catalogue that they were taken from."""
+    text = [line for line in (shared / "models" / "catalogue.tsv").read_text().splitlines() if not line.startswith("#")]
+    known = {row["sha256"]: row for row in csv.DictReader(text, delimiter="\t")}
+    for entry in CATALOGUE:
+        row = known[entry.file.sha256]
+        assert entry.file.url == row["url"]
+        assert entry.file.size == int(row["bytes"])
+        assert entry.scale == int(row["scale"])
+        assert entry.license == row["licence"]
+
+
+def test_catalogue_is_sound() -> None:
+    names = [entry.name for entry in CATALOGUE]
+    assert len(names) == len(set(names)) >= 40
+    for entry in CATALOGUE:
+        assert entry.file.url.startswith("https://")
+        assert "NC" not in entry.license
+        assert entry.name == entry.name.lower().replace("_", "-")
+        assert entry.filename.endswith((".pth", ".safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["RealESRGAN_x4plus", "realesrgan-x4plus", "RealESRGAN_x4plus_anime_6B", "realesr-animevideov3", "4x-Nomos8kSC"],
+)
+def test_names_are_found_as_people_type_them(name: str) -> None:
+    assert catalogue_entry(name) is not None
+
+
+def test_unknown_names_get_the_nearest_one() -> None:
+    with pytest.raises(ModelError, match="did you mean realesrgan-x4plus"):
+        resolve_weights("RealESRGAN_x4plux")
+
+
+def test_first_use_says_the_licence_and_downloads(cli: Cli, remote: RemoteWeights, photo: Path, tmp_path: Path) -> None:
+    listed = next(row for row in json.loads(cli("models", "--json").out)["models"] if row["name"] == remote.name)
+    assert listed["installed"] is False
+    assert listed["license"] == "CC0-1.0"
+    dry = cli(photo, "-n", "2X_near", "--dry-run")
+    assert dry.code == 2
+    assert "sr-upscale models download 2x-near" in dry.err
+    offline = cli(photo, "-n", "2x-near", "-o", tmp_path / "o.png", "--offline")
+    assert offline.code == 6
+    assert "offline" in offline.err
+    ran = cli(photo, "-n", "2X_near", "-o", tmp_path / "o.png")
+    assert ran.code == 0, ran.err
+    assert "2x-near: licence CC0-1.0; downloading" in ran.err
+    expected = np.asarray(Image.open(photo)).repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected)
+    again = cli(photo, "-n", "2x-near", "-o", tmp_path / "p.png", "--offline")
+    assert again.code == 0
+    assert again.err == ""
+
+
+def test_download_path_verify_and_remove(cli: Cli, remote: RemoteWeights, cache: Path) -> None:
+    ran = cli("models", "download", "2x-near")
+    assert ran.code == 0, ran.err
+    path = Path(ran.out.strip())
+    assert path == cache / "models" / "2x-near.safetensors"
+    assert cli("models", "path", "2x-near").out.strip() == str(path)
+    assert cli("models", "path").out.strip() == str(models_folder())
+    assert "ok  2x-near" in cli("models", "verify").out
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    bad = cli("models", "verify")
+    assert bad.code == 7
+    assert "damaged: 2x-near" in bad.err
+    assert cli("models", "remove", "2x-near").code == 0
+    assert not path.exists()
+    assert "is not in the cache" in cli("models", "remove", "2x-near").err
+    assert "is part of the program" in cli("models", "remove", "psnr-x4").err
+
+
+def test_info_says_what_is_known(cli: Cli, remote: RemoteWeights, micro: Path) -> None:
+    told = json.loads(cli("models", "info", "2x-near", "--json").out)
+    assert told["sha256"] == remote.file.sha256
+    assert told["installed"] is False
+    ours = json.loads(cli("models", "info", "psnr-x4", "--json").out)
+    assert ours["scores"]["set5"]
+    assert json.loads(cli("models", "info", micro, "--json").out)["scale"] == 2
+    assert cli("models", "info", "nonsense").code == 7
+
+
+def test_added_weights_are_used_by_name(cli: Cli, nearest: Path, photo: Path, tmp_path: Path) -> None:
+    assert cli("models", "add", nearest, "--name", "mine").code == 0
+    assert list(added()) == ["mine"]
+    assert cli(photo, "-n", "mine", "-o", tmp_path / "o.png").code == 0
+    assert "mine" in cli("models").out
+    again = cli("models", "add", nearest, "--name", "mine")
+    assert again.code == 2
+    assert "use --force" in again.err
+    assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
+    assert cli("models", "add", nearest, "--name", "psnr-x4").code == 2
+    assert cli("models", "add", nearest, "--name", "../out").code == 2
+    for name in ("RealESRGAN_x4plus", "realesrgan-x4plus"):  # -n would take the catalogue's
+        assert cli("models", "add", nearest, "--name", name).code == 2
+    other = models_folder() / "added" / "mine.pth"
+    other.write_bytes(b"of before")
+    assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
+    assert not other.exists()
+    dotted = models_folder() / "added" / "mine.fp16.pth"
+    dotted.write_bytes(b"another")
+    assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
+    assert dotted.exists()
+    dotted.unlink()
+    assert cli("models", "add", photo).code == 2
+    assert cli("models", "remove", "mine").code == 0
+    assert added() == {}
+
+
+# --- blends -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two micro-models of one shape."""
+    paths = tmp_path / "a-x2.safetensors", tmp_path / "b-x2.safetensors"
+    for seed, path in enumerate(paths):
+        save_generator(path, micro_generator(2, seed=seed), WeightsInfo(name=path.stem))
+    return paths
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_blends_lie_where_they_should(pair: tuple[Path, Path], tmp_path: Path, alpha: float) -> None:
+    blend_files(*pair, alpha, tmp_path / "out.safetensors")
+    a, b, mixed = (load_generator(path)[0].state_dict() for path in (*pair, tmp_path / "out.safetensors"))
+    for key, value in mixed.items():
+        if alpha in (0.0, 1.0):
+            assert torch.equal(value, (a, b)[int(alpha)][key])
+        torch.testing.assert_close(value, (1 - alpha) * a[key] + alpha * b[key])
+
+
+def test_blends_are_cached_by_content(pair: tuple[Path, Path], cache: Path) -> None:
+    first = blended(*pair, 0.5)
+    assert first.is_relative_to(cache)
+    before = first.stat().st_mtime_ns
+    assert blended(*pair, 0.5) == first
+    assert first.stat().st_mtime_ns == before
+    assert blended(*pair, 0.6) != first
+    save_generator(pair[1], micro_generator(2, seed=7), WeightsInfo(name="b-x2"))
+    assert blended(*pair, 0.5) != first
+
+
+def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path, micro: Path) -> None:
+    out = tmp_path / "mix.safetensors"
+    assert cli("models", "blend", *pair, "--alpha", "0.3", "-o", out).code == 0
+    assert load_generator(out)[1].recipe["blend"][1] == {"name": "b-x2", "share": 0.3}
+    assert cli("models", "blend", *pair, "-o", out).code == 2
+    assert cli("models", "blend", *pair, "-o", tmp_path / "mix.png").code == 2
+    assert cli("models", "blend", *pair, "-o", out, "--alpha", "2", "--force").code == 2
+    other = tmp_path / "other.safetensors"
+    save_generator(other, micro_generator(2, blocks=1), WeightsInfo(name="other"))
+    ran = cli("models", "blend", pair[0], other, "-o", tmp_path / "no.safetensors")
+    assert ran.code == 7
+    assert "differ in their configuration" in ran.err
+
+
+def test_the_dial_goes_from_the_model_to_its_twin(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """0 is the model, 1 the twin, bit for bit; a half lies between."""
+    monkeypatch.setattr(store, "weights_folder", lambda: tmp_path)
+    rows = (
+        StoredWeights(name="a-x2", scale=2, purpose="sharp", twin="b-x2"),
+        StoredWeights(name="b-x2", scale=2, purpose="faithful"),
+    )
+    monkeypatch.setattr(store, "TABLE", rows)
+    pixels = pattern(12, 14)
+    plain = {name: Upscaler(name, dtype="fp32")(pixels).astype(int) for name in ("a-x2", "b-x2")}
+    at = {dial: Upscaler("a", dtype="fp32", fidelity=dial)(pixels).astype(int) for dial in (0.0, 0.5, 1.0)}
+    np.testing.assert_array_equal(at[0.0], plain["a-x2"])
+    np.testing.assert_array_equal(at[1.0], plain["b-x2"])
+    assert 0 < np.abs(at[0.5] - at[0.0]).mean() < np.abs(at[1.0] - at[0.0]).mean() * 1.5

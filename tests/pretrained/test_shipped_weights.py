@@ -1,0 +1,260 @@
+"""The shipped weights: their headers, their cards, what they do to a photograph, and (slow) their scores."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import resize
+from sr_upscale.metrics.reference import lattice_energy, psnr
+from sr_upscale.pretrained.registry import TABLE, StoredWeights
+from sr_upscale.pretrained.weights_file import load_generator, read_info
+from sr_upscale.upscaler import Upscaler
+from tests.helpers import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts"))
+
+FLOORS = {
+    ("psnr-x4", "set5"): 31.85,
+    ("psnr-x4", "set14"): 28.38,
+    ("psnr-x2", "set5"): 37.7,
+    ("psnr-x2", "set14"): 33.25,
+}
+"""PSNR on Y in dB below which no new weights may fall."""
+
+
+@pytest.fixture(params=TABLE, ids=lambda entry: entry.name)
+def entry(request: pytest.FixtureRequest) -> StoredWeights:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def chelsea() -> np.ndarray:
+    """A photograph, RGB, 448x296: sides that divide by 8."""
+    return np.asarray(Image.open(ROOT / "examples" / "chelsea.png").convert("RGB"))[:296, :448].copy()
+
+
+def test_header_says_where_the_weights_come_from(entry: StoredWeights) -> None:
+    model, info = load_generator(entry.path)
+    assert info.name == entry.name
+    assert model.config.scale == entry.scale
+    assert info.license == entry.license
+    assert info.data
+    done = info.recipe.get("stages_done") or [{"steps": info.recipe["steps_done"]}]
+    assert all(stage["steps"] > 0 for stage in done)
+    assert not re.search(r"\"(/|[a-zA-Z]:)", json.dumps(info.recipe))  # no place on the machine that made it
+    assert not re.search(r"\"(init|teacher)\": \"[^\"]*[/\\]", json.dumps(info.recipe))  # nor one beside the project
+    assert entry.path.stat().st_size <= 4_200_000
+
+
+def test_card_agrees_with_the_header(entry: StoredWeights) -> None:
+    from publish_weights import TITLES, sets_for
+    from scores import table
+
+    info = read_info(entry.path)
+    card = entry.path.with_suffix(".md").read_text(encoding="utf-8")
+    assert info.data in card
+    for name in sets_for(info):
+        assert f"### {TITLES[name]}\n\n{table(info.scores[name])}\n" in card
+    with Image.open(entry.path.with_suffix(".jpg")) as sheet:
+        assert sheet.height == 4 * 192
+
+
+def test_photograph_comes_out_clearly_better_than_bicubic_and_without_a_tint(
+    entry: StoredWeights, chelsea: np.ndarray
+) -> None:
+    lr = downscale_matlab(to_tensor(chelsea), entry.scale)
+    pixels = to_pixels(lr, np.dtype(np.uint8))
+    sr = to_tensor(Upscaler(entry.name, dtype="fp32")(pixels))
+    hr = to_tensor(chelsea)
+    bicubic = resize(lr, chelsea.shape[:2]).clamp(0, 1)
+    ours, theirs = (psnr(each, hr, crop_border=entry.scale, y_channel=True).item() for each in (sr, bicubic))
+    assert ours > theirs + (0.5 if not entry.twin else -1.0)  # invented texture costs PSNR
+    cleans = entry.name.startswith("photo")  # takes some of the finest grain for noise
+    assert (sr.mean(dim=(2, 3)) - hr.mean(dim=(2, 3))).abs().max() < (1.0 if cleans else 0.5) / 255
+    back = resize(sr, pixels.shape[:2])
+    assert (back - lr).abs().mean() < (4 if cleans else 1.5) / 255  # made small again it is the input
+
+
+def test_half_precision_agrees(entry: StoredWeights, chelsea: np.ndarray) -> None:
+    pixels = chelsea[:96, :120]
+    exact, half = (Upscaler(entry.name, dtype=dtype)(pixels) for dtype in ("fp32", "bf16"))
+    assert psnr(to_tensor(half), to_tensor(exact)).item() >= 50
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_tiles_with_the_full_halo_equal_the_whole_picture(
+    entry: StoredWeights, chelsea: np.ndarray, overlap: int
+) -> None:
+    for height, width in ((1, 70), (70, 1), (33, 47), (32, 65), (31, 32)):
+        pixels = chelsea[100 : 100 + height, 150 : 150 + width]
+        whole = Upscaler(entry.name, dtype="fp32", tile_size=0)(pixels)
+        tiled = Upscaler(entry.name, dtype="fp32", tile_size=32, overlap=overlap, halo=51)(pixels)
+        assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+def seams(entry: StoredWeights, pixels: np.ndarray, tile_size: int) -> tuple[float, float]:
+    """Largest difference from the whole picture, in levels, in the bands around tile borders and elsewhere."""
+    whole = Upscaler(entry.name, dtype="fp32", tile_size=0)(pixels).astype(int)
+    tiled = Upscaler(entry.name, dtype="fp32", tile_size=tile_size)(pixels).astype(int)
+    difference = np.abs(whole - tiled).max(axis=2)
+    near = np.zeros(difference.shape, bool)
+    for axis, length in enumerate(pixels.shape[:2]):
+        count = -(-length // tile_size)
+        for border in (round(index * length / count) for index in range(1, count)):
+            band = slice((border - 6) * entry.scale, (border + 6) * entry.scale)
+            near[(band, slice(None)) if axis == 0 else (slice(None), band)] = True
+    return float(difference[near].max()), float(difference[~near].max())
+
+
+def test_default_tiles_leave_no_measurable_seam(entry: StoredWeights, chelsea: np.ndarray) -> None:
+    at_borders, inside = seams(entry, chelsea[:160, 60:260], 64)
+    assert at_borders <= max(inside, 1)
+
+
+# --- slow proofs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "data_set"), list(FLOORS))
+def test_scores_reach_their_floor_and_the_card(shared: Path, name: str, data_set: str) -> None:
+    from scores import score
+
+    stored = next(each for each in TABLE if each.name == name)
+    found = score({name: stored.path}, shared / "benchmarks", data_set)
+    ours = found[name]
+    assert ours["psnr_y"] >= FLOORS[name, data_set]
+    card = read_info(stored.path).scores[data_set][name]
+    for key in ("psnr_y", "ssim_y", "niqe", "lattice", "tint"):
+        assert ours[key] == pytest.approx(card[key], abs=0.005), key
+    assert ours["psnr_default"] == pytest.approx(ours["psnr_y"], abs=0.03)
+    assert ours["psnr_y"] > found["bicubic"]["psnr_y"] + 1
+
+
+@pytest.mark.slow
+def test_invented_detail_looks_real(shared: Path) -> None:
+    """gan-x4 against psnr-x4 on Set14: nearer in VGG19, more natural, little PSNR lost, no tint."""
+    from scores import score, vgg
+
+    features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    paths = {entry.name: entry.path for entry in TABLE if entry.name in ("gan-x4", "psnr-x4")}
+    found = score(paths, shared / "benchmarks", "set14", features=features)
+    gan, faithful = found["gan-x4"], found["psnr-x4"]
+    assert gan["vgg19_distance"] <= 0.85 * faithful["vgg19_distance"]
+    assert gan["niqe"] < faithful["niqe"]
+    assert gan["psnr_y"] >= faithful["psnr_y"] - 1.8
+    assert gan["tint"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "times"), [("gan-x4", 1.5), ("photo-x4", 2.0)])
+def test_invented_detail_has_no_lattice(shared: Path, name: str, times: float) -> None:
+    """In no picture of Set5 and Set14 much more than in HR; or of a single level, and 8 bits show no less."""
+    from scores import pictures
+
+    upscaler = Upscaler(name)
+    for data_set in ("set5", "set14"):
+        for number, (hr, lr) in enumerate(pictures(shared / "benchmarks", data_set, 4)):
+            sr = upscaler(lr)
+            ours, truth = (lattice_energy(to_tensor(pixels), 4).item() for pixels in (sr, hr))
+            assert ours <= times * truth or lattice_levels(sr, hr) <= 1, (data_set, number, ours, truth)
+
+
+def lattice_levels(sr: np.ndarray, hr: np.ndarray, period: int = 4, window: int = 32) -> float:
+    """Levels between the highest and the lowest place of the period, where HR has one colour: the median window."""
+    found = []
+    for top in range(0, hr.shape[0] - window + 1, window // 2):
+        for left in range(0, hr.shape[1] - window + 1, window // 2):
+            part, flat = (pixels[top : top + window, left : left + window] for pixels in (sr, hr))
+            if (flat == flat[0, 0]).all():
+                places = part.reshape(window // period, period, window // period, period, -1).mean(axis=(0, 2))
+                found.append(np.ptp(places, axis=(0, 1)).max())
+    return float(np.median(found)) if found else float("inf")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [4, 2])
+@pytest.mark.parametrize("spoiled", ["set14_jpeg40", "set14_noise8"])
+def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str, scale: int) -> None:
+    """On spoiled LR nearer to HR than psnr and bicubic, in PSNR and in VGG19; on clean LR little is lost."""
+    from scores import score, vgg
+
+    features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    names = [f"photo-x{scale}", f"psnr-x{scale}"]
+    paths = {entry.name: entry.path for entry in TABLE if entry.name in names}
+    found = score(paths, shared / "benchmarks", spoiled, features=features)
+    photo, faithful, bicubic = (found[name] for name in (*names, "bicubic"))
+    assert photo["psnr_y"] > faithful["psnr_y"]
+    assert photo["psnr_y"] >= bicubic["psnr_y"]
+    assert photo["vgg19_distance"] < min(faithful["vgg19_distance"], bicubic["vgg19_distance"])
+    clean = read_info(paths[names[0]]).scores["set14"]
+    assert clean[names[0]]["psnr_y"] >= clean[names[1]]["psnr_y"] - 2.5
+
+
+@pytest.mark.slow
+def test_the_dial_lies_between_its_ends(shared: Path) -> None:
+    """PSNR and VGG19 distance of --fidelity 0.5 on Set5; its ends are the two files, bit for bit."""
+    from scores import measure, pictures, vgg
+
+    features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    rows: dict[float, list[tuple[float, float]]] = {0.0: [], 0.5: [], 1.0: []}
+    for hr, lr in pictures(shared / "benchmarks", "set5", 4):
+        for dial, found in rows.items():
+            sr = Upscaler("gan-x4", dtype="fp32", fidelity=dial)(lr)
+            if dial != 0.5:
+                plain = Upscaler("gan-x4" if dial == 0 else "psnr-x4", dtype="fp32")(lr)
+                np.testing.assert_array_equal(sr, plain)
+            scores = measure(sr, hr, 4, features)
+            found.append((scores["psnr_y"], scores["vgg19_distance"]))
+    (gan_db, gan_d), (mid_db, mid_d), (psnr_db, psnr_d) = (np.mean(rows[dial], axis=0) for dial in rows)
+    assert gan_db < mid_db < psnr_db
+    assert gan_d < mid_d < psnr_d
+
+
+@pytest.mark.slow
+def test_self_ensemble_raises_psnr(shared: Path) -> None:
+    """By at least 0.05 dB on Set5 at x4."""
+    from scores import pictures
+
+    gains = []
+    for hr, lr in pictures(shared / "benchmarks", "set5", 4):
+        plain, mean = (Upscaler("psnr-x4", dtype="fp32", tta=tta)(lr) for tta in (False, True))
+        before, after = (
+            psnr(to_tensor(each), to_tensor(hr), crop_border=4, y_channel=True).item() for each in (plain, mean)
+        )
+        gains.append(after - before)
+    assert np.mean(gains) >= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["OST_009.png", "00003.png", "castle-exif.jpg"])
+def test_no_seam_on_real_photographs(shared: Path, entry: StoredWeights, name: str) -> None:
+    pixels = np.asarray(Image.open(shared / "inputs" / name).convert("RGB"))[:384, :512].copy()
+    at_borders, inside = seams(entry, pixels, 128)
+    assert at_borders <= max(inside, 1)
+
+
+@pytest.mark.slow
+def test_bicubic_rows_agree_with_the_papers(shared: Path) -> None:
+    """The protocol itself: the published bicubic scores, gray read as RGB (28.42 / 26.09 at x4, 33.66 at x2)."""
+    from scores import score
+
+    for scale, expected in ((4, 28.42), (2, 33.66)):
+        path = next(each for each in TABLE if each.scale == scale).path
+        found = score({"any": path}, shared / "benchmarks", "set5")["bicubic"]["psnr_y"]
+        assert found == pytest.approx(expected, abs=0.03)
+
+
+def test_torch_is_left_as_it_was() -> None:
+    before = (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype())
+    Upscaler(TABLE[0].name)(np.zeros((3, 3), np.uint8))
+    assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == before

@@ -1,0 +1,109 @@
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sr_upscale.errors import ModelError
+from sr_upscale.models.generator import Generator, GeneratorConfig
+from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, read_info, save_generator
+from tests.helpers import micro_generator
+
+
+def rewrite(path: Path, change: object, metadata: dict[str, str] | None = None) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    state = load_file(path)
+    change(state)  # type: ignore[operator]
+    save_file(state, path, metadata=metadata or header)
+
+
+@pytest.mark.parametrize("config", [{"scale": 4}, {"scale": 3, "upsampler": "nearest_conv"}], ids=str)
+def test_the_file_alone_rebuilds_the_model(tmp_path: Path, config: dict[str, object]) -> None:
+    model = Generator(GeneratorConfig(num_feat=8, num_blocks=2, **config))  # type: ignore[arg-type]
+    info = WeightsInfo(
+        name="mine",
+        description="for a test",
+        license="CC0-1.0",
+        data="made up",
+        date="2026-01-02",
+        recipe={"seed": 3},
+        scores={"set5": {"psnr_y": 31.5}},
+    )
+    path = tmp_path / "mine.safetensors"
+    save_generator(path, model, info)
+    again, found = load_generator(path)
+    assert again.config == model.config
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+    for name in ("name", "description", "license", "data", "date", "recipe", "scores"):
+        assert getattr(found, name) == getattr(info, name)
+    x = torch.rand(1, 3, 5, 6)
+    with torch.inference_mode():
+        assert torch.equal(again(x), model.eval()(x))
+
+
+def test_header_is_read_without_torch(micro: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from sr_upscale.pretrained.weights_file import read_info; "
+        f"print(read_info(Path({str(micro)!r})).config['scale'], 'torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "2 False\n"
+    )
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such weights file"):
+        read_info(tmp_path / "none.safetensors")
+
+
+def test_truncated_file(tmp_path: Path, micro: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(micro.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="get the file again"):
+        load_generator(path)
+
+
+def test_file_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save_file({"w": torch.zeros(1)}, path, metadata={"modelspec.architecture": "esrgan"})
+    with pytest.raises(ModelError, match="names esrgan; expected"):
+        load_generator(path)
+
+
+def test_wrong_keys_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_generator(path, micro_generator(), WeightsInfo(name="m"))
+    rewrite(path, lambda state: state.update({"extra": state.pop("head.bias")}))
+    with pytest.raises(ModelError, match=r"missing keys \['head.bias'\], unknown keys \['extra'\]"):
+        load_generator(path)
+
+
+def test_wrong_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_generator(path, micro_generator(), WeightsInfo(name="m"))
+    rewrite(path, lambda state: state.update({"head.bias": torch.zeros(9)}))
+    with pytest.raises(ModelError, match=r"head.bias has shape \(9,\); its configuration needs \(8,\)"):
+        load_generator(path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_generator(path, micro_generator(), WeightsInfo(name="m"))
+    rewrite(path, lambda state: state["head.bias"].fill_(float("nan")))
+    with pytest.raises(ModelError, match="head.bias holds values that are not finite"):
+        load_generator(path)
+
+
+def test_header_larger_than_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(struct.pack("<Q", 1 << 40) + json.dumps({}).encode())
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        load_generator(path)

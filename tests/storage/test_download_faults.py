@@ -1,0 +1,545 @@
+"""Faults 31 to 45, by the number of their row in the fault table, against a server on loopback that misbehaves."""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sr_upscale.errors import IntegrityError, NetworkError, OutputError
+from sr_upscale.storage import download
+from sr_upscale.storage.download import fetch
+from sr_upscale.storage.remote import RemoteFile
+
+CONTENT = bytes((7 * index + index // 251) % 256 for index in range(300_000))
+
+
+@dataclass
+class Asked:
+    """A request that arrived."""
+
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class FaultServer:
+    """Answers by `script`, one entry a request, then as a good server does. An entry is called with the handler."""
+
+    content: bytes = CONTENT
+    etag: str = '"one"'
+    script: list[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    port: int = 0
+
+    def url(self, path: str = "/data/file.bin") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def file(self, path: str = "/data/file.bin", **changes: object) -> RemoteFile:
+        sha256 = hashlib.sha256(CONTENT).hexdigest()
+        return RemoteFile(**{"url": self.url(path), "size": len(CONTENT), "sha256": sha256, **changes})  # type: ignore[arg-type]
+
+    def good(self, handler: BaseHTTPRequestHandler) -> None:
+        """The whole file, or the range that was asked for if it is still the same file."""
+        start = 0
+        wanted = handler.headers.get("Range")
+        if wanted and handler.headers.get("If-Range") == self.etag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        self.send(handler, self.content[start:], start=start)
+
+    def send(
+        self,
+        handler: BaseHTTPRequestHandler,
+        body: bytes,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        content_range: str | None = None,
+        code: int | None = None,
+    ) -> None:
+        handler.send_response(code or (206 if start or content_range else 200))
+        handler.send_header("ETag", self.etag)
+        handler.send_header("Content-Length", str(len(body) if length is None else length))
+        if start or content_range:
+            total = len(self.content)
+            handler.send_header("Content-Range", content_range or f"bytes {start}-{total - 1}/{total}")
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    def cut(self, count: int) -> Callable[[BaseHTTPRequestHandler], None]:
+        """An answer that promises everything and ends after `count` bytes."""
+        return lambda handler: self.send(handler, self.content[:count], length=len(self.content))
+
+    def reset(self, count: int) -> Callable[[BaseHTTPRequestHandler], None]:
+        """`count` bytes and a TCP reset."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            self.cut(count)(handler)
+            handler.wfile.flush()
+            time.sleep(0.1)
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            handler.connection.close()
+
+        return answer
+
+    def refuse(self, code: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            handler.send_response(code)
+            for name, value in headers.items():
+                handler.send_header(name.replace("_", "-"), value)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+
+        return answer
+
+
+def serve(fault: FaultServer) -> Iterator[FaultServer]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            fault.asked.append(Asked(path=self.path, headers=dict(self.headers.items())))
+            answer = fault.script.pop(0) if fault.script else fault.good
+            try:
+                answer(self)
+            except OSError:
+                self.close_connection = True
+
+        do_CONNECT = do_GET
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.daemon_threads = True
+        running.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
+        fault.port = running.server_address[1]
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        yield fault
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(download, "BACKOFF_S", (0.0,) * 5)
+    yield from serve(FaultServer())
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "file.bin"
+
+
+def left(target: Path) -> list[str]:
+    """Files in the cache, locks aside."""
+    return sorted(path.name for path in target.parent.iterdir() if path.suffix != ".lock")
+
+
+@pytest.mark.parametrize("kind", ["short", "reset", "chunked"])
+def test_row_31_broken_answers_are_continued(server: FaultServer, target: Path, kind: str) -> None:
+    def torn_chunks(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("ETag", server.etag)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n" % 50_000 + CONTENT[:50_000] + b"\r\n" + b"%x\r\n" % 9000 + CONTENT[50_000:50_100])
+        handler.close_connection = True
+
+    server.script = [{"short": server.cut(70_000), "reset": server.reset(70_000), "chunked": torn_chunks}[kind]]
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    ranges = [asked.headers.get("Range") for asked in server.asked]
+    assert ranges[0] is None
+    assert ranges[-1] is not None
+    assert int(ranges[-1].removeprefix("bytes=").rstrip("-")) >= 40_000
+    assert server.asked[-1].headers["If-Range"] == server.etag
+    assert left(target) == ["file.bin"]
+
+
+def test_row_31_it_gives_up_in_the_end_and_keeps_what_came(server: FaultServer, target: Path) -> None:
+    server.script = [server.cut(1000)] + [server.refuse(502)] * 20
+    with pytest.raises(NetworkError, match="what has come is kept, run the command again"):
+        fetch(server.file(), target)
+    assert (target.parent / "file.bin.part").stat().st_size == 1000
+    server.script = []
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert server.asked[-1].headers["Range"] == "bytes=1000-"
+
+
+@pytest.mark.parametrize(("etag", "later"), [('"one"', '"one"'), ('"one"', '"two"'), ("", "")])
+def test_row_32_range_ignored_starts_again(server: FaultServer, target: Path, etag: str, later: str) -> None:
+    """A server without ranges, a file that changed meanwhile, a server without ETag: only what fits is joined."""
+
+    def from_the_start(handler: BaseHTTPRequestHandler) -> None:
+        server.etag = later
+        server.send(handler, server.content)
+
+    server.etag = etag
+    server.script = [server.cut(70_000), from_the_start]
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert server.asked[1].headers.get("Range") == ("bytes=70000-" if etag else None)
+
+
+@pytest.mark.parametrize("content_range", ["bytes 0-229999/300000", "bytes 70000-299999/300001", "nonsense", ""])
+def test_row_33_wrong_content_range_is_discarded(server: FaultServer, target: Path, content_range: str) -> None:
+    server.script = [
+        server.cut(70_000),
+        lambda handler: server.send(handler, b"\0" * 230_000, content_range=content_range or "bytes */*", code=206),
+    ]
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert "Range" not in server.asked[-1].headers
+
+
+def test_row_34_wrong_hash_is_deleted_and_the_next_mirror_asked(server: FaultServer, target: Path) -> None:
+    wrong = b"\1" + CONTENT[1:]
+    server.script = [lambda handler: server.send(handler, wrong)]
+    file = server.file("/bad/file.bin", mirrors=(server.url("/good/file.bin"),))
+    assert fetch(file, target).read_bytes() == CONTENT
+    assert [asked.path for asked in server.asked] == ["/bad/file.bin", "/good/file.bin"]
+    target.unlink()
+    server.content = wrong
+    with pytest.raises(IntegrityError) as caught:
+        fetch(server.file(), target)
+    message = str(caught.value)
+    assert f"expected sha256 {file.sha256}, got {hashlib.sha256(wrong).hexdigest()}, from {server.url()}" in message
+    assert caught.value.exit_code == 7
+    assert left(target) in ([], ["file.bin.part.json"])
+
+
+def test_row_35_redirects(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Followed a few times; never to plain HTTP from HTTPS, nor to other schemes; a token stays with its host."""
+    monkeypatch.setattr(download, "TOKENS", {"127.0.0.1": "SOME_TOKEN"})
+    monkeypatch.setenv("SOME_TOKEN", "secret")
+    elsewhere = f"http://localhost:{server.port}/moved/file.bin"
+    server.script = [server.refuse(302, Location="/next"), server.refuse(307, Location=elsewhere)]
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    sent = [asked.headers.get("Authorization") for asked in server.asked]
+    assert sent == ["Bearer secret", "Bearer secret", None]
+    target.unlink()
+    server.script = [server.refuse(302, Location="/again")] * 20
+    with pytest.raises(NetworkError, match="more than 5 redirects"):
+        fetch(server.file(), target)
+    for location in ("ftp://127.0.0.1/file.bin", "file:///etc/passwd"):
+        server.script = [server.refuse(302, Location=location)]
+        with pytest.raises(NetworkError, match=f"redirects from http to {location}; refused"):
+            fetch(server.file(), target)
+
+
+def test_row_35_never_from_https_to_http(
+    server: FaultServer, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with https_server(certificate, key, f"http://127.0.0.1:{server.port}/plain") as port:
+        file = server.file(url=f"https://localhost:{port}/file.bin")
+        with pytest.raises(NetworkError, match="redirects from https to http://127.0.0.1"):
+            fetch(file, target)
+    assert server.asked == []
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for localhost."""
+    certificate, key = folder / "ca.pem", folder / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the openssl command")
+    return certificate, key
+
+
+class https_server:  # noqa: N801 (used as a with statement)
+    """A TLS server on localhost that redirects everything to `location`."""
+
+    def __init__(self, certificate: Path, key: Path, location: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(302)
+                self.send_header("Location", location)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+
+    def __enter__(self) -> int:
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread.start()
+        return int(self.server.server_address[1])
+
+    def __exit__(self, *_error: object) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+def test_row_36_missing_files_are_not_asked_for_again(server: FaultServer, target: Path) -> None:
+    server.script = [server.refuse(404)]
+    file = server.file("/gone/file.bin", mirrors=(server.url("/there/file.bin"),))
+    assert fetch(file, target).read_bytes() == CONTENT
+    assert len(server.asked) == 2
+    target.unlink()
+    server.script, server.asked = [server.refuse(404)], []
+    with pytest.raises(NetworkError, match="404 Not Found; the file is not there any more") as caught:
+        fetch(server.file(), target)
+    assert caught.value.exit_code == 6
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_row_37_refusals_name_the_token(
+    server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    server.script = [server.refuse(code)] * 2
+    with pytest.raises(NetworkError, match=f"{code} .*not public"):
+        fetch(server.file(), target)
+    monkeypatch.setattr(download, "TOKENS", {"127.0.0.1": "HF_TOKEN"})
+    with pytest.raises(NetworkError, match="set HF_TOKEN to a token of yours"):
+        fetch(server.file(), target)
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_row_38_busy_servers_are_asked_again(
+    server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    monkeypatch.setattr(download, "BACKOFF_S", (1.0, 2.0, 4.0, 8.0, 16.0))
+    in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
+    server.script = [
+        server.refuse(code),
+        server.refuse(code, Retry_After="7"),
+        server.refuse(code, Retry_After=in_a_minute),
+    ]
+    server.script += [server.refuse(code, Retry_After="soon"), server.refuse(code)]
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert waits[:2] == [1.0, 7.0]
+    assert 55 < waits[2] <= 60
+    assert waits[3:] == [8.0, 16.0]
+    target.unlink()
+    server.script = [server.refuse(code)] * 20
+    with pytest.raises(NetworkError, match=f"the server answers {code} .*, 6 times"):
+        fetch(server.file(), target)
+    server.script = [server.refuse(code, Retry_After="3600")]
+    with pytest.raises(NetworkError, match="asks to come back in 3600 s; do that"):
+        fetch(server.file(), target)
+
+
+def test_row_39_slow_drip_is_dropped(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes keep coming, so that no read ever times out."""
+    monkeypatch.setattr(download, "FLOOR_WINDOW_S", 0.3)
+    monkeypatch.setattr(download, "BACKOFF_S", (0.0,))
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        for byte in range(400):
+            handler.wfile.write(CONTENT[byte : byte + 1])
+            handler.wfile.flush()
+            time.sleep(0.02)
+
+    server.script = [drip] * 3
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match="slower than 1024 bytes a second, 2 times"):
+        fetch(server.file(), target)
+    assert time.monotonic() - start < 4
+
+
+def test_row_40_no_network(
+    cli: Callable[..., object], target: Path, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, and what is here goes on working."""
+    monkeypatch.setattr(download, "BACKOFF_S", (0.0,))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    file = RemoteFile(url=f"http://127.0.0.1:{port}/x", size=1, sha256="0")
+    with pytest.raises(NetworkError, match=r"no connection \(\[Errno 111\] Connection refused") as caught:
+        fetch(file, target)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{port}")
+    assert cli(photo, "-o", tmp_path / "out.png").code == 0  # type: ignore[attr-defined]
+
+
+def test_row_41_offline_opens_no_socket(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SR_UPSCALE_OFFLINE", "1")
+
+    def no_socket(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "connect", no_socket)
+        patched.setattr(socket, "getaddrinfo", no_socket)
+        with pytest.raises(NetworkError, match=r"offline \(SR_UPSCALE_OFFLINE or --offline\)"):
+            fetch(server.file(), target)
+    assert server.asked == []
+    target.parent.mkdir()
+    target.write_bytes(CONTENT)
+    assert fetch(server.file(), target) == target
+
+
+def test_row_42_proxies_and_certificates(
+    server: FaultServer, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url(""))
+    monkeypatch.setenv("http_proxy", server.url(""))
+    file = server.file(url="http://models.example/data/file.bin")
+    assert fetch(file, target).read_bytes() == CONTENT
+    assert server.asked[0].path == "http://models.example/data/file.bin"
+    target.unlink()
+    server.script = [server.refuse(407)]
+    with pytest.raises(NetworkError, match=r"asks for a log-in \(407\)"):
+        fetch(file, target)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, server.url(""))
+    server.script = [server.refuse(407)]
+    with pytest.raises(NetworkError, match="the proxy refuses .*407"):
+        fetch(server.file(url="https://models.example/data/file.bin"), target)
+
+
+def test_row_42_certificates(
+    server: FaultServer, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    with https_server(certificate, key, "file:///never") as port:
+        file = server.file(url=f"https://localhost:{port}/file.bin")
+        with pytest.raises(NetworkError, match="its certificate is not trusted .*REQUESTS_CA_BUNDLE"):
+            fetch(file, target)
+        for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+            with monkeypatch.context() as patched:
+                patched.setenv(variable, str(certificate))
+                with pytest.raises(NetworkError, match="redirects from https to file"):  # past the certificate
+                    fetch(file, target)
+
+
+@pytest.mark.parametrize("with_length", [True, False])
+def test_row_43_portal_page_with_200(server: FaultServer, target: Path, with_length: bool) -> None:
+    page = b"<html>Please log in</html>"
+
+    def portal(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/html")
+        if with_length:
+            handler.send_header("Content-Length", str(len(page)))
+        handler.end_headers()
+        handler.wfile.write(page)
+
+    server.script = [portal] * 20
+    with pytest.raises((IntegrityError, NetworkError)) as caught:
+        fetch(server.file(), target)
+    if with_length:
+        assert caught.value.exit_code == 7
+        assert "this is another file (a log-in page?)" in str(caught.value)
+    assert not target.exists()
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from sr_upscale.storage.download import fetch
+from sr_upscale.storage.remote import RemoteFile
+url, size, sha256, target = sys.argv[1:]
+fetch(RemoteFile(url=url, size=int(size), sha256=sha256), Path(target))
+"""
+
+
+def child(server: FaultServer, target: Path, prelude: str = "") -> subprocess.Popen[bytes]:
+    file = server.file()
+    arguments = [file.url, str(file.size), file.sha256, str(target)]
+    return subprocess.Popen([sys.executable, "-c", prelude + FETCH, *arguments], stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("locks", ["working", "broken"])
+def test_row_44_twenty_processes_end_in_one_file(server: FaultServer, target: Path, locks: str) -> None:
+    prelude = ""
+    if locks == "broken":
+        prelude = "import filelock\ndef no(*a, **k): raise NotImplementedError\nfilelock.FileLock.acquire = no\n"
+    children = [child(server, target, prelude) for _ in range(20)]
+    for each in children:
+        _out, err = each.communicate(timeout=120)
+        assert each.returncode == 0, err.decode()
+    assert target.read_bytes() == CONTENT
+    assert left(target) == ["file.bin"]
+    if locks == "working":
+        assert len(server.asked) == 1
+
+
+def test_row_45_a_killed_download_goes_on(server: FaultServer, target: Path) -> None:
+    held = threading.Event()
+
+    def half(handler: BaseHTTPRequestHandler) -> None:
+        server.cut(150_000)(handler)
+        handler.wfile.flush()
+        held.wait(30)
+
+    server.script = [half]
+    process = child(server, target)
+    part = target.parent / "file.bin.part"
+    deadline = time.monotonic() + 30
+    while not (part.exists() and part.stat().st_size > 0) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    held.set()
+    have = part.stat().st_size
+    assert have > 0
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert server.asked[-1].headers["Range"] == f"bytes={have}-"
+    assert left(target) == ["file.bin"]
+
+
+def test_row_45_orphans_are_collected(server: FaultServer, target: Path) -> None:
+    target.parent.mkdir()
+    old, new = (target.parent / f"other.bin.part.{digit * 32}" for digit in "ab")
+    resumable = target.parent / "third.bin.part"
+    for path in (old, new, resumable):
+        path.write_bytes(b"x")
+    yesterday = time.time() - 2 * download.ORPHAN_AGE_S
+    for path in (old, resumable):
+        os.utime(path, (yesterday, yesterday))
+    fetch(server.file(), target)
+    assert left(target) == ["file.bin", new.name, "third.bin.part"]
+
+
+def test_full_disk_is_an_output_error(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="the disk is full; free some space"):
+        fetch(server.file(), target)
+    assert not target.exists()
+
+
+def test_note_says_which_file_a_part_belongs_to(server: FaultServer, target: Path) -> None:
+    """A part of another file under the same name is not continued."""
+    target.parent.mkdir()
+    (target.parent / "file.bin.part").write_bytes(b"z" * 1000)
+    (target.parent / "file.bin.part.json").write_text(json.dumps({"sha256": "other", "etag": server.etag}))
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert "Range" not in server.asked[0].headers

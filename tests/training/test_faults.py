@@ -1,0 +1,217 @@
+"""Faults 61 to 67, by the number of their row in the fault table: nothing learnt is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from sr_upscale.errors import TrainingError, UsageError
+from sr_upscale.pretrained.weights_file import load_generator
+from sr_upscale.training import loop, step
+from sr_upscale.training.config import load_recipe
+from sr_upscale.training.loop import train
+from sr_upscale.training.signals import Interrupted
+from tests.helpers import Ran, lines, pattern
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from sr_upscale.training import state
+from sr_upscale.training.config import load_recipe
+from sr_upscale.training.loop import train
+
+where, count = sys.argv[4], 0
+save, replace = torch.save, Path.replace
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def torn_save(content, path):
+    global count
+    count += 1
+    save(content, path)
+    if count == 3 and where == "write":
+        data = Path(path).read_bytes()
+        Path(path).write_bytes(data[: len(data) // 2])
+        die()
+
+def torn_replace(self, target):
+    if count == 3 and str(target).endswith("checkpoint-previous.pt") and where == "before":
+        die()
+    result = replace(self, target)
+    if count == 3 and str(target).endswith("checkpoint-previous.pt") and where == "between":
+        die()
+    if count == 3 and str(target).endswith("checkpoint.pt") and where == "after":
+        die()
+    return result
+
+torch.save, Path.replace = torn_save, torn_replace
+train(load_recipe(sys.argv[1]), data=[Path(sys.argv[2])], out=Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("where", ["write", "before", "between", "after"])
+def test_row_61_killed_in_the_middle_of_a_checkpoint(folder: Path, recipe: Path, tmp_path: Path, where: str) -> None:
+    """Whatever step of the third write SIGKILL hits, the run goes on from a whole checkpoint and ends as usual."""
+    out = tmp_path / "run"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(recipe), str(folder), str(out), where], check=False, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL
+    settings, said = load_recipe(str(recipe)), []
+    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    assert bool(said) == (where == "between")  # only then the newest name is missing
+    whole = train(settings, data=[folder], out=tmp_path / "whole")
+    ours, theirs = (load_generator(path)[0].state_dict() for path in (out / whole.name, whole))
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_row_62_newest_checkpoint_is_damaged(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    settings = load_recipe(str(recipe))
+    train(settings, data=[folder], out=out)
+    assert (out / "checkpoint-previous.pt").exists()
+    (out / "checkpoint.pt").write_bytes(b"torn")
+    said: list[str] = []
+    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    assert "checkpoint.pt cannot be read" in said[0]
+    (out / "checkpoint.pt").write_bytes(b"torn")
+    (out / "checkpoint-previous.pt").write_bytes(b"torn")
+    with pytest.raises(TrainingError, match="no readable checkpoint"):
+        train(settings, data=[folder], out=out, resume=True)
+
+
+def test_row_63_loss_that_is_not_finite_stops_the_run(
+    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(step.PIXEL_LOSSES, "l1", lambda sr, _hr: (sr * float("nan")).mean())
+    with pytest.raises(TrainingError, match="11 steps in a row were not finite"):
+        train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")
+    assert not (tmp_path / "run" / "micro.safetensors").exists()
+    assert all("skipped" in line for line in lines(tmp_path / "run" / "train.jsonl")[1:])
+
+
+def test_row_63_a_single_bad_step_is_skipped(
+    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on and ends in finite weights; the log names the step."""
+    good, calls = step.PIXEL_LOSSES["l1"], []
+
+    def sometimes(sr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return good(sr, hr) * (float("inf") if len(calls) == 7 else 1.0)
+
+    monkeypatch.setitem(step.PIXEL_LOSSES, "l1", sometimes)
+    weights = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run" / "train.jsonl") if "skipped" in line] == [6]
+    load_generator(weights)  # refuses what is not finite
+
+
+def test_row_64_unreadable_and_small_pictures(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """One bad picture is named and left out; more than one in a hundred are listed and refused."""
+    (folder / "bad.png").write_bytes(b"nothing")
+    argv = ["train", "--config", recipe, "--data", folder, "--steps", "2"]
+    ran = cli(*argv, "-o", tmp_path / "a")
+    assert ran.code == 0, ran.err
+    assert re.search(r"warning: left out: .*bad\.png", ran.err)
+    Image.fromarray(pattern(5, 5)).save(folder / "small.png")
+    ran = cli(*argv, "-o", tmp_path / "b")
+    assert ran.code == 9
+    assert re.search(r"2 of 1\d pictures cannot be used \(.*bad\.png.*small\.png: 5x5 is smaller than 16", ran.err)
+    assert len(ran.err.strip().splitlines()) == 2  # what runs where, and the error
+
+
+@pytest.mark.parametrize("stop_at", [3, 5, 8])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_row_65_resumed_run_equals_an_uninterrupted_one(
+    folder: Path,
+    gan_recipe: Path,
+    vgg19: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stop_at: int,
+    workers: int,
+) -> None:
+    """By steps on a CPU the two end in the same bits: weights, average, discriminator, both optimisers.
+
+    The first stage has Muon, the second Adam. It stops in either stage, or at the end of the first.
+    """
+    settings = load_recipe(str(gan_recipe), {"data.workers": workers, "stages.psnr.optimizer": "muon"})
+    options: dict[str, Any] = {"data": [folder], "vgg_weights": vgg19}
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    train(settings, out=whole, **options)
+    real, steps = loop.train_step, []
+
+    def step_then_stop(*arguments: Any, **named: Any) -> dict[str, float]:
+        if len(steps) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps.append(1)
+        return real(*arguments, **named)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", step_then_stop)
+        with pytest.raises(Interrupted):
+            train(settings, out=parted, **options)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert torch.load(parted / "checkpoint.pt", weights_only=True)["total_steps"] == stop_at + 1
+    train(settings, out=parted, resume=True, **options)
+    ours, theirs = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (parted, whole))
+    for part in ("g", "ema", "d"):
+        for key, value in ours[part].items():
+            assert torch.equal(value, theirs[part][key]), (part, key)
+    for part in ("g_optimizer", "d_optimizer"):
+        for number, moments in ours[part]["state"].items():
+            for key, value in moments.items():
+                assert torch.equal(value, theirs[part]["state"][number][key]), (part, number, key)
+    for name in ("micro-gan", "micro-gan-psnr"):
+        ours, theirs = (load_generator(run / f"{name}.safetensors")[0].state_dict() for run in (parted, whole))
+        assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "its workers too"])
+def test_row_66_sigterm_leaves_a_checkpoint_and_exit_code_143(
+    folder: Path, recipe: Path, tmp_path: Path, group: bool
+) -> None:
+    """`timeout` and job schedulers send it to the workers, too."""
+    out = tmp_path / "run"
+    argv = ["train", "--config", str(recipe), "--data", str(folder), "-o", str(out), "--max-time", "60"]
+    words = [sys.executable, "-m", "sr_upscale", *argv]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if group:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "go on with the same command and --resume" in err
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] > 0
+    load_generator(out / "micro.safetensors")  # also without a validation
+
+
+def test_row_67_another_recipe_at_resume(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(load_recipe(str(recipe)), data=[folder], out=out)
+    with pytest.raises(UsageError, match="add --resume"):
+        train(load_recipe(str(recipe)), data=[folder], out=out)
+    other = load_recipe(str(recipe), {"stage.lr": 5e-4, "seed": 3})
+    with pytest.raises(UsageError, match=re.escape("seed was 0, is 3; stages.psnr.lr was 0.001, is 0.0005")):
+        train(other, data=[folder], out=out, resume=True)

@@ -1,0 +1,347 @@
+"""A micro-model, trained, stopped, resumed and used; recipes that refuse what they do not know."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from sr_upscale.data.patches import find_pictures, load_pairs, split_validation
+from sr_upscale.errors import UsageError
+from sr_upscale.models.generator import Generator
+from sr_upscale.pretrained.weights_file import load_generator
+from sr_upscale.training import loop, state, step
+from sr_upscale.training.config import Recipe, StageSection, load_recipe
+from sr_upscale.training.loop import stage_lr, train
+from sr_upscale.training.parallel import World, joined
+from sr_upscale.training.validation import validate
+from tests.helpers import Ran, lines, pattern, vgg19_state
+
+
+def test_the_command_trains_to_a_file_that_upscales(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    ran = cli("train", "--config", recipe, "--data", folder, "-o", out, "--json", "--steps", "200", "--fp32")
+    assert ran.code == 0, ran.err
+    data = json.loads(ran.out)
+    assert data["weights"] == str(out / "micro.safetensors")
+    log = lines(out / "train.jsonl")
+    assert log[-1]["finished"] is True
+    assert log[-1]["step"] == 200
+    model, info = load_generator(out / "micro.safetensors")
+    assert model.config.num_feat == 8
+    assert info.recipe["stages_done"][-1]["steps"] == 200
+    assert info.scores["validation"]["pictures"] == 2
+    # better than where it started: nearest neighbour plus noise
+    start, _info = load_generator(out / "micro.safetensors")
+    torch.manual_seed(0)
+    start.reset_parameters()
+    held_out = split_validation(find_pictures([folder]), 2)[1]
+    pairs = load_pairs(held_out, scale=2, min_side=8)
+    assert validate(model, pairs).psnr > validate(start, pairs).psnr + 1
+    assert info.scores["validation"]["ssim"] > validate(start, pairs).ssim
+    photo = tmp_path / "p.png"
+    Image.fromarray(pattern(9, 7)).save(photo)
+    assert cli(photo, "-n", out / "micro.safetensors", "-o", tmp_path / "o.png").code == 0
+    with Image.open(tmp_path / "o.png") as image:
+        assert image.size == (14, 18)
+
+
+def test_warm_start_takes_over_what_fits(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    first = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "a")
+    settings = load_recipe(str(recipe), {"init": str(first), "model.scale": 3, "stage.steps": 1, "stage.lr": 1e-12})
+    second = train(settings, data=[folder], out=tmp_path / "b")
+    before, after = (load_generator(path)[0] for path in (first, second))
+    torch.testing.assert_close(after.trunk.weight, before.trunk.weight, atol=1e-6, rtol=0)
+    assert after.config.scale == 3
+    narrow = load_recipe(str(recipe), {"init": str(first), "model.num_feat": 4})
+    with pytest.raises(UsageError, match="the trunk of .* does not fit"):
+        train(narrow, data=[folder], out=tmp_path / "c")
+
+
+def test_schedule_warms_up_and_follows_a_cosine() -> None:
+    stage = StageSection(lr=1.0, lr_floor=0.01, warmup_steps=10)
+    assert stage_lr(stage, 0, 0.0) == pytest.approx(0.1)
+    assert stage_lr(stage, 100, 0.0) == pytest.approx(1.0)
+    assert stage_lr(stage, 100, 0.5) == pytest.approx(0.505)
+    assert stage_lr(stage, 100, 1.0) == pytest.approx(0.01)
+
+
+def test_other_schedules() -> None:
+    steps = StageSection(lr=1.0, schedule="multistep", milestones=(0.5, 0.75), gamma=0.1, warmup_steps=0)
+    assert [stage_lr(steps, 9, at) for at in (0.0, 0.49, 0.5, 0.8)] == pytest.approx([1, 1, 0.1, 0.01])
+    constant = StageSection(lr=1.0, schedule="constant", warmup_steps=2)
+    assert [stage_lr(constant, at, 0.9) for at in (0, 1, 500)] == pytest.approx([0.5, 1, 1])
+
+
+# --- both stages ------------------------------------------------------------------------------------
+
+
+def test_one_command_runs_both_stages_stops_resumes_and_the_result_upscales(
+    cli: Callable[..., Ran], folder: Path, gan_recipe: Path, vgg19: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    argv = ["train", "--config", gan_recipe, "--data", folder, "-o", out, "--vgg-weights", vgg19, "--json"]
+    real, calls = loop.train_step, []
+
+    def stop_in_the_second_stage(*arguments: Any, **named: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "train_step", stop_in_the_second_stage)
+        ran = cli(*argv)
+    assert ran.code == 130
+    assert "--resume" in ran.err
+    ran = cli(*argv, "--resume")
+    assert ran.code == 0, ran.err
+    result = json.loads(ran.out)
+    assert result["stage"] == "gan"
+    assert result["step"] == 6
+    assert set(result["scores"]) == {"psnr", "ssim", "distance"}
+    assert 0 < result["network_share"] <= 1
+    assert "steps/s; the network had its batch" in ran.err
+    info = load_generator(out / "micro-gan.safetensors")[1]
+    assert [(done["stage"], done["steps"]) for done in info.recipe["stages_done"]] == [("psnr", 6), ("gan", 6)]
+    for name in ("micro-gan", "micro-gan-best", "micro-gan-psnr"):
+        photo = tmp_path / f"{name}.png"
+        Image.fromarray(pattern(9, 7)).save(photo)
+        assert cli(photo, "-n", out / f"{name}.safetensors", "-o", tmp_path / f"{name}-out.png").code == 0
+    sheets = sorted((out / "samples").glob("gan-*.png"))
+    with Image.open(sheets[-1]) as sheet:
+        assert sheet.height == 2 * (2 * 20 + 4) or sheet.height > 2 * 40  # two pictures, four columns of one width
+        assert sheet.width % 4 == 0
+
+
+def test_sheet_shows_lr_bicubic_sr_and_hr(folder: Path, tmp_path: Path) -> None:
+    """Columns: every LR pixel as a block, bicubic, the generator's output, and HR itself."""
+    from sr_upscale.functional.color import to_pixels, to_tensor
+    from sr_upscale.functional.resize import resize
+    from sr_upscale.training.validation import sample_sheet, upscaled
+    from tests.helpers import micro_generator
+
+    pair = load_pairs(find_pictures([folder]), scale=2, min_side=16)[0]
+    model = micro_generator(2)
+    sample_sheet(model, [pair], tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    height, width = pair.hr.shape[:2]
+    lr, bicubic, sr, hr = (sheet[:height, at * width : (at + 1) * width] for at in range(4))
+    np.testing.assert_array_equal(lr[::2, ::2], pair.lr)
+    np.testing.assert_array_equal(lr[1::2, 1::2], pair.lr)
+    np.testing.assert_array_equal(bicubic, to_pixels(resize(to_tensor(pair.lr), (height, width)), np.dtype(np.uint8)))
+    np.testing.assert_array_equal(sr, upscaled(model, pair.lr))
+    np.testing.assert_array_equal(hr, pair.hr)
+
+
+def gan_state(recipe: Recipe) -> state.TrainState:
+    index = list(recipe.stages).index("gan")
+    return state.begin_stage(recipe, index, state.new_generator(recipe), device=torch.device("cpu"))
+
+
+def tools_for(s: state.TrainState, vgg19: Path) -> step.Tools:
+    from sr_upscale.models.features import VGG19Features, read_vgg19
+
+    features = VGG19Features(read_vgg19(vgg19), ["conv1_2", "conv2_2"])
+    return step.Tools(world=World(), dtype=torch.float32, features=features, forward=s.g)
+
+
+def test_a_step_reports_the_losses_of_its_formulas(folder: Path, gan_recipe: Path, vgg19: Path) -> None:
+    """The step's figures against the formulas written out here, on the same batch and the same weights."""
+    from torch.nn import functional as F
+
+    from sr_upscale.data.patches import PatchSampler
+
+    recipe = load_recipe(str(gan_recipe))
+    stage = recipe.stages["gan"]
+    s = gan_state(recipe)
+    assert s.d is not None
+    tools = tools_for(s, vgg19)
+    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
+    batch = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
+    lr, hr = batch.lr.float() / 255, batch.hr.float() / 255
+    judge, model = (load_copy(each) for each in (s.d, s.g))
+    found = step.train_step(stage, s, batch, tools, seed=0)
+    with torch.no_grad():
+        sr = model(lr)
+        spectrum = torch.fft.rfft2(sr) - torch.fft.rfft2(hr)
+        ours, theirs = tools.features(sr), tools.features(hr)  # type: ignore[misc]
+        fake, real = judge(sr), judge(hr)
+        expected = {
+            "pixel": (sr - hr).abs().mean(),
+            "fft": (spectrum.real.abs().mean() + spectrum.imag.abs().mean()) / 2,
+            "perceptual": 0.1 * (ours["conv1_2"] - theirs["conv1_2"]).abs().mean()
+            + (ours["conv2_2"] - theirs["conv2_2"]).abs().mean(),
+            "gan": (F.softplus(-(fake - real.mean())).mean() + F.softplus(real - fake.mean()).mean()) / 2,
+        }
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value.item(), rel=1e-4), name
+    total = expected["pixel"] + 0.05 * expected["fft"] + 0.5 * expected["perceptual"] + 0.01 * expected["gan"]
+    assert found["loss"] == pytest.approx(total.item(), rel=1e-4)
+    assert found["d"] > 0
+
+
+def load_copy(module: torch.nn.Module) -> torch.nn.Module:
+    import copy
+
+    return copy.deepcopy(module)
+
+
+def test_generator_and_discriminator_are_taught_apart(folder: Path, gan_recipe: Path, vgg19: Path) -> None:
+    """With a zero learning rate of one, only the other changes; VGG19 never does."""
+    from sr_upscale.data.patches import PatchSampler
+
+    recipe = load_recipe(str(gan_recipe))
+    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
+    batch = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
+    for frozen, moving in (("g", "d"), ("d", "g")):
+        s = gan_state(recipe)
+        tools = tools_for(s, vgg19)
+        for group in getattr(s, f"{frozen}_optimizer").param_groups:
+            group["lr"] = 0.0
+        before = {name: [p.clone() for p in getattr(s, name).parameters()] for name in ("g", "d")}
+        features_before = [p.clone() for p in tools.features.parameters()]  # type: ignore[union-attr]
+        step.train_step(recipe.stages["gan"], s, batch, tools, seed=0)
+        changed = {
+            name: any(not torch.equal(a, b) for a, b in zip(before[name], getattr(s, name).parameters(), strict=True))
+            for name in ("g", "d")
+        }
+        assert changed == {frozen: False, moving: True}
+        after = tools.features.parameters()  # type: ignore[union-attr]
+        assert all(torch.equal(a, b) for a, b in zip(features_before, after, strict=True))
+
+
+def test_losses_on_features_see_a_random_window_or_a_random_shift() -> None:
+    image = torch.arange(32 * 32).view(1, 1, 32, 32)
+    plain, shifted, part = StageSection(), StageSection(shift=8), StageSection(feature_patch=16)
+    assert torch.equal(image[step._window(plain, 32, 0)], image)
+    for stage, side, starts in ((shifted, 24, 9), (part, 16, 17)):
+        cuts = [image[step._window(stage, 32, seed)] for seed in range(400)]
+        assert {cut.shape for cut in cuts} == {(1, 1, side, side)}
+        corners = {divmod(int(cut[0, 0, 0, 0]), 32) for cut in cuts}
+        assert {top for top, _left in corners} == {left for _top, left in corners} == set(range(starts))
+        assert torch.equal(cuts[3], image[step._window(stage, 32, 3)])
+
+
+def test_short_vgg19_file_serves_the_layers_it_holds_and_says_so(
+    folder: Path, gan_recipe: Path, tmp_path: Path
+) -> None:
+    from sr_upscale.training.loop import _features
+
+    short = tmp_path / "short.safetensors"
+    save_file(vgg19_state("conv2_1"), short)
+    said: list[str] = []
+    recipe = load_recipe(str(gan_recipe))
+    features = _features(recipe, short, torch.device("cpu"), said.append)
+    assert features is not None
+    assert features.layers == ("conv1_2",)
+    assert said == ["VGG19 weights end at conv2_1: the perceptual loss uses conv1_2 without conv2_2"]
+    shorter = tmp_path / "shorter.safetensors"
+    save_file(vgg19_state("conv1_1"), shorter)
+    with pytest.raises(UsageError, match="holds VGG19 up to conv1_1, and stage gan looks at conv1_2, conv2_2"):
+        _features(recipe, shorter, torch.device("cpu"), said.append)
+
+
+def test_tensorboard_says_what_to_install(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    ran = cli("train", "--config", recipe, "--data", folder, "-o", tmp_path / "run", "--tensorboard")
+    assert ran.code == 2
+    assert "pip install 'sr-upscale[tensorboard]'" in ran.err
+
+
+def test_tensorboard_holds_the_losses_and_scores(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert cli("train", "--config", recipe, "--data", folder, "-o", out, "--tensorboard").code == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {"psnr/loss/pixel", "psnr/lr", "psnr/validation/psnr", "psnr/steps_per_s"} <= tags
+    final = events.Scalars("psnr/validation/psnr")[-1]
+    info = load_generator(out / "micro.safetensors")[1]
+    assert final.step == 40
+    assert final.value == pytest.approx(info.scores["validation"]["psnr"], abs=1e-3)
+
+
+# --- several processes ------------------------------------------------------------------------------
+
+
+def test_two_processes_make_what_one_makes(folder: Path, gan_recipe: Path, vgg19: Path, tmp_path: Path) -> None:
+    """torchrun with gloo: the same joint batches, so the same weights, within rounding."""
+    argv = ["-m", "sr_upscale", "train", "--config", str(gan_recipe), "--data", str(folder), "--fp32", "--no-cache"]
+    argv += ["--vgg-weights", str(vgg19), "--device", "cpu", "--set", "stages.psnr.optimizer=muon"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    for name, start in (("one", []), ("two", torchrun)):
+        command = [sys.executable, *start, *argv, "-o", str(tmp_path / name)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert ran.returncode == 0, ran.stderr
+    assert "2 processes" in ran.stderr
+    one, two = (load_generator(tmp_path / name / "micro-gan.safetensors")[0].state_dict() for name in ("one", "two"))
+    start = Generator(load_generator(tmp_path / "one" / "micro-gan.safetensors")[0].config)
+    torch.manual_seed(0)
+    start.reset_parameters()
+    moved = max(float((value - start.state_dict()[key]).abs().max()) for key, value in one.items())
+    apart = max(float((value - two[key]).abs().max()) for key, value in one.items())
+    assert moved > 1e-3
+    assert apart < 1e-5
+
+
+def test_a_batch_must_divide_among_processes() -> None:
+    with pytest.raises(UsageError, match="batch size 8 does not divide among 3 processes; expected a multiple of 3"):
+        World(size=3).check_batch(8)
+
+
+def test_pictures_to_validate_on_are_not_trained_on(folder: Path, recipe: Path) -> None:
+    from sr_upscale.training.loop import _load_data
+
+    below = folder / "val"
+    below.mkdir()
+    Image.fromarray(pattern(600, 700)).save(below / "v.png")
+    training, held_out = _load_data(load_recipe(str(recipe)), [folder], below, lambda _text: None)
+    assert [pair.name for pair in held_out] == ["v.png"]
+    assert held_out[0].hr.shape == (512, 512, 3)  # the middle of a large one
+    assert {path.name for (paths,) in [training] for path in paths} == {f"{number}.png" for number in range(12)}
+
+
+def test_a_vgg19_that_ends_before_the_distance_is_no_reason_to_stop(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.safetensors"
+    save_file(vgg19_state("conv1_2"), short)
+    train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run", vgg_weights=short)
+    assert lines(tmp_path / "run" / "train.jsonl")[-2]["scores"]["distance"] is None  # type: ignore[index]
+
+
+def test_a_run_goes_on_with_loss_scaling_that_began_without(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(str(recipe))
+    cpu = torch.device("cpu")
+    before = state.begin_stage(loaded, 0, state.new_generator(loaded), device=cpu)
+    state.save_checkpoint(tmp_path, loaded, before)
+    after = state.load_checkpoint(tmp_path, loaded, device=cpu, fp16=True, on_warning=pytest.fail)
+    assert after.g_scaler.is_enabled()
+
+
+@pytest.mark.parametrize(("device", "words"), [("mps", "expected auto, cpu or cuda"), ("auto", "process 1 for 1 GPUs")])
+def test_torchrun_with_other_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, device: str, words: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=words), joined(device):
+        pass

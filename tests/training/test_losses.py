@@ -1,0 +1,92 @@
+"""Losses against closed forms and against what they are meant to do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sr_upscale.errors import ShapeError
+from sr_upscale.training.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, lattice_losses, perceptual_loss
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("l1", 0.25), ("l2", 0.0625), ("charbonnier", math.sqrt(0.0625 + 1e-6))]
+)
+def test_pixel_losses_of_a_constant_difference(name: str, expected: float) -> None:
+    hr = torch.rand(2, 3, 5, 4)
+    assert PIXEL_LOSSES[name](hr + 0.25, hr).item() == pytest.approx(expected, rel=1e-5)
+    assert PIXEL_LOSSES[name](hr - 0.25, hr).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_fft_loss_of_one_wave() -> None:
+    """A cosine of amplitude a has a spectrum of a * H * W / 2 at its frequency (twice that at W/2), zero elsewhere."""
+    height, width = 8, 8
+    x = torch.arange(width) / width
+    wave = (0.3 * torch.cos(2 * math.pi * 2 * x)).expand(1, 1, height, width)
+    bins = height * (width // 2 + 1) * 2  # of the half spectrum, real and imaginary
+    assert fft_loss(wave, torch.zeros_like(wave)).item() == pytest.approx(0.3 * height * width / 2 / bins, rel=1e-4)
+    assert fft_loss(wave, wave).item() == 0
+
+
+def test_lattice_loss_sees_the_lattice_and_nothing_else() -> None:
+    """One sub-pixel of sixteen raised by a: its bias is a * 15/16, that of the others a / 16."""
+    hr = torch.rand(2, 3, 48, 48)
+    lattice = torch.zeros_like(hr)
+    lattice[..., 1::4, 2::4] = 0.16
+    expected = 0.16 * (15 / 16 + 15 * (1 / 16)) / 16
+    assert lattice_loss(hr + lattice, hr, 4).item() == pytest.approx(expected, rel=1e-4)
+    assert lattice_loss(hr + 0.3, hr, 4).item() == pytest.approx(0, abs=1e-6)  # a tint is not a lattice
+    ripple = 0.2 * torch.sign(torch.sin(torch.arange(48.0) * math.pi / 12 + 0.1))  # twelve pixels up, twelve down
+    assert lattice_loss(hr + ripple, hr, 4).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_checkerboard_of_lr_pixels_is_a_lattice_of_twice_the_period() -> None:
+    """Half of the 64 places are raised by a, half lowered: a mean bias of a, where the period of 4 sees none."""
+    hr = torch.rand(1, 3, 48, 56)
+    y, x = torch.meshgrid(torch.arange(48) // 4, torch.arange(56) // 4, indexing="ij")
+    mesh = 0.1 * ((x + y) % 2 * 2 - 1)
+    assert lattice_loss(hr + mesh, hr, 4).item() == pytest.approx(0, abs=1e-6)
+    assert lattice_losses(hr + mesh, hr, 4).item() == pytest.approx(0.1, rel=1e-4)
+    assert lattice_losses(hr + 0.3, hr, 4).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_perceptual_loss_is_the_weighted_mean_difference_of_layers() -> None:
+    a = {"x": torch.zeros(1, 2, 2, 2), "y": torch.ones(1, 4, 1, 1)}
+    b = {"x": torch.full((1, 2, 2, 2), 3.0), "y": torch.full((1, 4, 1, 1), -1.0)}
+    assert perceptual_loss(a, b, {"x": 0.1, "y": 2.0}).item() == pytest.approx(0.1 * 3 + 2 * 2)
+    with pytest.raises(ShapeError, match="no features of z; got x, y"):
+        perceptual_loss(a, b, {"z": 1.0})
+
+
+def test_relativistic_average_loss_by_its_formula() -> None:
+    """Jolicoeur-Martineau 2018, equations 7 and 8, written with log-sigmoids, halved."""
+    real, fake = torch.tensor([[1.5], [-0.5]]), torch.tensor([[0.2], [2.0]])
+    d_real, d_fake = real - fake.mean(), fake - real.mean()
+    d = -(F.logsigmoid(d_real).mean() + F.logsigmoid(-d_fake).mean()) / 2
+    g = -(F.logsigmoid(d_fake).mean() + F.logsigmoid(-d_real).mean()) / 2
+    loss = GAN_LOSSES["relativistic"]
+    assert loss.discriminator(real, fake, torch.mean).item() == pytest.approx(d.item(), rel=1e-5)
+    assert loss.generator(real, fake, torch.mean).item() == pytest.approx(g.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", list(GAN_LOSSES))
+def test_both_sides_pull_in_opposite_directions(name: str) -> None:
+    """More convincing fakes please the generator and displease the discriminator."""
+    real = torch.full((4, 1), 0.5)
+    fakes = [torch.full((4, 1), value) for value in (-1.0, 0.0, 0.9)]
+    loss = GAN_LOSSES[name]
+    generator = [loss.generator(real, fake, torch.mean).item() for fake in fakes]
+    discriminator = [loss.discriminator(real, fake, torch.mean).item() for fake in fakes]
+    assert generator == sorted(generator, reverse=True)
+    assert discriminator[2] > discriminator[1]  # the middle one is what least squares asks for
+
+
+def test_closed_forms_of_the_plain_losses() -> None:
+    zeros = torch.zeros(3, 1)
+    assert GAN_LOSSES["standard"].generator(zeros, zeros, torch.mean).item() == pytest.approx(math.log(2))
+    assert GAN_LOSSES["standard"].discriminator(zeros, zeros, torch.mean).item() == pytest.approx(math.log(2))
+    assert GAN_LOSSES["lsgan"].generator(zeros, zeros - 1, torch.mean).item() == pytest.approx(4)
+    assert GAN_LOSSES["lsgan"].discriminator(zeros, zeros - 1, torch.mean).item() == pytest.approx(1)

@@ -1,0 +1,263 @@
+"""A teacher's answers: what they are, where they are kept, and that a student comes nearer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+
+from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.data.degradations import RealWorld
+from sr_upscale.data.patches import Pair, PatchSampler, find_pictures, load_pairs
+from sr_upscale.errors import UsageError
+from sr_upscale.functional.color import to_tensor
+from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.training.config import load_recipe
+from sr_upscale.training.loop import Progress, train
+from sr_upscale.training.teacher import Answers, Lessons, Question, answered
+from sr_upscale.upscaler import Upscaler
+from tests.helpers import Ran, lines, micro_generator
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pairs(folder: Path) -> list[Pair]:
+    return load_pairs(find_pictures([folder]), scale=2, min_side=16)
+
+
+def question(weights: Path, **changes: object) -> Question:
+    plain = Question(
+        weights=weights,
+        scale=2,
+        crop=16,
+        ensemble=False,
+        degradation=None,
+        busy_share=1.0,
+        smooth_share=0.0,
+        seed=0,
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_the_answer_is_what_users_get(pairs: list[Pair], micro: Path, tmp_path: Path, ensemble: bool) -> None:
+    upscaler = Upscaler(micro, dtype="fp32", tile_size=0, tta=ensemble)
+    answers = Answers(tmp_path, question(micro, ensemble=ensemble, degradation=RealWorld()), pairs)
+    answers.ask(3, device=CPU)
+    crops = answers.pairs(scale=2, context=0, most=99)
+    assert len(crops) == 3
+    for pair in [*crops, *answered(pairs[:2], micro, device=CPU, ensemble=ensemble)]:
+        assert pair.taught is not None
+        assert pair.taught.shape == pair.hr.shape == (2 * pair.lr.shape[0], 2 * pair.lr.shape[1], 3)
+        assert np.abs(pair.taught.astype(int) - upscaler(np.ascontiguousarray(pair.lr))).max() <= 1
+
+
+def test_hr_and_lr_of_a_crop_belong_together(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
+    answers = Answers(tmp_path, question(micro), pairs)
+    answers.ask(4, device=CPU)
+    for pair in answers.pairs(scale=2, context=2, most=99):
+        assert pair.lr.shape == (12, 12, 3)
+        reduced = downscale_matlab(to_tensor(np.ascontiguousarray(pair.hr)), 2)
+        expected = (reduced[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
+        np.testing.assert_array_equal(pair.lr[3:-3, 3:-3], expected[3:-3, 3:-3])  # the kernel reaches over the border
+
+
+def test_asking_goes_on_where_it_was_cut_off(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
+    whole = Answers(tmp_path / "whole", question(micro, degradation=RealWorld()), pairs)
+    whole.ask(5, device=CPU)
+    cut = Answers(tmp_path / "cut", question(micro, degradation=RealWorld()), pairs)
+    cut.ask(3, device=CPU)
+    with cut.file.open("ab") as file:
+        file.write(b"half a record")
+    assert len(cut) == 3
+    cut.ask(5, device=CPU)
+    assert cut.file.read_bytes() == whole.file.read_bytes()
+
+
+def test_another_question_is_another_file(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    save_generator(other, micro_generator(2, seed=1), WeightsInfo(name="other"))
+    asked = [
+        Answers(tmp_path, question(micro), pairs),
+        Answers(tmp_path, question(other), pairs),
+        Answers(tmp_path, question(micro, smooth_share=0.5), pairs),
+        Answers(tmp_path, question(micro, degradation=RealWorld()), pairs),
+        Answers(tmp_path, question(micro, ensemble=True), pairs),
+        Answers(tmp_path, question(micro), pairs[1:]),
+    ]
+    assert len({answers.file for answers in asked}) == len(asked)
+    assert Answers(tmp_path, question(micro), list(pairs)).file == asked[0].file
+
+
+def test_one_set_serves_students_of_every_factor_of_the_teachers(pairs: list[Pair], tmp_path: Path) -> None:
+    """A x4 teacher that enlarges by nearest neighbour, reduced by two, is nearest neighbour x2, but at its edges."""
+    teacher = tmp_path / "x4.safetensors"
+    model = micro_generator(4)
+    with torch.no_grad():
+        model.tail.last.weight.zero_()
+        model.tail.last.bias.zero_()
+    save_generator(teacher, model, WeightsInfo(name="x4"))
+    answers = Answers(tmp_path, question(teacher, scale=4, crop=8), [_times_two(pair) for pair in pairs])
+    answers.ask(2, device=CPU)
+    for large, small in zip(
+        answers.pairs(scale=4, context=1, most=2), answers.pairs(scale=2, context=1, most=2), strict=True
+    ):
+        np.testing.assert_array_equal(large.lr, small.lr)
+        assert large.taught is not None
+        assert small.taught is not None
+        assert small.taught.shape == small.hr.shape == (12, 12, 3)
+        np.testing.assert_array_equal(large.taught, large.lr.repeat(4, 0).repeat(4, 1))
+        means = large.taught.reshape(12, 2, 12, 2, 3).mean(axis=(1, 3))
+        assert np.abs(small.taught - means).mean() < 12
+
+
+def _times_two(pair: Pair) -> Pair:
+    hr = pair.hr[: pair.hr.shape[0] // 4 * 4, : pair.hr.shape[1] // 4 * 4]
+    return Pair(name=pair.name, hr=hr, lr=np.ascontiguousarray(hr[::4, ::4]))
+
+
+def test_patches_are_cut_and_turned_as_hr_is(pairs: list[Pair]) -> None:
+    taught = [replace(pair, taught=255 - pair.hr) for pair in pairs]
+    sampler = PatchSampler(taught, scale=2, lr_patch=8, batch_size=9, seed=(0, 0))
+    without = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=9, seed=(0, 0))
+    for number in range(3):
+        batch = sampler[number]
+        assert batch.taught is not None
+        assert torch.equal(batch.taught, 255 - batch.hr)
+        assert without[number].taught is None
+
+
+def test_crops_are_shared_out_by_pictures_and_a_new_folder_keeps_the_old_answers(
+    pairs: list[Pair], micro: Path, recipe: Path, tmp_path: Path
+) -> None:
+    wanted = load_recipe(str(recipe), {"teacher.model": str(micro), "teacher.crops": 12, "teacher.crop": 16})
+    alone = Lessons(wanted, micro, tmp_path, [pairs[:8]])
+    alone.ask(device=CPU, on_progress=lambda *_: None)
+    assert len(alone) == 12
+    said: list[tuple[int, int]] = []
+    both = Lessons(wanted, micro, tmp_path, [pairs[:8], pairs[8:]])
+    assert both.wanted == [8, 4]
+    both.ask(device=CPU, on_progress=lambda there, of: said.append((there, of)))
+    assert said == [(9, 12), (10, 12), (11, 12), (12, 12)]  # only the new folder's
+    np.testing.assert_array_equal(alone.pairs()[0].lr, both.pairs()[0].lr)
+
+
+def test_a_run_begins_with_what_another_process_has_got(
+    pairs: list[Pair], micro: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sr_upscale.training.teacher.BEGINNING", 2)
+    monkeypatch.setattr("sr_upscale.training.teacher.WAIT_S", 0.01)
+    wanted = load_recipe(str(recipe), {"teacher.model": str(micro), "teacher.crops": 9, "teacher.crop": 16})
+    lessons = Lessons(wanted, micro, tmp_path, [pairs])
+    (answers,) = lessons.sets
+    answers.ask(3, device=CPU)
+    with FileLock(answers.folder / "asking.lock"):
+        lessons.ask(device=CPU, on_progress=lambda *_: pytest.fail("asked beside the other"))
+    assert len(lessons) == 3
+    lessons.ask(device=CPU, on_progress=lambda *_: None)
+    assert len(lessons) == 9
+
+
+CHANGES = {"stage.teacher_weight": 3.0, "teacher.crop": 18, "teacher.context": 1, "teacher.crops": 30}
+
+
+def test_a_student_comes_nearer_to_its_teacher(folder: Path, recipe: Path, pairs: list[Pair], tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    model = micro_generator(2, blocks=1)
+    with torch.no_grad():
+        model.tail.last.bias.add_(0.2)  # far from HR
+    save_generator(teacher, model, WeightsInfo(name="teacher"))
+    changes = {**CHANGES, "teacher.model": str(teacher), "stage.steps": 150, "stage.lr": 3e-3}
+    changes["teacher.ensemble"] = True  # answers that turn with the picture
+    progress: list[Progress] = []
+    asked: list[tuple[int, int]] = []
+    student = train(
+        load_recipe(str(recipe), changes),
+        data=[folder],
+        out=tmp_path / "run",
+        on_progress=progress.append,
+        on_asking=lambda there, wanted: asked.append((there, wanted)),
+    )
+    assert asked[-1] == (30, 30)
+    losses = progress[-1].losses
+    assert losses["loss"] == pytest.approx(losses["pixel"] + 3 * losses["teacher"], rel=1e-4)
+    alone = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "alone")
+    (pair,) = answered(pairs[:1], teacher, device=CPU, ensemble=True)
+    with_teacher, without = (
+        np.abs(Upscaler(weights, dtype="fp32", tile_size=0)(pair.lr).astype(float) - pair.taught).mean()
+        for weights in (student, alone)
+    )
+    assert with_teacher < without / 2
+    scores = progress[-1].scores
+    assert scores is not None
+    assert scores.teacher_l1 is not None
+    assert abs(scores.teacher_l1 - with_teacher) < with_teacher
+
+
+def test_a_stage_may_listen_to_the_teacher_alone(
+    folder: Path, recipe: Path, micro: Path, tmp_path: Path, vgg19: Path
+) -> None:
+    """HR is in no loss: VGG19 and the discriminator look at the teacher's answers, through a window."""
+    changes = {
+        **CHANGES,
+        "teacher.model": str(micro),
+        "stage.pixel_weight": 0.0,
+        "stage.teacher_perceptual_weight": 0.5,
+        "stage.perceptual_layers": {"conv1_2": 1.0},
+        "stage.feature_patch": 8,
+        "stage.gan_weight": 0.1,
+        "stage.gan_real": "teacher",
+        "stage.discriminator": "unet",
+        "stage.d_num_feat": 4,
+        "stage.steps": 3,
+        "data.smooth_share": 0.5,
+        "data.busy_share": 0.5,
+    }
+    progress: list[Progress] = []
+    run = tmp_path / "run"
+    train(load_recipe(str(recipe), changes), data=[folder], out=run, vgg_weights=vgg19, on_progress=progress.append)
+    assert {"teacher", "teacher_perceptual", "gan", "d"} <= set(progress[-1].losses)
+    assert not {"pixel", "perceptual"} & set(progress[-1].losses)
+    assert lines(run / "train.jsonl")[-1]["finished"]
+
+
+def test_a_growing_set_is_noticed_at_a_validation(folder: Path, recipe: Path, micro: Path, tmp_path: Path) -> None:
+    """The set is as large as wanted at the start; another recipe's process adds to it while this one trains."""
+    changes = {**CHANGES, "teacher.model": str(micro), "stage.steps": 30}
+    seen: list[int] = []
+    real = Lessons.pairs
+
+    def pairs(lessons: Lessons) -> list[Pair]:
+        seen.append(len(lessons))
+        lessons.wanted = [40]
+        lessons.sets[0].ask(40, device=CPU)
+        return real(lessons)[: seen[-1]]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Lessons, "pairs", pairs)
+        patched.setattr("sr_upscale.training.signals.Every.due", lambda *_: True)
+        train(load_recipe(str(recipe), changes), data=[folder], out=tmp_path / "run", cache=tmp_path / "cache")
+    assert seen[:2] == [30, 40]
+
+
+def test_a_teacher_of_another_factor_is_refused(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    teacher = tmp_path / "x3.safetensors"
+    save_generator(teacher, micro_generator(3), WeightsInfo(name="x3"))
+    wanted = load_recipe(str(recipe), {"teacher.model": str(teacher), "stages.psnr.teacher_weight": 1.0})
+    with pytest.raises(UsageError, match="teacher x3 enlarges x3; expected x2 or a multiple"):
+        train(wanted, data=[tmp_path / "none"], out=tmp_path / "run")  # before it looks at pictures
+
+
+def test_the_command_line_says_how_far_the_teacher_is(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, micro: Path, tmp_path: Path
+) -> None:
+    settings = [f"--set={key}={value}" for key, value in {**CHANGES, "teacher.model": micro}.items()]
+    ran = cli("train", "-c", recipe, "--data", folder, "-o", tmp_path / "run", *settings)
+    assert ran.code == 0, ran.err
+    assert "teacher l1" in ran.err
