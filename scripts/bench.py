@@ -35,7 +35,10 @@ from sr_upscale.inference.tiles import run_tiles
 from sr_upscale.inference.tiling import plan_tiles
 from sr_upscale.models.generator import PRESETS, Generator
 from sr_upscale.pipeline import job
-from sr_upscale.pipeline.batch import Item, Work, plan_items, run_batch
+from sr_upscale.pipeline.batch_plan import Item, plan_items
+from sr_upscale.pipeline.batch_run import run_batch
+from sr_upscale.pipeline.executor import LocalExecutor
+from sr_upscale.pipeline.request import Request, SizeOptions, request_of
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.upscaler import Upscaler
@@ -179,7 +182,7 @@ def files(folder: Path, side: int) -> dict[str, Any]:
     source, target = folder / "in.png", folder / "out.png"
     save(source, side, side)
     upscaler = Upscaler("psnr-x4")
-    settings = job.JobSettings(target=Target(scale=4))
+    settings = Request(size=SizeOptions(scale=4))
     png = FORMATS["png"]
     prepared = job.prepare(source, png, upscaler, settings)
     pixels = prepared.picture.frames[0].pixels_hwc
@@ -229,7 +232,7 @@ def probe(source: Path, scale: int) -> None:
 
     upscaler = Upscaler(f"psnr-x{scale}")
     upscaler.network(upscaler.weights[scale], upscaler.choice.dtype)
-    settings = job.JobSettings(target=Target(scale=scale))
+    settings = Request(size=SizeOptions(scale=scale))
     png = FORMATS["png"]
     process = psutil.Process()
     base = peak = process.memory_info().rss
@@ -273,12 +276,12 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
         items.append(Item(source=folder / f"{number}.jpg", target=folder / "out" / f"{number}.png"))
     (folder / "out").mkdir()
     upscaler, png = Upscaler("psnr-x4"), FORMATS["png"]
-    settings = job.JobSettings(target=Target(scale=4))
+    target = Target(scale=4)
 
     def one_after_the_other() -> None:
         for item in items:
             picture = load_image(item.source)
-            save_image(upscaler.upscale(picture, settings.target), item.target, png)
+            save_image(upscaler.upscale(picture, target), item.target, png)
 
     def loop() -> float:
         start = time.perf_counter()
@@ -286,15 +289,11 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
             thread.submit(one_after_the_other).result()
         return time.perf_counter() - start
 
-    def load(item: Item) -> job.Prepared:
-        return job.prepare(item.source, png, upscaler, settings)
-
-    def begin(item: Item, prepared: job.Prepared, work: Work) -> Any:
-        return job.start(prepared, item.target, png, upscaler, settings, saver=work.saver)
+    executor = LocalExecutor(request_of({"model": "psnr-x4", "scale": 4.0, "format": "png"}))
 
     def overlapping() -> tuple[float, float]:
         start = time.perf_counter()
-        outcomes = run_batch(plan_items(items), load, begin, settings={}, force=True)
+        outcomes = run_batch(plan_items(items), executor, jobs=executor.jobs, force=True)
         seconds = time.perf_counter() - start
         return seconds, sum(each.details["busy_seconds"] for each in outcomes) / seconds
 

@@ -176,25 +176,12 @@ class Upscaler:
         plan = self.plan(picture, target)
         self.check_memory(plan, picture)
 
-        def gather(plan: UpscalePlan) -> Picture:
+        def make(plan: UpscalePlan) -> Picture:
             if drift is not None:
                 drift.clear()
-            done = 0
-            frames = []
-            width, height = plan.output_size
-            for frame in picture.frames:
-                out = np.empty((height, width, picture.channels), dtype=frame.pixels_hwc.dtype)
-                top = 0
-                for band in self.rows(
-                    frame.pixels_hwc, plan, on_step=on_step, done=done, frames=len(picture.frames), drift=drift
-                ):
-                    out[top : top + len(band)] = band
-                    top += len(band)
-                done += plan.steps
-                frames.append(Frame(pixels_hwc=out, duration_ms=frame.duration_ms))
-            return dataclasses.replace(picture, frames=tuple(frames))
+            return gathered(self.frame_rows(picture, plan, on_step=on_step, drift=drift), picture, plan)
 
-        return self.attempt(plan, gather)
+        return self.attempt(plan, make)
 
     def attempt(self, plan: UpscalePlan, make: Callable[[UpscalePlan], Made]) -> Made:
         """What `make` makes of a plan; where memory runs out, of one that is cut smaller, from the beginning.
@@ -323,6 +310,21 @@ class Upscaler:
 
         return BackendNetwork(cached_onnx(weights), self.backend, dtype)
 
+    def frame_rows(
+        self,
+        picture: Picture,
+        plan: UpscalePlan,
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        drift: Drift | None = None,
+    ) -> Iterator[NDArray[Any]]:
+        """The `rows` of every frame, one frame after the other."""
+        count = len(picture.frames)
+        for number, frame in enumerate(picture.frames):
+            yield from self.rows(
+                frame.pixels_hwc, plan, on_step=on_step, done=number * plan.steps, frames=count, drift=drift
+            )
+
     def rows(
         self,
         pixels_hwc: AnyPixels,
@@ -397,6 +399,21 @@ class Upscaler:
             return
         run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
         yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
+
+
+def gathered(rows: Iterable[NDArray[Any]], picture: Picture, plan: UpscalePlan) -> Picture:
+    """The picture with the enlarged frames that `Upscaler.frame_rows` yields, in memory; metadata stays."""
+    width, height = plan.output_size
+    whole = np.empty((len(picture.frames) * height, width, picture.channels), picture.frames[0].pixels_hwc.dtype)
+    top = 0
+    for band in rows:
+        whole[top : top + len(band)] = band
+        top += len(band)
+    parts = whole.reshape(len(picture.frames), height, width, picture.channels)
+    frames = (
+        Frame(pixels_hwc=part, duration_ms=frame.duration_ms) for part, frame in zip(parts, picture.frames, strict=True)
+    )
+    return dataclasses.replace(picture, frames=tuple(frames))
 
 
 def _needs_fill(frame: Frame) -> bool:

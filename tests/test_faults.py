@@ -18,8 +18,7 @@ from PIL import Image
 
 from sr_upscale.images import Frame, Picture, load_image, save_image
 from sr_upscale.images.formats import FORMATS
-from sr_upscale.pipeline import batch as batch_module
-from sr_upscale.pipeline import job
+from sr_upscale.pipeline import batch_plan, job
 from tests.helpers import Ran, animation, p3_profile, pattern
 
 Cli = Callable[..., Ran]
@@ -380,7 +379,7 @@ def row_26_unwritable_folder(run: Cli, tmp_path: Path, photo: Path, monkeypatch:
     def deny(*_args: object, **_more: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(batch_module.tempfile, "TemporaryFile", deny)
+    monkeypatch.setattr(batch_plan.tempfile, "TemporaryFile", deny)
     refused(run("batch", tmp_path, "-o", tmp_path / "out"), 5, "Permission denied; choose another folder with -o")
 
 

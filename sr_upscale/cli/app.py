@@ -20,6 +20,8 @@ from typer.core import TyperGroup
 from sr_upscale import __version__
 from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, train, upscale
 from sr_upscale.cli.console import print_error
+from sr_upscale.cli.help import PanelCommand
+from sr_upscale.cli.options import Session
 from sr_upscale.errors import SrUpscaleError
 
 
@@ -67,15 +69,15 @@ def _root(
     pass
 
 
-app.command("upscale")(upscale.upscale)
-app.command("batch")(batch.batch)
+app.command("upscale", cls=PanelCommand)(upscale.upscale)
+app.command("batch", cls=PanelCommand)(batch.batch)
 app.add_typer(models.app, name="models")
-app.command("doctor")(doctor.doctor)
-app.command("train")(train.train)
-app.command("degrade")(degrade.degrade)
-app.command("export")(export.export)
-app.command("benchmark")(benchmark.benchmark)
-app.command("compare")(compare.compare)
+app.command("doctor", cls=PanelCommand)(doctor.doctor)
+app.command("train", cls=PanelCommand)(train.train)
+app.command("degrade", cls=PanelCommand)(degrade.degrade)
+app.command("export", cls=PanelCommand)(export.export)
+app.command("benchmark", cls=PanelCommand)(benchmark.benchmark)
+app.command("compare", cls=PanelCommand)(compare.compare)
 
 
 def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:
@@ -107,11 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs a command line; returns its exit code, with one line on stderr if that is not 0."""
-    debug = "--debug" in argv
-    offline = os.environ.get("SR_UPSCALE_OFFLINE")
-    if "--offline" in argv:
-        os.environ["SR_UPSCALE_OFFLINE"] = "1"
-
+    session = Session()
     stopping_since: float | None = None
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -125,16 +123,16 @@ def run(argv: Sequence[str]) -> int:
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False)
+        code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False, obj=session)
         return 2 if not argv else code if isinstance(code, int) else 0
     except typer.TyperException as error:
-        if debug:
+        if session.debug:
             traceback.print_exc()
         text = _refused_value(error, argv) or error.format_message()
         print_error(f"sr-upscale: {text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`")
         return error.exit_code
     except SrUpscaleError as error:
-        if debug:
+        if session.debug:
             traceback.print_exc()
         print_error(f"sr-upscale: {error}")
         return error.exit_code
@@ -149,7 +147,7 @@ def run(argv: Sequence[str]) -> int:
         sys.stderr.close()  # nobody reads any more; a message would fail as well
         return 141
     except Exception as error:
-        if debug:
+        if session.debug:
             traceback.print_exc()
         print_error(
             f"sr-upscale: internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
@@ -158,5 +156,3 @@ def run(argv: Sequence[str]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if "--offline" in argv and offline is None:
-            del os.environ["SR_UPSCALE_OFFLINE"]

@@ -13,6 +13,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shown
+from sr_upscale.pipeline.request import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.storage.atomic import output_error, replace_file
 
@@ -98,7 +99,7 @@ def benchmark(
     debug: opt.Debug = False,
 ) -> int:
     """Measure models on data sets as the papers do: PSNR, SSIM, NIQE, speed and memory."""
-    del debug, offline  # read from the command line by `app.run`, before options are parsed
+    del debug, offline  # they act when they are parsed
     if channel not in ("y", "rgb") or gray not in ("rgb", "gray"):
         raise UsageError(f"--channel is {channel!r} and --gray {gray!r}; expected y or rgb, and rgb or gray")
     console = Console(quiet=quiet, as_json=as_json)
@@ -115,7 +116,7 @@ def benchmark(
 
     options: dict[str, Any] = {
         "device": device,
-        "dtype": opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
+        "dtype": dtype_name(fp32=fp32, bf16=bf16, fp16=fp16),
         "tta": tta,
         "backend": backend,
     }

@@ -13,7 +13,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.batch import Item, refuse_collisions, refuse_unwritable
+from sr_upscale.pipeline.batch_plan import Item, refuse_collisions, refuse_unwritable
 from sr_upscale.storage.atomic import replace_file
 
 
@@ -38,7 +38,7 @@ def compare(
     debug: opt.Debug = False,
 ) -> int:
     """Enlarge a picture with several models and write a page with a slider between them."""
-    del debug, offline  # read from the command line by `app.run`, before options are parsed
+    del debug, offline  # they act when they are parsed
     console = Console(quiet=quiet, as_json=as_json)
     source = Path(picture)
     target = Path(out) if out is not None else source.with_name(f"{source.stem}_compare.html")

@@ -29,7 +29,7 @@ def degrade(
     debug: opt.Debug = False,
 ) -> int:
     """Write LR versions of a picture as a recipe would make them for training, and one sheet of all."""
-    del debug  # read from the command line by `app.run`, before options are parsed
+    del debug  # they act when they are parsed
     import numpy as np
 
     from sr_upscale.data.bicubic import downscale_matlab

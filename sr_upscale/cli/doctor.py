@@ -12,15 +12,15 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.formatting import mebibytes, shown
-from sr_upscale.pipeline.batch import hash_file
 from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
+from sr_upscale.storage.digest import hash_file
 
 LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
 
 
 def doctor(device: opt.Device = "auto", as_json: opt.Json = False, debug: opt.Debug = False) -> int:
     """Check the installation: versions, devices, number type and why, weights and their hashes, a run."""
-    del debug  # read from the command line by `app.run`, before options are parsed
+    del debug  # they act when they are parsed
     console = Console(as_json=as_json)
     report: dict[str, Any] = {
         "sr_upscale": __version__,

@@ -27,7 +27,7 @@ def export(
     debug: opt.Debug = False,
 ) -> int:
     """Write a model for other programs, after checking that it computes the same."""
-    del debug, offline  # read from the command line by `app.run`, before options are parsed
+    del debug, offline  # they act when they are parsed
     if format_name not in FORMATS:
         raise UsageError(f"--format is {format_name!r}; expected {', '.join(FORMATS)}")
     console = Console(quiet=quiet, as_json=as_json)

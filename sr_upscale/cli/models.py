@@ -11,6 +11,7 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
+from sr_upscale.cli.help import PanelCommand
 from sr_upscale.errors import IntegrityError, ModelError, UsageError
 from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
@@ -42,7 +43,7 @@ Names = Annotated[list[str], typer.Argument(help="Names of `sr-upscale models`."
 @app.callback()
 def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug = False) -> int:
     """List the models: installed, factor, size, licence, what for."""
-    del debug  # read from the command line by `app.run`, before options are parsed
+    del debug  # they act when they are parsed
     if context.invoked_subcommand is not None:
         return 0
     console = Console(as_json=as_json)
@@ -106,7 +107,7 @@ def _added(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-@app.command("info")
+@app.command("info", cls=PanelCommand)
 def info(name: Annotated[str, typer.Argument(help="Name or file.")], as_json: opt.Json = False) -> int:
     """Say all that is known of a model. Downloads nothing."""
     console = Console(as_json=as_json)
@@ -129,7 +130,7 @@ def info(name: Annotated[str, typer.Argument(help="Name or file.")], as_json: op
     return 0
 
 
-@app.command("download")
+@app.command("download", cls=PanelCommand)
 def download(names: Names, quiet: opt.Quiet = False, as_json: opt.Json = False) -> int:
     """Fetch models into the cache, to use them offline later."""
     console = Console(quiet=quiet, as_json=as_json)
@@ -161,7 +162,7 @@ def obtain_named(values: list[str] | None, console: Console) -> list[str]:
     return names
 
 
-@app.command("verify")
+@app.command("verify", cls=PanelCommand)
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
     from sr_upscale.pretrained.load import module_of
@@ -190,7 +191,7 @@ def verify(as_json: opt.Json = False) -> int:
     return 0
 
 
-@app.command("remove")
+@app.command("remove", cls=PanelCommand)
 def remove(names: Names) -> int:
     """Delete models from the cache. Ours are part of the program and stay."""
     for name in names:
@@ -206,7 +207,7 @@ def remove(names: Names) -> int:
     return 0
 
 
-@app.command("path")
+@app.command("path", cls=PanelCommand)
 def path(
     name: Annotated[str | None, typer.Argument(help="Name; without it the folder of downloaded models.")] = None,
 ) -> int:
@@ -220,7 +221,7 @@ def path(
     return 0
 
 
-@app.command("add")
+@app.command("add", cls=PanelCommand)
 def add(
     file: Annotated[str, typer.Argument(help="Weights: .safetensors or .pth.", show_default=False)],
     name: Annotated[str | None, typer.Option("--name", help="What to call it. Default: the file's stem.")] = None,
@@ -255,7 +256,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-@app.command("blend")
+@app.command("blend", cls=PanelCommand)
 def blend(
     first: Annotated[str, typer.Argument(metavar="A", help="Name or file.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Name or file of the same architecture.")],

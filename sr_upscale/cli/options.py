@@ -1,251 +1,123 @@
-"""Options that several commands share, and the parsing of their values."""
+"""Options that several commands share, and commands that take a whole `Request`."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import re
-from typing import TYPE_CHECKING, Annotated
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from sr_upscale.errors import UsageError
+from sr_upscale.pipeline.request import (
+    RUNNING,
+    SECTIONS,
+    FileOptions,
+    Flag,
+    NetworkOptions,
+    flags,
+    request_of,
+)
 
-if TYPE_CHECKING:
-    from sr_upscale.pipeline.batch import Jobs
 
-_SIZE, _TILES, _FILES, _RUN = "Size", "Network and tiles", "Files", "Running"
+class Session:
+    """What holds for a whole command line. `app.run` makes one; typer hands it around as ``ctx.obj``."""
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "-n",
-        "--model",
-        "--model-name",
-        "--model-path",
-        help="Model: a family (photo, psnr), a name of `sr-upscale models`, or a .safetensors or .pth file.",
-        rich_help_panel=_TILES,
-    ),
-]
-Scale = Annotated[
-    float | None,
-    typer.Option("-s", "--scale", "--outscale", help="Factor, such as 2 or 3.5. Default: 4.", rich_help_panel=_SIZE),
-]
-Width = Annotated[
-    int | None, typer.Option("-w", "--width", help="Output width in pixels instead of a factor.", rich_help_panel=_SIZE)
-]
-Height = Annotated[
-    int | None, typer.Option("--height", help="Output height in pixels instead of a factor.", rich_help_panel=_SIZE)
-]
-Size = Annotated[
-    str | None,
-    typer.Option("--size", metavar="WxH", help="Exact output size, such as 1920x1080.", rich_help_panel=_SIZE),
-]
-Tile = Annotated[
-    int,
-    typer.Option(
-        "-t",
-        "--tile",
-        help="Tile size in input pixels. Default: ours stream, others get what fits.",
-        rich_help_panel=_TILES,
-    ),
-]
-NoTile = Annotated[bool, typer.Option("--no-tile", help="The whole picture at once.", rich_help_panel=_TILES)]
-Overlap = Annotated[
-    int | None, typer.Option("--overlap", help="Input pixels that neighbouring tiles blend.", rich_help_panel=_TILES)
-]
-Halo = Annotated[
-    int | None,
-    typer.Option(
-        "--halo",
-        "--tile-pad",
-        help="Input pixels of context around a tile; 51 makes tiles exact.",
-        rich_help_panel=_TILES,
-    ),
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        "-g",
-        "--device",
-        "--gpu-id",
-        help="auto, cpu, cuda, cuda:1, mps; for a folder also several: 0,1.",
-        rich_help_panel=_TILES,
-    ),
-]
-Before = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--before",
-        help="Model of factor 1 that cleans the picture first (1x-dejpg-realplksr-otf); may be repeated.",
-        rich_help_panel=_TILES,
-    ),
-]
-Fidelity = Annotated[
-    float | None,
-    typer.Option(
-        "--fidelity",
-        min=0.0,
-        max=1.0,
-        help="0 keeps a model's invented detail, 1 is its faithful twin, between them a blend.",
-        rich_help_panel=_TILES,
-    ),
-]
-Tta = Annotated[
+    debug = False
+
+
+def _debug(context: typer.Context, wanted: bool) -> bool:
+    if wanted and isinstance(context.obj, Session):
+        context.obj.debug = True
+    return wanted
+
+
+def _offline(context: typer.Context, wanted: bool) -> bool:
+    if wanted and "SR_UPSCALE_OFFLINE" not in os.environ:
+        os.environ["SR_UPSCALE_OFFLINE"] = "1"
+        context.call_on_close(lambda: os.environ.pop("SR_UPSCALE_OFFLINE", None))
+    return wanted
+
+
+def _option(flag: Flag, default: Any = None) -> Any:
+    return typer.Option(
+        *flag.names,
+        help=flag.help,
+        rich_help_panel=flag.panel,
+        metavar=flag.metavar,
+        min=flag.lowest,
+        max=flag.highest,
+        show_default=isinstance(default, str),
+    )
+
+
+def _one(section: type, name: str) -> Any:
+    """The option of a field, for commands that take it alone."""
+    return next(_option(flag, each.default) for each, flag in flags(section) if each.name == name)
+
+
+Device = Annotated[str, _one(NetworkOptions, "device")]
+Tta = Annotated[bool, _one(NetworkOptions, "tta")]
+Backend = Annotated[str, _one(NetworkOptions, "backend")]
+Fp32 = Annotated[bool, _one(NetworkOptions, "fp32")]
+Bf16 = Annotated[bool, _one(NetworkOptions, "bf16")]
+Fp16 = Annotated[bool, _one(NetworkOptions, "fp16")]
+Force = Annotated[bool, _one(FileOptions, "force")]
+Offline = Annotated[
     bool,
-    typer.Option("-x", "--tta", help="Self-ensemble: mean over 8 turns, 8 times the work.", rich_help_panel=_TILES),
+    typer.Option("--offline", help="Open no connection.", rich_help_panel=RUNNING, is_eager=True, callback=_offline),
 ]
-Backend = Annotated[
-    str,
-    typer.Option("--backend", help="torch, or on a CPU onnxruntime or openvino (extras).", rich_help_panel=_TILES),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Open no connection.", rich_help_panel=_RUN)]
-Fp32 = Annotated[bool, typer.Option("--fp32", help="Compute in fp32.", rich_help_panel=_TILES)]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute in bf16.", rich_help_panel=_TILES)]
-Fp16 = Annotated[bool, typer.Option("--fp16", help="Compute in fp16 (GPU).", rich_help_panel=_TILES)]
-FormatName = Annotated[
-    str | None,
-    typer.Option(
-        "-f",
-        "--format",
-        "--ext",
-        help="Output format: png, jpg, webp, tif, bmp, gif, avif. Default: by the output's name, else the input's.",
-        rich_help_panel=_FILES,
-    ),
-]
-Quality = Annotated[
-    int | None,
-    typer.Option(
-        "-q", "--quality", help="1-100 for JPEG, WebP and AVIF; 100 is lossless WebP.", rich_help_panel=_FILES
-    ),
-]
-Compression = Annotated[
-    int | None,
-    typer.Option(
-        "-c", "--compression", help="0-9 for PNG and TIFF: quick and large to small and slow.", rich_help_panel=_FILES
-    ),
-]
-StripMetadata = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=RUNNING)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=RUNNING)]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say device, type and tiles.", rich_help_panel=RUNNING)]
+Debug = Annotated[
     bool,
     typer.Option(
-        "--strip-metadata",
-        help="Leave out EXIF with its place, XMP, IPTC and texts; profile and resolution stay.",
-        rich_help_panel=_FILES,
+        "--debug", help="Show the traceback of an error.", rich_help_panel=RUNNING, is_eager=True, callback=_debug
     ),
 ]
-Suffix = Annotated[
-    str | None,
-    typer.Option("--suffix", help="Put behind the stem of output names.", rich_help_panel=_FILES),
-]
-Background = Annotated[
-    str | None,
-    typer.Option(
-        "--background",
-        help="Colour behind transparency where the format has none: white, #rrggbb.",
-        rich_help_panel=_FILES,
-    ),
-]
-MaxPixels = Annotated[
-    str | None,
-    typer.Option(
-        "--max-pixels", help="Refuse larger inputs; a number, or 400MP. Default: 178MP.", rich_help_panel=_FILES
-    ),
-]
-FrameNumber = Annotated[
-    int | None,
-    typer.Option("--frame", help="Only this frame of an animation or page of a TIFF, from 0.", rich_help_panel=_FILES),
-]
-AllowTruncated = Annotated[
-    bool, typer.Option("--allow-truncated", help="Take what is there of a damaged file.", rich_help_panel=_FILES)
-]
-JobsOption = Annotated[
-    str | None,
-    typer.Option(
-        "-j",
-        "--jobs",
-        metavar="LOAD:PROC:SAVE",
-        help="Threads that read, compute and write when there are several pictures. Default: by devices and cores.",
-        rich_help_panel=_RUN,
-    ),
-]
-MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--max-memory",
-        help="What a picture may take, such as 2G or 800M. Default: what is free.",
-        rich_help_panel=_TILES,
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=_FILES)]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say sizes, tiles, memory and time; write nothing.", rich_help_panel=_RUN)
-]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=_RUN)]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=_RUN)]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say device, type and tiles.", rich_help_panel=_RUN)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_RUN)]
 
 
-def dtype_name(*, fp32: bool, bf16: bool, fp16: bool) -> str:
-    """The one type that was asked for, or ``auto``."""
-    chosen = [name for name, wanted in (("fp32", fp32), ("bf16", bf16), ("fp16", fp16)) if wanted]
-    if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other; give one of them")
-    return chosen[0] if chosen else "auto"
+def takes_request(command: Callable[..., int]) -> Callable[..., int]:
+    """A command whose parameter ``request`` is built from the options of every field of a `Request`.
 
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``1920x1080`` -> (1920, 1080)."""
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if match is None:
-        raise UsageError(f"--size is {text!r}; expected WIDTHxHEIGHT such as 1920x1080")
-    return int(match[1]), int(match[2])
-
-
-def parse_pixels(text: str) -> int:
-    """``400MP``, ``1.5GP`` or a plain number of pixels."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(MP|GP)?", text.strip(), flags=re.IGNORECASE)
-    if match is None:
-        raise UsageError(f"--max-pixels is {text!r}; expected a number of pixels, or one such as 400MP")
-    return int(float(match[1]) * {"": 1, "MP": 10**6, "GP": 10**9}[(match[2] or "").upper()])
-
-
-def parse_bytes(text: str) -> int:
-    """``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes; K, M and G are powers of 1024."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise UsageError(f"--max-memory is {text!r}; expected a size such as 2G or 800M")
-    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
-
-
-GPU_THREADS = 4
-"""Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
-
-
-def parse_jobs(text: str | None, *, devices: int, gpus: bool = False) -> Jobs:
-    """``1:2:2`` (load:proc:save), or by devices and cores.
-
-    A GPU gets more threads than one, so that small pictures meet and run as a batch, and reading and writing keep up.
+    They stand behind its own in the help, in their panels. ``debug`` and ``offline``, which act by themselves, are
+    added too.
     """
-    from sr_upscale.pipeline.batch import Jobs
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.name != "request"]
+    added = [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for section in SECTIONS.values()
+        for each, flag in flags(section)
+        for default, annotation in [_typer_type(section, each.name, each.default, flag)]
+    ]
+    added += [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("offline", Offline), ("debug", Debug))
+    ]
 
-    if text is None:
-        proc = devices * (GPU_THREADS if gpus else 1)
-        return Jobs(load=proc, proc=proc, save=max(proc, (os.cpu_count() or 1) // 4))
-    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
-    if match is None:
-        raise UsageError(f"--jobs is {text!r}; expected LOAD:PROC:SAVE such as 1:1:2")
-    return Jobs(load=int(match[1]), proc=max(int(match[2]), devices), save=int(match[3]))
+    @functools.wraps(command)
+    def run(**words: Any) -> int:
+        mine = {each.name: words[each.name] for each in own}
+        return command(**mine, request=request_of(words))
+
+    del run.__dict__["__wrapped__"]
+    run.__dict__["__signature__"] = signature.replace(parameters=[*own, *added])
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *added)} | {"return": int}
+    return run
 
 
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """``white``, ``#fff``, ``#rrggbb``, ``rgb(1,2,3)`` -> (r, g, b) of 0-255."""
-    from PIL import ImageColor
-
-    try:
-        red, green, blue, *_alpha = ImageColor.getrgb(text)
-    except ValueError as error:
-        raise UsageError(f"--background is {text!r}; expected a colour such as white or #rrggbb") from error
-    return red, green, blue
+def _typer_type(section: type, name: str, default: Any, flag: Flag) -> tuple[Any, Any]:
+    """Default and annotation with which typer takes a field."""
+    kind = typing.get_type_hints(section)[name] if flag.parse is None else str | None
+    if kind == tuple[str, ...]:
+        kind, default = list[str] | None, None
+    return default, Annotated[kind, _option(flag, default)]
 
 
 def parse_duration(text: str) -> float:

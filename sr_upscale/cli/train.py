@@ -12,7 +12,9 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import duration, shown
+from sr_upscale.pipeline.request import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.training.recipes import shipped_recipes
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +29,10 @@ _RECIPE, _DATA, _RUN = "Recipe", "Data", "Running"
 
 def train(
     config: Annotated[
-        str, typer.Option("-c", "--config", help="Recipe: a shipped name, or a TOML file.", rich_help_panel=_RECIPE)
+        str,
+        typer.Option(
+            "-c", "--config", help=f"Recipe: {', '.join(shipped_recipes())}, or a TOML file.", rich_help_panel=_RECIPE
+        ),
     ],
     data: Annotated[
         list[str],
@@ -122,13 +127,13 @@ def train(
     debug: opt.Debug = False,
 ) -> int:
     """Teach a generator on your own pictures; the result works with -n FILE."""
-    del debug  # read from the command line by `app.run`, before options are parsed
+    del debug  # they act when they are parsed
     from sr_upscale.device import choose
     from sr_upscale.training.loop import Interrupted
     from sr_upscale.training.loop import train as run
     from sr_upscale.training.parallel import joined
 
-    wanted_dtype = opt.dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
+    wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
     with joined(device) as world:
         choice = choose(device if world.size == 1 else _own_device(device), wanted_dtype)
         if size not in ("auto", "cpu", "gpu"):

@@ -4,44 +4,32 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from numpy.typing import NDArray
+
 from sr_upscale import __version__
 from sr_upscale.formatting import shown
-from sr_upscale.images import MAX_PIXELS, Format, Picture, SaveOptions, check_target, load_image, save_image
+from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image, save_image
 from sr_upscale.images.encode import adapt, save_rows
 from sr_upscale.images.row_writer import STREAMED
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
-from sr_upscale.inference.sizing import Target
 from sr_upscale.inference.tiling import StripPlan, TilePlan
-from sr_upscale.pipeline.batch import hash_file
-from sr_upscale.pipeline.row_queue import Abandoned, Handover
+from sr_upscale.pipeline.request import Request
+from sr_upscale.pipeline.row_queue import Writer, write_inline
+from sr_upscale.storage.digest import hash_file
+from sr_upscale.upscaler import gathered
 
 if TYPE_CHECKING:
     import torch
 
     from sr_upscale.inference.planning import UpscalePlan
     from sr_upscale.upscaler import Upscaler
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobSettings:
-    """What to do with a file, besides the network. See `Target`, `SaveOptions` and `load_image`."""
-
-    target: Target
-    save: SaveOptions = field(default_factory=SaveOptions)
-    max_pixels: int = MAX_PIXELS
-    frame: int | None = None
-    allow_truncated: bool = False
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What of it determines the output."""
-        return {key: value for key, value in asdict(self).items() if key != "max_pixels"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +42,7 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, settings: JobSettings) -> Prepared:
+def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Request) -> Prepared:
     """Reads a file and plans its output; computes nothing.
 
     Raises:
@@ -62,11 +50,15 @@ def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, settings: Job
         OutputError, UsageError: The format cannot hold the output.
     """
     name = "standard input" if isinstance(source, bytes) else shown(source)
+    options = request.file
     picture = load_image(
-        source, max_pixels=settings.max_pixels, frame=settings.frame, allow_truncated=settings.allow_truncated
+        source,
+        max_pixels=MAX_PIXELS if options.max_pixels is None else options.max_pixels,
+        frame=options.frame,
+        allow_truncated=options.allow_truncated,
     )
-    picture, notes = adapt(picture, fmt, settings.save, name=name)
-    plan = upscaler.plan(picture, settings.target, streamed=_streams(picture, fmt))
+    picture, notes = adapt(picture, fmt, options.save, name=name)
+    plan = upscaler.plan(picture, request.size.target, streamed=_streams(picture, fmt))
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
@@ -77,7 +69,7 @@ def run(
     target: Path | BinaryIO,
     fmt: Format,
     upscaler: Upscaler,
-    settings: JobSettings,
+    request: Request,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> dict[str, Any]:
@@ -86,87 +78,66 @@ def run(
     Raises:
         SrUpscaleError: Any of its kinds; the target then is what it was before.
     """
-    start = time.monotonic()
-    prepared = prepare(source, fmt, upscaler, settings)
-    picture = prepared.picture
-    drift = Drift()
-    if len(picture.frames) > 1:
-        save_image(upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift), target, fmt, settings.save)
-    else:
-        upscaler.check_memory(prepared.plan, picture)
-
-        def make(plan: UpscalePlan) -> None:
-            drift.clear()
-            rows = upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift)
-            save_rows(rows, picture, plan.output_size, target, fmt, settings.save)
-
-        upscaler.attempt(prepared.plan, make)
-    done = _done(prepared, upscaler, fmt, drift)
-    return done | {"seconds": round(time.monotonic() - start, 3)}
+    begin = time.perf_counter()
+    prepared = prepare(source, fmt, upscaler, request)
+    done = start(prepared, target, fmt, upscaler, request, on_step=on_step).result()
+    return done | {"seconds": round(time.perf_counter() - begin, 3)}
 
 
 def start(
     prepared: Prepared,
-    target: Path,
+    target: Path | BinaryIO,
     fmt: Format,
     upscaler: Upscaler,
-    settings: JobSettings,
+    request: Request,
     *,
-    saver: Executor,
+    writer: Writer = write_inline,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
     on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None,
 ) -> Future[dict[str, Any]]:
-    """Computes a file that has been read, and has it written by another thread.
+    """Computes a file that has been read, and has it written.
 
-    Returns when the last row has been handed over. `on_whole` gets the whole file, before it takes its place
-    (`replace_file`), and the sha256 of the input. The future ends when the file is written, with what `run` returns,
-    and ``busy_seconds``: how long the network had work.
+    Returns when the last row has been computed. `on_whole` gets the whole file, before it takes its place
+    (`replace_file`), and the sha256 of the input. The future ends when the file is written, with what was done, ready
+    for JSON; ``busy_seconds`` says how long the network had work.
 
     Raises:
         SrUpscaleError: Any of its kinds; the target then is what it was before.
     """
     begin = time.perf_counter()
-    picture = prepared.picture
+    picture, options = prepared.picture, request.file.save
     upscaler.check_memory(prepared.plan, picture)
-    drift, busy = Drift(), 0.0
+    drift = Drift()
 
     def whole(temporary: Path) -> None:
         on_whole(temporary, picture.sha256)
 
-    def written_by(save: Callable[[], None]) -> Future[dict[str, Any]]:
-        def write() -> dict[str, Any]:
-            save()
-            done = _done(prepared, upscaler, fmt, drift)
-            return done | {"busy_seconds": busy, "seconds": round(time.perf_counter() - begin, 3)}
-
-        return saver.submit(write)
-
-    if len(picture.frames) > 1:
-        out = upscaler.upscale(picture, settings.target, on_step=on_step, drift=drift)
-        busy = time.perf_counter() - begin
-        return written_by(lambda: save_image(out, target, fmt, settings.save, on_whole=whole))
-
     def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
-        nonlocal busy
         drift.clear()
-        handover = Handover()
-        size = plan.output_size
-        written = written_by(lambda: save_rows(handover, picture, size, target, fmt, settings.save, on_whole=whole))
-        written.add_done_callback(lambda _written: handover.abandon())
-        try:
-            for band in upscaler.rows(picture.frames[0].pixels_hwc, plan, on_step=on_step, drift=drift):
-                handover.put(band)
-        except Abandoned:
-            return written  # it has failed, and says why
-        except BaseException as error:
-            handover.end(error)
-            written.exception()  # waits until the target is what it was
-            raise
-        busy = time.perf_counter() - begin - handover.waited_s
-        handover.end()
-        return written
+        busy: list[float] = []
+
+        def write(rows: Iterable[NDArray[Any]]) -> dict[str, Any]:
+            if len(picture.frames) > 1:
+                save_image(gathered(rows, picture, plan), target, fmt, options, on_whole=whole)
+            else:
+                save_rows(rows, picture, plan.output_size, target, fmt, options, on_whole=whole)
+            done = _done(prepared, upscaler, fmt, drift)
+            return done | {"busy_seconds": sum(busy), "seconds": round(time.perf_counter() - begin, 3)}
+
+        return writer(_timed(upscaler.frame_rows(picture, plan, on_step=on_step, drift=drift), busy), write)
 
     return upscaler.attempt(prepared.plan, make)
+
+
+def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:
+    """The rows; notes how long each took to make, without what happens to it."""
+    while True:
+        start = time.perf_counter()
+        band = next(rows, None)
+        seconds.append(time.perf_counter() - start)
+        if band is None:
+            return
+        yield band
 
 
 def _change(plan: UpscalePlan) -> Change:

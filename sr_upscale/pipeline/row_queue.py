@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
+
+Done = TypeVar("Done")
+Band = NDArray[Any]
 
 MAX_BYTES = 64 << 20
 """Bands that wait to be written; small pictures fit, so that the next can be computed while one is written."""
@@ -77,3 +81,42 @@ class Handover:
                 self._bytes -= band.nbytes
                 self._changed.notify_all()
             yield band
+
+
+class Writer(Protocol):
+    """Brings rows to what writes them. The future ends when they are written, with what `write` returned."""
+
+    def __call__(self, rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]: ...
+
+
+def write_inline(rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]:
+    """Writes in the thread that computes, for a single picture: writing asks for each band."""
+    written: Future[Done] = Future()
+    written.set_result(write(rows))
+    return written
+
+
+def write_behind(saver: Executor) -> Writer:
+    """Writes in a thread of `saver`; returns when the last row has been handed over.
+
+    Where writing fails, computing ends early, and the future says why. Where computing fails, the exception passes on
+    once writing has cleaned up.
+    """
+
+    def hand(rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]:
+        handover = Handover()
+        written = saver.submit(write, handover)
+        written.add_done_callback(lambda _written: handover.abandon())
+        try:
+            for band in rows:
+                handover.put(band)
+        except Abandoned:
+            return written  # it has failed, and says why
+        except BaseException as error:
+            handover.end(error)
+            written.exception()  # waits until the target is what it was
+            raise
+        handover.end()
+        return written
+
+    return hand

@@ -109,10 +109,11 @@ def twin_of(path: Path) -> Path | None:
 
 def known_names() -> list[str]:
     """Every name that `resolve_weights` and `resolve_family` take."""
-    return [*(entry.name for entry in TABLE), *_families(), *added(), *(entry.name for entry in CATALOGUE)]
+    return [*(entry.name for entry in TABLE), *families(), *added(), *(entry.name for entry in CATALOGUE)]
 
 
-def _families() -> list[str]:
+def families() -> list[str]:
+    """Names without a factor: ``photo`` is ``photo-x4`` or ``photo-x2``."""
     return sorted({entry.name.rsplit("-x", 1)[0] for entry in TABLE})
 
 
@@ -143,7 +144,7 @@ def resolve_weights(
         return added()[name_or_path]
     names = known_names()
     near = difflib.get_close_matches(name_or_path.lower().replace("_", "-"), names, n=1)
-    ours = ", ".join([*_families(), *(entry.name for entry in TABLE)])
+    ours = ", ".join([*families(), *(entry.name for entry in TABLE)])
     hint = f"did you mean {near[0]}?" if near else f"expected one of {ours}, a name of `sr-upscale models`, or a file"
     msg = f"no model named {name_or_path!r}, and no such file; {hint}"
     raise ModelError(msg)

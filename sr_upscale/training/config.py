@@ -8,7 +8,6 @@ import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -18,6 +17,7 @@ from sr_upscale.models.discriminator import DISCRIMINATORS
 from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import GeneratorConfig
 from sr_upscale.training.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
+from sr_upscale.training.recipes import read_recipe, shipped_recipes
 
 T = TypeVar("T")
 
@@ -337,12 +337,6 @@ def with_patches(recipe: Recipe, *, lr_patch: int | None = None, batch_size: int
     return replace(recipe, data=replace(recipe.data, **sizes), stages=stages)
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("sr_upscale.training") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
 def load_recipe(
     name_or_path: str,
     overrides: Mapping[str, Any] | None = None,
@@ -368,7 +362,7 @@ def load_recipe(
         except OSError as error:
             raise UsageError(f"recipe {path}: {error.strerror}; expected a TOML file") from error
     elif name_or_path in shipped_recipes():
-        text = (resources.files("sr_upscale.training") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
+        text = read_recipe(name_or_path)
     else:
         known = ", ".join(shipped_recipes())
         raise UsageError(f"no recipe named {name_or_path!r}; expected one of {known}, or a file ending in .toml")

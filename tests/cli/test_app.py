@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from PIL import Image
 
 from sr_upscale import __version__
 from sr_upscale.images import load_image
-from sr_upscale.pretrained.registry import DEFAULT_MODEL
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
+from sr_upscale.training.recipes import shipped_recipes
 from tests.helpers import ROOT, Ran, pattern
 
 Cli = Callable[..., Ran]
@@ -58,10 +60,36 @@ def test_every_option_has_help(cli: Cli) -> None:
     for command in ("upscale", "batch", "models", "doctor", "train"):
         text = cli(command, "--help").out
         assert "--debug" in text
-        for line in text.split("Options:")[1].splitlines():
+        for line in text.splitlines():
             if line.startswith("  -") and "  " not in line.strip():  # an option whose help stands on the next line
                 continue
             assert not line.startswith("  -") or len(line.strip().split("  ")) > 1, line
+
+
+def test_help_has_panels_and_true_defaults(cli: Cli) -> None:
+    text = cli("upscale", "--help").out
+    panels = [line.rstrip(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
+    assert panels == ["Arguments", "Options", "Running", "Size", "Network and tiles", "Files"]
+    words = " ".join(text.split())
+    assert "[default: photo]" in words
+    assert "0 for automatic. Default: ours stream" in words
+    assert "the model's own" in words
+    assert all(name in words for name in families())
+    assert all(name in " ".join(cli("train", "--help").out.split()) for name in shipped_recipes())
+
+
+def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Path) -> None:
+    """A value that reads like an option is none; an option that a command does not have is refused."""
+    ran = cli("upscale", photo, "-n", "nothing", "--suffix=--debug")
+    assert ran.code == 7
+    assert "Traceback" not in ran.err
+    assert "Traceback" in cli("upscale", photo, "-n", "nothing", "--debug").err
+    ran = cli("models", "download", "nothing", "--debug")
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    assert "SR_UPSCALE_OFFLINE" not in os.environ
+    assert cli("upscale", photo, "-n", "realesrgan-x4plus", "--offline").code == 6
+    assert "SR_UPSCALE_OFFLINE" not in os.environ
 
 
 def test_version_stands_in_one_place(cli: Cli) -> None:

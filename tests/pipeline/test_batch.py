@@ -7,18 +7,23 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from sr_upscale.cli.options import GPU_THREADS, parse_bytes, parse_jobs
 from sr_upscale.errors import InputError, UsageError
-from sr_upscale.pipeline.batch import Item, Jobs, Outcome, Work, hash_file, plan_items, run_batch
+from sr_upscale.pipeline.batch_plan import Item, plan_items
+from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
+from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
+from sr_upscale.pipeline.request import SECTIONS, Jobs, flags, parse_bytes, parse_jobs, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
 from sr_upscale.storage.atomic import replace_file
+from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern
 
 Cli = Callable[..., Ran]
@@ -33,9 +38,10 @@ def items_in(folder: Path, count: int) -> list[Item]:
 
 
 class Stages:
-    """Stages that take a while each, and note when."""
+    """An executor whose stages take a while each, and note when."""
 
     def __init__(self, seconds: float) -> None:
+        self.fingerprint: dict[str, Any] = {}
         self.seconds, self.lock = seconds, threading.Lock()
         self.active: dict[str, int] = {"load": 0, "proc": 0, "save": 0}
         self.most = dict(self.active)
@@ -73,7 +79,7 @@ def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) 
     stages, items = Stages(0.03), items_in(tmp_path, 12)
     seen: list[Outcome] = []
     start = time.monotonic()
-    outcomes = run_batch(plan_items(items), stages.load, stages.start, settings={}, jobs=jobs, on_outcome=seen.append)
+    outcomes = run_batch(plan_items(items), stages, jobs=jobs, on_outcome=seen.append)
     seconds = time.monotonic() - start
     assert [each.item for each in outcomes] == items
     assert seen == outcomes
@@ -84,26 +90,28 @@ def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) 
     )
     assert seconds < 0.8 * 12 * 3 * 0.03  # one after the other they take at least the whole of this
     assert all(stages.most[stage] <= getattr(jobs, stage) for stage in stages.most)
-    again = run_batch(plan_items(items), stages.load, stages.start, settings={"other": 1}, jobs=jobs)
+    stages.fingerprint = {"other": 1}
+    again = run_batch(plan_items(items), stages, jobs=jobs)
     assert [each.status for each in again].count("done") == 11
 
 
 def test_a_signal_ends_all_stages_and_passes_on(tmp_path: Path) -> None:
-    stages, items = Stages(0.01), items_in(tmp_path, 50)
+    items = items_in(tmp_path, 50)
     stopped = threading.Event()
 
-    def start(item: Item, loaded: str, work: Work) -> Future[dict[str, Any]]:
-        if item.source.stem == "5":
-            work.stop.wait(10)
-            stopped.set()
-        return stages.start(item, loaded, work)
+    class Waiting(Stages):
+        def start(self, item: Item, loaded: str, work: Work) -> Future[dict[str, Any]]:
+            if item.source.stem == "5":
+                work.stop.wait(10)
+                stopped.set()
+            return super().start(item, loaded, work)
 
     def interrupt(outcome: Outcome) -> None:
         if outcome.item.source.stem == "4":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_batch(plan_items(items), stages.load, start, settings={}, on_outcome=interrupt)
+        run_batch(plan_items(items), Waiting(0.01), on_outcome=interrupt)
     assert stopped.is_set()
     assert len(list((tmp_path / "out").glob("*.txt"))) < 10
 
@@ -164,14 +172,40 @@ def test_bad_sizes_of_memory(text: str) -> None:
         parse_bytes(text)
 
 
-def test_jobs_as_ncnn_programs_write_them() -> None:
-    assert parse_jobs("1:2:3", devices=1) == Jobs(load=1, proc=2, save=3)
-    assert parse_jobs("1:1:1", devices=2).proc == 2
-    assert parse_jobs(None, devices=3).proc == 3
-    assert parse_jobs(None, devices=3, gpus=True).proc == 3 * GPU_THREADS > 3
+def test_jobs_as_ncnn_programs_write_them(nearest: Path) -> None:
+    assert parse_jobs("1:2:3") == Jobs(load=1, proc=2, save=3)
     for text in ("2", "a:b:c", "1:2", "0:1:1"):
         with pytest.raises(UsageError, match="expected"):
-            parse_jobs(text, devices=1)
+            parse_jobs(text)
+    one, two = (LocalExecutor(request_of({"model": str(nearest), "device": name})) for name in ("cpu", "cpu,cpu"))
+    assert one.jobs.proc == 1
+    assert two.jobs.proc == 2
+    assert _jobs(Jobs(), two.upscalers).proc == 2
+    for upscaler in two.upscalers:
+        upscaler.choice = replace(upscaler.choice, device=torch.device("cuda"))
+    assert _jobs(None, two.upscalers).proc == 2 * GPU_THREADS > 2
+
+
+def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -> None:
+    """Another value of each option that is marked is another fingerprint; of the others it is the same one."""
+    plain = LocalExecutor(request_of({"model": str(nearest)})).fingerprint
+    others: dict[str, Any] = {
+        "scale": 3.0, "width": 99, "height": 98, "size": "97x96", "tta": True, "tile": 64, "no_tile": True,
+        "overlap": 8, "halo": 9, "backend": "onnxruntime", "fp32": True, "bf16": True, "fp16": True, "format": "webp",
+        "quality": 7, "compression": 3, "strip_metadata": True, "background": "red", "frame": 0,
+        "allow_truncated": True, "before": None, "model": None, "fidelity": None,
+    }  # fmt: skip
+    marked = {each.name for section in SECTIONS.values() for each, _flag in flags(section) if each.metadata["pixels"]}
+    assert marked == set(others)
+    for name, value in others.items():
+        if value is not None:
+            request = request_of({"model": str(nearest), name: value})
+            assert request.pixel_options() != request_of({"model": str(nearest)}).pixel_options(), name
+    for name, value in {"max_memory": "9G", "suffix": "_a", "force": True, "jobs": "1:1:1", "device": "cpu"}.items():
+        assert LocalExecutor(request_of({"model": str(nearest), name: value})).fingerprint == plain, name
+    again = LocalExecutor(request_of({"model": str(nearest), "before": (str(nearest),)[:0]}))
+    assert again.fingerprint == plain
+    json.dumps(plain)
 
 
 def test_outputs_in_several_folders_have_a_manifest_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:

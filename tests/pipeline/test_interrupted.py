@@ -117,12 +117,12 @@ def test_row_47_a_second_signal_ends_it_at_once(folder: Path, nearest: Path) -> 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from sr_upscale.pipeline import batch
+from sr_upscale.pipeline import manifest
 from sr_upscale.storage import atomic as files
 from sr_upscale.images import encode
 where = sys.argv.pop()
 writes = notes = 0
-write, add, replace = encode.write_streamed, batch.Manifest.add, Path.replace
+write, add, replace = encode.write_streamed, manifest.Manifest.add, Path.replace
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -151,7 +151,7 @@ def torn_replace(self, target):
         die()
     return done
 
-encode.write_streamed, batch.Manifest.add, Path.replace = torn_write, torn_add, torn_replace
+encode.write_streamed, manifest.Manifest.add, Path.replace = torn_write, torn_add, torn_replace
 """
 
 

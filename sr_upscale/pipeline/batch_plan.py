@@ -1,0 +1,184 @@
+"""What a batch will do: pictures and their outputs, found and checked before anything is computed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_upscale.errors import InputError, UsageError
+from sr_upscale.formatting import shown
+from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
+from sr_upscale.storage.atomic import output_error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture to do."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """What to do, and what was noticed while looking for pictures.
+
+    Attributes:
+        items: Pictures and their outputs.
+        root: Folder of the manifest, above all outputs; None where each folder of outputs has its own.
+        warnings: For the user.
+    """
+
+    items: tuple[Item, ...]
+    root: Path | None
+    warnings: tuple[str, ...] = ()
+
+
+def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
+    """``photo.jpg`` -> ``photo_x4_psnr-x4.jpg``; a `suffix` takes the place of ``_<label>``, a format of the ending."""
+    own = format_of_path(source)
+    if fmt is None:
+        fmt = own_format(own) if own else FORMATS["png"]
+    ending = source.suffix if fmt == own else f".{fmt.name}"
+    return f"{source.stem}{f'_{label}' if suffix is None else suffix}{ending}"
+
+
+def plan_folder(
+    folder: Path, out: Path, *, recursive: bool = True, fmt: Format | None = None, suffix: str = ""
+) -> BatchPlan:
+    """Finds the pictures of a folder, told by their names, and mirrors its tree into `out`.
+
+    Args:
+        folder: Where to look. Links to folders are followed, each real folder once.
+        out: Root of the outputs; it is left out of the search if it lies inside `folder`.
+        recursive: Look into subfolders.
+        fmt: Format of all outputs; None keeps each picture's own.
+        suffix: Put behind the stem of every output's name.
+
+    Raises:
+        InputError: There is no such folder, or no picture in it.
+        UsageError: Two pictures would become one file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{shown(folder)}: no such folder; check the path")
+    warnings: list[str] = []
+    items = [
+        Item(
+            source=path,
+            target=out / path.relative_to(folder).parent / output_name(path, label="", suffix=suffix, fmt=fmt),
+        )
+        for path in _walk(folder, out, recursive, warnings)
+    ]
+    if not items:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}")
+    items = _apart(items)
+    refuse_collisions(items)
+    return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings))
+
+
+def plan_items(items: Sequence[Item]) -> BatchPlan:
+    """A plan of given items; each folder of outputs gets a manifest.
+
+    Raises:
+        UsageError: Two of them collide.
+    """
+    items = _apart(items)
+    refuse_collisions(items)
+    folders = {os.path.abspath(item.target.parent) for item in items}
+    return BatchPlan(items=tuple(items), root=Path(folders.pop()) if len(folders) == 1 else None)
+
+
+def _apart(items: Sequence[Item]) -> list[Item]:
+    """The items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
+    targets = Counter(os.path.normcase(item.target) for item in items)
+
+    def renamed(item: Item) -> Item:
+        own = format_of_path(item.source)
+        if own is None or not own.written_as or targets[os.path.normcase(item.target)] == 1:
+            return item
+        target = item.target.with_name(f"{item.target.stem}_{own.name}{item.target.suffix}")
+        return Item(source=item.source, target=target)
+
+    return [renamed(item) for item in items]
+
+
+def refuse_collisions(items: Sequence[Item]) -> None:
+    """Refuses a plan in which two inputs become one output, or an output is any input.
+
+    Raises:
+        UsageError: The pair is named.
+    """
+    by_target: dict[str, Item] = {}
+    sources = {os.path.normcase(os.path.realpath(item.source)) for item in items}
+    for item in items:
+        key = os.path.normcase(os.path.realpath(item.target))
+        if (other := by_target.get(key)) is not None:
+            raise UsageError(
+                f"{shown(other.source)} and {shown(item.source)} would both become {shown(item.target)}; "
+                "leave out --format, or rename one of them"
+            )
+        by_target[key] = item
+        if key in sources or _same_file(item.source, item.target):
+            raise UsageError(f"{shown(item.target)} is an input and would be overwritten; choose another -o")
+
+
+def refuse_unwritable(targets: Sequence[Path]) -> None:
+    """Finds before any work whether the outputs can be written; leaves nothing behind.
+
+    Raises:
+        OutputError: A name is too long, or the nearest existing folder above it cannot be written.
+    """
+    tried: set[Path] = set()
+    for target in targets:
+        try:
+            os.path.lexists(target) or target.lstat()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise output_error(target, error) from error
+        there = target.parent
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        if there in tried:
+            continue
+        tried.add(there)
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise output_error(target, error) from error
+
+
+def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str]) -> Iterator[Path]:
+    visited: set[tuple[int, int]] = set()
+    skip = os.path.realpath(out)
+
+    def unreadable(error: OSError) -> None:
+        warnings.append(f"{shown(error.filename)}: cannot be read ({error.strerror}); left out")
+
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        info = os.stat(place)
+        if (info.st_dev, info.st_ino) in visited:
+            warnings.append(f"{shown(place)} was already visited through another path; left out")
+            folders.clear()
+            continue
+        visited.add((info.st_dev, info.st_ino))
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(place, name)) != skip)
+        if not recursive:
+            folders.clear()
+        for name in sorted(files):
+            path = Path(place) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".sr-"):
+                yield path
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False

@@ -1,0 +1,123 @@
+"""Does a batch's items in this process, on one device or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from sr_upscale.errors import UsageError
+from sr_upscale.images.formats import FORMATS, Format, format_of_path
+from sr_upscale.pipeline import job
+from sr_upscale.pipeline.batch_plan import Item
+from sr_upscale.pipeline.batch_run import Work
+from sr_upscale.pipeline.request import Jobs, NetworkOptions, Request
+from sr_upscale.pipeline.row_queue import write_behind
+from sr_upscale.storage.digest import hash_file
+from sr_upscale.upscaler import Upscaler
+
+GPU_THREADS = 4
+"""Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
+
+BY_HASH = ("network.model", "network.fidelity", "network.before")
+"""Options that stand in a fingerprint as the hashes of the weights that they mean."""
+
+
+class Cancelled(Exception):
+    """Computing shall end at once."""
+
+
+class LocalExecutor:
+    """The executor (`batch_run.ItemExecutor`) of one process.
+
+    Args:
+        request: What to do.
+        on_step: Called with an item, its strips or tiles that are done, and all of them.
+
+    Attributes:
+        jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one, so
+            that small pictures meet and run as a batch, and reading and writing keep up.
+        fingerprint: See `batch_run.ItemExecutor`.
+
+    Raises:
+        ModelError, UsageError: See `Upscaler`.
+    """
+
+    def __init__(
+        self, request: Request, *, on_step: Callable[[Item, int, int], None] = lambda _item, _done, _all: None
+    ) -> None:
+        self.request = request
+        self.on_step = on_step
+        self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
+        self.jobs = _jobs(request.run.jobs, self.upscalers)
+        self.fingerprint = fingerprint(request, self.upscalers[0])
+
+    def load(self, item: Item) -> job.Prepared:
+        """Reads an item and plans its output."""
+        return job.prepare(item.source, self.format_for(item), self.upscalers[0], self.request)
+
+    def start(self, item: Item, loaded: job.Prepared, work: Work) -> Future[dict[str, Any]]:
+        """Computes an item; it is written behind.
+
+        Raises:
+            Cancelled: `work.stop` was set.
+        """
+
+        def on_step(done: int, total: int) -> None:
+            if work.stop.is_set():
+                raise Cancelled
+            self.on_step(item, done, total)
+
+        return job.start(
+            loaded,
+            item.target,
+            self.format_for(item),
+            self.upscalers[work.worker % len(self.upscalers)],
+            self.request,
+            writer=write_behind(work.saver),
+            on_step=on_step,
+            on_whole=work.on_whole,
+        )
+
+    def format_for(self, item: Item) -> Format:
+        """Format of an item's output."""
+        return self.request.file.format or format_of_path(item.target) or FORMATS["png"]
+
+
+def upscaler_for(network: NetworkOptions, device: str | None = None) -> Upscaler:
+    """The product, set up, on the one device of the options or on the given one."""
+    device = device or network.device
+    if "," in device:
+        raise UsageError(f"--device is {device!r}; one picture takes one device, several are for folders")
+    return Upscaler(
+        network.model,
+        fidelity=network.fidelity,
+        before=network.before,
+        tta=network.tta,
+        device=device,
+        backend=network.backend,
+        dtype=network.dtype,
+        tile_size=network.tile_size,
+        overlap=network.overlap,
+        halo=network.halo,
+        max_memory=network.max_memory,
+    )
+
+
+def fingerprint(request: Request, upscaler: Upscaler) -> dict[str, Any]:
+    """Everything besides the input that determines an output: options that change pixels, and weights by their hash."""
+    options = {key: value for key, value in request.pixel_options().items() if key not in BY_HASH}
+    return {
+        "options": options,
+        "weights": {str(scale): hash_file(path) for scale, path in upscaler.weights.items()},
+        "before": [hash_file(path) for path in upscaler.before],
+    }
+
+
+def _jobs(wanted: Jobs | None, upscalers: list[Upscaler]) -> Jobs:
+    devices = len(upscalers)
+    if wanted is not None:
+        return Jobs(load=wanted.load, proc=max(wanted.proc, devices), save=wanted.save)
+    proc = devices * (1 if upscalers[0].choice.device.type == "cpu" else GPU_THREADS)
+    return Jobs(load=proc, proc=proc, save=max(proc, (os.cpu_count() or 1) // 4))

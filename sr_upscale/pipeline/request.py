@@ -1,0 +1,427 @@
+"""What a request is: every option of `upscale` and `batch`, stated once, handed down whole.
+
+A field says how it is called on a command line, how its word becomes a value, and whether pixels depend on it. The
+command line builds its options from these fields (`cli.options.takes`), and a batch its fingerprint, by which it
+knows what would come out the same: a new option cannot be forgotten in either. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sr_upscale.errors import UsageError
+from sr_upscale.images.formats import Format, format_by_name
+from sr_upscale.inference.sizing import Target
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
+
+if TYPE_CHECKING:
+    from sr_upscale.images import SaveOptions
+
+Section = TypeVar("Section")
+
+SIZE, NETWORK, FILES, RUNNING = "Size", "Network and tiles", "Files", "Running"
+"""Panels of the help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A field on the command line.
+
+    Attributes:
+        names: ``-q``, ``--quality`` and others.
+        help: A sentence.
+        panel: Where it stands in the help.
+        metavar: What its value is called.
+        lowest, highest: Range of a number.
+        parse: Makes the value of the word; without it the word is the value.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    panel: str
+    metavar: str | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    parse: Callable[[str], Any] | None = None
+
+
+def option(default: Any, *names: str, help: str, panel: str, pixels: bool = False, **more: Any) -> Any:
+    """A field with its `Flag`. pixels: Whether the output depends on it."""
+    return field(
+        default=default, metadata={"flag": Flag(names=names, help=help, panel=panel, **more), "pixels": pixels}
+    )
+
+
+# --- values -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """Threads of the three stages, which overlap: reading, computing, writing."""
+
+    load: int = 1
+    proc: int = 1
+    save: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.load, self.proc, self.save) < 1:
+            raise UsageError(f"jobs are {self.load}:{self.proc}:{self.save}; expected at least 1 of each")
+
+
+# --- words into values ------------------------------------------------------------------------------
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``1920x1080`` -> (1920, 1080)."""
+    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
+    if match is None:
+        raise UsageError(f"--size is {text!r}; expected WIDTHxHEIGHT such as 1920x1080")
+    return int(match[1]), int(match[2])
+
+
+def parse_pixels(text: str) -> int:
+    """``400MP``, ``1.5GP`` or a plain number of pixels."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(MP|GP)?", text.strip(), flags=re.IGNORECASE)
+    if match is None:
+        raise UsageError(f"--max-pixels is {text!r}; expected a number of pixels, or one such as 400MP")
+    return int(float(match[1]) * {"": 1, "MP": 10**6, "GP": 10**9}[(match[2] or "").upper()])
+
+
+def parse_bytes(text: str) -> int:
+    """``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes; K, M and G are powers of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--max-memory is {text!r}; expected a size such as 2G or 800M")
+    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
+
+
+def parse_colour(text: str) -> tuple[int, int, int]:
+    """``white``, ``#fff``, ``#rrggbb``, ``rgb(1,2,3)`` -> (r, g, b) of 0-255."""
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *_alpha = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise UsageError(f"--background is {text!r}; expected a colour such as white or #rrggbb") from error
+    return red, green, blue
+
+
+def parse_format(text: str) -> Format | None:
+    """``png``; ``auto`` is none."""
+    return None if text == "auto" else format_by_name(text)
+
+
+def parse_jobs(text: str) -> Jobs:
+    """``1:2:2``: threads that read, compute and write."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
+    if match is None:
+        raise UsageError(f"--jobs is {text!r}; expected LOAD:PROC:SAVE such as 1:1:2")
+    return Jobs(load=int(match[1]), proc=int(match[2]), save=int(match[3]))
+
+
+# --- sections ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeOptions:
+    """How large the output becomes."""
+
+    scale: float | None = option(
+        None,
+        "-s",
+        "--scale",
+        "--outscale",
+        help="Factor, such as 2 or 3.5. Default: the model's own; the larger one of a family.",
+        panel=SIZE,
+        pixels=True,
+    )
+    width: int | None = option(
+        None, "-w", "--width", help="Output width in pixels instead of a factor.", panel=SIZE, pixels=True
+    )
+    height: int | None = option(
+        None, "--height", help="Output height in pixels instead of a factor.", panel=SIZE, pixels=True
+    )
+    size: tuple[int, int] | None = option(
+        None,
+        "--size",
+        help="Exact output size, such as 1920x1080.",
+        panel=SIZE,
+        pixels=True,
+        metavar="WxH",
+        parse=parse_size,
+    )
+
+    def __post_init__(self) -> None:
+        if self.size is not None and (self.width is not None or self.height is not None):
+            raise UsageError("--size and --width or --height contradict each other; give one of them")
+        self.target  # noqa: B018 (an impossible size is refused here)
+
+    @property
+    def target(self) -> Target:
+        """What of it sizing needs."""
+        width, height = self.size or (self.width, self.height)
+        return Target(scale=self.scale, width=width, height=height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network computes, and how; see `upscaler.Upscaler`."""
+
+    model: str = option(
+        DEFAULT_MODEL,
+        "-n",
+        "--model",
+        "--model-name",
+        "--model-path",
+        help=f"Model: a family ({', '.join(families())}), a name of `sr-upscale models`, or a file of weights.",
+        panel=NETWORK,
+        pixels=True,
+    )
+    fidelity: float | None = option(
+        None,
+        "--fidelity",
+        help="0 keeps a model's invented detail, 1 is its faithful twin, between them a blend.",
+        panel=NETWORK,
+        pixels=True,
+        lowest=0.0,
+        highest=1.0,
+    )
+    before: tuple[str, ...] = option(
+        (),
+        "--before",
+        help="Model of factor 1 that cleans the picture first (1x-dejpg-realplksr-otf); may be repeated.",
+        panel=NETWORK,
+        pixels=True,
+    )
+    tta: bool = option(
+        False,
+        "-x",
+        "--tta",
+        help="Self-ensemble: mean over 8 turns, 8 times the work.",
+        panel=NETWORK,
+        pixels=True,
+    )
+    tile: int | None = option(
+        None,
+        "-t",
+        "--tile",
+        help="Tile size in input pixels, 0 for automatic. Default: ours stream, others get what fits.",
+        panel=NETWORK,
+        pixels=True,
+    )
+    no_tile: bool = option(False, "--no-tile", help="The whole picture at once.", panel=NETWORK, pixels=True)
+    overlap: int | None = option(
+        None, "--overlap", help="Input pixels that neighbouring tiles blend.", panel=NETWORK, pixels=True
+    )
+    halo: int | None = option(
+        None,
+        "--halo",
+        "--tile-pad",
+        help="Input pixels of context around a tile; 51 makes tiles exact.",
+        panel=NETWORK,
+        pixels=True,
+    )
+    max_memory: int | None = option(
+        None,
+        "--max-memory",
+        help="What a picture may take, such as 2G or 800M. Default: what is free.",
+        panel=NETWORK,
+        parse=parse_bytes,
+    )
+    device: str = option(
+        "auto",
+        "-g",
+        "--device",
+        "--gpu-id",
+        help="auto, cpu, cuda, cuda:1, mps; for a folder also several: 0,1.",
+        panel=NETWORK,
+    )
+    backend: str = option(
+        "torch",
+        "--backend",
+        help="torch, or on a CPU onnxruntime or openvino (extras).",
+        panel=NETWORK,
+        pixels=True,
+    )
+    fp32: bool = option(False, "--fp32", help="Compute in fp32.", panel=NETWORK, pixels=True)
+    bf16: bool = option(False, "--bf16", help="Compute in bf16.", panel=NETWORK, pixels=True)
+    fp16: bool = option(False, "--fp16", help="Compute in fp16 (GPU).", panel=NETWORK, pixels=True)
+
+    def __post_init__(self) -> None:
+        self.dtype  # noqa: B018 (two types are refused here)
+        if self.no_tile and self.tile:
+            raise UsageError("--tile and --no-tile contradict each other; give one of them")
+
+    @property
+    def dtype(self) -> str:
+        """The one number type that was asked for, or ``auto``."""
+        return dtype_name(fp32=self.fp32, bf16=self.bf16, fp16=self.fp16)
+
+    @property
+    def tile_size(self) -> int | None:
+        """As `Upscaler` takes it: None is automatic, 0 the whole picture."""
+        return 0 if self.no_tile else self.tile or None
+
+
+def dtype_name(*, fp32: bool, bf16: bool, fp16: bool) -> str:
+    """The one type that was asked for, or ``auto``."""
+    chosen = [name for name, wanted in (("fp32", fp32), ("bf16", bf16), ("fp16", fp16)) if wanted]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other; give one of them")
+    return chosen[0] if chosen else "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """How pictures are read and written."""
+
+    format: Format | None = option(
+        None,
+        "-f",
+        "--format",
+        "--ext",
+        help="Output format: png, jpg, webp, tif, bmp, gif, avif. Default: by the output's name, else the input's.",
+        panel=FILES,
+        pixels=True,
+        parse=parse_format,
+    )
+    quality: int | None = option(
+        None,
+        "-q",
+        "--quality",
+        help="1-100 for JPEG, WebP and AVIF; 100 is lossless WebP.",
+        panel=FILES,
+        pixels=True,
+    )
+    compression: int | None = option(
+        None,
+        "-c",
+        "--compression",
+        help="0-9 for PNG and TIFF: quick and large to small and slow.",
+        panel=FILES,
+        pixels=True,
+    )
+    strip_metadata: bool = option(
+        False,
+        "--strip-metadata",
+        help="Leave out EXIF with its place, XMP, IPTC and texts; profile and resolution stay.",
+        panel=FILES,
+        pixels=True,
+    )
+    suffix: str | None = option(None, "--suffix", help="Put behind the stem of output names.", panel=FILES)
+    background: tuple[int, int, int] | None = option(
+        None,
+        "--background",
+        help="Colour behind transparency where the format has none: white, #rrggbb.",
+        panel=FILES,
+        pixels=True,
+        parse=parse_colour,
+    )
+    max_pixels: int | None = option(
+        None,
+        "--max-pixels",
+        help="Refuse larger inputs; a number, or 400MP. Default: 178MP.",
+        panel=FILES,
+        parse=parse_pixels,
+    )
+    frame: int | None = option(
+        None,
+        "--frame",
+        help="Only this frame of an animation or page of a TIFF, from 0.",
+        panel=FILES,
+        pixels=True,
+    )
+    allow_truncated: bool = option(
+        False, "--allow-truncated", help="Take what is there of a damaged file.", panel=FILES, pixels=True
+    )
+    force: bool = option(False, "--force", help="Overwrite existing files.", panel=FILES)
+
+    def __post_init__(self) -> None:
+        self.save  # noqa: B018 (impossible values are refused here)
+
+    @property
+    def save(self) -> SaveOptions:
+        """What of it writing needs."""
+        from sr_upscale.images import SaveOptions
+
+        return SaveOptions(
+            quality=self.quality,
+            background=self.background,
+            compression=self.compression,
+            strip_metadata=self.strip_metadata,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How the work is shared out."""
+
+    jobs: Jobs | None = option(
+        None,
+        "-j",
+        "--jobs",
+        help="Threads that read, compute and write when there are several pictures. Default: by devices and cores.",
+        panel=RUNNING,
+        metavar="LOAD:PROC:SAVE",
+        parse=parse_jobs,
+    )
+    dry_run: bool = option(False, "--dry-run", help="Say sizes, tiles, memory and time; write nothing.", panel=RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """All of it."""
+
+    size: SizeOptions = field(default_factory=SizeOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    file: FileOptions = field(default_factory=FileOptions)
+    run: RunOptions = field(default_factory=RunOptions)
+
+    def pixel_options(self) -> dict[str, Any]:
+        """The values on which pixels depend, by section and name, ready for JSON."""
+        return {
+            f"{section.name}.{each.name}": _plain(getattr(getattr(self, section.name), each.name))
+            for section in dataclasses.fields(self)
+            for each in dataclasses.fields(getattr(self, section.name))
+            if each.metadata["pixels"]
+        }
+
+
+SECTIONS: dict[str, type] = {
+    "size": SizeOptions,
+    "network": NetworkOptions,
+    "file": FileOptions,
+    "run": RunOptions,
+}
+"""Classes of a `Request`'s fields."""
+
+
+def flags(section: type) -> Iterator[tuple[dataclasses.Field[Any], Flag]]:
+    """The fields of a section, and how they are called."""
+    for each in dataclasses.fields(section):
+        yield each, each.metadata["flag"]
+
+
+def request_of(words: dict[str, Any]) -> Request:
+    """A request of what a command line said: by field name, each value as a word or already a value, None as unsaid.
+
+    Raises:
+        UsageError: A word that cannot be read, or two options that contradict each other.
+    """
+    sections = {}
+    for name, section in SECTIONS.items():
+        values = {}
+        for each, flag in flags(section):
+            word = each.default if words.get(each.name) is None else words[each.name]
+            word = tuple(word) if isinstance(word, list) else word
+            values[each.name] = flag.parse(word) if flag.parse is not None and isinstance(word, str) else word
+        sections[name] = section(**values)
+    return Request(**sections)
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, Format) else value
