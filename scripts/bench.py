@@ -185,11 +185,10 @@ def files(folder: Path, side: int) -> dict[str, Any]:
     settings = Request(size=SizeOptions(scale=4))
     png = FORMATS["png"]
     prepared = job.prepare(source, png, upscaler, settings)
-    pixels = prepared.picture.frames[0].pixels_hwc
     area = side * side * 16
 
     def alone() -> int:
-        return sum(band.size for band in upscaler.rows(pixels, prepared.plan)) // 3
+        return sum(band.size for band in upscaler.rows(prepared.picture, prepared.plan)) // 3
 
     def whole_way() -> int:
         job.run(source, target, png, upscaler, settings)
@@ -204,8 +203,9 @@ def throughput(width: int, height: int, *, scale: int) -> dict[str, float]:
     """Rows of one picture of a size."""
     upscaler = Upscaler(f"psnr-x{scale}")
     pixels = (photo(height, width)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    plan = upscaler.plan(Picture(frames=(Frame(pixels_hwc=pixels),)), Target(scale=scale), streamed=True)
-    return measure(lambda: sum(band.size for band in upscaler.rows(pixels, plan)) // 3)
+    picture = Picture(frames=(Frame(pixels_hwc=pixels),))
+    plan = upscaler.plan(picture, Target(scale=scale), streamed=True)
+    return measure(lambda: sum(band.size for band in upscaler.rows(picture, plan)) // 3)
 
 
 def memory(folder: Path, width: int, height: int, scale: int) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def probe(source: Path, scale: int) -> None:
     import psutil
 
     upscaler = Upscaler(f"psnr-x{scale}")
-    upscaler.network(upscaler.weights[scale], upscaler.choice.dtype)
+    upscaler.networks.get(upscaler.weights[scale], upscaler.choice.dtype)
     settings = Request(size=SizeOptions(scale=scale))
     png = FORMATS["png"]
     process = psutil.Process()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sr_upscale.images import load_image
+from sr_upscale.inference.memory import bytes_per_pixel
 from sr_upscale.inference.planning import HALO, OVERLAP
 from sr_upscale.upscaler import Upscaler
 
@@ -49,12 +50,12 @@ def memory(model: str) -> None:
     noise = torch.rand(1, 3, side, side)
     upscaler = Upscaler(model, dtype="fp32")
     scale = max(upscaler.weights)
-    network = upscaler.network(upscaler.weights[scale], torch.float32)
+    network = upscaler.networks.get(upscaler.weights[scale], torch.float32)
     network(noise[:, :, :32, :32])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     network(noise)
     taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    estimate = upscaler.traits[upscaler.weights[scale]].bytes_per_pixel * side**2 / 2**20
+    estimate = bytes_per_pixel(upscaler.traits[upscaler.weights[scale]], half=False) * side**2 / 2**20
     say(f"memory of a tile of {side}x{side} in fp32: {taken:.0f} MiB, estimated {estimate:.0f} MiB")
 
 

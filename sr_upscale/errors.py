@@ -17,6 +17,13 @@ The number is the exit code of the command line; it is translated there and nowh
 
 from __future__ import annotations
 
+BATCH_PARTLY_FAILED = 3
+"""Exit code where some pictures of a batch failed."""
+READER_GONE = 141
+"""Exit code where nobody reads standard output any more, as a shell has it for SIGPIPE."""
+SIGNALLED = 128
+"""Exit code of a signal, without its number."""
+
 
 class SrUpscaleError(Exception):
     """Base of all errors that users can meet."""

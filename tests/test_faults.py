@@ -246,7 +246,7 @@ def row_16_very_large_picture(run: Cli, tmp_path: Path, monkeypatch: pytest.Monk
     huge.write_bytes(png_header(30000, 30000) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b""))
     refused(run(huge, "-o", out), 4, "900 MP exceeds 178 MP; use --max-pixels", out=out)
     # allowed by option, and too much for this machine's memory: the need is named, before anything is computed
-    monkeypatch.setattr("sr_upscale.upscaler.free_memory", lambda _device: 60 << 20)
+    monkeypatch.setattr("sr_upscale.inference.planning.free_memory", lambda _device: 60 << 20)
     large = tmp_path / "large.png"
     Image.new("L", (12000, 12000)).save(large, compress_level=1)
     refused(

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from sr_upscale import device as device_module
-from sr_upscale import upscaler as upscaler_module
 from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
 from sr_upscale.functional.alpha import extend_colour
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.images import Frame, Picture
-from sr_upscale.inference.planning import PROGRAM_BYTES, Pass, plan_host_bytes
+from sr_upscale.inference import networks, planning, rows
+from sr_upscale.inference.memory import PROGRAM_BYTES, plan_host_bytes
+from sr_upscale.inference.planning import Pass
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler
@@ -229,7 +230,7 @@ def test_out_of_memory_halves_tiles_and_uses_nothing_of_the_failed_ones(
 ) -> None:
     upscaler = Upscaler(nearest, tile_size=64, overlap=0, halo=0)
     greedy = Greedy(33 * 33, error)
-    monkeypatch.setattr(upscaler, "network", lambda *_: greedy)
+    monkeypatch.setattr(upscaler.networks, "get", lambda *_: greedy)
     pixels = pattern(70, 90)
     assert np.array_equal(upscaler(pixels), doubled(pixels))
     assert greedy.failed >= 1
@@ -238,7 +239,7 @@ def test_out_of_memory_halves_tiles_and_uses_nothing_of_the_failed_ones(
 def test_other_errors_are_not_answered_with_smaller_tiles(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(nearest, tile_size=64)
     greedy = Greedy(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
-    monkeypatch.setattr(upscaler, "network", lambda *_: greedy)
+    monkeypatch.setattr(upscaler.networks, "get", lambda *_: greedy)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         upscaler(pattern(70, 90))
     assert greedy.failed == 1
@@ -248,7 +249,7 @@ def test_out_of_memory_at_the_smallest_tile_is_an_error_of_its_own(
     nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upscaler = Upscaler(nearest, tile_size=64)
-    monkeypatch.setattr(upscaler, "network", lambda *_: Greedy(0, torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(upscaler.networks, "get", lambda *_: Greedy(0, torch.OutOfMemoryError("no")))
     with pytest.raises(OutOfMemoryError, match="even with tiles of 16 pixels"):
         upscaler(pattern(40, 40))
 
@@ -261,7 +262,7 @@ def test_plan_follows_the_memory_there_is_and_that_is_allowed(
     easy = Upscaler(nearest).plan(picture, Target())
     assert isinstance(easy.passes[0].cut, StripPlan)
     assert easy.passes[0].cut.rows == 8
-    monkeypatch.setattr(upscaler_module, "free_memory", lambda _device: 8_000_000)
+    monkeypatch.setattr(planning, "free_memory", lambda _device: 8_000_000)
     small = Upscaler(nearest).plan(picture, Target())
     assert small.device_bytes <= 8_000_000 < easy.device_bytes
     tiles = Upscaler(nearest, overlap=8).plan(picture, Target())
@@ -275,7 +276,7 @@ def test_plan_follows_the_memory_there_is_and_that_is_allowed(
 
 def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(nearest, dtype="fp32")
-    real, tried = upscaler_module.stream_rows, []
+    real, tried = rows.stream_rows, []
 
     def greedy(network: Any, strips: Any, *, height: int, rows: int, column: int) -> Any:
         tried.append((rows, column))
@@ -284,7 +285,7 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
                 raise torch.OutOfMemoryError("CUDA out of memory")
             yield band
 
-    monkeypatch.setattr(upscaler_module, "stream_rows", greedy)
+    monkeypatch.setattr(rows, "stream_rows", greedy)
     pixels = pattern(200, 300)
     assert np.array_equal(upscaler(pixels), doubled(pixels))
     assert tried == [(54, 0), (27, 0), (13, 0), (6, 0), (3, 0)]
@@ -292,7 +293,7 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
     def hopeless(*_args: Any, **_more: Any) -> Any:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(upscaler_module, "stream_rows", hopeless)
+    monkeypatch.setattr(rows, "stream_rows", hopeless)
     with pytest.raises(OutOfMemoryError, match="even with single rows of 75 pixels"):
         upscaler(pixels)
 
@@ -305,7 +306,7 @@ def test_max_memory_refuses_what_cannot_be_done_in_it(nearest: Path) -> None:
 def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(
     nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upscaler_module, "free_memory", lambda _device: 1_000_000)
+    monkeypatch.setattr(planning, "free_memory", lambda _device: 1_000_000)
     with pytest.raises(
         OutOfMemoryError,
         match=r"600x500 to 1200x1000 \(8-bit\) needs about \d+ MiB of memory; 1 MiB is free; use a smaller scale",
@@ -316,11 +317,11 @@ def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(
 def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sr_upscale.device.cpu_has_bf16", lambda: True)
     upscaler = Upscaler(nearest)
-    assert upscaler.network(upscaler.weights[2], torch.bfloat16).dtype == torch.bfloat16
-    monkeypatch.setattr(upscaler_module, "agreement_db", lambda _network, _exact: 30.0)
-    assert Upscaler(nearest).network(nearest, torch.bfloat16).dtype == torch.float32
-    assert upscaler.dtype_for(16) == torch.float32
-    assert Upscaler(nearest, dtype="bf16").dtype_for(16) == torch.bfloat16
+    assert upscaler.networks.get(upscaler.weights[2], torch.bfloat16).dtype == torch.bfloat16
+    monkeypatch.setattr(networks, "agreement_db", lambda _network, _exact: 30.0)
+    assert Upscaler(nearest).networks.get(nearest, torch.bfloat16).dtype == torch.float32
+    assert upscaler.planner.dtype_for(16) == torch.float32
+    assert Upscaler(nearest, dtype="bf16").planner.dtype_for(16) == torch.bfloat16
 
 
 @pytest.mark.slow

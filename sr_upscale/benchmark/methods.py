@@ -9,17 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from sr_upscale.errors import UsageError
-from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.color import Pixels, to_pixels, to_tensor
 from sr_upscale.functional.resize import Kernel, resize
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.upscaler import Upscaler
-
-Pixels = NDArray[np.uint8]
 
 KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos3"}
 """Methods without a network."""

@@ -11,15 +11,12 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.benchmark.run import Results
 from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, rows_of
 from sr_upscale.formatting import mebibytes
-
-Pixels = NDArray[np.uint8]
+from sr_upscale.functional.color import Pixels
 
 MAX_PICTURES = 24
 """Pictures of a report; of more the worst and the best are shown."""

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from sr_upscale import __version__
@@ -21,12 +20,10 @@ from sr_upscale.benchmark.memory import host_peak_bytes
 from sr_upscale.benchmark.methods import Method
 from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.errors import InputError, ShapeError, SrUpscaleError
-from sr_upscale.functional.color import to_tensor
+from sr_upscale.functional.color import Pixels, to_tensor
 from sr_upscale.metrics.niqe import niqe
 from sr_upscale.metrics.reference import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.data.div2k import DIV2K_URL
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.pil_arrays import pixels_of, rgb8
@@ -33,7 +34,6 @@ from sr_upscale.storage.remote import RemoteFile
 COMMIT = "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598"
 SELFEXSR = f"https://raw.githubusercontent.com/jbhuang0604/SelfExSR/{COMMIT}/"
 FOLDERS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}
-DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 DIV2K_FILES = {
     "HR": (448_993_893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
     "LR_bicubic_X2": (117_763_600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -22,7 +21,8 @@ from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, m
 from sr_upscale.cli.console import print_error
 from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.options import Session
-from sr_upscale.errors import SrUpscaleError
+from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
+from sr_upscale.interrupts import Insistence
 
 
 class DefaultGroup(TyperGroup):
@@ -90,10 +90,6 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
     return None
 
 
-ECHO_S = 1.0
-"""A second signal this soon is the same one: `timeout` sends it to the process, and to its group."""
-
-
 class Stopped(BaseException):
     """A signal asked for the end."""
 
@@ -110,21 +106,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs a command line; returns its exit code, with one line on stderr if that is not 0."""
     session = Session()
-    stopping_since: float | None = None
+    stopping = Insistence()
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal stopping_since
-        if stopping_since is None:
-            stopping_since = time.monotonic()
+        if stopping.first():
             raise Stopped(number)
-        if time.monotonic() - stopping_since > ECHO_S:  # it takes too long
+        if stopping.insists():  # it takes too long
             print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
-            os._exit(128 + number)
+            os._exit(SIGNALLED + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False, obj=session)
-        return 2 if not argv else code if isinstance(code, int) else 0
+        return UsageError.exit_code if not argv else code if isinstance(code, int) else 0
     except typer.TyperException as error:
         if session.debug:
             traceback.print_exc()
@@ -139,20 +133,20 @@ def run(argv: Sequence[str]) -> int:
     except Stopped as stopped:
         word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
         print_error(f"sr-upscale: {word}; unfinished files were removed")
-        return 128 + stopped.number
+        return SIGNALLED + stopped.number
     except MemoryError:
         print_error("sr-upscale: out of memory; close other programs, use a smaller scale or --tile 128")
-        return 8
+        return OutOfMemoryError.exit_code
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads any more; a message would fail as well
-        return 141
+        return READER_GONE
     except Exception as error:
         if session.debug:
             traceback.print_exc()
         print_error(
             f"sr-upscale: internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
         )
-        return 1
+        return SrUpscaleError.exit_code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -67,7 +67,8 @@ def _run(device: str) -> dict[str, Any]:
     import torch
 
     from sr_upscale.device import free_memory
-    from sr_upscale.upscaler import Upscaler, agreement_db
+    from sr_upscale.inference.networks import agreement_db
+    from sr_upscale.upscaler import Upscaler
 
     upscaler = Upscaler(device=device)
     choice = upscaler.choice
@@ -78,8 +79,8 @@ def _run(device: str) -> dict[str, Any]:
     if torch.backends.mps.is_available():
         devices.append("mps")
     scale = max(upscaler.weights)
-    network = upscaler.network(upscaler.weights[scale], choice.dtype)
-    exact = upscaler.network(upscaler.weights[scale], torch.float32)
+    network = upscaler.networks.get(upscaler.weights[scale], choice.dtype)
+    exact = upscaler.networks.get(upscaler.weights[scale], torch.float32)
     agreement = agreement_db(network, exact) if network.dtype != torch.float32 else None
     reason = choice.dtype_reason
     if network.dtype != choice.dtype:

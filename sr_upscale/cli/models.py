@@ -21,6 +21,7 @@ from sr_upscale.pretrained.registry import (
     WEIGHTS_SUFFIXES,
     StoredWeights,
     added,
+    added_folder,
     cached_path,
     catalogue_entry,
     known_names,
@@ -237,7 +238,7 @@ def add(
     taken = label in known_names() and label not in added()
     if "/" in label or label.startswith(".") or taken or catalogue_entry(label) is not None:
         raise UsageError(f"--name is {label!r}; expected a plain name that is not taken")
-    target = models_folder() / "added" / f"{label}{source.suffix}"
+    target = added_folder() / f"{label}{source.suffix}"
     if label in added() and not force:
         raise UsageError(f"{label} is there already; use --force, or another --name")
     traits = traits_of(source)

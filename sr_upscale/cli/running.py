@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
-from sr_upscale.errors import SrUpscaleError, UsageError
+from sr_upscale.errors import BATCH_PARTLY_FAILED, SrUpscaleError, UsageError
 from sr_upscale.formatting import duration, mebibytes, shown
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.inference.sizing import Target, choose_factors
@@ -116,7 +116,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
         "network_busy": round(busy, 4),
     }
     console.result({**summary, "items": [_row(each) for each in outcomes]})
-    return 3 if counts["failed"] else 0
+    return BATCH_PARTLY_FAILED if counts["failed"] else 0
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console) -> int:
         except SrUpscaleError as error:
             failed += 1
             console.warn(f"would fail: {error}")
-    return 3 if failed else 0
+    return BATCH_PARTLY_FAILED if failed else 0
 
 
 def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Console) -> None:

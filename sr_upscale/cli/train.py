@@ -10,7 +10,7 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, Report
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import SIGNALLED, UsageError
 from sr_upscale.formatting import duration, shown
 from sr_upscale.pipeline.request import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
@@ -169,7 +169,7 @@ def train(
                 )
         except Interrupted as stopped:
             console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
-            return 128 + stopped.signal
+            return SIGNALLED + stopped.signal
         console.note(show.speed())
         console.result({"weights": str(weights), "recipe": recipe.name, **show.result()})
         console.note(f"done: {shown(weights)}; try `sr-upscale photo.jpg -n {shown(weights)}`")

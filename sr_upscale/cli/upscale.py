@@ -104,7 +104,7 @@ def _single(name: str, output: str | None, request: Request, console: Console, *
         choice = upscaler.choice
         console.note(
             f"device {choice.device} ({choice.device_reason}), "
-            f"{done['dtype']} ({upscaler.dtype_reason(done['bits'])}), {job.cut_in_words(done)}"
+            f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {job.cut_in_words(done)}"
         )
     console.result({"input": name, "output": str(place), **done})
     if sys.stderr.isatty() or verbose:

@@ -16,8 +16,10 @@ from sr_upscale.storage.atomic import make_folder, replace_file
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
 
+DIV2K_URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
+
 DIV2K_TRAIN = RemoteFile(
-    url="https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip",
+    url=f"{DIV2K_URL}DIV2K_train_HR.zip",
     size=3_530_603_713,
     sha256="9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
 )

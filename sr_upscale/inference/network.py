@@ -36,10 +36,7 @@ class Network:
             if not torch.isfinite(out).all() and self.dtype != torch.float32:
                 self.redone += 1
                 out = self._run(tile_nchw, torch.float32)
-            if not torch.isfinite(out).all():
-                msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
-                raise SrUpscaleError(msg)
-        return out
+        return finite(out)
 
     def _run(self, tile_nchw: Tensor, dtype: torch.dtype) -> Tensor:
         half: AbstractContextManager[Any] = (
@@ -48,3 +45,15 @@ class Network:
         with half:
             out: Tensor = self.module(tile_nchw)
         return out.float()
+
+
+def finite(out: Tensor) -> Tensor:
+    """What a network gave in float32.
+
+    Raises:
+        SrUpscaleError: It is not finite.
+    """
+    if not torch.isfinite(out.sum()):
+        msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
+        raise SrUpscaleError(msg)
+    return out

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from sr_upscale.device import Choice, free_memory
 from sr_upscale.errors import OutOfMemoryError, UsageError
-from sr_upscale.inference.strips import fit_rows, stream_bytes
+from sr_upscale.formatting import mebibytes
+from sr_upscale.images.picture import Frame, Picture, RowSource, strips_of
+from sr_upscale.inference.memory import MEMORY_SHARE, PROGRAM_BYTES, bytes_per_pixel, cut_bytes, plan_host_bytes
+from sr_upscale.inference.sizing import Target, choose_factors
+from sr_upscale.inference.strip_tails import STREAM_TAILS
+from sr_upscale.inference.strips import fit_rows
 from sr_upscale.inference.tiling import MIN_TILE, StripPlan, TilePlan, fit_tile_size, plan_tiles
 from sr_upscale.models.descriptor import Traits
+from sr_upscale.models.tails import TAILS
 
 OVERLAP = 8
 """LR pixels that neighbouring tiles blend by default."""
@@ -30,16 +37,6 @@ recompute more halo (docs/tiling.md)."""
 
 MIN_COLUMN = 64
 """Narrowest column of a strip, in LR pixels, that memory forces."""
-
-MEMORY_SHARE = 0.5
-"""Share of the free memory that a strip or tile may take."""
-
-PROGRAM_BYTES = 16 << 20
-"""What a run adds to the loaded program: threads, and scratch memory of the libraries. On a CPU, a small picture that
-runs whole in half precision finds as much left free by the check of the loaded network."""
-
-DECODER_ROWS, ENCODER_ROWS = 3000, 1250
-"""Rows of pixels that libvips holds while it reads and writes by rows (docs/images.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +101,9 @@ class Cutting:
     def cut(self, height: int, width: int, traits: Traits, *, half: bool, budget: int) -> StripPlan | TilePlan:
         """The cut of a picture that takes at most `budget` bytes, or the smallest there is."""
         asked_for_tiles = bool(self.tile_size) or self.overlap is not None or self.halo is not None
-        if traits.config is not None and self.streams and not asked_for_tiles:
+        can_stream = traits.config is not None and TAILS[traits.config.upsampler] in STREAM_TAILS
+        if can_stream and self.streams and not asked_for_tiles:
+            assert traits.config is not None
             plan = StripPlan(
                 height=height,
                 width=width,
@@ -120,21 +119,128 @@ class Cutting:
         halo = wanted if traits.halo is None else min(wanted, traits.halo)
         tile_size = self.tile_size
         if tile_size is None:
-            fits = min(budget // _per_pixel(traits, half=half), traits.max_tile_pixels)
+            fits = min(budget // bytes_per_pixel(traits, half=half), traits.max_tile_pixels)
             if self.device_type == "cpu":
                 fits = min(fits, CPU_TILE_PIXELS)
             tile_size = fit_tile_size(height, width, max_pixels=fits, overlap=overlap, halo=halo)
         return plan_tiles(height, width, tile_size=tile_size, overlap=overlap, halo=halo)
 
 
-def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
-    """Estimate of the memory that a network takes, in bytes."""
-    if isinstance(cut, StripPlan):
-        assert traits.config is not None
-        if cut.whole:
-            return cut.height * cut.width * _per_pixel(traits, half=half)
-        return stream_bytes(traits.config, cut.width, cut.rows, column=cut.column, half=half)
-    return cut.largest_tile_pixels * _per_pixel(traits, half=half)
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Plans for one set of networks on one device.
+
+    Attributes:
+        weights: Of each factor.
+        before: Networks of factor 1 that run first.
+        traits: Of all of them.
+        choice: Device and number type.
+        automatic_dtype: Whether the type was chosen and not asked for.
+        cutting: How pictures are cut.
+        max_memory: Bytes that a picture may take beyond the loaded program; None takes what is free.
+    """
+
+    weights: Mapping[int, Path]
+    before: Sequence[Path]
+    traits: Mapping[Path, Traits]
+    choice: Choice
+    automatic_dtype: bool
+    cutting: Cutting
+    max_memory: int | None = None
+
+    def plan(self, picture: Picture, target: Target, *, streamed: bool = False, queued: bool = False) -> UpscalePlan:
+        """What will be done to a picture. Loads no weights and computes nothing.
+
+        Args:
+            picture: Upright.
+            target: Size.
+            streamed: The output leaves by rows, and never stands in memory as a whole.
+            queued: Rows wait in a queue to be written.
+
+        Raises:
+            UsageError: An impossible size.
+        """
+        width, height = picture.width, picture.height
+        out_width, out_height = target.output_size(width, height, default_scale=max(self.weights))
+        factors = choose_factors(self.weights, max(out_width / width, out_height / height))
+        paths = (*self.before, *(self.weights[factor] for factor in factors))
+        sample_bytes = picture.bits // 8 * picture.channels
+        frames = len(picture.frames)
+        by_rows = isinstance(picture.frames[0].pixels_hwc, RowSource)
+        input_bytes = 0 if by_rows else width * height * sample_bytes * frames
+        output_bytes = 0 if streamed else out_width * out_height * sample_bytes * frames
+        budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
+        if self.max_memory is not None:
+            around = PROGRAM_BYTES + (input_bytes + output_bytes if self.choice.device.type != "cuda" else 0)
+            budget = min(budget, max(0, self.max_memory - around) // len(paths))
+        passes: list[Pass] = []
+        device_bytes = 0
+        at_width, at_height = width, height
+        for path in paths:
+            traits = self.traits[path]
+            half = self.dtype_of(path, self.dtype_for(picture.bits)) != torch.float32
+            cut = self.cutting.cut(at_height, at_width, traits, half=half, budget=budget)
+            device_bytes += cut_bytes(cut, traits, half=half)
+            passes.append(Pass(weights=path, scale=traits.scale, cut=cut, half=half))
+            at_width, at_height = at_width * traits.scale, at_height * traits.scale
+        resample = (at_width, at_height) != (out_width, out_height)
+        return UpscalePlan(
+            input_size=(width, height),
+            output_size=(out_width, out_height),
+            passes=tuple(passes),
+            resample=resample,
+            device_bytes=device_bytes,
+            host_bytes=plan_host_bytes(
+                input_bytes=input_bytes,
+                output_bytes=output_bytes,
+                row_bytes=(width * sample_bytes, out_width * sample_bytes),
+                channels=picture.channels,
+                passes=passes,
+                resample=resample,
+                filled_pixels=width * height if any(_needs_fill(frame) for frame in picture.frames) else 0,
+                on_cpu=self.choice.device.type == "cpu",
+                queued=queued,
+            ),
+        )
+
+    def check_memory(self, plan: UpscalePlan, picture: Picture) -> None:
+        """Refuses a plan that needs more memory than there is, or than is allowed.
+
+        Raises:
+            OutOfMemoryError: It says how much is needed.
+        """
+        free = free_memory(torch.device("cpu"))
+        needed = plan.host_bytes + (plan.device_bytes if self.choice.device.type != "cuda" else 0)
+        (width, height), (out_width, out_height) = plan.input_size, plan.output_size
+        what = f"{width}x{height} to {out_width}x{out_height} ({picture.bits}-bit)"
+        what = f"{what} needs about {mebibytes(needed)} of memory"
+        if needed > free:
+            raise OutOfMemoryError(f"{what}; {mebibytes(free)} is free; use a smaller scale")
+        if self.max_memory is not None and needed > self.max_memory:
+            raise OutOfMemoryError(f"{what}; {mebibytes(self.max_memory)} is allowed; raise --max-memory")
+
+    def dtype_for(self, bits: int) -> torch.dtype:
+        """Number type for pictures of 8 or 16 bits: half precision cannot hold 16 bits."""
+        return torch.float32 if self.automatic_dtype and bits == 16 else self.choice.dtype
+
+    def dtype_reason(self, bits: int) -> str:
+        """Why `dtype_for` says so."""
+        return "16 bits need fp32" if self.automatic_dtype and bits == 16 else self.choice.dtype_reason
+
+    def dtype_of(self, weights: Path, dtype: torch.dtype) -> torch.dtype:
+        """`dtype`, unless these weights are known not to bear it."""
+        bears = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype)
+        return dtype if bears is None or bears in self.traits[weights].half else torch.float32
+
+
+def _needs_fill(frame: Frame) -> bool:
+    """Whether some but not all pixels are fully transparent."""
+    pixels = frame.pixels_hwc
+    if pixels.shape[2] not in (2, 4):
+        return False
+    lowest_and_highest = [(strip[:, :, -1].min(), strip[:, :, -1].max()) for strip in strips_of(pixels, 256)]
+    lows, highs = zip(*lowest_and_highest, strict=True)
+    return bool(min(lows) == 0 and max(highs) > 0)
 
 
 def smaller_cut(cut: StripPlan | TilePlan) -> StripPlan | TilePlan | None:
@@ -168,53 +274,3 @@ def smaller_plan(plan: UpscalePlan, device: torch.device) -> UpscalePlan:
         raise OutOfMemoryError(f"out of memory on {device} even with {what}; close other programs, or use --device cpu")
     passes = [dataclasses.replace(step, cut=cut or step.cut) for step, cut in zip(plan.passes, cuts, strict=True)]
     return dataclasses.replace(plan, passes=tuple(passes))
-
-
-FILL_BYTES = 48
-"""For each pixel, while `extend_colour` fills: colours, weights and the coarser level as float32, and the result."""
-
-
-def plan_host_bytes(
-    *,
-    input_bytes: int,
-    output_bytes: int,
-    row_bytes: tuple[int, int],
-    channels: int,
-    passes: Sequence[Pass],
-    resample: bool,
-    filled_pixels: int,
-    on_cpu: bool,
-) -> int:
-    """Estimate of the host memory around the networks, in bytes.
-
-    Args:
-        input_bytes: Of the decoded picture if it is held as a whole, else 0.
-        output_bytes: Of the enlarged picture if it is held as a whole, else 0.
-        row_bytes: Of a row of the input, and of the output.
-        channels: 1 to 4.
-        passes: Networks, in order.
-        resample: Whether a Lanczos step follows.
-        filled_pixels: Of the input, if colour must be filled in under transparent parts, else 0.
-        on_cpu: Whether the networks run in the same memory.
-    """
-    bands = filled_pixels * FILL_BYTES
-    # a network that takes the picture in one piece has freed more than its bands take by the time they are made
-    beside = [step for step in passes if not (on_cpu and isinstance(step.cut, StripPlan) and step.cut.whole)]
-    program = PROGRAM_BYTES if beside or not all(step.half for step in passes) else 0
-    for step in beside:
-        cut = step.cut
-        rows = (
-            cut.rows if isinstance(cut, StripPlan) else 2 * max(span.read_stop - span.read_start for span in cut.rows)
-        )
-        bands += cut.width * rows * 4 * max(channels, 3)  # what goes in, as float
-        bands += cut.width * rows * step.scale**2 * 4 * max(channels, 3) * 2  # what comes out, and a copy of it
-    last = passes[-1]
-    if resample:
-        bands += 12 * last.cut.width * last.scale * 16  # rows under the kernel
-    held_in = input_bytes or DECODER_ROWS * row_bytes[0]
-    held_out = output_bytes or min(ENCODER_ROWS, passes[-1].cut.height * passes[-1].scale) * row_bytes[1]
-    return program + held_in + held_out + bands
-
-
-def _per_pixel(traits: Traits, *, half: bool) -> int:
-    return traits.half_bytes_per_pixel if half else traits.bytes_per_pixel

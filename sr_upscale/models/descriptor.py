@@ -15,8 +15,6 @@ class Traits:
         architecture: Its name.
         scale: Factor; 1 for networks that clean and do not enlarge.
         halo: Radius of the receptive field in LR pixels; None where it is not known, or is the whole picture.
-        bytes_per_pixel: Estimate of the memory for one LR pixel of a tile, in fp32.
-        half_bytes_per_pixel: The same in half precision.
         half: Whether it may run in fp16 and bf16.
         max_tile_pixels: Larger tiles do not pay, or do not work.
         parameters: How many there are.
@@ -26,8 +24,6 @@ class Traits:
     architecture: str
     scale: int
     halo: int | None
-    bytes_per_pixel: int
-    half_bytes_per_pixel: int
     half: tuple[str, ...] = ("fp16", "bf16")
     max_tile_pixels: int = 1 << 40
     parameters: int = 0

@@ -1,32 +1,20 @@
-"""The generator: inception-residual blocks between a 3x3 head and one of two upsampling tails.
+"""The generator: inception-residual blocks between a 3x3 head and an upsampling tail (`models.tails`).
 
 The trunk is the published one (github.com/hueindahaus/srgan, after SRGAN, Ledig et al. 2017,
-arXiv:1609.04802, and ESRGAN, Wang et al. 2018, arXiv:1809.00219). Two tails:
-
-``nearest_conv``
-    the published tail: per stage nearest-neighbour upsampling, conv, LeakyReLU; then two convs at the
-    output's resolution. 913 027 parameters at x4.
-``pixelshuffle``
-    one conv to 3*s*s channels, sub-pixel rearrangement (Shi et al. 2016, arXiv:1609.05158), plus the
-    input enlarged by nearest neighbour: the network learns a residual and never leaves the input's
-    resolution. 828 208 parameters at x4.
+arXiv:1609.04802, and ESRGAN, Wang et al. 2018, arXiv:1809.00219). At x4 the network has 913 027 parameters with the
+published tail ``nearest_conv``, 828 208 with ``pixelshuffle``, which never leaves the input's resolution.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError
-
-Upsampler = Literal["pixelshuffle", "nearest_conv"]
-
-NEGATIVE_SLOPE = 0.2
+from sr_upscale.models.tails import NEGATIVE_SLOPE, TAILS, leaky_relu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +31,7 @@ class GeneratorConfig:
     scale: int = 4
     num_feat: int = 64
     num_blocks: int = 24
-    upsampler: Upsampler = "pixelshuffle"
+    upsampler: str = "pixelshuffle"
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 3, 4, 8):
@@ -55,27 +43,16 @@ class GeneratorConfig:
         if self.num_blocks < 1:
             msg = f"generator num_blocks is {self.num_blocks}; expected at least 1"
             raise ModelError(msg)
-        if self.upsampler not in get_args(Upsampler):
-            names = " or ".join(get_args(Upsampler))
+        if self.upsampler not in TAILS:
+            names = " or ".join(TAILS)
             msg = f"generator upsampler is {self.upsampler!r}; expected {names}"
             raise ModelError(msg)
 
     @property
-    def stages(self) -> tuple[int, ...]:
-        """Upsampling factors of the ``nearest_conv`` tail, first to last."""
-        return (3,) if self.scale == 3 else (2,) * int(math.log2(self.scale))
-
-    @property
     def halo(self) -> int:
         """Radius of the receptive field in LR pixels: an output pixel depends on nothing farther."""
-        radius = 0
-        if self.upsampler == "pixelshuffle":
-            radius += 1
-        else:
-            radius += 2  # the two convs at the output's resolution
-            for factor in reversed(self.stages):
-                radius = math.ceil((radius + 1) / factor)
-        return radius + 1 + 2 * self.num_blocks + 1  # trunk conv, two 3x3 convs a block, head
+        body = 1 + 2 * self.num_blocks + 1  # trunk conv, two 3x3 convs a block, head
+        return TAILS[self.upsampler].halo(self) + body
 
 
 PRESETS: dict[str, GeneratorConfig] = {
@@ -104,39 +81,9 @@ class InceptionResidualBlock(nn.Module):
         self.conv2b = nn.Conv2d(half, half, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        short = _lrelu(self.conv1(_lrelu(self.reduce1(x))))
-        long = _lrelu(self.conv2b(_lrelu(self.conv2a(_lrelu(self.reduce2(x))))))
+        short = leaky_relu(self.conv1(leaky_relu(self.reduce1(x))))
+        long = leaky_relu(self.conv2b(leaky_relu(self.conv2a(leaky_relu(self.reduce2(x))))))
         return torch.cat((short, long), dim=1) + x
-
-
-class NearestConvTail(nn.Module):
-    """The published tail. (N, C, H, W) features -> (N, 3, H*s, W*s) image."""
-
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        feat = config.num_feat
-        self.factors = config.stages
-        self.stages = nn.ModuleList(nn.Conv2d(feat, feat, 3, padding=1) for _ in self.factors)
-        self.conv = nn.Conv2d(feat, feat, 3, padding=1)
-        self.last = nn.Conv2d(feat, 3, 3, padding=1)
-
-    def forward(self, features: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002 (one signature for both tails)
-        for factor, conv in zip(self.factors, self.stages, strict=True):
-            features = _lrelu(conv(F.interpolate(features, scale_factor=factor, mode="nearest")))
-        return cast("Tensor", self.last(_lrelu(self.conv(features))))
-
-
-class PixelShuffleTail(nn.Module):
-    """One conv, pixel shuffle, plus the image by nearest neighbour. -> (N, 3, H*s, W*s) image."""
-
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.scale = config.scale
-        self.last = nn.Conv2d(config.num_feat, 3 * config.scale**2, 3, padding=1)
-
-    def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        residual = F.pixel_shuffle(self.last(features), self.scale)
-        return residual + F.interpolate(image, scale_factor=self.scale, mode="nearest")
 
 
 class Generator(nn.Module):
@@ -156,8 +103,7 @@ class Generator(nn.Module):
         self.head = nn.Conv2d(3, feat, 3, padding=1)
         self.blocks = nn.Sequential(*(InceptionResidualBlock(feat) for _ in range(config.num_blocks)))
         self.trunk = nn.Conv2d(feat, feat, 3, padding=1, bias=False)
-        tail = PixelShuffleTail if config.upsampler == "pixelshuffle" else NearestConvTail
-        self.tail = tail(config)
+        self.tail = TAILS[config.upsampler](config)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -179,11 +125,6 @@ class Generator(nn.Module):
                     module.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        shallow = _lrelu(self.head(x))
+        shallow = leaky_relu(self.head(x))
         features = self.trunk(self.blocks(shallow)) + shallow
         return cast("Tensor", self.tail(features, x))
-
-
-def _lrelu(x: Tensor) -> Tensor:
-    # in place: every caller hands over a conv's fresh output, and LeakyReLU's gradient needs only the result
-    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)

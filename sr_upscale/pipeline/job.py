@@ -19,11 +19,11 @@ from sr_upscale.images.encode import adapt, save_rows
 from sr_upscale.images.row_writer import STREAMED
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.rows import gathered
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.row_queue import Writer, write_inline
 from sr_upscale.storage.digest import hash_file
-from sr_upscale.upscaler import gathered
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +106,7 @@ def start(
     """
     begin = time.perf_counter()
     picture, options = prepared.picture, request.file.save
-    upscaler.check_memory(prepared.plan, picture)
+    upscaler.planner.check_memory(prepared.plan, picture)
     drift = Drift()
 
     def whole(temporary: Path) -> None:
@@ -124,7 +124,7 @@ def start(
             done = _done(prepared, upscaler, fmt, drift)
             return done | {"busy_seconds": sum(busy), "seconds": round(time.perf_counter() - begin, 3)}
 
-        return writer(_timed(upscaler.frame_rows(picture, plan, on_step=on_step, drift=drift), busy), write)
+        return writer(_timed(upscaler.rows(picture, plan, on_step=on_step, drift=drift), busy), write)
 
     return upscaler.attempt(prepared.plan, make)
 
@@ -168,8 +168,8 @@ def _streams(picture: Picture, fmt: Format) -> bool:
 def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
     """What was done, in words and numbers."""
     described = describe(prepared, upscaler)
-    wanted = upscaler.dtype_for(prepared.picture.bits)
-    used = dict.fromkeys(_name_of(upscaler.network(step.weights, wanted).dtype) for step in prepared.plan.passes)
+    wanted = upscaler.planner.dtype_for(prepared.picture.bits)
+    used = dict.fromkeys(_name_of(upscaler.networks.get(step.weights, wanted).dtype) for step in prepared.plan.passes)
     described["dtype"] = " and ".join(used) or described["dtype"]
     return {**described, "warnings": [*described["warnings"], *drift.warnings()], "format": fmt.name}
 
@@ -191,7 +191,7 @@ def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
         "strip_rows": [step.cut.rows for step in plan.passes if isinstance(step.cut, StripPlan)],
         "resample": "lanczos3" if plan.resample else None,
         "device": str(upscaler.choice.device),
-        "dtype": _name_of(upscaler.dtype_for(picture.bits)),
+        "dtype": _name_of(upscaler.planner.dtype_for(picture.bits)),
         "memory_bytes": plan.device_bytes + plan.host_bytes,
         "warnings": list(prepared.warnings),
     }
@@ -222,10 +222,10 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
 
     from sr_upscale.models.ensemble import TURNS
 
-    dtype = upscaler.dtype_for(prepared.picture.bits)
+    dtype = upscaler.planner.dtype_for(prepared.picture.bits)
     seconds = 0.0
     for step in prepared.plan.passes:
-        network = upscaler.network(step.weights, dtype)
+        network = upscaler.networks.get(step.weights, dtype)
         probe = torch.rand(1, 3, 96, 96)
         network(probe)
         start = time.monotonic()

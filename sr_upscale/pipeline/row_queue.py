@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
+from sr_upscale.inference.memory import QUEUE_BYTES
+
 Done = TypeVar("Done")
 Band = NDArray[Any]
-
-MAX_BYTES = 64 << 20
-"""Bands that wait to be written; small pictures fit, so that the next can be computed while one is written."""
 
 
 class Abandoned(Exception):
@@ -32,7 +31,7 @@ class Handover:
         waited_s: Seconds that `put` has waited.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = QUEUE_BYTES) -> None:
         self.max_bytes = max_bytes
         self.waited_s = 0.0
         self._bands: deque[NDArray[Any]] = deque()

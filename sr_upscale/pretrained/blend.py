@@ -14,6 +14,7 @@ from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.pretrained.weights_file import load_generator, save_generator
 from sr_upscale.storage.atomic import make_folder
+from sr_upscale.storage.digest import hash_file
 
 
 def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
@@ -57,7 +58,7 @@ def blended(first: Path, second: Path, alpha: float) -> Path:
     """
     content = hashlib.sha256()
     for path in (first, second):
-        content.update(hashlib.sha256(path.read_bytes()).digest())
+        content.update(bytes.fromhex(hash_file(path)))
     content.update(f"{alpha:.6f}".encode())
     out = cache_folder() / "blends" / f"{first.stem}-{second.stem}-{content.hexdigest()[:16]}.safetensors"
     if not out.exists():

@@ -6,15 +6,11 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.weights_file import ARCHITECTURE, config_of, is_ours, load_generator, read_info
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from sr_upscale.models.generator import GeneratorConfig
 
 
 def traits_of(path: Path) -> Traits:
@@ -28,8 +24,6 @@ def traits_of(path: Path) -> Traits:
         architecture=ARCHITECTURE,
         scale=config.scale,
         halo=config.halo,
-        bytes_per_pixel=bytes_per_pixel(config, torch.float32),
-        half_bytes_per_pixel=bytes_per_pixel(config, torch.bfloat16),
         config=config,
     )
 
@@ -41,15 +35,3 @@ def module_of(path: Path) -> nn.Module:
     from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
     return copy.deepcopy(load_foreign(path)[0])  # each caller moves its own to a device
-
-
-def bytes_per_pixel(config: GeneratorConfig, dtype: torch.dtype) -> int:
-    """Estimate of the memory that a network takes for one LR pixel of a tile.
-
-    A block needs five maps of `num_feat` channels at its widest point (its input, the long skip, both branches, their
-    concatenation and the sum), and what is freed between layers takes about one more; the output is float32.
-    """
-    maps = 6 * config.num_feat * dtype.itemsize + config.scale**2 * 3 * 4
-    if config.upsampler == "pixelshuffle":
-        return maps
-    return maps + config.scale**2 * (2 * 3 * 4 + 3 * config.num_feat * dtype.itemsize)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.storage.atomic import make_folder, replace_file
+from sr_upscale.storage.digest import hash_file
 
 TOLERANCE = 1e-4
 """Largest difference between torch and ONNX Runtime that an export may have, of a range of 1."""
@@ -98,7 +98,7 @@ def cached_onnx(weights: Path) -> Path:
 
     Raises: as `export_onnx`.
     """
-    key = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    key = hash_file(weights)[:16]
     out = cache_folder() / "onnx" / f"{weights.stem}-{key}.onnx"
     if not out.exists():
         make_folder(out.parent)

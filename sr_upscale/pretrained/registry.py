@@ -91,9 +91,14 @@ def cached_path(entry: RemoteWeights) -> Path:
     return models_folder() / entry.filename
 
 
+def added_folder() -> Path:
+    """Where weights are kept that users put into the cache."""
+    return models_folder() / "added"
+
+
 def added() -> dict[str, Path]:
     """Weights that users put into the cache, by name."""
-    folder = models_folder() / "added"
+    folder = added_folder()
     if not folder.is_dir():
         return {}
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in WEIGHTS_SUFFIXES}

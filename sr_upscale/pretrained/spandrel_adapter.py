@@ -22,10 +22,6 @@ from sr_upscale.pretrained.safe_pickle import load_tensors
 
 TILE_PIXELS = 256 * 256
 """Largest tile: attention and deep trunks take much memory for each pixel."""
-HALF_BYTES_PER_OUTPUT_PIXEL = 1024
-"""Guess: a few maps of 64 channels at the output's size."""
-HALF_BYTES_PER_INPUT_PIXEL = 16_384
-"""Guess: windows of attention over some hundred channels."""
 
 
 class Foreign(nn.Module):
@@ -89,14 +85,11 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
         raise ModelError(f"{path}: {descriptor.architecture.name} fills holes and does not enlarge; not usable here")
     module = Foreign(descriptor).requires_grad_(False).eval()
     half = [("fp16", descriptor.supports_half), ("bf16", descriptor.supports_bfloat16)]
-    per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * module.scale**2
     whole = descriptor.tiling is not spandrel.ModelTiling.SUPPORTED
     traits = Traits(
         architecture=descriptor.architecture.name,
         scale=module.scale,
         halo=None,
-        bytes_per_pixel=2 * per_pixel,
-        half_bytes_per_pixel=per_pixel,
         half=tuple(name for name, supported in half if supported),
         max_tile_pixels=1 << 40 if whole else TILE_PIXELS,
         parameters=sum(parameter.numel() for parameter in module.parameters()),

@@ -150,6 +150,9 @@ class StageSection:
     checkpoint_every_s: float = 60.0
 
 
+LOSS_WEIGHTS = tuple(each.name for each in dataclasses.fields(StageSection) if each.name.endswith("_weight"))
+"""Keys of a stage that weigh its losses."""
+
 CHOICES = {
     "optimizer": ("adam", "muon"),
     "schedule": ("cosine", "multistep", "constant"),
@@ -218,20 +221,7 @@ class Recipe:
         for key, words in CHOICES.items():
             if getattr(stage, key) not in words:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
-        for key in (
-            "pixel_weight",
-            "teacher_weight",
-            "teacher_perceptual_weight",
-            "fft_weight",
-            "lattice_weight",
-            "perceptual_weight",
-            "gan_weight",
-            "d_lr",
-            "shift",
-            "feature_patch",
-            "lr_patch",
-            "batch_size",
-        ):
+        for key in (*LOSS_WEIGHTS, "d_lr", "shift", "feature_patch", "lr_patch", "batch_size"):
             if getattr(stage, key) < 0:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
         if listens(stage) and not self.teacher.model:
@@ -240,16 +230,7 @@ class Recipe:
         if listens(stage) and self.teacher.crop < least:
             patches = f"patches of {self.patch_of(stage)} with a context of {self.teacher.context}"
             self._refuse("teacher.crop", self.teacher.crop, f"at least {least} for {patches}")
-        weights = (
-            stage.pixel_weight,
-            stage.teacher_weight,
-            stage.teacher_perceptual_weight,
-            stage.fft_weight,
-            stage.lattice_weight,
-            stage.perceptual_weight,
-            stage.gan_weight,
-        )
-        if sum(weights) == 0:
+        if not any(getattr(stage, key) for key in LOSS_WEIGHTS):
             raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
         if unknown := [layer for layer in stage.perceptual_layers if layer not in LAYERS]:
             self._refuse(f"{where}.perceptual_layers", unknown[0], f"names such as {', '.join(list(LAYERS)[-2:])}")

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from sr_upscale.interrupts import Insistence
+
 
 class Stopwatch:
     """Running time."""
@@ -51,10 +53,6 @@ class Interrupted(Exception):
         self.signal = number
 
 
-ECHO_S = 1.0
-"""A second signal this soon is the same one: `timeout` sends it to the process, and to its group."""
-
-
 class Signals:
     """While open: the first SIGTERM or SIGINT asks for a stop, a second one acts at once; SIGCONT is reported.
 
@@ -63,7 +61,7 @@ class Signals:
 
     def __init__(self, *, on_continue: Callable[[], None]) -> None:
         self.stop = 0
-        self._since = 0.0
+        self._stopping = Insistence()
         self._on_continue = on_continue
         self._before: dict[int, Any] = {}
 
@@ -83,8 +81,8 @@ class Signals:
         if number == getattr(signal, "SIGCONT", None):
             self._on_continue()
             return
-        if not self.stop:
-            self.stop, self._since = number, time.monotonic()
-        elif time.monotonic() - self._since > ECHO_S:
+        if self._stopping.first():
+            self.stop = number
+        elif self._stopping.insists():
             signal.signal(number, self._before[number])
             signal.raise_signal(number)

@@ -32,6 +32,7 @@ from sr_upscale.functional.resize import resize
 from sr_upscale.models.ensemble import self_ensemble
 from sr_upscale.pretrained.load import module_of, traits_of
 from sr_upscale.storage.atomic import make_folder, output_error, replace_file
+from sr_upscale.storage.digest import hash_file
 from sr_upscale.training.config import Recipe
 
 ANSWERS_VERSION = 1
@@ -218,7 +219,7 @@ class Answers:
         q = self.question
         return {
             "version": ANSWERS_VERSION,
-            "teacher": {"name": q.weights.stem, "sha256": hashlib.sha256(q.weights.read_bytes()).hexdigest()},
+            "teacher": {"name": q.weights.stem, "sha256": hash_file(q.weights)},
             **{key: getattr(q, key) for key in ("scale", "crop", "ensemble", "busy_share", "smooth_share", "seed")},
             "degradation": asdict(q.degradation) if q.degradation is not None else "bicubic",
             "pictures": [

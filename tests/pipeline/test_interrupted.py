@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale import upscaler as upscaler_module
 from sr_upscale.images import decode
 from sr_upscale.images import row_writer as stream
+from sr_upscale.inference import rows
 from sr_upscale.storage import atomic as files
 from sr_upscale.storage.atomic import remove_orphans, replace_file
 from tests.helpers import Ran, pattern
@@ -232,7 +232,7 @@ def test_row_50_full_disk_stops_a_batch(
 def test_row_51_memory_of_the_device_runs_out(
     cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, tried = upscaler_module.stream_rows, []
+    whole, tried = rows.stream_rows, []
 
     def greedy(network: Any, strips: Any, *, height: int, rows: int, column: int) -> Any:
         tried.append(rows)
@@ -240,7 +240,7 @@ def test_row_51_memory_of_the_device_runs_out(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(network, strips, height=height, rows=rows, column=column)
 
-    monkeypatch.setattr(upscaler_module, "stream_rows", greedy)
+    monkeypatch.setattr(rows, "stream_rows", greedy)
     limit, out = 2, folder.with_name("out.png")
     assert cli(folder / "5.png", "-o", out, "-n", nearest).code == 0
     assert (tried[0] > 2, tried[-1] <= 2) == (True, True)
@@ -261,7 +261,7 @@ def test_row_52_other_errors_of_the_device_are_not_taken_for_it(
         tried.append(1)
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(upscaler_module, "stream_rows", broken)
+    monkeypatch.setattr(rows, "stream_rows", broken)
     ran = cli(folder / "5.png", "-o", folder.with_name("out.png"), "-n", nearest)
     assert (ran.code, tried) == (1, [1])
     assert len(ran.err.splitlines()) == 1

@@ -1,0 +1,124 @@
+"""How much memory a plan takes: every estimate, in one place. In bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sr_upscale.inference.tiling import StripPlan, TilePlan, plan_columns
+from sr_upscale.models.descriptor import Traits
+from sr_upscale.models.generator import GeneratorConfig
+from sr_upscale.models.tails import TAILS
+
+if TYPE_CHECKING:
+    from sr_upscale.inference.planning import Pass
+
+MEMORY_SHARE = 0.5
+"""Share of the free memory that a strip or tile may take."""
+
+PROGRAM_BYTES = 16 << 20
+"""What a run adds to the loaded program: threads, and scratch memory of the libraries. On a CPU, a small picture that
+runs whole in half precision finds as much left free by the check of the loaded network."""
+
+DECODER_ROWS, ENCODER_ROWS = 3000, 1250
+"""Rows of pixels that libvips holds while it reads and writes by rows (docs/images.md)."""
+
+QUEUE_BYTES = 64 << 20
+"""Bands of a batch's picture that wait to be written; small pictures fit, so that the next can be computed while one is
+written."""
+
+HALF_BYTES_PER_OUTPUT_PIXEL = 1024
+"""Guess: a few maps of 64 channels at the output's size."""
+HALF_BYTES_PER_INPUT_PIXEL = 16_384
+"""Guess: windows of attention over some hundred channels."""
+
+FILL_BYTES = 48
+"""For each pixel, while `extend_colour` fills: colours, weights and the coarser level as float32, and the result."""
+
+
+# --- networks ---------------------------------------------------------------------------------------
+
+
+def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
+    """What a network takes for one LR pixel of a tile.
+
+    A block of ours needs five maps of `num_feat` channels at its widest point (its input, the long skip, both branches,
+    their concatenation and the sum), and what is freed between layers takes about one more; the output is float32.
+    """
+    if traits.config is None:
+        per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * traits.scale**2
+        return per_pixel if half else 2 * per_pixel
+    config, size = traits.config, 2 if half else 4
+    return 6 * config.num_feat * size + TAILS[config.upsampler].tile_bytes(config, size)
+
+
+def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int = 0, half: bool = False) -> int:
+    """What `strips.stream_rows` takes: what it keeps, works in, and what a conv makes."""
+    size, feat = (2 if half else 4), config.num_feat
+    widths = [read.stop - read.start for read, _keep in plan_columns(width, column, config.halo)]
+    of_block = 2 * feat + (3 + 2 + 2) * feat // 2
+    kept = config.num_blocks * of_block + (2 * config.num_blocks + 2 + rows) * feat
+    work = (rows + 3) * (3 * feat + 3 * feat // 2)
+    image = 4 * 3 * (2 * config.halo + 2 * rows)
+    fresh = 3 * rows * size * feat  # outputs of convs, and what the library packs for them
+    tail = rows * TAILS[config.upsampler].strip_bytes(config, size)
+    return int(sum(widths) * ((kept + work) * size + image) + max(widths) * (fresh + tail))
+
+
+def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
+    """What a network takes for a cut."""
+    if isinstance(cut, StripPlan):
+        assert traits.config is not None
+        if cut.whole:
+            return cut.height * cut.width * bytes_per_pixel(traits, half=half)
+        return stream_bytes(traits.config, cut.width, cut.rows, column=cut.column, half=half)
+    return cut.largest_tile_pixels * bytes_per_pixel(traits, half=half)
+
+
+# --- around them ------------------------------------------------------------------------------------
+
+
+def plan_host_bytes(
+    *,
+    input_bytes: int,
+    output_bytes: int,
+    row_bytes: tuple[int, int],
+    channels: int,
+    passes: Sequence[Pass],
+    resample: bool,
+    filled_pixels: int,
+    on_cpu: bool,
+    queued: bool = False,
+) -> int:
+    """What is held on the host around the networks.
+
+    Args:
+        input_bytes: Of the decoded picture if it is held as a whole, else 0.
+        output_bytes: Of the enlarged picture if it is held as a whole, else 0.
+        row_bytes: Of a row of the input, and of the output.
+        channels: 1 to 4.
+        passes: Networks, in order.
+        resample: Whether a Lanczos step follows.
+        filled_pixels: Of the input, if colour must be filled in under transparent parts, else 0.
+        on_cpu: Whether the networks run in the same memory.
+        queued: Whether rows wait in a queue to be written (`QUEUE_BYTES`).
+    """
+    bands = filled_pixels * FILL_BYTES
+    # a network that takes the picture in one piece has freed more than its bands take by the time they are made
+    beside = [step for step in passes if not (on_cpu and isinstance(step.cut, StripPlan) and step.cut.whole)]
+    program = PROGRAM_BYTES if beside or not all(step.half for step in passes) else 0
+    for step in beside:
+        cut = step.cut
+        rows = (
+            cut.rows if isinstance(cut, StripPlan) else 2 * max(span.read_stop - span.read_start for span in cut.rows)
+        )
+        bands += cut.width * rows * 4 * max(channels, 3)  # what goes in, as float
+        bands += cut.width * rows * step.scale**2 * 4 * max(channels, 3) * 2  # what comes out, and a copy of it
+    last = passes[-1]
+    if resample:
+        bands += 12 * last.cut.width * last.scale * 16  # rows under the kernel
+    held_in = input_bytes or DECODER_ROWS * row_bytes[0]
+    held_out = output_bytes or min(ENCODER_ROWS, passes[-1].cut.height * passes[-1].scale) * row_bytes[1]
+    whole_output = passes[-1].cut.height * passes[-1].scale * row_bytes[1]
+    queue = min(QUEUE_BYTES, whole_output) if queued else 0
+    return program + held_in + held_out + bands + queue

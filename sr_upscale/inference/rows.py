@@ -1,0 +1,184 @@
+"""Rows of an enlarged picture, band by band: colour and alpha, every network of a plan, the last resize."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sr_upscale.functional.alpha import extend_colour
+from sr_upscale.functional.resize import resize_rows
+from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
+from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.networks import LoadedNetworks
+from sr_upscale.inference.planning import Pass, UpscalePlan
+from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
+from sr_upscale.inference.tiles import run_tiles
+from sr_upscale.inference.tiling import StripPlan
+from sr_upscale.inference.transfer import to_device, to_host
+from sr_upscale.models.ensemble import self_ensemble
+
+
+class Rows:
+    """Runs plans.
+
+    Args:
+        networks: What runs.
+        tta: Whether tiles are enlarged by the self-ensemble.
+    """
+
+    def __init__(self, networks: LoadedNetworks, *, tta: bool) -> None:
+        self.networks, self.planner, self.tta = networks, networks.planner, tta
+
+    def of_picture(
+        self,
+        picture: Picture,
+        plan: UpscalePlan,
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        drift: Drift | None = None,
+    ) -> Iterator[NDArray[Any]]:
+        """The rows of every frame (`of_frame`), one frame after the other."""
+        count = len(picture.frames)
+        for number, frame in enumerate(picture.frames):
+            yield from self.of_frame(
+                frame.pixels_hwc, plan, on_step=on_step, done=number * plan.steps, frames=count, drift=drift
+            )
+
+    def of_frame(
+        self,
+        pixels_hwc: AnyPixels,
+        plan: UpscalePlan,
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        done: int = 0,
+        frames: int = 1,
+        drift: Drift | None = None,
+    ) -> Iterator[NDArray[Any]]:
+        """Enlarges one frame, band by band: (m, W, C) of the same type, from the top, C-contiguous.
+
+        Args:
+            pixels_hwc: (H, W, C) of the plan's input size.
+            plan: What to do.
+            on_step: Called with (strips or tiles done, in all).
+            done: Steps of earlier frames.
+            frames: Frames in all.
+            drift: Watches the colours, not alpha.
+        """
+        drift = drift or Drift()
+        progress = _Progress(on_step, plan.steps * frames, done)
+        if pixels_hwc.shape[2] not in (2, 4):
+            yield from self._colour_rows(pixels_hwc, plan, progress, drift)
+            return
+        whole = np.asarray(pixels_hwc)
+        colour, alpha = whole[:, :, :-1], whole[:, :, -1:]
+        if (alpha == alpha[0, 0]).all():
+            for band in self._colour_rows(colour, plan, progress, drift):
+                yield np.concatenate((band, np.full_like(band[:, :, :1], alpha[0, 0, 0])), axis=2)
+            return
+        progress.total += plan.steps
+        colour = extend_colour(colour, alpha[:, :, 0])
+        bands = (self._colour_rows(part, plan, progress, each) for part, each in ((colour, drift), (alpha, Drift())))
+        for both in zip(*bands, strict=True):
+            yield np.concatenate(both, axis=2)
+
+    def _colour_rows(
+        self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress, drift: Drift
+    ) -> Iterator[NDArray[Any]]:
+        """(H, W, 1 or 3) -> enlarged. Gray stays exactly gray, also where it is stored as RGB."""
+        channels, dtype = pixels_hwc.shape[2], pixels_hwc.dtype
+        gray = channels == 1 or _is_gray(pixels_hwc)
+        strips = strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
+        bands = to_device((strip[:, :, :1] if gray else strip for strip in strips), self.planner.choice.device)
+        bands = _watched(bands, drift.before)
+        for number, step in enumerate(plan.passes):
+            bands = bands if number == 0 else (band.clamp(0, 1) for band in bands)
+            bands = self._pass_rows(step, self.planner.dtype_for(dtype.itemsize * 8), bands, progress)
+        if plan.resample:
+            height = plan.passes[-1].cut.height * plan.passes[-1].scale
+            width, out_height = plan.output_size
+            clamped = (band.clamp(0, 1) for band in bands)
+            bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
+        for pixels in to_host(_watched(bands, drift.after), dtype, self.planner.choice.device):
+            yield np.repeat(pixels, channels, axis=2) if gray and channels > 1 else pixels
+
+    def _pass_rows(
+        self, step: Pass, dtype: torch.dtype, bands: Iterator[Tensor], progress: _Progress
+    ) -> Iterator[Tensor]:
+        """Runs one network: (1, 1 or 3, n, W) in [0, 1] -> the same at its scale, not clamped."""
+        network = self.networks.get(step.weights, dtype)
+        cut = step.cut
+        if isinstance(cut, StripPlan):
+            assert isinstance(network, StreamNetwork)
+            strips = progress.counted(evenly(bands, cut.rows))
+            first = next(strips)
+            gray = first.shape[1] == 1
+            rgb = (strip.expand(-1, 3, -1, -1) for strip in itertools.chain((first,), strips))
+            for band in stream_rows(network, rgb, height=cut.height, rows=cut.rows, column=cut.column):
+                yield band.mean(dim=1, keepdim=True) if gray else band
+            return
+        run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
+        yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
+
+
+def gathered(rows: Iterable[NDArray[Any]], picture: Picture, plan: UpscalePlan) -> Picture:
+    """The picture with the enlarged frames that `Rows.of_picture` yields, in memory; metadata stays."""
+    width, height = plan.output_size
+    whole = np.empty((len(picture.frames) * height, width, picture.channels), picture.frames[0].pixels_hwc.dtype)
+    top = 0
+    for band in rows:
+        whole[top : top + len(band)] = band
+        top += len(band)
+    parts = whole.reshape(len(picture.frames), height, width, picture.channels)
+    frames = (
+        Frame(pixels_hwc=part, duration_ms=frame.duration_ms) for part, frame in zip(parts, picture.frames, strict=True)
+    )
+    return dataclasses.replace(picture, frames=tuple(frames))
+
+
+def _watched(bands: Iterable[Tensor], watch: Callable[[Tensor], None]) -> Iterator[Tensor]:
+    for band in bands:
+        watch(band)
+        yield band
+
+
+def _rows_at_a_time(step: Pass) -> int:
+    return step.cut.rows if isinstance(step.cut, StripPlan) else 64
+
+
+def _is_gray(pixels_hwc: AnyPixels) -> bool:
+    if isinstance(pixels_hwc, RowSource):
+        return pixels_hwc.gray
+    return all((strip[:, :, 1:] == strip[:, :, :1]).all() for strip in strips_of(pixels_hwc, 256))
+
+
+class _Progress:
+    """Counts strips and tiles over all passes, planes and frames."""
+
+    def __init__(self, report: Callable[[int, int], None], total: int, done: int) -> None:
+        self.report, self.total, self.done = report, total, done
+
+    def step(self) -> None:
+        self.done += 1
+        self.total = max(self.total, self.done)
+        self.report(self.done, self.total)
+
+    def counted(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+        for strip in strips:
+            yield strip
+            self.step()
+
+
+def _gray_as_rgb(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(tile_nchw: Tensor) -> Tensor:
+        if tile_nchw.shape[1] == 3:
+            return network(tile_nchw)
+        return network(tile_nchw.expand(-1, 3, -1, -1)).mean(dim=1, keepdim=True)
+
+    return run

@@ -1,0 +1,96 @@
+"""How the generator's tails (`models.tails`) run over strips of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_upscale.inference.strip_layers import ConvWeights, Lines, blank
+from sr_upscale.models.tails import NEGATIVE_SLOPE, NearestConvTail, PixelShuffleTail, Tail
+
+if TYPE_CHECKING:
+    from sr_upscale.inference.strips import StreamNetwork
+
+
+class StreamTail:
+    """A tail as a pipe: features of a strip, which come `lag` rows late, and the image as late -> rows of output.
+
+    Attributes:
+        lag: Rows of output by which its own come late.
+    """
+
+    lag: int
+
+    def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None:
+        raise NotImplementedError
+
+    def __call__(self, features: Tensor, image: Tensor, at: int) -> Tensor:
+        raise NotImplementedError
+
+    @staticmethod
+    def convs(tail: Tail) -> Iterable[nn.Conv2d]:
+        """The tail's convs, in the order in which they run."""
+        raise NotImplementedError
+
+
+class ShuffleTail(StreamTail):
+    """Conv, sub-pixels into place, plus the image by nearest neighbour."""
+
+    def __init__(self, network: StreamNetwork, _height: int, width: int, rows: int, lag: int) -> None:
+        self.conv, self.scale = network.tail[0], network.scale
+        self.lines = Lines(network, network.config.num_feat, 2, rows, width)
+        self.lag = (lag + 1) * self.scale
+
+    @staticmethod
+    def convs(tail: Tail) -> Iterable[nn.Conv2d]:
+        return [cast("PixelShuffleTail", tail).last]
+
+    def __call__(self, features: Tensor, image: Tensor, _at: int) -> Tensor:
+        self.lines.new.copy_(features)
+        residual = self.conv(self.lines.whole)
+        self.lines.advance()
+        rows, width = image.shape[2:]
+        by_place = residual[0].permute(1, 2, 0).reshape(rows, width, 3, self.scale, self.scale).permute(0, 3, 1, 4, 2)
+        out = image.new_empty(by_place.shape)  # (row, row inside, column, column inside, channel)
+        torch.add(by_place, image[0].permute(1, 2, 0)[:, None, :, None], out=out)
+        return out.view(1, rows * self.scale, width * self.scale, 3).permute(0, 3, 1, 2)
+
+
+class NearestTail(StreamTail):
+    """Convs at growing resolution; lags are counted in rows of each."""
+
+    def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None:
+        # conv, its input, factor before it, height, lag
+        self.layers: list[tuple[ConvWeights, Lines, int, int, int]] = []
+        size, factors = 1, (*NearestConvTail.stages_of(network.scale), 1, 1)
+        for conv, factor in zip(network.tail, factors, strict=True):
+            size *= factor
+            lag = lag * factor + 1
+            lines = Lines(network, conv.weight.shape[1], 2, rows * size, width * size)
+            self.layers.append((conv, lines, factor, size, lag))
+        self.height, self.lag = height, lag
+
+    @staticmethod
+    def convs(tail: Tail) -> Iterable[nn.Conv2d]:
+        published = cast("NearestConvTail", tail)
+        return [*(cast("nn.Conv2d", stage) for stage in published.stages), published.conv, published.last]
+
+    def __call__(self, features: Tensor, _image: Tensor, at: int) -> Tensor:
+        rows = features
+        for conv, lines, factor, size, lag in self.layers:
+            height, width = rows.shape[2:]
+            places = lines.new.view(1, -1, height, factor, width, factor)
+            places.copy_(rows[:, :, :, None, :, None])  # nearest neighbour
+            rows = conv(lines.whole)
+            lines.advance()
+            if conv is not self.layers[-1][0]:
+                blank(F.leaky_relu(rows, NEGATIVE_SLOPE, inplace=True), at * size - lag, self.height * size)
+        return rows.float()
+
+
+STREAM_TAILS: dict[type[Tail], type[StreamTail]] = {PixelShuffleTail: ShuffleTail, NearestConvTail: NearestTail}
+"""How each tail streams; others run in tiles."""

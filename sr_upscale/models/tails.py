@@ -1,0 +1,108 @@
+"""The generator's tails: from features at the input's resolution to a picture at the output's.
+
+A tail is one class: its layers, its receptive field, its memory. It is known by its name in `TAILS`. How it runs over
+strips of rows stands in `inference.strip_tails`; one that stands in no entry there runs in tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from sr_upscale.models.generator import GeneratorConfig
+
+NEGATIVE_SLOPE = 0.2
+
+
+class Tail(nn.Module):
+    """(N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image."""
+
+    @staticmethod
+    def halo(config: GeneratorConfig) -> int:
+        """Radius of its receptive field in LR pixels."""
+        raise NotImplementedError
+
+    @staticmethod
+    def tile_bytes(config: GeneratorConfig, size: int) -> int:
+        """Memory for each LR pixel of a tile, beside the blocks', with numbers of `size` bytes."""
+        raise NotImplementedError
+
+    @staticmethod
+    def strip_bytes(config: GeneratorConfig, size: int) -> int:
+        """Memory for each LR pixel of a strip."""
+        raise NotImplementedError
+
+
+class NearestConvTail(Tail):
+    """The published tail: per stage nearest-neighbour upsampling, conv, LeakyReLU; then two convs at full size."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        feat = config.num_feat
+        self.factors = self.stages_of(config.scale)
+        self.stages = nn.ModuleList(nn.Conv2d(feat, feat, 3, padding=1) for _ in self.factors)
+        self.conv = nn.Conv2d(feat, feat, 3, padding=1)
+        self.last = nn.Conv2d(feat, 3, 3, padding=1)
+
+    @staticmethod
+    def stages_of(scale: int) -> tuple[int, ...]:
+        """Upsampling factors, first to last."""
+        return (3,) if scale == 3 else (2,) * int(math.log2(scale))
+
+    @staticmethod
+    def halo(config: GeneratorConfig) -> int:
+        radius = 2  # the two convs at the output's resolution
+        for factor in reversed(NearestConvTail.stages_of(config.scale)):
+            radius = math.ceil((radius + 1) / factor)
+        return radius
+
+    @staticmethod
+    def tile_bytes(config: GeneratorConfig, size: int) -> int:
+        return config.scale**2 * (3 * 3 * 4 + 3 * config.num_feat * size)
+
+    @staticmethod
+    def strip_bytes(config: GeneratorConfig, size: int) -> int:
+        return config.scale**2 * 4 * config.num_feat * size
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002 (one signature for all tails)
+        for factor, conv in zip(self.factors, self.stages, strict=True):
+            features = leaky_relu(conv(F.interpolate(features, scale_factor=factor, mode="nearest")))
+        return cast("Tensor", self.last(leaky_relu(self.conv(features))))
+
+
+class PixelShuffleTail(Tail):
+    """One conv to 3*s*s channels, pixel shuffle (Shi et al. 2016, arXiv:1609.05158), plus the enlarged image."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.scale = config.scale
+        self.last = nn.Conv2d(config.num_feat, 3 * config.scale**2, 3, padding=1)
+
+    @staticmethod
+    def halo(config: GeneratorConfig) -> int:  # noqa: ARG004
+        return 1
+
+    @staticmethod
+    def tile_bytes(config: GeneratorConfig, size: int) -> int:  # noqa: ARG004
+        return config.scale**2 * 3 * 4
+
+    @staticmethod
+    def strip_bytes(config: GeneratorConfig, size: int) -> int:
+        return config.scale**2 * 3 * (size + 3 * 4)
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        residual = F.pixel_shuffle(self.last(features), self.scale)
+        return residual + F.interpolate(image, scale_factor=self.scale, mode="nearest")
+
+
+TAILS: dict[str, type[Tail]] = {"pixelshuffle": PixelShuffleTail, "nearest_conv": NearestConvTail}
+"""By the name in a configuration."""
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """LeakyReLU(0.2) in place: every caller hands over a conv's fresh output, and its gradient needs the result."""
+    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
