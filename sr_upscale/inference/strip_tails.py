@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sr_upscale.inference.strips import StreamNetwork
 
 
-class StreamTail:
+class StreamTail(ABC):
     """A tail as a pipe: features of a strip, which come `lag` rows late, and the image as late -> rows of output.
 
     Attributes:
@@ -25,16 +26,16 @@ class StreamTail:
 
     lag: int
 
-    def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None: ...
 
-    def __call__(self, features: Tensor, image: Tensor, at: int) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, features: Tensor, image: Tensor, at: int) -> Tensor: ...
 
     @staticmethod
+    @abstractmethod
     def convs(tail: Tail) -> Iterable[nn.Conv2d]:
         """The tail's convs, in the order in which they run."""
-        raise NotImplementedError
 
 
 class ShuffleTail(StreamTail):

@@ -7,6 +7,7 @@ strips of rows stands in `inference.strip_tails`; one that stands in no entry th
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
@@ -18,23 +19,23 @@ if TYPE_CHECKING:
 NEGATIVE_SLOPE = 0.2
 
 
-class Tail(nn.Module):
+class Tail(nn.Module, ABC):
     """(N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image."""
 
     @staticmethod
+    @abstractmethod
     def halo(config: GeneratorConfig) -> int:
         """Radius of its receptive field in LR pixels."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def tile_bytes(config: GeneratorConfig, size: int) -> int:
         """Memory for each LR pixel of a tile, beside the blocks', with numbers of `size` bytes."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def strip_bytes(config: GeneratorConfig, size: int) -> int:
         """Memory for each LR pixel of a strip."""
-        raise NotImplementedError
 
 
 class NearestConvTail(Tail):
