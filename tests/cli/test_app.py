@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,7 +183,26 @@ def test_dry_run_says_everything_and_writes_nothing(cli: Cli, photo: Path, neare
     assert list(photo.parent.iterdir()) == [photo]
     data = json.loads(cli(photo, "-n", nearest, "--dry-run", "--json").out)
     assert data["dry_run"] is True
-    assert data["estimated_seconds"] >= 0
+
+
+def test_the_estimate_grows_with_the_picture_and_is_what_a_slow_network_takes(
+    cli: Cli, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that takes 0.05 s for the probe of 96x96 takes 0.2 s for 192x192."""
+    from sr_upscale.inference.networks import LoadedNetworks
+
+    class Slow:
+        dtype = "slow"
+
+        def __call__(self, probe: Any) -> Any:
+            time.sleep(0.05)
+            return probe
+
+    monkeypatch.setattr(LoadedNetworks, "get", lambda *_: Slow())
+    for side, expected in ((96, 0.05), (192, 0.2)):
+        Image.fromarray(pattern(side, side)).save(tmp_path / f"{side}.png")
+        data = json.loads(cli(tmp_path / f"{side}.png", "-n", nearest, "--dry-run", "--json").out)
+        assert expected <= data["estimated_seconds"] < 1.6 * expected
 
 
 @pytest.mark.parametrize(
@@ -359,7 +379,7 @@ def test_progress_is_for_terminals_and_colour_follows_no_color(photo: Path, near
         assert process.returncode == 0
         os.close(mine)
         assert b"o.png" in seen
-        assert (b"\x1b[3" in seen or b"\x1b[38" in seen) == coloured
+        assert bool(re.search(rb"\x1b\[[0-9;]*m", seen)) == coloured
 
 
 # --- several pictures -------------------------------------------------------------------------------
