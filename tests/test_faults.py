@@ -59,7 +59,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
 
 
-def row_01_truncated_jpeg(run: Cli, tmp_path: Path) -> None:
+def test_row_01_truncated_jpeg(run: Cli, tmp_path: Path) -> None:
     whole, cut, out = (tmp_path / name for name in ("whole.jpg", "cut.jpg", "out.png"))
     Image.fromarray(pattern(300, 80)).save(whole, quality=95)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -71,7 +71,7 @@ def row_01_truncated_jpeg(run: Cli, tmp_path: Path) -> None:
     assert np.abs(pixels_of(out)[: 2 * row - 40].astype(int) - doubled(pixels_of(whole))[: 2 * row - 40]).max() == 0
 
 
-def row_02_truncated_or_damaged_png(run: Cli, tmp_path: Path) -> None:
+def test_row_02_truncated_or_damaged_png(run: Cli, tmp_path: Path) -> None:
     whole, cut, out = (tmp_path / name for name in ("whole.png", "cut.png", "out.png"))
     noise = np.random.default_rng(0).integers(0, 256, (120, 80, 3), np.uint8)
     Image.fromarray(noise).save(whole)
@@ -88,13 +88,13 @@ def row_02_truncated_or_damaged_png(run: Cli, tmp_path: Path) -> None:
     refused(run(cut, "-o", out), 4, "cut.png: ", out=out)
 
 
-def row_03_pixel_bomb(run: Cli, tmp_path: Path) -> None:
+def test_row_03_pixel_bomb(run: Cli, tmp_path: Path) -> None:
     bomb, out = tmp_path / "bomb.png", tmp_path / "out.png"
     bomb.write_bytes(png_header(14000, 14000) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b""))
     refused(run(bomb, "-o", out), 4, "bomb.png: 196 MP exceeds 178 MP; use --max-pixels", out=out)
 
 
-def row_04_text_and_icc_bombs(run: Cli, tmp_path: Path) -> None:
+def test_row_04_text_and_icc_bombs(run: Cli, tmp_path: Path) -> None:
     bomb, out = tmp_path / "bomb.png", tmp_path / "out.png"
     rest = png_chunk(b"IDAT", zlib.compress(b"\0\1\2\3")) + png_chunk(b"IEND", b"")
     blob = zlib.compress(bytes(200_000_000), 9)
@@ -103,13 +103,13 @@ def row_04_text_and_icc_bombs(run: Cli, tmp_path: Path) -> None:
         refused(run(bomb, "-o", out), 4, "bomb.png: refused PNG header", out=out)
 
 
-def row_05_empty_file(run: Cli, tmp_path: Path) -> None:
+def test_row_05_empty_file(run: Cli, tmp_path: Path) -> None:
     empty, out = tmp_path / "empty.png", tmp_path / "out.png"
     empty.touch()
     refused(run(empty, "-o", out), 4, "empty.png: empty file", out=out)
 
 
-def row_06_wrong_extension(run: Cli, tmp_path: Path) -> None:
+def test_row_06_wrong_extension(run: Cli, tmp_path: Path) -> None:
     wrong, out = tmp_path / "really-a-png.jpg", tmp_path / "out.png"
     Image.fromarray(pattern(6, 7)).save(wrong, format="PNG")
     ran = run(wrong, "-o", out)
@@ -119,7 +119,7 @@ def row_06_wrong_extension(run: Cli, tmp_path: Path) -> None:
     assert np.array_equal(pixels_of(out), doubled(pattern(6, 7)))
 
 
-def row_07_documents(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_07_documents(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     trap = tmp_path / "gs"
     trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/ghostscript-ran\n")
@@ -136,7 +136,7 @@ def row_07_documents(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "ghostscript-ran").exists()
 
 
-def row_08_cmyk(run: Cli, tmp_path: Path) -> None:
+def test_row_08_cmyk(run: Cli, tmp_path: Path) -> None:
     for suffix in (".jpg", ".tif"):
         ink, out = tmp_path / f"ink{suffix}", tmp_path / f"out{suffix}.png"
         Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(ink)
@@ -149,7 +149,7 @@ def row_08_cmyk(run: Cli, tmp_path: Path) -> None:
         assert pixels_of(out).shape == (12, 16, 3)
 
 
-def row_09_palette_with_transparency(run: Cli, tmp_path: Path) -> None:
+def test_row_09_palette_with_transparency(run: Cli, tmp_path: Path) -> None:
     source, out = tmp_path / "p.png", tmp_path / "out.png"
     image = Image.new("P", (4, 3), 1)
     image.putpalette([10, 20, 30, 200, 100, 50])
@@ -162,7 +162,7 @@ def row_09_palette_with_transparency(run: Cli, tmp_path: Path) -> None:
     assert (found[found[:, :, 3] == 255][:, :3] == (200, 100, 50)).all()
 
 
-def row_10_sixteen_bit_gray(run: Cli, tmp_path: Path) -> None:
+def test_row_10_sixteen_bit_gray(run: Cli, tmp_path: Path) -> None:
     pixels = pattern(5, 7, 1, np.uint16)
     for suffix in (".png", ".tif"):
         source, out = tmp_path / f"g{suffix}", tmp_path / f"out{suffix}"
@@ -173,7 +173,7 @@ def row_10_sixteen_bit_gray(run: Cli, tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(image), doubled(pixels)[:, :, 0])
 
 
-def row_11_sixteen_bit_rgb(run: Cli, tmp_path: Path) -> None:
+def test_row_11_sixteen_bit_rgb(run: Cli, tmp_path: Path) -> None:
     pixels = pattern(5, 7, 3, np.uint16)
     source = tmp_path / "c.tif"
     tifffile.imwrite(source, pixels, photometric="rgb")
@@ -185,7 +185,7 @@ def row_11_sixteen_bit_rgb(run: Cli, tmp_path: Path) -> None:
     assert "JPG holds 8 bits per channel; the output is reduced from 16" in ran.err
 
 
-def row_12_one_bit(run: Cli, tmp_path: Path) -> None:
+def test_row_12_one_bit(run: Cli, tmp_path: Path) -> None:
     image = Image.fromarray(pattern(6, 9, 1)[:, :, 0]).convert("1")
     for suffix in (".png", ".tif", ".bmp"):
         source, out = tmp_path / f"b{suffix}", tmp_path / f"out{suffix}"
@@ -195,7 +195,7 @@ def row_12_one_bit(run: Cli, tmp_path: Path) -> None:
         assert pixels_of(out).shape[2] == 1
 
 
-def row_13_animations(run: Cli, tmp_path: Path) -> None:
+def test_row_13_animations(run: Cli, tmp_path: Path) -> None:
     for suffix in (".gif", ".webp", ".png"):
         source, out = tmp_path / f"a{suffix}", tmp_path / f"out{suffix}"
         save_image(animation(), source, FORMATS[suffix[1:]])
@@ -214,7 +214,7 @@ def row_13_animations(run: Cli, tmp_path: Path) -> None:
     assert pixels_of(tmp_path / "second.bmp")[0, 0].tolist() == pytest.approx([0, 250, 0], abs=3)
 
 
-def row_14_exif_orientation(run: Cli, tmp_path: Path) -> None:
+def test_row_14_exif_orientation(run: Cli, tmp_path: Path) -> None:
     upright = pattern(6, 10)
     for orientation in range(1, 9):
         source, out = tmp_path / f"{orientation}.png", tmp_path / f"{orientation}-out.png"
@@ -231,7 +231,7 @@ def row_14_exif_orientation(run: Cli, tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(image), doubled(upright)), orientation
 
 
-def row_15_icc_profile(run: Cli, tmp_path: Path) -> None:
+def test_row_15_icc_profile(run: Cli, tmp_path: Path) -> None:
     source = tmp_path / "p3.png"
     Image.fromarray(pattern(6, 7)).save(source, icc_profile=p3_profile())
     for suffix in (".png", ".jpg", ".webp", ".tif", ".avif"):
@@ -241,7 +241,7 @@ def row_15_icc_profile(run: Cli, tmp_path: Path) -> None:
             assert image.info["icc_profile"] == p3_profile()
 
 
-def row_16_very_large_picture(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_16_very_large_picture(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     huge, out = tmp_path / "huge.png", tmp_path / "out.png"
     huge.write_bytes(png_header(30000, 30000) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b""))
     refused(run(huge, "-o", out), 4, "900 MP exceeds 178 MP; use --max-pixels", out=out)
@@ -257,7 +257,7 @@ def row_16_very_large_picture(run: Cli, tmp_path: Path, monkeypatch: pytest.Monk
     )
 
 
-def row_17_one_pixel(run: Cli, tmp_path: Path) -> None:
+def test_row_17_one_pixel(run: Cli, tmp_path: Path) -> None:
     for size in ((1, 1), (1, 17), (17, 1)):
         source, out = tmp_path / f"{size}.png", tmp_path / f"{size}-out.png"
         Image.fromarray(pattern(*size)).save(source)
@@ -265,7 +265,7 @@ def row_17_one_pixel(run: Cli, tmp_path: Path) -> None:
         assert np.array_equal(pixels_of(out), doubled(pattern(*size)))
 
 
-def row_18_not_finite(run: Cli, tmp_path: Path) -> None:
+def test_row_18_not_finite(run: Cli, tmp_path: Path) -> None:
     source, out = tmp_path / "f.tif", tmp_path / "out.png"
     values = np.full((4, 5, 3), 0.5, np.float32)
     values[1, 2] = np.nan
@@ -274,7 +274,7 @@ def row_18_not_finite(run: Cli, tmp_path: Path) -> None:
     refused(run(source, "-o", out), 4, "f.tif: 4 samples are NaN or infinite", out=out)
 
 
-def row_19_beyond_the_format(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_19_beyond_the_format(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "wide.png"
     Image.new("L", (8200, 1)).save(source)
     monkeypatch.setattr(
@@ -289,7 +289,7 @@ def row_19_beyond_the_format(run: Cli, tmp_path: Path, monkeypatch: pytest.Monke
     refused(run(source, "-o", out), 5, "65600x2 is too large for JPG, which ends at 65500", "use --format", out=out)
 
 
-def row_20_transparency_to_jpeg(run: Cli, tmp_path: Path) -> None:
+def test_row_20_transparency_to_jpeg(run: Cli, tmp_path: Path) -> None:
     source, out = tmp_path / "a.png", tmp_path / "out.jpg"
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(source)
     refused(run(source, "-o", out), 2, "JPG has no transparency; give a --background", out=out)
@@ -298,7 +298,9 @@ def row_20_transparency_to_jpeg(run: Cli, tmp_path: Path) -> None:
     refused(run(source, "-o", tmp_path / "b.jpg", "--background", "reddish"), 2, "--background is 'reddish'")
 
 
-def row_21_strange_names(run: Cli, cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_21_strange_names(
+    run: Cli, cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     names = ["été-写真.png", "two\nlines.png", " spaces .png", os.fsdecode(b"\xff\xfe.png"), "100%.png", "[a].png"]
     for name in names:
@@ -313,7 +315,7 @@ def row_21_strange_names(run: Cli, cli: Cli, nearest: Path, tmp_path: Path, monk
     refused(ran, 4, r"two\\nlines.pgn: no such file")
 
 
-def row_22_overlong_name(run: Cli, tmp_path: Path, photo: Path) -> None:
+def test_row_22_overlong_name(run: Cli, tmp_path: Path, photo: Path) -> None:
     longest = tmp_path / ("n" * 251 + ".png")
     assert run(photo, "-o", longest).code == 0  # the temporary name is short
     assert longest.exists()
@@ -321,7 +323,7 @@ def row_22_overlong_name(run: Cli, tmp_path: Path, photo: Path) -> None:
     refused(ran, 5, "the name is too long", "choose a shorter one")
 
 
-def row_23_output_is_the_input(run: Cli, tmp_path: Path, photo: Path) -> None:
+def test_row_23_output_is_the_input(run: Cli, tmp_path: Path, photo: Path) -> None:
     before = photo.read_bytes()
     (tmp_path / "symbolic.png").symlink_to(photo)
     os.link(photo, tmp_path / "hard.png")
@@ -331,7 +333,7 @@ def row_23_output_is_the_input(run: Cli, tmp_path: Path, photo: Path) -> None:
         assert photo.read_bytes() == before
 
 
-def row_24_two_inputs_one_output(run: Cli, tmp_path: Path) -> None:
+def test_row_24_two_inputs_one_output(run: Cli, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for name in ("a.jpg", "a.png"):
@@ -341,7 +343,7 @@ def row_24_two_inputs_one_output(run: Cli, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.glob("a.*")) == ["a.jpg", "a.png"]
 
 
-def row_25_existing_output(run: Cli, tmp_path: Path, photo: Path) -> None:
+def test_row_25_existing_output(run: Cli, tmp_path: Path, photo: Path) -> None:
     single = tmp_path / "out.png"
     single.write_bytes(b"mine")
     refused(run(photo, "-o", single), 5, "out.png: exists; add --force")
@@ -368,7 +370,7 @@ def row_25_existing_output(run: Cli, tmp_path: Path, photo: Path) -> None:
     assert (out / "a.png").read_bytes() == b"edited by its owner"
 
 
-def row_26_unwritable_folder(run: Cli, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_26_unwritable_folder(run: Cli, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "sr_upscale.upscaler.Upscaler.__init__", lambda *_args, **_more: pytest.fail("loaded a model first")
     )
@@ -383,7 +385,7 @@ def row_26_unwritable_folder(run: Cli, tmp_path: Path, photo: Path, monkeypatch:
     refused(run("batch", tmp_path, "-o", tmp_path / "out"), 5, "Permission denied; choose another folder with -o")
 
 
-def row_27_symlink_loop(run: Cli, tmp_path: Path) -> None:
+def test_row_27_symlink_loop(run: Cli, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     (folder / "sub").mkdir(parents=True)
     Image.fromarray(pattern(4, 5)).save(folder / "sub" / "a.png")
@@ -395,7 +397,7 @@ def row_27_symlink_loop(run: Cli, tmp_path: Path) -> None:
     assert [path.relative_to(out) for path in out.rglob("*.png")] == [Path("sub/a.png")]
 
 
-def row_28_not_a_regular_file(run: Cli, tmp_path: Path, photo: Path) -> None:
+def test_row_28_not_a_regular_file(run: Cli, tmp_path: Path, photo: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     (folder / "folder.png").mkdir(parents=True)
     os.mkfifo(folder / "pipe.png")
@@ -409,7 +411,7 @@ def row_28_not_a_regular_file(run: Cli, tmp_path: Path, photo: Path) -> None:
     refused(run(photo, "-o", folder / "pipe.png"), 5, "is not a regular file")
 
 
-def row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
@@ -440,7 +442,7 @@ def row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch: pyte
     )
 
 
-def row_30_empty_folder(run: Cli, tmp_path: Path) -> None:
+def test_row_30_empty_folder(run: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "notes.txt").write_text("hello")
@@ -449,22 +451,9 @@ def row_30_empty_folder(run: Cli, tmp_path: Path) -> None:
     refused(run("batch", tmp_path / "none"), 4, "none: no such folder")
 
 
-ROWS = {
-    int(name[4:6]): function
-    for name, function in sorted(vars(sys.modules[__name__]).items())
-    if name.startswith("row_")
-}
-
-
 def test_every_row_is_here() -> None:
-    assert list(ROWS) == list(range(1, 31))
-
-
-@pytest.mark.parametrize("row", list(ROWS))
-def test_row(row: int, request: pytest.FixtureRequest) -> None:
-    function = ROWS[row]
-    names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    function(**{name: request.getfixturevalue(name) for name in names})
+    rows = [name[9:11] for name in vars(sys.modules[__name__]) if name.startswith("test_row_")]
+    assert rows == [f"{number:02d}" for number in range(1, 31)]
 
 
 def test_picture_of_nothing_is_not_written_over_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,3 +137,18 @@ def test_wheel_works_in_another_folder_offline(tmp_path: Path) -> None:
     )
     with Image.open(elsewhere / "out.png") as image:
         assert image.size == (120, 80)
+
+
+def test_every_row_of_the_fault_table_names_the_files_of_its_tests() -> None:
+    found: dict[int, set[str]] = {}
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for name in re.findall(r"^def (test_row_\w+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            for number in re.findall(r"row_(\d\d)", name):
+                found.setdefault(int(number), set()).add(file.relative_to(ROOT).as_posix())
+    page = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    stated = {
+        int(number): set(re.findall(r"`(tests/[^`]+)`", files))
+        for number, files in re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", page, flags=re.MULTILINE)
+    }
+    assert sorted(stated) == list(range(1, 68))
+    assert stated == found

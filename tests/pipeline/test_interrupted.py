@@ -70,7 +70,7 @@ encode.write_streamed = stop
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
-def test_rows_47_and_48_a_signal_stops_a_batch_that_then_goes_on(
+def test_row_47_and_row_48_a_signal_stops_a_batch_that_then_goes_on(
     cli: Cli, folder: Path, nearest: Path, number: int, word: str
 ) -> None:
     out = folder.with_name("out")
