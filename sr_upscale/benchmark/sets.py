@@ -7,7 +7,6 @@ comes as zip files.
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +18,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.div2k import DIV2K_URL
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.pil_arrays import pixels_of, rgb8
+from sr_upscale.images import load_plain8
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.download import fetch, sha256_of
@@ -236,28 +234,12 @@ def _pictures_in(folder: Path) -> list[Path]:
 
 
 def _reader(path: Path) -> Callable[[], NDArray[np.uint8]]:
-    def read() -> NDArray[np.uint8]:
-        try:
-            with Image.open(path) as image:
-                return _plain(image)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: {error}; remove or replace it") from error
-
-    return read
+    return lambda: load_plain8(path)
 
 
 def _zip_reader(archive: Path, member: str) -> Callable[[], NDArray[np.uint8]]:
     def read() -> NDArray[np.uint8]:
-        with zipfile.ZipFile(archive) as file, Image.open(io.BytesIO(file.read(member))) as image:
-            return _plain(image)
+        with zipfile.ZipFile(archive) as file:
+            return load_plain8(file.read(member))
 
     return read
-
-
-def _plain(image: Image.Image) -> NDArray[np.uint8]:
-    """(H, W, 1) of a gray picture, else (H, W, 3)."""
-    if image.mode.startswith("I"):
-        return rgb8(pixels_of(image))[:, :, :1]
-    if image.mode in ("L", "1", "LA"):
-        return np.asarray(image.convert("L"))[:, :, None]
-    return np.asarray(image.convert("RGB"))

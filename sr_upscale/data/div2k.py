@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -11,7 +10,9 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from sr_upscale.errors import IntegrityError
+from sr_upscale.errors import InputError, IntegrityError
+from sr_upscale.functional.pil_arrays import rgb8
+from sr_upscale.images import load_plain8
 from sr_upscale.storage.atomic import make_folder, replace_file
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
@@ -76,10 +77,10 @@ def cut_archive(archive: Path, out: Path, *, on_progress: Callable[[float, str],
                 stem = PurePosixPath(member.filename.replace("\\", "/")).stem
                 if member.file_size > MAX_MEMBER_BYTES:
                     raise IntegrityError(f"{archive}: {member.filename} unpacks to {member.file_size} bytes; refused")
-                with file.open(member) as stream, Image.open(io.BytesIO(stream.read(MAX_MEMBER_BYTES))) as image:
-                    _cut(np.asarray(image.convert("RGB")), out, stem)
+                with file.open(member) as stream:
+                    _cut(rgb8(load_plain8(stream.read(MAX_MEMBER_BYTES))), out, stem)
                 on_progress(number / len(members), f"cutting {len(members)} pictures")
-    except (zipfile.BadZipFile, OSError, Image.DecompressionBombError) as error:
+    except (zipfile.BadZipFile, OSError, InputError) as error:
         raise IntegrityError(f"{archive}: {error}; remove it and run the command again") from error
 
 

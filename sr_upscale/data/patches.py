@@ -20,18 +20,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.degradations import RealWorld, degrade, gaussian_blur
-from sr_upscale.errors import OutputError, TrainingError
+from sr_upscale.errors import InputError, OutputError, TrainingError
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.pil_arrays import pixels_of, rgb8
+from sr_upscale.functional.pil_arrays import rgb8
+from sr_upscale.images import load_plain8
+from sr_upscale.images.formats import SUFFIXES
 from sr_upscale.storage.atomic import replace_file
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 MAX_UNREADABLE = 0.01
 """Share of pictures that may be unreadable or too small before a run refuses to start."""
@@ -162,10 +161,9 @@ def _decode_all(paths: Sequence[Path], *, scale: int, min_side: int, workers: in
 def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
     """A pair, or a sentence about why there is none."""
     try:
-        with Image.open(path) as image:
-            rgb = rgb8(pixels_of(image))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:  # a ShapeError is a ValueError
-        return f"{path}: {error}"
+        rgb = rgb8(load_plain8(path))
+    except InputError as error:
+        return str(error)
     height, width = (side - side % scale for side in rgb.shape[:2])
     if min(height, width) < min_side:
         return f"{path}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than {min_side} pixels"

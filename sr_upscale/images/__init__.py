@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sr_upscale.images.decode import MAX_PIXELS, load_image
+    from sr_upscale.images.decode import MAX_PIXELS, load_image, load_plain8
     from sr_upscale.images.encode import SaveOptions, check_target, save_image, save_rows
     from sr_upscale.images.formats import FORMATS, Format, format_of_path
     from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture, RowSource, strips_of
@@ -28,13 +28,14 @@ __all__ = [
     "check_target",
     "format_of_path",
     "load_image",
+    "load_plain8",
     "save_image",
     "save_rows",
     "strips_of",
 ]
 
 _HOMES = {
-    "decode": ("MAX_PIXELS", "load_image"),
+    "decode": ("MAX_PIXELS", "load_image", "load_plain8"),
     "encode": ("SaveOptions", "check_target", "save_image", "save_rows"),
     "formats": ("FORMATS", "Format", "format_of_path"),
     "picture": ("AnyPixels", "Frame", "Metadata", "Picture", "RowSource", "strips_of"),

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
+from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
 from sr_upscale.images.header_reader import Header, first_line, opened, read_header, up_to_damage
 from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
@@ -127,6 +128,23 @@ def load_image(
         warnings=tuple(header.notes + notes),
         sha256=digest,
     )
+
+
+def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The first frame as training and benchmarks see it: upright, of 8 bits, without alpha.
+
+    Args:
+        source: A path, or a whole file.
+        max_pixels: See `load_image`.
+
+    Returns:
+        (H, W, 1) of a gray picture, else (H, W, 3) RGB.
+
+    Raises:
+        InputError: The file cannot be used.
+    """
+    pixels = np.asarray(load_image(source, max_pixels=max_pixels, frame=0).frames[0].pixels_hwc)
+    return rgb8(pixels)[:, :, : 1 if pixels.shape[2] < 3 else 3]
 
 
 def peek(path: Path) -> str:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sr_upscale.benchmark.sets import folder_set
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import (
@@ -24,7 +25,7 @@ from sr_upscale.data.patches import (
     load_pairs,
     split_validation,
 )
-from sr_upscale.errors import TrainingError
+from sr_upscale.errors import InputError, TrainingError
 from tests.helpers import pattern
 
 
@@ -204,3 +205,23 @@ def test_the_busier_of_two_places_is_taken_as_often_as_asked(folder: Path) -> No
         for sampler in [PatchSampler(pairs, scale=2, lr_patch=6, batch_size=400, seed=(0,), busy_share=share)]
     ]
     assert means[0] < means[1] < means[2]
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n(ran) (r) file\nshowpage\n%%EOF\n"
+
+
+def test_one_decoder_reads_what_users_enlarge_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EPS that is named as a picture is left out, and no program is started to draw it; a photograph is upright."""
+    monkeypatch.setattr("subprocess.Popen", lambda *_: pytest.fail("started a program"))
+    (folder / "drawing.png").write_bytes(EPS)
+    said: list[str] = []
+    assert len(load_pairs(find_pictures([folder]), scale=2, min_side=16, on_warning=said.append)) == 12
+    assert "drawing.png: looks like" in said[0]
+    with pytest.raises(InputError, match=r"drawing.png: looks like"):
+        next(pair for pair in folder_set(folder) if pair.name == "drawing").hr()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pattern(40, 64)).save(folder / "turned.jpg", exif=exif)
+    (pair,) = load_pairs([folder / "turned.jpg"], scale=2, min_side=16)
+    assert pair.hr.shape == (64, 40, 3)
+    assert next(pair for pair in folder_set(folder) if pair.name == "turned").hr().shape == (64, 40, 3)
