@@ -13,7 +13,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.request import dtype_name
+from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.storage.atomic import output_error, replace_file
 

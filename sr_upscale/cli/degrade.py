@@ -37,7 +37,7 @@ def degrade(
     from sr_upscale.functional.color import to_pixels, to_tensor
     from sr_upscale.functional.pil_arrays import rgb8
     from sr_upscale.images import load_image
-    from sr_upscale.training.config import load_recipe
+    from sr_upscale.training.recipe_file import load_recipe
 
     recipe = load_recipe(config)
     scale = recipe.model.scale

@@ -13,15 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sr_upscale.errors import UsageError
-from sr_upscale.pipeline.request import (
-    RUNNING,
-    SECTIONS,
-    FileOptions,
-    Flag,
-    NetworkOptions,
-    flags,
-    request_of,
-)
+from sr_upscale.pipeline.request import RUNNING, SECTIONS, FileOptions, Flag, NetworkOptions, flags, request_of
 
 
 class Session:

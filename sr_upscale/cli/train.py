@@ -12,7 +12,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import SIGNALLED, UsageError
 from sr_upscale.formatting import duration, shown
-from sr_upscale.pipeline.request import dtype_name
+from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.training.recipes import shipped_recipes
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from sr_upscale.device import Choice
     from sr_upscale.training.config import Recipe
-    from sr_upscale.training.loop import Progress
     from sr_upscale.training.parallel import World
+    from sr_upscale.training.run import Progress
 
 _RECIPE, _DATA, _RUN = "Recipe", "Data", "Running"
 
@@ -189,7 +189,7 @@ def _recipe(
     seed: int | None,
     init: str | None,
 ) -> Recipe:
-    from sr_upscale.training.config import load_recipe, parse_override
+    from sr_upscale.training.recipe_file import load_recipe, parse_override
 
     overrides: dict[str, Any] = {"stage.lr": lr, "seed": seed, "init": "" if init == "none" else init}
     overrides |= dict(parse_override(text) for text in settings)
@@ -200,7 +200,7 @@ def _recipe(
 def _resized(
     recipe: Recipe, *, max_time: str | None, steps: int | None, lr_patch: int | None, batch_size: int | None
 ) -> Recipe:
-    from sr_upscale.training.config import with_length, with_patches
+    from sr_upscale.training.recipe_file import with_length, with_patches
 
     seconds = opt.parse_duration(max_time) if max_time is not None else None
     return with_length(with_patches(recipe, lr_patch=lr_patch, batch_size=batch_size), max_time_s=seconds, steps=steps)

@@ -21,7 +21,7 @@ from sr_upscale.errors import DiskFullError, OutOfMemoryError, SrUpscaleError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.manifest import is_done, manifests_of
-from sr_upscale.pipeline.request import Jobs
+from sr_upscale.pipeline.words import Jobs
 from sr_upscale.storage.atomic import output_error, remove_orphans
 
 Loaded = TypeVar("Loaded")

@@ -8,14 +8,23 @@ knows what would come out the same: a new option cannot be forgotten in either. 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_upscale.errors import UsageError
-from sr_upscale.images.formats import Format, format_by_name
+from sr_upscale.images.formats import Format
 from sr_upscale.inference.sizing import Target
+from sr_upscale.pipeline.words import (
+    Jobs,
+    dtype_name,
+    parse_bytes,
+    parse_colour,
+    parse_format,
+    parse_jobs,
+    parse_pixels,
+    parse_size,
+)
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
 
 if TYPE_CHECKING:
@@ -54,76 +63,6 @@ def option(default: Any, *names: str, help: str, panel: str, pixels: bool = Fals
     return field(
         default=default, metadata={"flag": Flag(names=names, help=help, panel=panel, **more), "pixels": pixels}
     )
-
-
-# --- values -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Jobs:
-    """Threads of the three stages, which overlap: reading, computing, writing."""
-
-    load: int = 1
-    proc: int = 1
-    save: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.load, self.proc, self.save) < 1:
-            raise UsageError(f"jobs are {self.load}:{self.proc}:{self.save}; expected at least 1 of each")
-
-
-# --- words into values ------------------------------------------------------------------------------
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``1920x1080`` -> (1920, 1080)."""
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if match is None:
-        raise UsageError(f"--size is {text!r}; expected WIDTHxHEIGHT such as 1920x1080")
-    return int(match[1]), int(match[2])
-
-
-def parse_pixels(text: str) -> int:
-    """``400MP``, ``1.5GP`` or a plain number of pixels."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(MP|GP)?", text.strip(), flags=re.IGNORECASE)
-    if match is None:
-        raise UsageError(f"--max-pixels is {text!r}; expected a number of pixels, or one such as 400MP")
-    return int(float(match[1]) * {"": 1, "MP": 10**6, "GP": 10**9}[(match[2] or "").upper()])
-
-
-def parse_bytes(text: str) -> int:
-    """``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes; K, M and G are powers of 1024."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise UsageError(f"--max-memory is {text!r}; expected a size such as 2G or 800M")
-    return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
-
-
-def parse_colour(text: str) -> tuple[int, int, int]:
-    """``white``, ``#fff``, ``#rrggbb``, ``rgb(1,2,3)`` -> (r, g, b) of 0-255."""
-    from PIL import ImageColor
-
-    try:
-        red, green, blue, *_alpha = ImageColor.getrgb(text)
-    except ValueError as error:
-        raise UsageError(f"--background is {text!r}; expected a colour such as white or #rrggbb") from error
-    return red, green, blue
-
-
-def parse_format(text: str) -> Format | None:
-    """``png``; ``auto`` is none."""
-    return None if text == "auto" else format_by_name(text)
-
-
-def parse_jobs(text: str) -> Jobs:
-    """``1:2:2``: threads that read, compute and write."""
-    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
-    if match is None:
-        raise UsageError(f"--jobs is {text!r}; expected LOAD:PROC:SAVE such as 1:1:2")
-    return Jobs(load=int(match[1]), proc=int(match[2]), save=int(match[3]))
-
-
-# --- sections ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,14 +204,6 @@ class NetworkOptions:
     def tile_size(self) -> int | None:
         """As `Upscaler` takes it: None is automatic, 0 the whole picture."""
         return 0 if self.no_tile else self.tile or None
-
-
-def dtype_name(*, fp32: bool, bf16: bool, fp16: bool) -> str:
-    """The one type that was asked for, or ``auto``."""
-    chosen = [name for name, wanted in (("fp32", fp32), ("bf16", bf16), ("fp16", fp16)) if wanted]
-    if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other; give one of them")
-    return chosen[0] if chosen else "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

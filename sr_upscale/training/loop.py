@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import math
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,19 +21,19 @@ from sr_upscale.data.patches import (
     PatchSampler,
     batches,
     centre_of,
-    find_pictures,
     load_pairs,
-    split_validation,
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
-from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
-from sr_upscale.pretrained.registry import resolve_weights
-from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.pretrained.weights_file import save_generator
 from sr_upscale.storage.atomic import make_folder, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
+from sr_upscale.training.results import info_of, validate_and_keep
+from sr_upscale.training.run import Progress, Run
+from sr_upscale.training.schedule import fraction_done, set_lr, stage_lr
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
+from sr_upscale.training.sources import find_data, teacher_of, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
     TrainState,
@@ -46,70 +44,16 @@ from sr_upscale.training.state import (
     save_checkpoint,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
-from sr_upscale.training.teacher import Lessons, answered, lessons_of, teacher_scale
-from sr_upscale.training.validation import Scores, degraded, sample_sheet, validate
+from sr_upscale.training.teacher import Lessons, answered, lessons_of
+from sr_upscale.training.validation import Scores
 
 __all__ = ["Interrupted", "Progress", "train"]
-
-VALIDATION_SIDE = 512
-"""HR pixels of a side of validation pictures at most: their middle; whole camera pictures would take longer than the
-training."""
 
 RESCALE_PICTURES, RESCALE_SIDE = 16, 256
 """Held-out pictures, and the middle of each, on which the layers of VGG19 get a mean activation of 1."""
 
 MAX_BAD_STEPS = 10
 """Steps in a row whose loss or gradient may be non-finite before the run stops."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """One line of the log: what a caller may show.
-
-    Attributes:
-        stage: Name of the stage.
-        step, elapsed_s, fraction: How far the stage is.
-        total_fraction: How far the run is.
-        losses: Means since the last line, by name (`step.train_step`).
-        lr: Learning rate.
-        steps_per_s: Speed since the last line.
-        network_share: Share of that time that did not wait for batches.
-        data_s: Seconds of CPU that a batch took to make.
-        scores: A validation, where there was one.
-    """
-
-    stage: str
-    step: int
-    elapsed_s: float
-    fraction: float
-    total_fraction: float
-    losses: Mapping[str, float]
-    lr: float
-    steps_per_s: float
-    network_share: float
-    data_s: float
-    scores: Scores | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What all stages share."""
-
-    recipe: Recipe
-    out: Path
-    training: Sequence[Pair] | Lessons
-    held_out: Sequence[Pair]
-    world: World
-    dtype: torch.dtype
-    compiled: bool
-    features: VGG19Features | None
-    log: Callable[[Mapping[str, Any]], None]
-    on_progress: Callable[[Progress], None]
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes the files."""
-        return self.world.rank == 0
 
 
 def train(
@@ -167,10 +111,10 @@ def train(
         world.check_batch(recipe.batch_of(stage))
     if not resume and (out / CHECKPOINT).exists():
         raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
-    teacher = _teacher_of(recipe)
+    teacher = teacher_of(recipe)
     make_folder(out)
-    features = _features(recipe, vgg_weights, device, on_warning)
-    folders, held_out = _load_data(recipe, data, validation, on_warning)
+    features = vgg19_for(recipe, vgg_weights, device, on_warning)
+    folders, held_out = find_data(recipe, data, validation, on_warning)
     decode = partial(load_pairs, cache=cache, on_warning=on_warning)
     training: list[Pair] | Lessons
     with world.first():  # it fills the cache
@@ -198,7 +142,7 @@ def train(
             log.flush()
 
         write({"recipe": asdict(recipe), "device": str(device), "dtype": str(dtype), "pictures": len(training)})
-        run = _Run(
+        run = Run(
             recipe=recipe,
             out=out,
             training=training,
@@ -220,68 +164,7 @@ def train(
     return out / f"{recipe.name}.safetensors"
 
 
-# --- setup ------------------------------------------------------------------------------------------
-
-
-def _features(
-    recipe: Recipe, file: Path | None, device: torch.device, on_warning: Callable[[str], None]
-) -> VGG19Features | None:
-    """VGG19 with the layers that losses and validation look at, as far as the weights hold them."""
-    if not recipe.needs_features and file is None:
-        return None
-    state = read_vgg19(file)
-    held = layers_held(state)
-    wanted = {DISTANCE_LAYER}
-    for name, stage in recipe.stages.items():
-        if stage.perceptual_weight + stage.teacher_perceptual_weight <= 0:
-            continue
-        layers = [layer for layer in LAYERS if layer in stage.perceptual_layers]
-        missing = [layer for layer in layers if layer not in held]
-        if len(missing) == len(layers):
-            raise UsageError(
-                f"{file}: holds VGG19 up to {held[-1]}, and stage {name} looks at {', '.join(layers)}; "
-                f"give a whole VGG19, or layers with --set stages.{name}.perceptual_layers.{held[-1]}=1"
-            )
-        if missing:
-            used = ", ".join(layer for layer in layers if layer in held)
-            on_warning(f"VGG19 weights end at {held[-1]}: the perceptual loss uses {used} without {', '.join(missing)}")
-        wanted |= set(layers)
-    features = VGG19Features(state, [layer for layer in LAYERS if layer in wanted and layer in held])
-    return features.to(device=device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
-
-
-def _load_data(
-    recipe: Recipe, data: Sequence[Path], validation: Path | None, on_warning: Callable[[str], None]
-) -> tuple[list[list[Path]], list[Pair]]:
-    """Paths of the training pictures of each folder, and the pictures to validate on."""
-    held_out_paths = find_pictures([validation]) if validation is not None else []
-    seen = set(held_out_paths)
-    folders = []
-    for folder in data:
-        paths = [path for path in find_pictures([folder]) if path not in seen]
-        seen |= set(paths)
-        if validation is None:
-            paths, some = split_validation(paths, recipe.data.validation_count)
-            held_out_paths += some
-        folders.append(paths)
-    scale = recipe.model.scale
-    if not held_out_paths:
-        on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
-        return folders, []
-    held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
-    held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
-    return folders, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
-
-
-def _teacher_of(recipe: Recipe) -> Path | None:
-    if not recipe.has_teacher:
-        return None
-    teacher = resolve_weights(recipe.teacher.model)
-    teacher_scale(teacher, student=recipe.model.scale)
-    return teacher
-
-
-def _next_stage(run: _Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:
+def _next_stage(run: Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:
     """The state of the stage after this one; what this one made is kept under its name."""
     name = list(run.recipe.stages)[state.stage]
     if run.leads:
@@ -315,7 +198,7 @@ class _Meter:
         return {name: float(np.mean(values)) for name, values in self.losses.items()}
 
 
-def _fit(run: _Run, state: TrainState) -> None:
+def _fit(run: Run, state: TrainState) -> None:
     """Runs a stage to its end, or to a signal (`Interrupted`)."""
     recipe = run.recipe
     name, stage = list(recipe.stages.items())[state.stage]
@@ -332,7 +215,7 @@ def _fit(run: _Run, state: TrainState) -> None:
             if fraction >= 1 or stop:
                 break
             lr = stage_lr(stage, state.step, fraction)
-            _set_lr(stage, state, lr)
+            set_lr(stage, state, lr)
             batch = next(loader)
             waited = stopwatch.lap()
             try:
@@ -358,7 +241,7 @@ def _fit(run: _Run, state: TrainState) -> None:
             if report.due(state.elapsed_s) and meter.losses:
                 scores = None
                 if validation.due(state.elapsed_s):
-                    scores = _validate_and_keep(run, state)
+                    scores = validate_and_keep(run, state)
                     if isinstance(run.training, Lessons) and len(run.training) > pictures:
                         loader, pictures = _loader(run, state)
                 progress = _progress(run, state, meter, lr=lr, scores=scores)
@@ -369,20 +252,20 @@ def _fit(run: _Run, state: TrainState) -> None:
             if checkpoint.due(state.elapsed_s) and run.leads:
                 save_checkpoint(run.out, recipe, state)
             stopwatch.restart()  # validating and saving are not training: they do not spend the budget
-    scores = _validate_and_keep(run, state) if not stop else None
+    scores = validate_and_keep(run, state) if not stop else None
     if meter.losses:
         run.on_progress(_progress(run, state, meter, lr=state.g_optimizer.param_groups[0]["lr"], scores=scores))
     if run.leads:
         save_checkpoint(run.out, recipe, state)
     if stop:
         if run.leads:
-            save_generator(run.out / f"{recipe.name}.safetensors", state.ema, _info(run, state, None))
+            save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info_of(run, state, None))
         raise Interrupted(int(stop))
     end = {"stage": name, "step": state.step, "elapsed_s": state.elapsed_s}
     run.log({**end, "scores": asdict(scores) if scores is not None else None})
 
 
-def _loader(run: _Run, state: TrainState) -> tuple[Iterator[Batch], int]:
+def _loader(run: Run, state: TrainState) -> tuple[Iterator[Batch], int]:
     """Batches from the next one on, and how many pictures they are cut from."""
     pairs = run.training.pairs() if isinstance(run.training, Lessons) else run.training
     sampler = _sampler(run, state.stage, list(run.recipe.stages.values())[state.stage], pairs)
@@ -390,7 +273,7 @@ def _loader(run: _Run, state: TrainState) -> tuple[Iterator[Batch], int]:
     return batches(sampler, start=state.step, workers=run.recipe.data.workers, pin_memory=cuda), len(pairs)
 
 
-def _sampler(run: _Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -> PatchSampler:
+def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -> PatchSampler:
     recipe = run.recipe
     taught = isinstance(run.training, Lessons)
     return PatchSampler(
@@ -407,7 +290,7 @@ def _sampler(run: _Run, index: int, stage: StageSection, pairs: Sequence[Pair]) 
     )
 
 
-def _progress(run: _Run, state: TrainState, meter: _Meter, *, lr: float, scores: Scores | None) -> Progress:
+def _progress(run: Run, state: TrainState, meter: _Meter, *, lr: float, scores: Scores | None) -> Progress:
     name, stage = list(run.recipe.stages.items())[state.stage]
     fraction = fraction_done(stage, state)
     return Progress(
@@ -423,77 +306,3 @@ def _progress(run: _Run, state: TrainState, meter: _Meter, *, lr: float, scores:
         data_s=meter.made_s / meter.steps,
         scores=scores,
     )
-
-
-def _set_lr(stage: StageSection, state: TrainState, lr: float) -> None:
-    for group in state.g_optimizer.param_groups:
-        group["lr"] = lr
-    if state.d_optimizer is not None:
-        for group in state.d_optimizer.param_groups:
-            group["lr"] = lr * (stage.d_lr / stage.lr if stage.d_lr else 1.0)
-
-
-def fraction_done(stage: StageSection, state: TrainState) -> float:
-    """Share of the stage that lies behind, by steps or by time, whichever is nearer to its end."""
-    by_steps = state.step / stage.steps if stage.steps > 0 else 0.0
-    by_time = state.elapsed_s / stage.max_time_s if stage.max_time_s > 0 else 0.0
-    return min(1.0, max(by_steps, by_time))
-
-
-def stage_lr(stage: StageSection, step: int, fraction: float) -> float:
-    """The generator's learning rate: linear warm-up times the stage's schedule."""
-    warmup = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps > 0 else 1.0
-    if stage.schedule == "cosine":
-        left = stage.lr_floor + (1 - stage.lr_floor) * 0.5 * (1 + math.cos(math.pi * fraction))
-    elif stage.schedule == "multistep":
-        left = stage.gamma ** sum(fraction >= milestone for milestone in stage.milestones)
-    else:
-        left = 1.0
-    return stage.lr * warmup * left
-
-
-# --- results ----------------------------------------------------------------------------------------
-
-
-def _validate_and_keep(run: _Run, state: TrainState) -> Scores | None:
-    """Scores the averaged weights and writes them, with a sheet to look at; None where nothing is held out."""
-    if not run.leads:
-        return None
-    recipe = run.recipe
-    name, stage = list(recipe.stages.items())[state.stage]
-    features = run.features if run.features is not None and DISTANCE_LAYER in run.features.layers else None
-    scores = validate(state.ema, run.held_out, features=features) if run.held_out else None
-    info = _info(run, state, scores)
-    save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info)
-    if scores is not None:
-        sample_sheet(state.ema, run.held_out, run.out / "samples" / f"{name}-{state.step:06d}.png")
-        value = _rank(stage, scores)
-        if state.best is None or value < state.best:
-            state.best = value
-            save_generator(run.out / f"{recipe.name}-best.safetensors", state.ema, info)
-    return scores
-
-
-def _info(run: _Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
-    recipe, name = run.recipe, list(run.recipe.stages)[state.stage]
-    measured = {key: round(value, 4) for key, value in asdict(scores).items() if value is not None} if scores else {}
-    return WeightsInfo(
-        name=recipe.name,
-        description=recipe.description,
-        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        recipe={
-            **asdict(recipe),
-            "stages_done": [*state.history, {"stage": name, "steps": state.step, "seconds": round(state.elapsed_s)}],
-        },
-        scores={"validation": {**measured, "pictures": len(run.held_out)}} if measured else {},
-    )
-
-
-def _rank(stage: StageSection, scores: Scores) -> float:
-    """What a stage is judged by, smaller is better: how near it is to its teacher, how it looks, or PSNR."""
-    if stage.teacher_perceptual_weight > 0 and scores.teacher_distance is not None:
-        return scores.teacher_distance
-    if stage.teacher_weight > stage.pixel_weight and scores.teacher_l1 is not None:
-        return scores.teacher_l1
-    looks = stage.perceptual_weight > 0 or stage.gan_weight > 0
-    return scores.distance if looks and scores.distance is not None else -scores.psnr

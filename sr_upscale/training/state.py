@@ -18,9 +18,10 @@ from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.storage.atomic import replace_file
-from sr_upscale.training.config import Recipe, StageSection, recipe_from_dict
+from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.muon import Muon
 from sr_upscale.training.parallel import World, joint_norms
+from sr_upscale.training.recipe_file import recipe_from_dict
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
 

@@ -20,8 +20,9 @@ from sr_upscale.errors import InputError, UsageError
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
-from sr_upscale.pipeline.request import SECTIONS, Jobs, flags, parse_bytes, parse_jobs, request_of
+from sr_upscale.pipeline.request import SECTIONS, flags, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
+from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern

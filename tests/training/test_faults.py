@@ -19,8 +19,8 @@ from PIL import Image
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, step
-from sr_upscale.training.config import load_recipe
 from sr_upscale.training.loop import train
+from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.signals import Interrupted
 from tests.helpers import Ran, lines, pattern
 
@@ -29,7 +29,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from sr_upscale.training import state
-from sr_upscale.training.config import load_recipe
+from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.loop import train
 
 where, count = sys.argv[4], 0

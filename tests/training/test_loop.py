@@ -22,9 +22,11 @@ from sr_upscale.errors import UsageError
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, state, step
-from sr_upscale.training.config import Recipe, StageSection, load_recipe
-from sr_upscale.training.loop import stage_lr, train
+from sr_upscale.training.config import Recipe, StageSection
+from sr_upscale.training.loop import train
 from sr_upscale.training.parallel import World, joined
+from sr_upscale.training.recipe_file import load_recipe
+from sr_upscale.training.schedule import stage_lr
 from sr_upscale.training.validation import validate
 from tests.helpers import Ran, lines, pattern, vgg19_state
 
@@ -240,20 +242,20 @@ def test_losses_on_features_see_a_random_window_or_a_random_shift() -> None:
 def test_short_vgg19_file_serves_the_layers_it_holds_and_says_so(
     folder: Path, gan_recipe: Path, tmp_path: Path
 ) -> None:
-    from sr_upscale.training.loop import _features
+    from sr_upscale.training.sources import vgg19_for
 
     short = tmp_path / "short.safetensors"
     save_file(vgg19_state("conv2_1"), short)
     said: list[str] = []
     recipe = load_recipe(str(gan_recipe))
-    features = _features(recipe, short, torch.device("cpu"), said.append)
+    features = vgg19_for(recipe, short, torch.device("cpu"), said.append)
     assert features is not None
     assert features.layers == ("conv1_2",)
     assert said == ["VGG19 weights end at conv2_1: the perceptual loss uses conv1_2 without conv2_2"]
     shorter = tmp_path / "shorter.safetensors"
     save_file(vgg19_state("conv1_1"), shorter)
     with pytest.raises(UsageError, match="holds VGG19 up to conv1_1, and stage gan looks at conv1_2, conv2_2"):
-        _features(recipe, shorter, torch.device("cpu"), said.append)
+        vgg19_for(recipe, shorter, torch.device("cpu"), said.append)
 
 
 def test_tensorboard_says_what_to_install(
@@ -311,12 +313,12 @@ def test_a_batch_must_divide_among_processes() -> None:
 
 
 def test_pictures_to_validate_on_are_not_trained_on(folder: Path, recipe: Path) -> None:
-    from sr_upscale.training.loop import _load_data
+    from sr_upscale.training.sources import find_data
 
     below = folder / "val"
     below.mkdir()
     Image.fromarray(pattern(600, 700)).save(below / "v.png")
-    training, held_out = _load_data(load_recipe(str(recipe)), [folder], below, lambda _text: None)
+    training, held_out = find_data(load_recipe(str(recipe)), [folder], below, lambda _text: None)
     assert [pair.name for pair in held_out] == ["v.png"]
     assert held_out[0].hr.shape == (512, 512, 3)  # the middle of a large one
     assert {path.name for (paths,) in [training] for path in paths} == {f"{number}.png" for number in range(12)}

@@ -17,8 +17,9 @@ from sr_upscale.data.patches import Pair, PatchSampler, find_pictures, load_pair
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
-from sr_upscale.training.config import load_recipe
-from sr_upscale.training.loop import Progress, train
+from sr_upscale.training.loop import train
+from sr_upscale.training.recipe_file import load_recipe
+from sr_upscale.training.run import Progress
 from sr_upscale.training.teacher import Answers, Lessons, Question, answered
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import Ran, lines, micro_generator

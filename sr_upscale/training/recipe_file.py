@@ -1,0 +1,187 @@
+"""Recipes from TOML files, with changes put over them. An unknown key is refused with the nearest known name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sr_upscale.errors import UsageError
+from sr_upscale.training.config import Recipe
+from sr_upscale.training.recipes import read_recipe, shipped_recipes
+
+T = TypeVar("T")
+
+
+def with_length(recipe: Recipe, *, max_time_s: float | None = None, steps: int | None = None) -> Recipe:
+    """The recipe cut to a length in all, which its stages share as they shared their own.
+
+    With `steps` alone time no longer ends a stage.
+    """
+    if max_time_s is None and steps is None:
+        return recipe
+    stages = recipe.stages
+    in_time = all(stage.max_time_s > 0 for stage in stages.values())
+    lengths = [stage.max_time_s if in_time else stage.steps for stage in stages.values()]
+    shares = [length / sum(lengths) for length in lengths] if all(lengths) else [1 / len(stages)] * len(stages)
+    changed = {
+        name: replace(
+            stage,
+            max_time_s=max_time_s * share if max_time_s is not None else 0.0,
+            steps=max(1, round(steps * share)) if steps is not None else 0,
+        )
+        for (name, stage), share in zip(stages.items(), shares, strict=True)
+    }
+    return replace(recipe, stages=changed)
+
+
+def with_patches(recipe: Recipe, *, lr_patch: int | None = None, batch_size: int | None = None) -> Recipe:
+    """The recipe with one patch size or batch size in all stages."""
+    sizes: dict[str, Any] = {
+        key: value for key, value in (("lr_patch", lr_patch), ("batch_size", batch_size)) if value is not None
+    }
+    unset: dict[str, Any] = dict.fromkeys(sizes, 0)
+    stages = {name: replace(stage, **unset) for name, stage in recipe.stages.items()}
+    return replace(recipe, data=replace(recipe.data, **sizes), stages=stages)
+
+
+def load_recipe(
+    name_or_path: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    size: str = "cpu",
+    stages: Sequence[str] = (),
+) -> Recipe:
+    """A shipped recipe by name, or one from a TOML file, with dotted overrides such as ``stages.psnr.lr``.
+
+    Args:
+        name_or_path: A name of `shipped_recipes`, or a path that ends in .toml.
+        overrides: Values by dotted key; a key ``stage.lr`` means the only stage of a recipe that has one.
+        size: ``cpu`` for the recipe as it stands, ``gpu`` for what its section ``gpu`` makes of it.
+        stages: Only these stages, in the recipe's order.
+
+    Raises:
+        UsageError: No such recipe, broken TOML, an unknown key, or a value of the wrong type or range.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"recipe {path}: {error.strerror}; expected a TOML file") from error
+    elif name_or_path in shipped_recipes():
+        text = read_recipe(name_or_path)
+    else:
+        known = ", ".join(shipped_recipes())
+        raise UsageError(f"no recipe named {name_or_path!r}; expected one of {known}, or a file ending in .toml")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {name_or_path}: not valid TOML: {error}") from error
+    gpu = table.pop("gpu", {})
+    table.setdefault("name", path.stem)
+    recipe_from_dict(_merged(table, gpu))  # the other size must be valid, too
+    if size == "gpu":
+        table = _merged(table, gpu)
+    if stages:
+        there = table.get("stages", {})
+        if unknown := [stage for stage in stages if stage not in there]:
+            raise UsageError(f"recipe {table['name']} has no stage {unknown[0]!r}; expected {', '.join(there)}")
+        table["stages"] = {name: stage for name, stage in there.items() if name in stages}
+    for key, value in (overrides or {}).items():
+        table = _merged(table, _nested(_named_stage(key, table), value, name_or_path))
+    return recipe_from_dict(table)
+
+
+def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` with `changes` put over it, section by section."""
+    merged = dict(table)
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(before, Mapping) and not isinstance(value, Mapping):
+            raise UsageError(f"recipe: {key} is a section; cannot set it to {value!r}")
+        if isinstance(value, Mapping) and before is not None and not isinstance(before, Mapping):
+            raise UsageError(f"recipe: {key} is not a section; cannot set {key}.{next(iter(value), '')}")
+        merged[key] = _merged(before or {}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _nested(key: str, value: Any, source: str) -> dict[str, Any]:
+    *parents, last = key.split(".")
+    if not all((*parents, last)):
+        raise UsageError(f"recipe {source}: {key!r} is not a key; expected one such as data.batch_size")
+    table = {last: value}
+    for parent in reversed(parents):
+        table = {parent: table}
+    return table
+
+
+def _named_stage(key: str, table: Mapping[str, Any]) -> str:
+    """``stage.lr`` -> ``stages.psnr.lr``, where there is one stage."""
+    first, _, rest = key.partition(".")
+    if first != "stage" or not rest:
+        return key
+    names = list(table.get("stages", {"psnr": {}}))
+    if len(names) != 1:
+        choices = ", ".join(f"stages.{name}.{rest}" for name in names)
+        raise UsageError(f"recipe {table['name']} has {len(names)} stages; say which: --set {choices}")
+    return f"stages.{names[0]}.{rest}"
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``stage.pixel_loss="l2"`` -> (key, value); the value is read as TOML, a bare word as a string.
+
+    Raises:
+        UsageError: No ``=`` in it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set is {text!r}; expected KEY=VALUE such as stage.lr=5e-4")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
+    """Inverse of `dataclasses.asdict`; validates keys and types."""
+    return _build(Recipe, table, prefix="")
+
+
+def _build(kind: type[T], table: Any, *, prefix: str) -> T:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"recipe: {prefix.rstrip('.')} is {table!r}; expected a section")
+    known = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise UsageError(f"recipe: unknown key {prefix}{key}; {hint}")
+        values[key] = _checked(value, known[key], f"{prefix}{key}")
+    return kind(**values)
+
+
+def _checked(value: Any, kind: Any, key: str) -> Any:
+    """The value as the annotation `kind` wants it."""
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast("type", kind), value, prefix=f"{key}.")
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        count = None if arguments[-1] is Ellipsis else len(arguments)
+        if not isinstance(value, list | tuple) or (count is not None and len(value) != count):
+            raise UsageError(f"recipe: {key} is {value!r}; expected {'some' if count is None else count} numbers")
+        return tuple(_checked(item, arguments[0], key) for item in value)
+    if origin is not None:  # a mapping from names
+        if not isinstance(value, Mapping):
+            raise UsageError(f"recipe: {key} is {value!r}; expected a section")
+        return {name: _checked(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"recipe: {key} is {value!r}; expected {kind.__name__}")
+    return float(value) if kind is float else value

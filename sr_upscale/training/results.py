@@ -1,0 +1,58 @@
+"""What a run leaves: scores, the weights so far, the best of them."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict
+
+from sr_upscale.models.features import DISTANCE_LAYER
+from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.training.config import StageSection
+from sr_upscale.training.run import Run
+from sr_upscale.training.state import TrainState
+from sr_upscale.training.validation import Scores, sample_sheet, validate
+
+
+def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
+    """Scores the averaged weights and writes them, with a sheet to look at; None where nothing is held out."""
+    if not run.leads:
+        return None
+    recipe = run.recipe
+    name, stage = list(recipe.stages.items())[state.stage]
+    features = run.features if run.features is not None and DISTANCE_LAYER in run.features.layers else None
+    scores = validate(state.ema, run.held_out, features=features) if run.held_out else None
+    info = info_of(run, state, scores)
+    save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info)
+    if scores is not None:
+        sample_sheet(state.ema, run.held_out, run.out / "samples" / f"{name}-{state.step:06d}.png")
+        value = _rank(stage, scores)
+        if state.best is None or value < state.best:
+            state.best = value
+            save_generator(run.out / f"{recipe.name}-best.safetensors", state.ema, info)
+    return scores
+
+
+def info_of(run: Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
+    """The header of the weights so far."""
+    recipe, name = run.recipe, list(run.recipe.stages)[state.stage]
+    measured = {key: round(value, 4) for key, value in asdict(scores).items() if value is not None} if scores else {}
+    return WeightsInfo(
+        name=recipe.name,
+        description=recipe.description,
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        recipe={
+            **asdict(recipe),
+            "stages_done": [*state.history, {"stage": name, "steps": state.step, "seconds": round(state.elapsed_s)}],
+        },
+        scores={"validation": {**measured, "pictures": len(run.held_out)}} if measured else {},
+    )
+
+
+def _rank(stage: StageSection, scores: Scores) -> float:
+    """What a stage is judged by, smaller is better: how near it is to its teacher, how it looks, or PSNR."""
+    if stage.teacher_perceptual_weight > 0 and scores.teacher_distance is not None:
+        return scores.teacher_distance
+    if stage.teacher_weight > stage.pixel_weight and scores.teacher_l1 is not None:
+        return scores.teacher_l1
+    looks = stage.perceptual_weight > 0 or stage.gan_weight > 0
+    return scores.distance if looks and scores.distance is not None else -scores.psnr

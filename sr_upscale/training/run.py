@@ -1,0 +1,67 @@
+"""What a run is, for all of its stages, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sr_upscale.data.patches import Pair
+from sr_upscale.models.features import VGG19Features
+from sr_upscale.training.config import Recipe
+from sr_upscale.training.parallel import World
+from sr_upscale.training.teacher import Lessons
+from sr_upscale.training.validation import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One line of the log: what a caller may show.
+
+    Attributes:
+        stage: Name of the stage.
+        step, elapsed_s, fraction: How far the stage is.
+        total_fraction: How far the run is.
+        losses: Means since the last line, by name (`step.train_step`).
+        lr: Learning rate.
+        steps_per_s: Speed since the last line.
+        network_share: Share of that time that did not wait for batches.
+        data_s: Seconds of CPU that a batch took to make.
+        scores: A validation, where there was one.
+    """
+
+    stage: str
+    step: int
+    elapsed_s: float
+    fraction: float
+    total_fraction: float
+    losses: Mapping[str, float]
+    lr: float
+    steps_per_s: float
+    network_share: float
+    data_s: float
+    scores: Scores | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all stages share."""
+
+    recipe: Recipe
+    out: Path
+    training: Sequence[Pair] | Lessons
+    held_out: Sequence[Pair]
+    world: World
+    dtype: torch.dtype
+    compiled: bool
+    features: VGG19Features | None
+    log: Callable[[Mapping[str, Any]], None]
+    on_progress: Callable[[Progress], None]
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files."""
+        return self.world.rank == 0

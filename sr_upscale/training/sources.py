@@ -1,0 +1,79 @@
+"""What a run learns from: pictures, a teacher, VGG19."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from sr_upscale.data.patches import Pair, centre_of, find_pictures, load_pairs, split_validation
+from sr_upscale.errors import UsageError
+from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
+from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.training.config import Recipe
+from sr_upscale.training.teacher import teacher_scale
+from sr_upscale.training.validation import degraded
+
+VALIDATION_SIDE = 512
+"""HR pixels of a side of validation pictures at most: their middle; whole camera pictures would take longer than the
+training."""
+
+
+def vgg19_for(
+    recipe: Recipe, file: Path | None, device: torch.device, on_warning: Callable[[str], None]
+) -> VGG19Features | None:
+    """VGG19 with the layers that losses and validation look at, as far as the weights hold them."""
+    if not recipe.needs_features and file is None:
+        return None
+    state = read_vgg19(file)
+    held = layers_held(state)
+    wanted = {DISTANCE_LAYER}
+    for name, stage in recipe.stages.items():
+        if stage.perceptual_weight + stage.teacher_perceptual_weight <= 0:
+            continue
+        layers = [layer for layer in LAYERS if layer in stage.perceptual_layers]
+        missing = [layer for layer in layers if layer not in held]
+        if len(missing) == len(layers):
+            raise UsageError(
+                f"{file}: holds VGG19 up to {held[-1]}, and stage {name} looks at {', '.join(layers)}; "
+                f"give a whole VGG19, or layers with --set stages.{name}.perceptual_layers.{held[-1]}=1"
+            )
+        if missing:
+            used = ", ".join(layer for layer in layers if layer in held)
+            on_warning(f"VGG19 weights end at {held[-1]}: the perceptual loss uses {used} without {', '.join(missing)}")
+        wanted |= set(layers)
+    features = VGG19Features(state, [layer for layer in LAYERS if layer in wanted and layer in held])
+    return features.to(device=device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+def find_data(
+    recipe: Recipe, data: Sequence[Path], validation: Path | None, on_warning: Callable[[str], None]
+) -> tuple[list[list[Path]], list[Pair]]:
+    """Paths of the training pictures of each folder, and the pictures to validate on."""
+    held_out_paths = find_pictures([validation]) if validation is not None else []
+    seen = set(held_out_paths)
+    folders = []
+    for folder in data:
+        paths = [path for path in find_pictures([folder]) if path not in seen]
+        seen |= set(paths)
+        if validation is None:
+            paths, some = split_validation(paths, recipe.data.validation_count)
+            held_out_paths += some
+        folders.append(paths)
+    scale = recipe.model.scale
+    if not held_out_paths:
+        on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
+        return folders, []
+    held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
+    held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
+    return folders, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
+
+
+def teacher_of(recipe: Recipe) -> Path | None:
+    """The weights that teach, checked; None where no stage listens."""
+    if not recipe.has_teacher:
+        return None
+    teacher = resolve_weights(recipe.teacher.model)
+    teacher_scale(teacher, student=recipe.model.scale)
+    return teacher
