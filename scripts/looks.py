@@ -204,12 +204,19 @@ def soft60(lr: Pixels, number: int) -> Pixels:
 
 
 def distances(found: Mapping[str, Way], benchmarks: Path, vgg_file: Path | None) -> str:
-    """How far each way's answers to damaged pictures are from those of the last way."""
+    """How far each way's answers to damaged pictures are from those of the last way, as a table."""
+    lines = [f"| to {list(found)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
+    for (name, damage), means in measured(found, benchmarks, vgg_file).items():
+        lines.append(f"| {name} | {damage} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    return "\n".join(lines) + "\n"
+
+
+def measured(found: Mapping[str, Way], benchmarks: Path, vgg_file: Path | None) -> dict[tuple[str, str], list[float]]:
+    """Mean L1 in levels, and VGG19 distance, by way and damage, over the LR of Set14."""
     features = vgg(vgg_file)
     files = sorted(benchmarks.glob("**/Set14/image_SRF_4/*_LR.png"))
-    lines = [f"| to {list(found)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
+    sums: dict[tuple[str, str], list[list[float]]] = {}
     for spoil in (soft60, jpeg40):
-        sums: dict[str, list[list[float]]] = {}
         for number, file in enumerate(files):
             lr = spoil(np.asarray(Image.open(file).convert("RGB")), number)
             made = {name: way(lr) for name, way in found.items()}
@@ -218,12 +225,8 @@ def distances(found: Mapping[str, Way], benchmarks: Path, vgg_file: Path | None)
                 row = [float(np.abs(pixels.astype(float) - truth).mean())]
                 if features is not None:
                     row.append(vgg19_distance(to_tensor(pixels), to_tensor(truth), features, crop_border=4).item())
-                sums.setdefault(name, []).append(row)
-        for name, each in sums.items():
-            lines.append(
-                f"| {name} | {spoil.__name__} | {' | '.join(f'{mean:.3f}' for mean in np.mean(each, axis=0))} |"
-            )
-    return "\n".join(lines) + "\n"
+                sums.setdefault((name, spoil.__name__), []).append(row)
+    return {key: [float(mean) for mean in np.mean(each, axis=0)] for key, each in sums.items()}
 
 
 if __name__ == "__main__":

@@ -59,13 +59,13 @@ def main() -> None:
     info = dataclasses.replace(info, scores=rounded, license=arguments.license, data=arguments.data, recipe=recipe)
     save_generator(arguments.out / f"{info.name}.safetensors", model, info)
     sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
-    looks = looks_sheet(source, model.config.scale, arguments) if arguments.inputs else None
-    if looks is not None:
-        looks[0].save(arguments.out / f"{info.name}-looks.jpg", quality=85)
+    hard = looks_sheet(source, model.config.scale, arguments) if arguments.inputs else None
+    if hard is not None:
+        hard[0].save(arguments.out / f"{info.name}-looks.jpg", quality=85)
     log_file = source.parent / "train.jsonl"  # an average of runs has none
     log = [json.loads(line) for line in log_file.read_text().splitlines()] if log_file.exists() else []
     stored = read_info(arguments.out / f"{info.name}.safetensors")  # scores in the header's order
-    text = card(stored, log, looks=looks[1] if looks is not None else "")
+    text = card(stored, log, figures=hard[1] if hard is not None else "")
     (arguments.out / f"{info.name}.md").write_text(text, encoding="utf-8")
 
 
@@ -152,7 +152,7 @@ def sample_sheet(weights: dict[str, Path], info: WeightsInfo) -> Image.Image:
 # --- the card ---------------------------------------------------------------------------------------
 
 
-def card(info: WeightsInfo, log: list[dict[str, Any]], *, looks: str = "") -> str:
+def card(info: WeightsInfo, log: list[dict[str, Any]], *, figures: str = "") -> str:
     """Markdown for people; every figure comes out of the header, the log, or the tables of `looks_sheet`."""
     against = twin(info.name)
     shown = ["LR", "bicubic", *([against] if against else []), info.name, "HR"]
@@ -189,8 +189,8 @@ def card(info: WeightsInfo, log: list[dict[str, Any]], *, looks: str = "") -> st
         validation = info.scores["validation"]
         score_words = validation.get("psnr", validation.get("psnr_y"))
         lines += ["", f"Validation on {validation['pictures']} held-out training pictures: {score_words:.3f} dB."]
-    if looks:
-        lines += ["", "## Looks", "", f"![hard crops]({info.name}-looks.jpg)", "", *LOOKS, "", looks.strip()]
+    if figures:
+        lines += ["", "## Looks", "", f"![hard crops]({info.name}-looks.jpg)", "", *LOOKS, "", figures.strip()]
     lines += [*_curve(log), "", "## Limits", "", *_limits(info), ""]
     return "\n".join(lines)
 

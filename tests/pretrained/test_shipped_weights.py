@@ -121,6 +121,29 @@ def test_default_tiles_leave_no_measurable_seam(entry: StoredWeights, chelsea: n
     assert at_borders <= max(inside, 1)
 
 
+TAUGHT = [each for each in TABLE if isinstance(read_info(each.path).recipe.get("teacher"), dict)]
+"""Weights that a teacher's answers taught."""
+
+
+@pytest.fixture(params=TAUGHT, ids=lambda entry: entry.name)
+def taught(request: pytest.FixtureRequest) -> StoredWeights:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_smooth_ground_has_no_mesh(taught: StoredWeights) -> None:
+    """The rounding of a blurred ground to 8 bits is not enlarged: the peak at LR Nyquist is that of psnr, or near."""
+    import looks
+
+    (place,) = (place for place in looks.PLACES if place.smooth)
+    pixels = np.asarray(Image.open(ROOT / "examples" / place.file).convert("RGB"))
+    peaks = {}
+    for entry in (taught, next(each for each in TABLE if each.name == f"psnr-x{taught.scale}")):
+        upscaler = Upscaler(entry.path, dtype="fp32")
+        made = looks.crops(pixels, place, {"it": upscaler}, taught.scale)["it"]
+        peaks[entry.name] = looks.mesh_peak(made, taught.scale)
+    assert peaks[taught.name] <= 2 * peaks[f"psnr-x{taught.scale}"]
+
+
 # --- slow proofs ------------------------------------------------------------------------------------
 
 
@@ -258,3 +281,17 @@ def test_torch_is_left_as_it_was() -> None:
     before = (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype())
     Upscaler(TABLE[0].name)(np.zeros((3, 3), np.uint8))
     assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == before
+
+
+@pytest.mark.slow
+def test_photo_is_nearer_to_its_teacher_than_real_esrgans_small_model(shared: Path, tmp_path: Path) -> None:
+    """On Set14 under two kinds of damage, to the answers of RealESRGAN_x4plus, in levels and in VGG19."""
+    import looks
+
+    models = shared / "models"
+    rivals = [str(models / f"{name}.safetensors") for name in ("realesr-general-x4v3", "realesrgan-x4plus")]
+    found = looks.ways(["photo-x4"], rivals, 4)
+    means = looks.measured(found, shared / "benchmarks", shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    for damage in ("soft60", "jpeg40"):
+        ours, theirs = means["photo-x4", damage], means["realesr-general-x4v3", damage]
+        assert all(our < their for our, their in zip(ours, theirs, strict=True)), (damage, ours, theirs)
