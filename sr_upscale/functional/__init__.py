@@ -1,4 +1,4 @@
 """Pure functions of pixels: colour, resizing, alpha, PIL arrays.
 
-Imports errors alone; every room above may import it.
+It imports errors alone. Every room above may import it.
 """

@@ -14,16 +14,19 @@ from torch.nn import functional as F
 def extend_colour(colour_hwc: NDArray[Any], alpha_hw: NDArray[Any]) -> NDArray[Any]:
     """Fills fully transparent pixels with the colours of the visible ones around them.
 
-    Files often keep black there; a network (or any resampler) would pull it into the visible edge as a
-    dark fringe. The fill comes from a pyramid of averages, weighted by alpha, from the finest level that
-    knows a colour (push-pull, Gortler et al. 1996, doi:10.1145/237170.237200).
+    Files often keep black there. A network (or any resampler) would pull it into the visible edge as a dark fringe.
+    The fill comes from a pyramid of averages, weighted by alpha. A pixel takes it from the finest level that knows a
+    colour there (push-pull).
 
     Args:
         colour_hwc: (H, W, C) uint8 or uint16, straight (not premultiplied).
         alpha_hw: (H, W), same type; 0 is transparent.
 
     Returns:
-        (H, W, C), same type; pixels with alpha above 0 are unchanged.
+        (H, W, C), same type. Pixels with alpha above 0 are unchanged. The input itself comes back where all pixels or
+        none are transparent.
+
+    Source: Gortler et al. 1996, doi:10.1145/237170.237200.
     """
     hidden = alpha_hw == 0
     if not hidden.any() or hidden.all():
@@ -38,7 +41,10 @@ def extend_colour(colour_hwc: NDArray[Any], alpha_hw: NDArray[Any]) -> NDArray[A
 
 
 def _fill(colour: Tensor, weight: Tensor) -> Tensor:
-    """colour where weight is above 0, else the coarser level's fill. (1, C, H, W), (1, 1, H, W) -> (1, C, H, W)."""
+    """Takes colour where weight is above 0, else the coarser level's fill.
+
+    Shapes: (1, C, H, W), (1, 1, H, W) -> (1, C, H, W).
+    """
     if weight.min() > 0 or max(weight.shape[-2:]) == 1:
         return colour
     coarse_weight = F.avg_pool2d(weight, 2, ceil_mode=True, count_include_pad=False)

@@ -16,20 +16,33 @@ Pixels = NDArray[Any]
 
 
 def to_tensor(pixels_hwc: Pixels, device: torch.device | None = None) -> Tensor:
-    """(H, W, C) uint8 or uint16 -> (1, C, H, W) float32 in [0, 1] on the device; 8 bits travel there as 8 bits.
+    """Turns pixels into a tensor in [0, 1] on a device. 8 bits travel there as 8 bits.
+
+    Args:
+        pixels_hwc: (H, W, C) uint8 or uint16.
+        device: Where the tensor goes; None is the CPU.
+
+    Returns:
+        (1, C, H, W) float32 in [0, 1].
 
     Raises:
-        ShapeError: Another number of dimensions or another dtype.
+        ShapeError: The pixels have another number of dimensions or another dtype.
     """
     levels = host_levels(pixels_hwc)
     return unit_range(levels.to(device or "cpu"), pixels_hwc.dtype)
 
 
 def host_levels(pixels_hwc: Pixels) -> Tensor:
-    """(H, W, C) uint8 or uint16 -> the same values, uint8 or float32 (torch computes little with uint16).
+    """Turns pixels into a tensor of the same values on the CPU.
+
+    Args:
+        pixels_hwc: (H, W, C) uint8 or uint16.
+
+    Returns:
+        (H, W, C), uint8 for uint8. It is float32 for uint16, with which torch computes little.
 
     Raises:
-        ShapeError: As `to_tensor`.
+        ShapeError: The pixels have another number of dimensions or another dtype.
     """
     if pixels_hwc.ndim != 3 or pixels_hwc.dtype not in (np.uint8, np.uint16):
         msg = f"pixels are {pixels_hwc.shape} {pixels_hwc.dtype}; expected (H, W, C) uint8 or uint16"
@@ -39,23 +52,42 @@ def host_levels(pixels_hwc: Pixels) -> Tensor:
 
 
 def unit_range(levels_hwc: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """(H, W, C) levels of `dtype` -> (1, C, H, W) float32 in [0, 1], where they are."""
+    """Scales levels to [0, 1] on the device where they are.
+
+    Args:
+        levels_hwc: (H, W, C), 0 to the maximum of `dtype`. float32 levels may be divided in place.
+        dtype: `numpy.uint8` or `numpy.uint16`.
+
+    Returns:
+        (1, C, H, W) float32 in [0, 1].
+    """
     planes = levels_hwc.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
     return planes[None].div_(float(np.iinfo(dtype).max))
 
 
 def to_pixels(tensor_nchw: Tensor, dtype: np.dtype[Any]) -> Pixels:
-    """(1, C, H, W) or (C, H, W) nominally in [0, 1] -> (H, W, C) of `dtype`, clamped and rounded.
+    """Turns a tensor into pixels, clamped and rounded.
 
     Args:
-        tensor_nchw: Floating point values.
+        tensor_nchw: (1, C, H, W) or (C, H, W), floating point, nominally in [0, 1].
         dtype: `numpy.uint8` or `numpy.uint16`.
+
+    Returns:
+        (H, W, C) of `dtype`.
     """
     return to_levels(tensor_nchw, dtype).cpu().numpy().astype(dtype, copy=False)
 
 
 def to_levels(tensor_nchw: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """The first step of `to_pixels`, where the tensor is: (H, W, C) whole levels of `dtype`, uint8 or float32."""
+    """Clamps and rounds a tensor to whole levels: the first step of `to_pixels`, on the device of the tensor.
+
+    Args:
+        tensor_nchw: (1, C, H, W) or (C, H, W), floating point, nominally in [0, 1].
+        dtype: `numpy.uint8` or `numpy.uint16`.
+
+    Returns:
+        (H, W, C), contiguous, 0 to the maximum of `dtype`; uint8 for `numpy.uint8`, else float32.
+    """
     values = tensor_nchw.detach().float().clamp(0, 1).mul_(float(np.iinfo(dtype).max)).round_()
     values = (values[0] if values.dim() == 4 else values).permute(1, 2, 0)
     if dtype == np.uint8:
@@ -64,7 +96,7 @@ def to_levels(tensor_nchw: Tensor, dtype: np.dtype[Any]) -> Tensor:
 
 
 def rgb_to_y(rgb: Tensor) -> Tensor:
-    """BT.601 luma in studio range, as MATLAB's `rgb2ycbcr` makes it and the papers measure it.
+    """Computes BT.601 luma in studio range, as MATLAB's `rgb2ycbcr` makes it and the papers measure it.
 
     Args:
         rgb: (N, 3, H, W) in [0, 1].

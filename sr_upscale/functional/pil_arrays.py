@@ -15,10 +15,16 @@ ImageKind = TypeVar("ImageKind", Image.Image, NDArray[Any])
 
 
 def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
-    """(H, W, C) uint8 or uint16 of an array or PIL image, which is turned upright.
+    """Returns the pixels of an array or a PIL image. A PIL image is turned upright.
+
+    Args:
+        image: An array (H, W) or (H, W, C) with C of 1 to 4, of uint8, uint16 or floats in [0, 1]. Or a PIL image.
+
+    Returns:
+        (H, W, C) with C of 1 to 4, uint8 or uint16. Floats become uint16.
 
     Raises:
-        ShapeError: It is none.
+        ShapeError: The image has another shape, another dtype, or values outside its range.
     """
     if isinstance(image, Image.Image):
         with contextlib.suppress(Exception):  # damaged EXIF fails in many ways, and is no reason to refuse the pixels
@@ -50,7 +56,14 @@ def pixels_of(image: Image.Image | NDArray[Any]) -> NDArray[Any]:
 
 
 def rgb8(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
-    """(H, W, C) uint8 or uint16 -> (H, W, 3) uint8 without alpha: what training reads."""
+    """Turns pixels into 8-bit RGB without alpha, which is what training reads.
+
+    Args:
+        pixels_hwc: (H, W, C) uint8 or uint16. C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     if pixels_hwc.dtype == np.uint16:
         pixels_hwc = np.rint(pixels_hwc / np.float64(257)).astype(np.uint8)
     colour = pixels_hwc[..., :3] if pixels_hwc.shape[2] >= 3 else pixels_hwc[..., :1]
@@ -58,7 +71,16 @@ def rgb8(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def like(image: ImageKind, out_hwc: NDArray[Any]) -> ImageKind:
-    """The result as the kind of the input; a PIL image keeps colour profile and resolution."""
+    """Turns a result into the kind of the input. A PIL image keeps colour profile and resolution.
+
+    Args:
+        image: The input, as `pixels_of` takes it.
+        out_hwc: (H, W, C) uint8 or uint16; uint16 where the input holds floats.
+
+    Returns:
+        A PIL image for a PIL image, else an array with as many dimensions as the input. Where the input holds floats,
+        the result holds floats in [0, 1].
+    """
     if isinstance(image, Image.Image):
         if image.mode == "F":
             return Image.fromarray((out_hwc[:, :, 0] / 65535).astype(np.float32))

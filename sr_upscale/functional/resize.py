@@ -16,22 +16,22 @@ Kernel = Literal["bicubic", "lanczos3"]
 
 
 def resize(image: Tensor, size: tuple[int, int], *, kernel: Kernel = "bicubic", antialias: bool = True) -> Tensor:
-    """Separable resize with MATLAB's kernels and sample positions.
+    """Resizes an image along each axis in turn, with MATLAB's kernels and sample positions.
 
     Args:
         image: (..., H, W), floating point.
         size: Target (height, width), at least 1 each.
-        kernel: ``bicubic`` is Keys' cubic with a = -0.5; ``lanczos3`` the Lanczos window of radius 3.
+        kernel: ``bicubic`` is Keys' cubic with a = -0.5; ``lanczos3`` is the Lanczos window of radius 3.
         antialias: Widen the kernel when shrinking, as MATLAB does by default.
 
     Returns:
-        (..., height, width), same dtype and device; not clamped: both kernels overshoot at edges.
+        (..., height, width), same dtype and device. It is not clamped, and both kernels overshoot at edges.
 
     Raises:
-        ShapeError: A size is not positive, or the image is not floating point.
+        ShapeError: A size is not positive, the image has no (H, W), or it is not floating point.
 
-    Source: Keys 1981, doi:10.1109/TASSP.1981.1163711. Borders repeat the edge pixel: of mirroring,
-    repeating and renormalising this is what the published LR files of Set5 and Set14 agree with.
+    Source: Keys 1981, doi:10.1109/TASSP.1981.1163711. Borders repeat the edge pixel. The published LR files of Set5
+    and Set14 agree with that, and not with mirroring or renormalising.
     """
     if min(size) < 1 or image.dim() < 2 or min(image.shape[-2:]) < 1:
         msg = f"cannot resize {tuple(image.shape)} to {size}; expected (..., H, W) and sizes of at least 1"
@@ -47,16 +47,18 @@ def resize(image: Tensor, size: tuple[int, int], *, kernel: Kernel = "bicubic", 
 
 
 def resize_rows(strips: Iterable[Tensor], height: int, size: tuple[int, int], *, kernel: Kernel) -> Iterator[Tensor]:
-    """`resize` of a picture that comes in strips and leaves in strips; only the rows under the kernel are held.
+    """Resizes, like `resize`, a picture that comes in strips and leaves in strips.
+
+    Only the rows under the kernel are held in memory.
 
     Args:
-        strips: (..., n, W), from top to bottom, `height` rows together.
-        height: Of the picture.
-        size: Target (height, width).
+        strips: (..., n, W), floating point, from top to bottom, `height` rows together.
+        height: Rows of the picture.
+        size: Target (height, width), at least 1 each.
         kernel: As for `resize`, with antialiasing.
 
     Yields:
-        (..., m, width) from top to bottom.
+        (..., m, width) from top to bottom, `size[0]` rows together, same dtype and device, not clamped.
     """
     weights, indices = _taps(height, size[0], kernel, True)
     reaches = indices.amax(dim=1)  # last row that each output row needs
@@ -83,7 +85,7 @@ def _resize_axis(image: Tensor, dim: int, length: int, kernel: Kernel, antialias
 
 
 def _weigh(image: Tensor, dim: int, weights: Tensor, indices: Tensor) -> Tensor:
-    """Sums of samples along `dim`: `weights` (length, taps) of those at `indices` (length, taps)."""
+    """Sums samples along `dim`: those at `indices` (length, taps), weighted by `weights` (length, taps)."""
     weights, indices = weights.to(image), indices.to(image.device)
     shape = [1] * image.dim()
     shape[dim] = length = len(weights)
@@ -95,7 +97,7 @@ def _weigh(image: Tensor, dim: int, weights: Tensor, indices: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _taps(source: int, length: int, kernel: Kernel, antialias: bool) -> tuple[Tensor, Tensor]:
-    """Weights (length, taps) in float64 and source indices (length, taps) of each output sample."""
+    """Returns weights (length, taps) in float64 and source indices (length, taps) of each output sample."""
     function, radius = _KERNELS[kernel]
     scale = length / source
     stretch = min(scale, 1.0) if antialias else 1.0

@@ -1,9 +1,11 @@
 """Files <-> pixels, with everything that belongs to a picture besides its pixels.
 
-`load_image`, `save_image` and `save_rows` are the whole interface; `Picture` is what passes between them. Two libraries
-share the work, chosen by measurement (docs/images.md): libvips reads and writes JPEG, PNG and TIFF, large ones by rows;
-Pillow reads and writes the rest, animations and EXIF. Names are imported when first used: `formats` alone needs
-neither library nor numpy, and `--help` stays quick.
+`load_image`, `save_image` and `save_rows` are the whole interface. `Picture` is what passes between them.
+
+Two libraries share the work, chosen by measurement (docs/images.md). libvips reads and writes JPEG, PNG and TIFF, large
+ones by rows. Pillow reads and writes the rest, animations and EXIF.
+
+Names are imported when first used: `formats` alone needs neither library nor numpy, and `--help` stays quick.
 """
 
 from importlib import import_module

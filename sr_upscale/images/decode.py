@@ -31,7 +31,7 @@ from sr_upscale.images.row_reader import FileRows
 from sr_upscale.images.xmp import upright_xmp
 
 MAX_PIXELS = 178_956_970
-"""Default limit on the pixels of an input (all frames together): the line where Pillow speaks of a bomb."""
+"""Default limit on the pixels of an input, all frames together. From there on Pillow speaks of a bomb."""
 
 LAZY_PIXELS = 16_000_000
 """Pictures of more pixels stay compressed in memory and are decoded by rows, where their format and kind allow it."""
@@ -51,19 +51,22 @@ def load_image(
 
     Args:
         source: A regular file, or the bytes of one.
-        max_pixels: Refuse more pixels than this, from the header, before any is decoded.
-        frame: Number of the one frame (or TIFF page) that is wanted, from 0; None takes all of an
-            animation, or the first page.
-        allow_truncated: Accept a damaged file; what is missing is gray or black.
+        max_pixels: Refuse more pixels than this, all frames of an animation together. The header tells their number,
+            before any is decoded.
+        frame: Number of the one frame, TIFF page or HEIC picture that is wanted, from 0. None takes all frames of an
+            animation, the first page of a TIFF, the main picture of a HEIC.
+        allow_truncated: Accept a damaged file. What is missing is gray or black.
 
     Returns:
         The picture, upright, as gray, gray + alpha, RGB or RGB + alpha of 8 or 16 bits. Pixels of an upright JPEG,
-        PNG or TIFF of more than `LAZY_PIXELS`, gray or RGB, are a `RowSource`; the file has then been read through
+        PNG or TIFF of more than `LAZY_PIXELS`, gray or RGB, are a `RowSource`. The file has then been read through
         once, so that damage is found here in any case.
 
     Raises:
-        InputError: Not a regular file, empty, not a picture, damaged, or too large.
+        InputError: The source is not a regular file, empty, not a picture, damaged, or too large. Or it changed while
+            it was read, or it is a HEIC and the extra is not installed.
         UsageError: There is no such frame.
+        OutOfMemoryError: The picture does not fit in the memory that is free.
     """
     name = "standard input" if isinstance(source, bytes) else shown(source)
     data = source if isinstance(source, bytes) else _read_file(source)
@@ -131,37 +134,42 @@ def load_image(
 
 
 def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """The first frame as training and benchmarks see it: upright, of 8 bits, without alpha.
+    """Reads the first frame as training and benchmarks see it: upright, of 8 bits, without alpha.
 
     Args:
-        source: A path, or a whole file.
+        source: A regular file, or the bytes of one.
         max_pixels: See `load_image`.
 
     Returns:
-        (H, W, 1) of a gray picture, else (H, W, 3) RGB.
+        (H, W, 1) uint8 for a gray picture, else (H, W, 3) RGB uint8.
 
     Raises:
         InputError: The file cannot be used.
+        OutOfMemoryError: The picture does not fit in the memory that is free.
     """
     pixels = np.asarray(load_image(source, max_pixels=max_pixels, frame=0).frames[0].pixels_hwc)
     return rgb8(pixels)[:, :, : 1 if pixels.shape[2] < 3 else 3]
 
 
 def peek(path: Path) -> str:
-    """Kind of a regular file by its first bytes: a key of `FORMATS`. Reads no more than those.
+    """Tells the kind of a picture file by its first 256 bytes. It reads no more than those.
+
+    Returns:
+        A key of `FORMATS`.
 
     Raises:
-        InputError: It is missing, not a regular file, unreadable, empty, or no picture.
+        InputError: The file is missing, not a regular file, unreadable, empty, or no picture. Or it is a HEIC and the
+            extra is not installed.
     """
     with _opened_file(path) as file:
         return _kind_of(file.read(256), shown(path))
 
 
 def _read_file(path: Path) -> bytes:
-    """Bytes of a regular file that is a picture.
+    """Reads the bytes of a regular file that is a picture.
 
     Raises:
-        InputError: As `peek`, or it changed while it was read.
+        InputError: As `peek`, or the file changed while it was read.
     """
     name = shown(path)
     with _opened_file(path) as file:
@@ -177,7 +185,7 @@ def _read_file(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _opened_file(path: Path) -> Iterator[BinaryIO]:
-    """A regular file, open; never waits for a pipe or a device."""
+    """Opens a regular file. It never waits for a pipe or a device."""
     name = shown(path)
     try:
         mode = path.stat().st_mode
@@ -275,7 +283,7 @@ def _decode_vips(
 
 
 def _goes_by_rows(image: Any, header: Header) -> bool:
-    """Whether it is large, and its rows need no change."""
+    """Says whether a picture is large, and its rows need no change."""
     return (
         image.width * image.height > LAZY_PIXELS
         and image.format in ("uchar", "ushort")
@@ -286,7 +294,7 @@ def _goes_by_rows(image: Any, header: Header) -> bool:
 
 
 def _rows_before_failure(open_image: Any) -> tuple[int, int] | None:
-    """(rows that decode, height), or None where not even the header does."""
+    """Counts the rows that decode: (rows, height), or None where not even the header does or where all do."""
     import pyvips
 
     try:
@@ -357,7 +365,7 @@ def _decode_gif_vips(data: bytes, frames: list[int]) -> list[Frame]:
 
 
 def _plain_mode(image: Image.Image, *, animated: bool) -> str:
-    """Mode among L, LA, RGB, RGBA that holds everything the image shows."""
+    """Returns the mode among L, LA, RGB, RGBA that holds everything the image shows."""
     if image.mode in ("1", "L"):
         return "LA" if "transparency" in image.info else "L"
     if image.mode in ("LA", "La"):
@@ -376,7 +384,7 @@ def _is_gray_palette(image: Image.Image) -> bool:
 
 
 def _same_channels(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Frames of an animation may differ (a first one without alpha); bring all to the richest kind."""
+    """Brings all frames to the richest kind. Frames of an animation may differ: a first one may have no alpha."""
     kinds = {pixels.shape[2] for pixels in frames}
     if len(kinds) <= 1:
         return frames

@@ -29,7 +29,7 @@ from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
 from sr_upscale.storage.atomic import output_error, replace_file
 
 GATHER_BYTES = 256 << 20
-"""Rows for a format that is written whole are gathered in memory up to this many bytes, in a file beyond."""
+"""Rows for a format that is written whole are gathered in memory up to this many bytes, and in a file beyond."""
 
 _BAND_ROWS = 128
 
@@ -42,7 +42,10 @@ class SaveOptions:
         quality: 1-100 for JPEG, WebP and AVIF; None takes the format's default. 100 is lossless in WebP.
         background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
         compression: 0-9 for PNG and TIFF, from large and quick to small and slow; None takes the default.
-        strip_metadata: Leave out EXIF, XMP, IPTC and texts; colour profile and resolution stay.
+        strip_metadata: Leave out EXIF, XMP, IPTC and texts. Colour profile and resolution stay.
+
+    Raises:
+        UsageError: `quality` or `compression` is outside its range.
     """
 
     quality: int | None = None
@@ -60,8 +63,14 @@ class SaveOptions:
 def check_target(fmt: Format, width: int, height: int, *, name: str) -> None:
     """Refuses an output that the format cannot hold.
 
+    Args:
+        fmt: Format of the output.
+        width: Of the output, in pixels.
+        height: Of the output, in pixels.
+        name: Of the output, for the message.
+
     Raises:
-        OutputError: A side is longer than the format allows; formats without that limit are suggested.
+        OutputError: A side is longer than the format allows. Formats without that limit are suggested.
     """
     if max(width, height) > fmt.max_side:
         others = ", ".join(each.name for each in FORMATS.values() if each.max_side >= max(width, height))
@@ -72,13 +81,23 @@ def check_target(fmt: Format, width: int, height: int, *, name: str) -> None:
 
 
 def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> tuple[Picture, list[str]]:
-    """The picture as the format can hold it, before it is upscaled, and what was given up, in words.
+    """Changes a picture, before it is upscaled, into what the format can hold.
 
-    An animation becomes its first frame, transparency is laid on the background, colours are converted
-    to sRGB where no profile can be stored.
+    An animation becomes its first frame. Transparency is laid on the background. Colours are converted to sRGB where no
+    profile can be stored.
+
+    Args:
+        picture: The input.
+        fmt: Format of the output.
+        options: Its `background` and `strip_metadata` count here.
+        name: Of the picture, for the notes.
+
+    Returns:
+        The changed picture, and sentences about what is given up. It may have more bits than the format holds:
+        `save_image` and `save_rows` reduce them.
 
     Raises:
-        UsageError: The format has no alpha and no background was given.
+        UsageError: The picture has transparent pixels, the format has no alpha, and no background was given.
     """
     notes: list[str] = []
     upper = fmt.name.upper()
@@ -122,14 +141,14 @@ def save_image(
     """Writes a picture.
 
     Args:
-        picture: Already adapted to the format (`adapt`); 16 bits are rounded to 8 where it holds no more.
+        picture: Already adapted to the format (`adapt`). 16 bits are rounded to 8 where the format holds no more.
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
-        options: Quality.
+        options: Quality, compression and metadata; None takes the defaults.
         on_whole: See `replace_file`; only for a path.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written, or a side is longer than the format allows.
     """
     options = options or SaveOptions()
     pixels = picture.frames[0].pixels_hwc
@@ -154,23 +173,24 @@ def save_rows(
 ) -> None:
     """Writes a still picture whose rows come one band after the other.
 
-    PNG, TIFF and JPEG are encoded as the rows come, in a second thread, so that neither the rows nor the file stand in
+    PNG, TIFF and JPEG are encoded in a second thread as the rows come. So neither the rows nor the file stand in
     memory. For other formats the rows are gathered first.
 
     Args:
-        rows: (n, W, C) from the top, H rows together, of the channels and bits of `picture`. They are made in the
-            calling thread. 16 bits are rounded to 8 where the format holds no more.
-        picture: Gives metadata, channels and bits; already adapted to the format (`adapt`). Its pixels are not used.
-        size: Width and height of the output.
+        rows: (n, W, C) uint8 or uint16 from the top, H rows together, of the channels and bits of `picture`. They are
+            made in the calling thread. 16 bits are rounded to 8 where the format holds no more.
+        picture: Gives metadata, channels and bits. It is already adapted to the format (`adapt`). Its pixels are not
+            used.
+        size: Width and height of the output, in pixels.
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
-        options: Quality and compression.
+        options: Quality, compression and metadata; None takes the defaults.
         on_whole: See `replace_file`; only for a path.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written, or a side is longer than the format allows.
         ShapeError: A band does not fit, or there are too few or too many rows.
-        Whatever `rows` raises, as it is.
+        Exception: Whatever `rows` raises, as it is.
     """
     options = options or SaveOptions()
     width, height = size
@@ -201,7 +221,7 @@ def save_rows(
 
 
 class _Bands:
-    """Bands as the format takes them: checked, of 8 bits where it holds no more."""
+    """Bands as the format takes them: checked, and of 8 bits where it holds no more."""
 
     def __init__(self, rows: Iterable[NDArray[Any]], shape: tuple[int, int, int], dtype: np.dtype[Any], bits: int):
         self._rows = rows
@@ -228,7 +248,7 @@ class _Bands:
 
 
 def _gather(bands: _Bands, shape: tuple[int, int, int], folder: Path | None) -> NDArray[Any]:
-    """All rows, in memory, or in a file without a name in `folder` where they are many."""
+    """Gathers all rows in memory or, where they are many, in a file without a name in `folder`."""
     size = shape[0] * shape[1] * shape[2] * bands.dtype.itemsize
     if size <= GATHER_BYTES:
         pixels, done = np.empty(shape, dtype=bands.dtype), 0
@@ -245,7 +265,7 @@ def _gather(bands: _Bands, shape: tuple[int, int, int], folder: Path | None) -> 
 
 @contextlib.contextmanager
 def _whole_file(target: Path | BinaryIO, on_whole: Callable[[Path], None]) -> Iterator[Path]:
-    """A path to write to; on leaving without an error, what stands there is put in place of the target."""
+    """Yields a path to write to. On leaving without an error, what stands there is put in place of the target."""
     if isinstance(target, Path):
         with replace_file(target, on_whole=on_whole) as temporary:
             yield temporary
@@ -268,7 +288,7 @@ def _name_of(target: Path | BinaryIO) -> str:
 
 
 def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: int, height: int) -> Metadata:
-    """What of the metadata is wanted and the format holds, with sizes and history of the output."""
+    """Selects the metadata that is wanted and that the format holds, with sizes and history of the output."""
     given = picture.metadata
     icc = given.icc if fmt.icc else None
     if options.strip_metadata:
@@ -380,7 +400,7 @@ def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:
 
 
 def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
-    """Pixels converted from their profile to sRGB, and whether that could be done; the profile goes either way."""
+    """Converts pixels from their profile to sRGB, and says whether that could be done. The profile goes either way."""
     plain = dataclasses.replace(picture, metadata=dataclasses.replace(picture.metadata, icc=None))
     if picture.channels < 3:
         return plain, False

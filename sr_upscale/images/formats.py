@@ -16,7 +16,7 @@ class Format:
     Attributes:
         name: Key in `FORMATS`, also its usual suffix without the dot.
         pillow: Pillow's name of it.
-        suffixes: File name endings, lower case.
+        suffixes: File name endings, lower case, with the dot.
         alpha: Whether it holds an alpha channel.
         bits: Most bits per channel that this program writes.
         max_side: Most pixels along a side.
@@ -26,7 +26,7 @@ class Format:
         xmp: Whether it holds XMP.
         iptc: Whether it holds IPTC-IIM.
         text: Whether it holds texts with keywords.
-        written_as: Name of the format in which its pictures come out, where it is only read; else empty.
+        written_as: Where it is only read, name of the format in which its pictures come out; else empty.
         quality: Default of its lossy quality setting (1-100), None where there is none.
     """
 
@@ -93,7 +93,10 @@ FORMATS: dict[str, Format] = {
         Format(name="avif", pillow="AVIF", suffixes=(".avif",), alpha=True, max_side=65536, animation=True, quality=80),
     )
 }
-"""JPEG's own limit is 65 535; libjpeg's is 65 500. AVIF's is what libaom and dav1d agree on."""
+"""Formats by name.
+
+JPEG's own limit of a side is 65 535, libjpeg's is 65 500. AVIF's is what libaom and dav1d agree on.
+"""
 
 _WRITTEN = {name: each for name, each in FORMATS.items() if not each.written_as}
 
@@ -124,7 +127,14 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 
 
 def sniff(head: bytes) -> str:
-    """Key of `FORMATS`, or words for what the first bytes (256 are enough) look like instead."""
+    """Tells a format by the first bytes of a file.
+
+    Args:
+        head: The first bytes; 256 are enough.
+
+    Returns:
+        A key of `FORMATS`, or words for what the bytes look like instead.
+    """
     for offset, magic, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return name
@@ -144,21 +154,21 @@ def sniff(head: bytes) -> str:
 
 
 def format_of_path(path: Path) -> Format | None:
-    """Format that the file name's ending stands for, or None."""
+    """Finds the format that the file name's ending stands for, or None."""
     name = SUFFIXES.get(path.suffix.lower())
     return FORMATS[name] if name else None
 
 
 def own_format(fmt: Format) -> Format:
-    """The format itself, or where it is only read, the one in which its pictures come out."""
+    """Returns the format itself or, where it is only read, the one in which its pictures come out."""
     return FORMATS[fmt.written_as] if fmt.written_as else fmt
 
 
 def format_by_name(name: str) -> Format:
-    """Format of a name or ending as users type it: ``png``, ``.JPG``, ``jpeg``, ``tiff``.
+    """Finds the format of a name or ending as users type it: ``png``, ``.JPG``, ``jpeg``, ``tiff``.
 
     Raises:
-        UsageError: Not a format that can be written; the nearest one is suggested.
+        UsageError: No format of that name can be written. The nearest one is suggested.
     """
     key = SUFFIXES.get("." + name.lower().lstrip("."))
     if key not in _WRITTEN:

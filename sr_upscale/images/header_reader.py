@@ -25,13 +25,13 @@ class Header:
 
     Attributes:
         kind: Key of `FORMATS`.
-        width, height: As stored, before any turn.
-        frames: Of an animation, or pages.
+        width, height: Pixels as stored, before any turn.
+        frames: Number of frames of an animation, or of pages.
         animated: Whether the frames are timed.
-        exif, icc, xmp, iptc, text: As the file holds them.
-        dpi: Across and down.
+        exif, icc, xmp, iptc, text: Metadata as the file holds them.
+        dpi: Pixels per inch, across and down as stored.
         loop: How often an animation plays, 0 for ever, None for once.
-        notes: What was given up, for the user.
+        notes: Sentences for the user about what was given up.
         first_frame: 1 where a PNG begins with a picture for programs that know no animation, else 0.
     """
 
@@ -52,10 +52,19 @@ class Header:
 
 
 def read_header(data: bytes, kind: str, name: str, frame: int | None) -> Header:
-    """Of the page with that number of a TIFF, or picture of a HEIC, as they differ; of anything else, of the whole.
+    """Reads the header of a picture.
+
+    Pages of a TIFF and pictures of a HEIC differ, so there it is the header of the wanted one. For anything else it is
+    the header of the whole file.
+
+    Args:
+        data: The file.
+        kind: Key of `FORMATS`.
+        name: Of the file, for notes and errors.
+        frame: Number of the page or picture, from 0. None takes the one that Pillow opens first.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The header is damaged.
     """
     try:
         with opened(data, kind) as image:
@@ -118,7 +127,14 @@ def _tiff_header(data: bytes, name: str) -> Header:
 
 
 def up_to_damage(png: bytes) -> bytes:
-    """The file as far as the checksums of its critical chunks are right; decoders overlook some of them."""
+    """Cuts a PNG off at the first critical chunk with a wrong checksum. Decoders overlook some of them.
+
+    Args:
+        png: The bytes of the file.
+
+    Returns:
+        The file up to the damage, or the file itself where there is none.
+    """
     view = memoryview(png)
     for kind, at, end in _chunks(png):
         if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
@@ -127,14 +143,14 @@ def up_to_damage(png: bytes) -> bytes:
 
 
 def _text_follows(png: bytes) -> bool:
-    """Whether text or EXIF stands behind the pixels."""
+    """Says whether text or EXIF stands behind the pixels."""
     kinds = [kind for kind, _at, _end in _chunks(png)]
     behind = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
     return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(behind)
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of the chunks of a PNG; the last one may end beyond the file."""
+    """Yields (kind, start, end) of the chunks of a PNG. The last one may end beyond the file."""
     at = 8
     while at + 12 <= len(png):
         end = at + 12 + int.from_bytes(png[at : at + 4], "big")
@@ -144,7 +160,18 @@ def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 @contextlib.contextmanager
 def opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator[Image.Image]:
-    """Pillow's image of a format, without its global pixel limit: ours is checked instead."""
+    """Opens an image with Pillow, without Pillow's global pixel limit: ours is checked instead.
+
+    The limit is a global of Pillow, so only one thread at a time gets through.
+
+    Args:
+        data: The file.
+        kind: Key of `FORMATS`; no other format is tried.
+        allow_truncated: Accept a file that ends early.
+
+    Yields:
+        Pillow's image, not yet loaded.
+    """
     from PIL import ImageFile
 
     with _PILLOW_LOCK, warnings.catch_warnings():
@@ -160,6 +187,6 @@ def opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator
 
 
 def first_line(error: Exception) -> str:
-    """The last line of a library's message, which names the cause, or the kind of the error."""
+    """Returns the last line of a library's message, which names the cause. Without a message, the kind of the error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngInfo
 from sr_upscale.images.picture import Metadata
 
 MakeHead = Callable[[bytes, Metadata], bytes | None]
-"""Takes the first bytes of a file and gives what shall stand there instead; None where they are too few to tell."""
+"""Takes the first bytes of a file and gives what shall stand there instead. None says that they are too few to tell."""
 
 _SIGNATURE = 8
 _SEGMENT = 65533  # bytes that a JPEG segment holds
@@ -29,7 +29,7 @@ JPEG_ROOM = 65000
 
 
 def png_head(start: bytes, metadata: Metadata) -> bytes | None:
-    """The file up to its pixels with iCCP, pHYs, eXIf and the texts of `metadata`. See `MakeHead`."""
+    """Makes a PNG's head, up to its pixels, with iCCP, pHYs, eXIf and the texts of `metadata`. See `MakeHead`."""
     at = _SIGNATURE
     while (kind := start[at + 4 : at + 8]) != b"IDAT":
         if len(kind) < 4:
@@ -48,9 +48,10 @@ def png_head(start: bytes, metadata: Metadata) -> bytes | None:
 
 
 def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
-    """The file up to its tables with JFIF, EXIF, XMP, IPTC and the profile of `metadata`. See `MakeHead`.
+    """Makes a JPEG's head, up to its tables, with JFIF, EXIF, XMP, IPTC and the profile of `metadata`.
 
-    A block that is longer than `JPEG_ROOM`, and a profile that is longer than 255 segments, are left out.
+    See `MakeHead`. A block that is longer than `JPEG_ROOM` is left out, and so is a profile that is longer than 255
+    segments.
     """
     at = 2
     while len(marker := start[at : at + 4]) == 4 and marker[:2] == b"\xff\xe0":
@@ -77,7 +78,7 @@ def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
 
 
 def png_text(metadata: Metadata) -> PngInfo:
-    """Texts and XMP of `metadata` as chunks of a PNG."""
+    """Puts the texts and the XMP of `metadata` into chunks of a PNG."""
     info = PngInfo()
     if metadata.xmp:
         info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())

@@ -21,6 +21,9 @@ _SRGB = ((1, 2), (1, 2, 6, 13))
 def require_libheif(name: str) -> None:
     """Lets Pillow read the header of HEIC.
 
+    Args:
+        name: Of the file, for the message.
+
     Raises:
         InputError: The extra is not installed.
     """
@@ -34,17 +37,20 @@ def require_libheif(name: str) -> None:
 
 
 def decode_heic(data: bytes, name: str, number: int | None, *, has_profile: bool, notes: list[str]) -> NDArray[Any]:
-    """(H, W, C) of uint8, or of uint16 for 10 and 12 bits, already upright.
+    """Decodes a picture of a HEIC file.
 
     Args:
         data: The file.
-        name: For the notes.
-        number: Of the picture in the file, from 0; None takes the main one.
-        has_profile: Whether it has an ICC profile.
+        name: Of the file, for the notes.
+        number: Number of the picture in the file, from 0; None takes the main one.
+        has_profile: Whether the picture has an ICC profile.
         notes: Gets a sentence about colours that no profile describes.
 
+    Returns:
+        (H, W, C), already upright. uint8, or uint16 of the full range for 10 and 12 bits. Alpha is straight.
+
     Raises:
-        OSError, ValueError, RuntimeError: It is damaged.
+        OSError, ValueError, RuntimeError: The file is damaged.
     """
     import pi_heif
 
@@ -62,12 +68,15 @@ def decode_heic(data: bytes, name: str, number: int | None, *, has_profile: bool
 
 
 def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uint16] | None:
-    """(H, W, C) of an AVIF of 10 or 12 bits, of which Pillow makes 8, already upright; None for one of 8.
+    """Decodes an AVIF of 10 or 12 bits, of which Pillow would make 8.
 
     Args:
         data: The file.
-        name: For the notes.
-        notes: Gets a sentence where this libvips knows no AVIF.
+        name: Of the file, for the notes.
+        notes: Gets a sentence where this libvips cannot read an AVIF of more than 8 bits.
+
+    Returns:
+        (H, W, C) uint16 of the full range, already upright. None for an AVIF of 8 bits, or where libvips fails.
     """
     import pyvips
 
@@ -84,7 +93,7 @@ def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uin
 
 
 def _straight(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Colours that were multiplied by alpha -> colours."""
+    """Divides colours by the alpha that they were multiplied by."""
     top = np.iinfo(pixels.dtype).max
     alpha = np.maximum(pixels[:, :, -1:], 1).astype(np.float64)
     colour = np.rint(pixels[:, :, :-1] * (top / alpha)).clip(0, top).astype(pixels.dtype)
@@ -92,7 +101,7 @@ def _straight(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _full_range(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
-    """Of `bits` bits -> of 16, white to white."""
+    """Scales values of `bits` bits to 16, white to white."""
     top = 2**bits - 1
     scaled: NDArray[np.uint16] = ((values.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
     return scaled

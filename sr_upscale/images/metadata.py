@@ -34,19 +34,26 @@ _DESCRIPTIVE = frozenset(
 
 
 def info_of(image: Image.Image, key: str, kind: type[Value]) -> Value | None:
-    """What Pillow found under a name; None for another type: a PNG may hold a text of the same name."""
+    """Returns what Pillow found under a name, or None.
+
+    A value of another type than `kind` counts as none: a PNG may hold a text of the same name.
+    """
     value = image.info.get(key)
     return value if isinstance(value, kind) else None
 
 
 def read_exif(image: Image.Image, *, to_the_end: bool = True) -> Image.Exif | None:
-    """EXIF of an opened picture, without the tags that only lay out a TIFF; None where there is none.
-
-    Raises whatever a damaged block makes Pillow raise; the caller gives the block up with a warning.
+    """Reads the EXIF of an opened picture, without the tags that only lay out a TIFF.
 
     Args:
         image: Opened, not loaded.
         to_the_end: Also look behind the pixels of a PNG, for which Pillow decodes them all.
+
+    Returns:
+        The EXIF, or None where there is none.
+
+    Raises:
+        Exception: Whatever a damaged block makes Pillow raise. The caller gives the block up with a warning.
     """
     source = image.getexif() if to_the_end else Image.Image.getexif(image)
     if not source:
@@ -62,7 +69,14 @@ def read_exif(image: Image.Image, *, to_the_end: bool = True) -> Image.Exif | No
 
 
 def directory_of(exif: Image.Exif, directory: int) -> dict[int, Any]:
-    """A directory with the one nested in it: pointers into the old file would lead nowhere in a new one."""
+    """Returns the tags of a directory, with the directory nested in it (Interop) as a value.
+
+    The nested one replaces its pointer: pointers into the old file would lead nowhere in a new one.
+
+    Args:
+        exif: The block.
+        directory: One of `DIRECTORIES`.
+    """
     values = dict(exif.get_ifd(directory))
     if ExifTags.IFD.Interop in values:
         nested = dict(exif.get_ifd(ExifTags.IFD.Interop))
@@ -73,7 +87,7 @@ def directory_of(exif: Image.Exif, directory: int) -> dict[int, Any]:
 
 
 def read_iptc(image: Image.Image) -> bytes | None:
-    """IPTC-IIM records of an opened JPEG or TIFF, as they stand there; None where there are none."""
+    """Reads the IPTC-IIM records of an opened JPEG or TIFF, as they stand there. None where there are none."""
     if image.format == "TIFF":  # raw, as programs disagree whether these are bytes or long integers
         value = image.tag_v2._tagdata.get(_IPTC_TAG)  # type: ignore[attr-defined]
     else:
@@ -82,7 +96,7 @@ def read_iptc(image: Image.Image) -> bytes | None:
 
 
 def read_text(image: Image.Image) -> tuple[tuple[str, str], ...]:
-    """Keywords and texts of an opened PNG, without those that hold EXIF or XMP."""
+    """Reads the keywords and texts of an opened PNG, without those that hold EXIF or XMP."""
     if image.format != "PNG":
         return ()
     texts = [(str(key), value) for key, value in image.info.items() if isinstance(value, str)]
@@ -90,13 +104,23 @@ def read_text(image: Image.Image) -> tuple[tuple[str, str], ...]:
 
 
 def orientation_of(exif: Image.Exif | None) -> int:
-    """1 to 8; anything else counts as 1."""
+    """Returns the EXIF orientation, 1 to 8. Anything else counts as 1, and so does no EXIF."""
     value = exif.get(ORIENTATION, 1) if exif is not None else 1
     return int(value) if value in range(1, 9) else 1
 
 
 def upright(pixels_hwc: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Pixels turned and mirrored as EXIF orientation 1-8 asks for (EXIF 2.32, tag 0x0112)."""
+    """Turns and mirrors pixels as an EXIF orientation asks for.
+
+    Args:
+        pixels_hwc: (H, W, C), any type.
+        orientation: 1 to 8.
+
+    Returns:
+        (H, W, C), C-contiguous, same type; (W, H, C) for orientations 5 to 8.
+
+    Source: EXIF 2.32, tag 0x0112.
+    """
     if orientation in (2, 4, 5, 7):
         pixels_hwc = pixels_hwc[:, ::-1]
     turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
@@ -104,7 +128,7 @@ def upright(pixels_hwc: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def exif_bytes(exif: Image.Exif | None) -> bytes | None:
-    """EXIF block with the orientation reset, without the ``Exif\\0\\0`` prefix."""
+    """Makes an EXIF block without the ``Exif\\0\\0`` prefix, with the orientation reset, also in `exif` itself."""
     if exif is None:
         return None
     if ORIENTATION in exif:
@@ -113,7 +137,13 @@ def exif_bytes(exif: Image.Exif | None) -> bytes | None:
 
 
 def resized_exif(block: bytes | None, width: int, height: int) -> bytes | None:
-    """The block with its pixel dimensions set to the new picture's, where it states them."""
+    """Sets the pixel dimensions in an EXIF block to the new picture's, where the block states them.
+
+    Args:
+        block: EXIF without the ``Exif\\0\\0`` prefix; None gives None.
+        width: Of the new picture, in pixels.
+        height: Of the new picture, in pixels.
+    """
     if block is None:
         return None
     exif = Image.Exif()

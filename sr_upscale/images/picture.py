@@ -14,7 +14,9 @@ from sr_upscale.images.xmp import Change
 
 
 class RowSource(ABC):
-    """Pixels that come in strips, from the top, as often as they are wanted; whole only for those who ask.
+    """Pixels that come in strips, from the top, as often as they are wanted.
+
+    `numpy.asarray` makes a whole array of them, for those who ask.
 
     Attributes:
         shape: (H, W, C).
@@ -28,9 +30,13 @@ class RowSource(ABC):
 
     @abstractmethod
     def strips(self, rows: int) -> Iterator[NDArray[Any]]:
-        """(n, W, C) of `dtype`, C-contiguous, consecutive from the top; n is `rows`, at the end at most that.
+        """Yields consecutive strips from the top. Every call begins anew.
 
-        Every call begins anew.
+        Args:
+            rows: Of a strip, at least 1.
+
+        Yields:
+            (n, W, C) of `dtype`, C-contiguous. n is `rows`, at the end at most that.
         """
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -49,11 +55,15 @@ AnyPixels = NDArray[Any] | RowSource
 
 
 def strips_of(pixels_hwc: AnyPixels, rows: int) -> Iterator[NDArray[Any]]:
-    """`RowSource.strips` of either kind of pixels; of an array, the strips are views.
+    """Yields strips, like `RowSource.strips`, of either kind of pixels.
 
     Args:
-        pixels_hwc: (H, W, C).
+        pixels_hwc: (H, W, C) uint8 or uint16.
         rows: Of a strip, at least 1.
+
+    Yields:
+        (n, W, C) of the same type, C-contiguous. n is `rows`, at the end at most that. Strips of a C-contiguous array
+        are views.
     """
     if isinstance(pixels_hwc, RowSource):
         yield from pixels_hwc.strips(rows)
@@ -73,7 +83,7 @@ class Metadata:
         xmp: XMP packet of the upright picture.
         iptc: IPTC-IIM records, passed on byte for byte.
         text: Keywords and texts of a PNG.
-        change: What was done to the pixels; becomes a line of the history in XMP.
+        change: What was done to the pixels. It becomes a line of the history in XMP.
     """
 
     icc: bytes | None = None
@@ -87,10 +97,12 @@ class Metadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One frame. pixels_hwc: (H, W, C) uint8 or uint16; C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha.
+    """One frame of a picture.
 
-    Large still pictures may be a `RowSource`; `numpy.asarray` makes an array of either. Alpha is straight (not
-    premultiplied). duration_ms is 0 for a still picture.
+    Attributes:
+        pixels_hwc: (H, W, C) uint8 or uint16. C is 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha. Alpha is straight (not
+            premultiplied). Large still pictures may be a `RowSource`; `numpy.asarray` makes an array of either.
+        duration_ms: How long it is shown, in milliseconds; 0 for a still picture.
     """
 
     pixels_hwc: AnyPixels
@@ -104,6 +116,7 @@ class Picture:
     Attributes:
         frames: One, or several for an animation.
         format: Name of the format it came from, a key of `FORMATS`.
+        metadata: What travels with the pixels.
         loop: How often an animation plays, 0 for ever, None for once.
         warnings: What had to be given up or guessed, for the user.
         sha256: Hash of the file it came from, hexadecimal; empty for pictures from memory.
@@ -118,25 +131,25 @@ class Picture:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Returns the width in pixels."""
         return int(self.frames[0].pixels_hwc.shape[1])
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Returns the height in pixels."""
         return int(self.frames[0].pixels_hwc.shape[0])
 
     @property
     def channels(self) -> int:
-        """1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha."""
+        """Returns the number of channels: 1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha."""
         return int(self.frames[0].pixels_hwc.shape[2])
 
     @property
     def has_alpha(self) -> bool:
-        """Whether there is an alpha channel."""
+        """Says whether there is an alpha channel."""
         return self.channels in (2, 4)
 
     @property
     def bits(self) -> int:
-        """Bits per channel: 8 or 16."""
+        """Returns the bits per channel: 8 or 16."""
         return 16 if self.frames[0].pixels_hwc.dtype == np.uint16 else 8

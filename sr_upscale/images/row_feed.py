@@ -1,7 +1,7 @@
 """Rows -> libvips, without a picture in memory.
 
-libvips takes pixels whole, or from a file that it reads as it goes. So it is given a file that does not exist: the
-header of an uncompressed TIFF, and behind it the rows, as they come from whoever makes them.
+libvips takes pixels whole, or from a file that it reads as it goes. So it is given a file that does not exist. That
+begins with the header of an uncompressed TIFF. The rows follow, as they come from whoever makes them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def feed_rows(
     """Encodes rows in a second thread while this one makes more of them.
 
     Args:
-        bands: (n, W, C) of `dtype`, consecutive from the top, H rows together; they are made in the calling thread.
-        shape: (H, W, C).
+        bands: (n, W, C) of `dtype`, consecutive from the top, H rows together. They are made in the calling thread.
+        shape: (H, W, C) of all rows together.
         dtype: uint8 or uint16.
-        save: Writes a pyvips image with sequential access.
+        save: Writes a pyvips image with sequential access. It is called in the second thread.
 
     Raises:
-        Whatever `bands` or `save` raise, after both have ended.
+        Exception: Whatever `bands` or `save` raise, after both have ended.
     """
     feed = _Feed(shape, dtype)
 
@@ -80,7 +80,7 @@ class _Feed:
         self._changed = threading.Condition()
 
     def put(self, band: NDArray[Any]) -> bool:
-        """Waits until there is room for one band more. False when nobody takes any."""
+        """Waits until there is room for one band more, and puts it in. Returns False when nobody takes any."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._bands) < _WAITING or not self._taking)
             if self._taking:
@@ -89,13 +89,13 @@ class _Feed:
             return self._taking
 
     def stop_giving(self) -> None:
-        """No band follows; the file ends behind the last one."""
+        """Says that no band follows. The file ends behind the last one."""
         with self._changed:
             self._giving = False
             self._changed.notify_all()
 
     def stop_taking(self) -> None:
-        """Nobody reads any more."""
+        """Says that nobody reads any more."""
         with self._changed:
             self._taking = False
             self._bands.clear()
@@ -103,7 +103,10 @@ class _Feed:
             self._changed.notify_all()
 
     def read(self, count: int) -> memoryview | bytes:
-        """At most `count` bytes, none at the end. libvips calls this and `seek` in its threads; they may not raise."""
+        """Returns at most `count` bytes, and none at the end.
+
+        libvips calls this and `seek` in its threads. They may not raise.
+        """
         if self._at < len(self._header):
             data: memoryview | bytes = self._header[self._at : self._at + count]
         elif self._at == self._next:
@@ -126,13 +129,13 @@ class _Feed:
         return data
 
     def seek(self, offset: int, whence: int) -> int:
-        """As a file's."""
+        """Goes to another place, as a file's `seek` does, and returns it."""
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
 
 def _tiff_header(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bytes:
-    """A little-endian BigTIFF as far as its pixels, which are uncompressed and follow in one run."""
+    """Makes a little-endian BigTIFF as far as its pixels. These are uncompressed and follow in one run."""
     height, width, channels = shape
     row = width * channels * dtype.itemsize
     rows = min(max(_STRIP_BYTES // row, 1), _STRIP_ROWS, height)

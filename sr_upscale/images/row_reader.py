@@ -1,4 +1,4 @@
-"""Pixels of a large file, decoded by libvips strip by strip: what stands in memory is the compressed file."""
+"""Pixels of a large file, decoded by libvips strip by strip. What stands in memory is the compressed file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FileRows(RowSource):
             name: Of the file, for errors.
 
         Raises:
-            pyvips.Error: It is damaged.
+            pyvips.Error: The file is damaged.
         """
         self._open_image = open_image
         self._name = name
@@ -37,10 +37,16 @@ class FileRows(RowSource):
             self.gray = self.gray and bool((strip[:, :, 1:] == strip[:, :, :1]).all())
 
     def strips(self, rows: int) -> Iterator[NDArray[Any]]:
-        """As `RowSource.strips`.
+        """Yields strips as `RowSource.strips` does.
+
+        Args:
+            rows: Of a strip, at least 1.
+
+        Yields:
+            (n, W, C) of `dtype`, C-contiguous. n is `rows`, at the end at most that.
 
         Raises:
-            InputError: What could be decoded before cannot any more.
+            InputError: What could be decoded before cannot be decoded any more.
         """
         import pyvips
 

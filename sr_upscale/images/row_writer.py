@@ -23,7 +23,7 @@ COMPRESSION = 3
 """Default level for PNG and TIFF, chosen by measurement (docs/images.md)."""
 
 OPTIMIZE_PIXELS = 4_000_000
-"""JPEG files of at most this many pixels get Huffman tables of their own and are 2 % smaller; libjpeg then holds all
+"""JPEG files of at most this many pixels get Huffman tables of their own and are 2 % smaller. libjpeg then holds all
 coefficients in memory, 11 bytes a pixel."""
 
 _BIG_TIFF = 3 << 30
@@ -41,21 +41,21 @@ def write_streamed(
     compression: int | None,
     dtype: np.dtype[Any],
 ) -> None:
-    """Writes a file.
+    """Writes a PNG, TIFF or JPEG as its rows come.
 
     Args:
         bands: (n, W, C) of `dtype`, consecutive from the top, H rows together.
-        shape: (H, W, C).
+        shape: (H, W, C) of the picture.
         path: File to write.
-        name: Of the format, one of `STREAMED`.
-        metadata: What stands in the file besides pixels; EXIF states the sizes of this picture already.
-        quality: Of JPEG, 1-100.
-        compression: Of PNG and TIFF, 0-9; None takes `COMPRESSION`.
+        name: Name of the format, one of `STREAMED`.
+        metadata: What stands in the file besides pixels. EXIF states the sizes of this picture already.
+        quality: Quality of a JPEG, 1-100.
+        compression: Level of a PNG or TIFF, 0-9; None takes `COMPRESSION`.
         dtype: uint8, or uint16 for PNG and TIFF.
 
     Raises:
-        OSError: It cannot be written.
-        Whatever `bands` raises.
+        OSError: The file cannot be written.
+        Exception: Whatever `bands` raises.
     """
     level = COMPRESSION if compression is None else compression
     height, width, channels = shape
@@ -82,7 +82,7 @@ def write_streamed(
 class _Target:
     """A file that libvips writes through callbacks, so that errors keep their number and the head can be replaced.
 
-    libvips calls them in threads of its own, where nothing may raise; -1 says that they failed.
+    libvips calls them in threads of its own, where nothing may raise. They return -1 where they failed.
     """
 
     def __init__(self, file: RawIOBase, metadata: Metadata, make_head: MakeHead | None) -> None:
@@ -111,7 +111,7 @@ class _Target:
             raise self._error
 
     def _described(self, image: Any) -> Any:
-        """The image with profile and resolution, which libvips writes into TIFF as they are."""
+        """Adds profile and resolution to the image. libvips writes them into TIFF as they are."""
         import pyvips
 
         image = image.copy()

@@ -1,4 +1,4 @@
-"""EXIF, XMP and IPTC for TIFF files: libvips writes 16-bit TIFF but no EXIF, Pillow the reverse."""
+"""EXIF, XMP and IPTC for TIFF files: libvips writes 16-bit TIFF but no EXIF, Pillow does the reverse."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ _XMP, _IPTC = 700, 33723
 def append_metadata(path: Path, metadata: Metadata) -> None:
     """Adds EXIF, XMP and IPTC to a little-endian TIFF or BigTIFF of one page.
 
-    The first directory is copied to the end of the file, entry by entry and byte by byte, with the text
-    tags, the EXIF and GPS directories, XMP and IPTC added; the header then points there. Pixels are not touched.
+    The first directory is copied to the end of the file, entry by entry and byte by byte. The text tags, the EXIF and
+    GPS directories, XMP and IPTC are added to it. The header then points there. Pixels are not touched.
 
     Args:
-        path: File of libvips.
+        path: File that libvips wrote.
         metadata: Its `exif`, `xmp` and `iptc` are added.
+
+    Raises:
+        ValueError: The file is not little-endian.
 
     Source: TIFF 6.0, section 2; EXIF 2.32, section 4.6; XMP part 3 (2020), section 3.2.
     """
@@ -78,7 +81,7 @@ def _entry(tag: int, kind: int, count: int, value: bytes, *, big: bool) -> bytes
 
 
 def _place(file: BinaryIO, data: bytes, *, big: bool) -> bytes:
-    """The value field of an entry: the data itself where it fits, else where it was put."""
+    """Makes the value field of an entry: the data itself where it fits, else the place where it is put."""
     width = 8 if big else 4
     if len(data) <= width:
         return data.ljust(width, b"\0")

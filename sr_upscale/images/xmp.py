@@ -1,6 +1,6 @@
 """XMP: carried over, made true for the upright, enlarged picture, with a line of history about what made it.
 
-XMP is RDF in XML (ISO 16684-1); a property is an attribute or a child of an ``rdf:Description``. What is not named
+XMP is RDF in XML (ISO 16684-1). A property is an attribute or a child of an ``rdf:Description``. What is not named
 here stays as it is.
 """
 
@@ -55,7 +55,7 @@ _LOST_SPACES = frozenset(
 )
 
 HISTORY_BYTES = 1500
-"""What `renewed_xmp` adds at most, but for very long names of models."""
+"""Bytes that `renewed_xmp` adds at most, but for very long names of models."""
 
 _PACKET = (
     f'<x:xmpmeta xmlns:x="{_META}"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description rdf:about=""/></rdf:RDF></x:xmpmeta>'
@@ -70,8 +70,8 @@ class Change:
 
     Attributes:
         software: Name and version of the program.
-        parameters: With what, in words.
-        before: Width and height of the upright input.
+        parameters: What it was run with, in words.
+        before: Width and height of the upright input, in pixels.
     """
 
     software: str
@@ -80,12 +80,12 @@ class Change:
 
 
 def renewed_xmp(packet: bytes | None, change: Change | None, after: tuple[int, int]) -> bytes | None:
-    """The packet of the output.
+    """Makes the XMP packet of the output.
 
     Args:
         packet: XMP of the upright input (`upright_xmp`); None where there was none.
-        change: Is added to the history (``xmpMM:History``); None adds nothing.
-        after: Width and height of the output.
+        change: What is added to the history (``xmpMM:History``); None adds nothing.
+        after: Width and height of the output, in pixels.
 
     Returns:
         UTF-8 with its packet wrapper; None where there is nothing to say.
@@ -107,10 +107,17 @@ def renewed_xmp(packet: bytes | None, change: Change | None, after: tuple[int, i
 
 
 def upright_xmp(packet: bytes, orientation: int) -> bytes:
-    """The packet of a picture that was turned as EXIF orientation 1-8 asks for, without what no longer holds.
+    """Makes the XMP packet of a picture that was turned upright. It leaves out what no longer holds.
+
+    Args:
+        packet: XMP of the picture as it was stored.
+        orientation: EXIF orientation 1-8 that the picture had.
+
+    Returns:
+        UTF-8 with its packet wrapper.
 
     Raises:
-        ValueError: It is no XML of UTF-8, has a document type (which could make it endless), or holds no RDF.
+        ValueError: The packet is no XML of UTF-8, has a document type (which could make it endless), or holds no RDF.
     """
     document = _parse(packet)
     _description(document)
@@ -152,7 +159,7 @@ def _descriptions(document: minidom.Document) -> list[minidom.Element]:
 
 
 def _description(document: minidom.Document) -> minidom.Element:
-    """The first one.
+    """Returns the first description.
 
     Raises:
         ValueError: There is none.
@@ -205,7 +212,10 @@ def _add_history(document: minidom.Document, change: Change) -> None:
 
 
 def _history(document: minidom.Document) -> minidom.Element:
-    """The ``rdf:Seq`` of the picture's own history; made if it is not there, and of other lists their items moved."""
+    """Finds the ``rdf:Seq`` of the picture's own history, or makes it.
+
+    Items of lists of another kind are moved into it.
+    """
     own = [node for each in _descriptions(document) for node in _properties(each) if isinstance(node, minidom.Element)]
     history = next((node for node in own if (node.namespaceURI, node.localName) == (_MM, "History")), None)
     if history is None:

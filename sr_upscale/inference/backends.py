@@ -20,7 +20,9 @@ BACKENDS = ("torch", "onnxruntime", "openvino")
 
 
 class BackendNetwork:
-    """(1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32 on the CPU, always finite.
+    """A network that another program runs: (1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32.
+
+    Input and output are on the CPU. The output is always finite.
 
     Args:
         onnx_file: The network, with free height and width.
@@ -29,6 +31,7 @@ class BackendNetwork:
 
     Raises:
         UsageError: The extra is not installed.
+        SrUpscaleError: When called: the output is not finite.
     """
 
     def __init__(self, onnx_file: Path, backend: str, dtype: torch.dtype) -> None:

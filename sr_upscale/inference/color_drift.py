@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_DRIFT = 5.0
-"""Levels of 255. Our weights stay under 1 (tint in their cards); swapped channels or a black output go far beyond."""
+"""Levels of 255. Our weights stay under 1 (tint in their cards). Swapped channels or a black output go far beyond."""
 
 
 class Drift:
-    """Means of a picture before and after, gathered strip by strip; costs a sum."""
+    """The mean colours of a picture before and after enlarging, gathered strip by strip. It costs a sum."""
 
     def __init__(self) -> None:
         self.clear()
@@ -23,22 +23,30 @@ class Drift:
         self._pixels = {"before": 0, "after": 0}
 
     def before(self, strip_nchw: Tensor) -> None:
-        """Adds rows of the input, in [0, 1]."""
+        """Adds rows of the input, (1, C, n, W) in [0, 1]."""
         self._add("before", strip_nchw)
 
     def after(self, band_nchw: Tensor) -> None:
-        """Adds rows of the output, nominally in [0, 1]."""
+        """Adds rows of the output, (1, C, m, W), nominally in [0, 1] and clamped to it."""
         self._add("after", band_nchw.clamp(0, 1))
 
     def levels(self) -> list[float]:
-        """How much brighter each channel became, of 255; empty before anything has come."""
+        """Computes how much brighter each channel became.
+
+        Returns:
+            A difference for each channel, in levels of 255. Empty before rows of both sides have come.
+        """
         if len(self._sums) < 2:
             return []
         before, after = (self._sums[side].cpu() / self._pixels[side] for side in ("before", "after"))
         return [255 * float(value) for value in after - before]
 
     def warnings(self) -> list[str]:
-        """One sentence where the output's colours are not the input's, else nothing."""
+        """Warns where the output's colours are not the input's.
+
+        Returns:
+            One sentence if a channel's mean changed by more than `MAX_DRIFT`, else none.
+        """
         levels = self.levels()
         names = ("red", "green", "blue") if len(levels) == 3 else ("brightness",)
         off = [f"{name} {value:+.0f}" for name, value in zip(names, levels, strict=False) if abs(value) > MAX_DRIFT]

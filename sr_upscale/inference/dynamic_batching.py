@@ -1,4 +1,4 @@
-"""Small pictures of equal size, from several threads, as one batch: alone they leave a GPU half idle."""
+"""Small pictures of equal size, from several threads, run as one batch: alone they leave a GPU half idle."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 
 
 class Together:
-    """A network that several threads call at once. While it is busy, those who wait and fit together join up.
+    """A network that several threads call at once.
 
-    Nobody waits for company: a picture that comes alone runs alone.
+    While it is busy, pictures wait. Those that have the same size then run together. Nobody waits for company: a
+    picture that comes alone runs alone.
 
     Args:
         network: (N, 3, H, W) -> (N, 3, H * scale, W * scale).
-        max_pixels: Of all the pictures of a batch together; one larger than that runs alone.
+        max_pixels: Most LR pixels of all the pictures of a batch together. A picture larger than that runs alone.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], max_pixels: int) -> None:
@@ -27,7 +28,10 @@ class Together:
         self._changed = threading.Condition()
 
     def __call__(self, image_nchw: Tensor) -> Tensor:
-        """Like `network`, for one picture (1, 3, H, W). What a batch raises, each of its callers gets."""
+        """Runs `network` for one picture, (1, 3, H, W) -> (1, 3, H * scale, W * scale).
+
+        If a batch raises an error, each of its callers gets it.
+        """
         mine = _Request(image_nchw)
         with self._changed:
             self._waiting.append(mine)
@@ -50,7 +54,7 @@ class Together:
         return mine.out.result()
 
     def _take(self, first: _Request) -> list[_Request]:
-        """The first and the oldest that fit to it; they wait no longer."""
+        """Takes the first request and the oldest ones that fit with it; they wait no longer."""
         size = first.image.shape
         others = [each for each in self._waiting if each is not first and each.image.shape == size]
         batch = [first, *others[: max(0, self.max_pixels // (size[2] * size[3]) - 1)]]

@@ -1,4 +1,4 @@
-"""How much memory a plan takes: every estimate, in one place. In bytes."""
+"""How much memory a plan takes: every estimate, in one place and in bytes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""
 
 PROGRAM_BYTES = 16 << 20
-"""What a run adds to the loaded program: threads, and scratch memory of the libraries. On a CPU, a small picture that
-runs whole in half precision finds as much left free by the check of the loaded network."""
+"""What a run adds to the loaded program: threads, and scratch memory of the libraries.
+
+A small picture that runs whole in half precision on a CPU needs none of it. The check of the loaded network has left as
+much free."""
 
 DECODER_ROWS, ENCODER_ROWS = 3000, 1250
-"""Rows of pixels that libvips holds while it reads and writes by rows (docs/images.md)."""
+"""Rows of pixels that libvips holds while it reads, and while it writes, by rows (docs/images.md)."""
 
 QUEUE_BYTES = 64 << 20
-"""Bands of a batch's picture that wait to be written; small pictures fit, so that the next can be computed while one is
-written."""
+"""Bands of a batch's picture that wait to be written. Small pictures fit, so that the next one can be computed while one
+is written."""
 
 HALF_BYTES_PER_OUTPUT_PIXEL = 1024
 """Guess: a few maps of 64 channels at the output's size."""
@@ -33,17 +35,25 @@ HALF_BYTES_PER_INPUT_PIXEL = 16_384
 """Guess: windows of attention over some hundred channels."""
 
 FILL_BYTES = 48
-"""For each pixel, while `extend_colour` fills: colours, weights and the coarser level as float32, and the result."""
+"""What `extend_colour` takes for each pixel while it fills: colours, weights and the coarser level as float32, and the
+result."""
 
 
 # --- networks ---------------------------------------------------------------------------------------
 
 
 def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
-    """What a network takes for one LR pixel of a tile.
+    """Estimates what a network takes for one LR pixel of a tile.
 
-    A block of ours needs five maps of `num_feat` channels at its widest point (its input, the long skip, both branches,
-    their concatenation and the sum), and what is freed between layers takes about one more; the output is float32.
+    A block of ours needs five maps of `num_feat` channels at its widest point: its input, the long skip, both branches,
+    their concatenation and the sum. What is freed between layers takes about one more. The output is float32.
+
+    Args:
+        traits: The network.
+        half: Whether it runs in half precision.
+
+    Returns:
+        Bytes.
     """
     if traits.config is None:
         per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * traits.scale**2
@@ -53,7 +63,18 @@ def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
 
 
 def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int = 0, half: bool = False) -> int:
-    """What `strips.stream_rows` takes: what it keeps, works in, and what a conv makes."""
+    """Estimates what `strips.stream_rows` takes: what it keeps, what it works in, and what a conv makes.
+
+    Args:
+        config: The generator.
+        width: Columns of the picture, in LR pixels.
+        rows: Rows of a strip.
+        column: Columns to work on at a time; 0 for the whole width.
+        half: Whether the generator runs in half precision.
+
+    Returns:
+        Bytes.
+    """
     size, feat = (2 if half else 4), config.num_feat
     widths = [read.stop - read.start for read, _keep in plan_columns(width, column, config.halo)]
     of_block = 2 * feat + (3 + 2 + 2) * feat // 2
@@ -66,7 +87,16 @@ def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int 
 
 
 def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
-    """What a network takes for a cut."""
+    """Estimates what a network takes for a cut.
+
+    Args:
+        cut: How the picture is cut.
+        traits: The network.
+        half: Whether it runs in half precision.
+
+    Returns:
+        Bytes.
+    """
     if isinstance(cut, StripPlan):
         assert traits.config is not None
         if cut.whole:
@@ -90,18 +120,21 @@ def plan_host_bytes(
     on_cpu: bool,
     queued: bool = False,
 ) -> int:
-    """What is held on the host around the networks.
+    """Estimates what is held on the host around the networks.
 
     Args:
-        input_bytes: Of the decoded picture if it is held as a whole, else 0.
-        output_bytes: Of the enlarged picture if it is held as a whole, else 0.
-        row_bytes: Of a row of the input, and of the output.
-        channels: 1 to 4.
+        input_bytes: Size of the decoded picture if it is held as a whole, else 0.
+        output_bytes: Size of the enlarged picture if it is held as a whole, else 0.
+        row_bytes: Size of a row of the input, and of a row of the output.
+        channels: Channels of the picture, 1 to 4.
         passes: Networks, in order.
         resample: Whether a Lanczos step follows.
-        filled_pixels: Of the input, if colour must be filled in under transparent parts, else 0.
+        filled_pixels: Pixels of the input if colour must be filled in under transparent parts, else 0.
         on_cpu: Whether the networks run in the same memory.
         queued: Whether rows wait in a queue to be written (`QUEUE_BYTES`).
+
+    Returns:
+        Bytes.
     """
     bands = filled_pixels * FILL_BYTES
     # a network that takes the picture in one piece has freed more than its bands take by the time they are made

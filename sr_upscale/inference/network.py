@@ -12,15 +12,21 @@ from sr_upscale.errors import SrUpscaleError
 
 
 class Network:
-    """(1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32 on the same device, always finite.
+    """A network ready to run: (1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32 on `device`, always finite.
 
-    Weights stay float32 and convs run under autocast, so that the image skip keeps all its bits.
-    A result that is not finite (fp16 overflows on some inputs) is computed again in float32.
+    Weights stay float32 and convs run under autocast, so that the image skip keeps all its bits. A result that is not
+    finite (fp16 overflows on some inputs) is computed again in float32.
 
     Args:
         module: Network in evaluation mode.
         device: Where to run.
         dtype: Type of the convs.
+
+    Attributes:
+        redone: Inputs that were computed again in float32.
+
+    Raises:
+        SrUpscaleError: When called: the result is not finite even in float32.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -48,7 +54,7 @@ class Network:
 
 
 def finite(out: Tensor) -> Tensor:
-    """What a network gave in float32.
+    """Returns what a network gave in float32, of any shape, if it is finite.
 
     Raises:
         SrUpscaleError: It is not finite.

@@ -19,7 +19,7 @@ from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.load import module_of
 
 AGREEMENT_DB = 50.0
-"""PSNR between half precision and fp32 output, below which fp32 is taken."""
+"""PSNR in dB between half precision and fp32 output, below which fp32 is taken."""
 
 AnyNetwork = StreamNetwork | Network | BackendNetwork
 
@@ -28,7 +28,7 @@ class LoadedNetworks:
     """Networks ready to run, by weights and number type.
 
     Args:
-        planner: Says device and types.
+        planner: Says which device and number types to use.
         backend: ``torch``, ``onnxruntime`` or ``openvino``.
     """
 
@@ -38,7 +38,19 @@ class LoadedNetworks:
         self._loading = threading.Lock()
 
     def get(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
-        """The network of a weights file, ready to run; loaded once, whichever thread asks."""
+        """Returns the network of a weights file, ready to run.
+
+        It is loaded once, whichever thread asks. Half precision that nobody asked for is taken only where it agrees with
+        fp32 (`AGREEMENT_DB`).
+
+        Args:
+            weights: The file.
+            dtype: Wanted number type.
+
+        Raises:
+            ModelError: The file cannot be used.
+            UsageError: The backend needs an extra that is not installed.
+        """
         dtype = self.planner.dtype_of(weights, dtype)
         key = (weights, dtype)
         with self._loading:
@@ -62,7 +74,15 @@ class LoadedNetworks:
 
 
 def agreement_db(network: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]) -> float:
-    """PSNR in dB between the outputs of a network in half precision and in fp32 on a fixed synthetic patch."""
+    """Measures how well a network in half precision agrees with the same one in fp32, on a fixed synthetic patch.
+
+    Args:
+        network: In half precision, (1, 3, H, W) float32 in [0, 1] -> (1, 3, H * scale, W * scale) float32.
+        exact: The same in fp32.
+
+    Returns:
+        PSNR in dB between the two outputs.
+    """
     y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
     waves = [0.5 + 0.25 * torch.sin(x * a + y * b) + 0.2 * torch.sign(torch.sin(x * 0.3 - y * a)) for a, b in _WAVES]
     patch = torch.stack(waves)[None]

@@ -1,4 +1,7 @@
-"""What will be done to a picture: which networks, cut how, in how much memory. Nothing is computed or loaded here."""
+"""What will be done to a picture: which networks, cut how, in how much memory.
+
+Nothing is computed or loaded here.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +25,21 @@ from sr_upscale.models.descriptor import Traits
 from sr_upscale.models.tails import TAILS
 
 OVERLAP = 8
-"""LR pixels that neighbouring tiles blend by default."""
+"""LR pixels in which neighbouring tiles are blended by default."""
 
 HALO = 16
-"""LR pixels of context of a tile by default. The receptive field is 51, but what the trained networks take from
-beyond 16 changes 8-bit values by at most 1, and few of them (docs/tiling.md); `halo=51` is exact for any weights."""
+"""LR pixels of context of a tile by default.
+
+The receptive field is 51. What the trained networks take from beyond 16 changes 8-bit values by at most 1, and few of
+them (docs/tiling.md). `halo=51` is exact for any weights."""
 
 FOREIGN_HALO = 32
 """LR pixels of context for networks whose receptive field is not known."""
 
 CPU_TILE_PIXELS = 448 * 448
-"""Largest tile on a CPU, in LR pixels read: larger working sets leave its cache and run slower, smaller ones
-recompute more halo (docs/tiling.md)."""
+"""Largest tile on a CPU, in LR pixels read.
+
+Larger working sets leave the CPU's cache and run slower. Smaller ones recompute more halo (docs/tiling.md)."""
 
 MIN_COLUMN = 64
 """Narrowest column of a strip, in LR pixels, that memory forces."""
@@ -41,7 +47,14 @@ MIN_COLUMN = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One run of a network over the whole picture, in strips (our generators) or in tiles."""
+    """One run of a network over the whole picture, in strips (our generators) or in tiles.
+
+    Attributes:
+        weights: File of the network.
+        scale: Its factor.
+        cut: How the picture is cut for it.
+        half: Whether it runs in half precision.
+    """
 
     weights: Path
     scale: int
@@ -51,14 +64,14 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscalePlan:
-    """What will be done to one frame. Integers and paths; nothing has been computed or loaded.
+    """What will be done to one frame. A plan is integers and paths; nothing has been computed or loaded.
 
     Attributes:
-        input_size, output_size: (width, height).
+        input_size, output_size: (width, height) in pixels.
         passes: Networks, in order.
         resample: Whether a Lanczos step follows, from the passes' size to the output's.
-        device_bytes: Estimate of what the networks take at most.
-        host_bytes: Estimate of what input, bands of rows and output take in host memory.
+        device_bytes: Estimate of what the networks take at most, in bytes.
+        host_bytes: Estimate of what input, bands of rows and output take in host memory, in bytes.
     """
 
     input_size: tuple[int, int]
@@ -70,7 +83,7 @@ class UpscalePlan:
 
     @property
     def steps(self) -> int:
-        """Strips and tiles of all passes."""
+        """Returns the number of strips and tiles of all passes."""
         return sum(step.cut.steps for step in self.passes)
 
 
@@ -80,9 +93,14 @@ class Cutting:
 
     Attributes:
         device_type: ``cpu``, ``cuda`` or ``mps``.
-        tile_size: Core of a tile in LR pixels; None chooses by memory, 0 takes the whole picture.
-        overlap, halo: LR pixels; None takes the default.
-        streams: Whether networks that can stream do.
+        tile_size: Core of a tile in LR pixels. None chooses by memory, 0 takes the whole picture.
+        overlap: LR pixels in which neighbouring tiles are blended, even. None takes the default.
+        halo: LR pixels of context around a tile. None takes the default.
+        streams: Whether networks that can stream do, where nothing asks for tiles. A tile size above 0, an overlap or a
+            halo asks for them.
+
+    Raises:
+        UsageError: A tile size, overlap or halo that cannot be.
     """
 
     device_type: str
@@ -99,7 +117,16 @@ class Cutting:
             raise UsageError(f"overlap is {overlap} and halo {halo}; expected an even overlap and nothing negative")
 
     def cut(self, height: int, width: int, traits: Traits, *, half: bool, budget: int) -> StripPlan | TilePlan:
-        """The cut of a picture that takes at most `budget` bytes, or the smallest there is."""
+        """Cuts a picture so that a network takes at most `budget` bytes, or into the smallest cut there is.
+
+        Tiles of a size that was asked for keep it, whatever the budget.
+
+        Args:
+            height, width: The picture, in LR pixels.
+            traits: The network.
+            half: Whether it runs in half precision.
+            budget: Bytes.
+        """
         asked_for_tiles = bool(self.tile_size) or self.overlap is not None or self.halo is not None
         can_stream = traits.config is not None and TAILS[traits.config.upsampler] in STREAM_TAILS
         if can_stream and self.streams and not asked_for_tiles:
@@ -131,9 +158,9 @@ class Planner:
     """Plans for one set of networks on one device.
 
     Attributes:
-        weights: Of each factor.
-        before: Networks of factor 1 that run first.
-        traits: Of all of them.
+        weights: Weights file of each factor.
+        before: Weights files of the networks of factor 1 that run first, in order.
+        traits: What is known of the network of each of these files.
         choice: Device and number type.
         automatic_dtype: Whether the type was chosen and not asked for.
         cutting: How pictures are cut.
@@ -149,16 +176,16 @@ class Planner:
     max_memory: int | None = None
 
     def plan(self, picture: Picture, target: Target, *, streamed: bool = False, queued: bool = False) -> UpscalePlan:
-        """What will be done to a picture. Loads no weights and computes nothing.
+        """Plans what will be done to a picture. Loads no weights and computes nothing.
 
         Args:
-            picture: Upright.
-            target: Size.
-            streamed: The output leaves by rows, and never stands in memory as a whole.
-            queued: Rows wait in a queue to be written.
+            picture: An upright picture.
+            target: The size that was asked for.
+            streamed: Whether the output leaves by rows, and never stands in memory as a whole.
+            queued: Whether rows wait in a queue to be written.
 
         Raises:
-            UsageError: An impossible size.
+            UsageError: The size is impossible.
         """
         width, height = picture.width, picture.height
         out_width, out_height = target.output_size(width, height, default_scale=max(self.weights))
@@ -207,7 +234,7 @@ class Planner:
         """Refuses a plan that needs more memory than there is, or than is allowed.
 
         Raises:
-            OutOfMemoryError: It says how much is needed.
+            OutOfMemoryError: The plan needs too much; the message says how much.
         """
         free = free_memory(torch.device("cpu"))
         needed = plan.host_bytes + (plan.device_bytes if self.choice.device.type != "cuda" else 0)
@@ -220,21 +247,24 @@ class Planner:
             raise OutOfMemoryError(f"{what}; {mebibytes(self.max_memory)} is allowed; raise --max-memory")
 
     def dtype_for(self, bits: int) -> torch.dtype:
-        """Number type for pictures of 8 or 16 bits: half precision cannot hold 16 bits."""
+        """Chooses the number type for pictures of 8 or 16 bits.
+
+        Half precision cannot hold 16 bits. It is taken for them only if it was asked for.
+        """
         return torch.float32 if self.automatic_dtype and bits == 16 else self.choice.dtype
 
     def dtype_reason(self, bits: int) -> str:
-        """Why `dtype_for` says so."""
+        """Says why `dtype_for` chose its type."""
         return "16 bits need fp32" if self.automatic_dtype and bits == 16 else self.choice.dtype_reason
 
     def dtype_of(self, weights: Path, dtype: torch.dtype) -> torch.dtype:
-        """`dtype`, unless these weights are known not to bear it."""
+        """Returns `dtype`, or float32 where these weights are known not to bear it."""
         bears = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype)
         return dtype if bears is None or bears in self.traits[weights].half else torch.float32
 
 
 def _needs_fill(frame: Frame) -> bool:
-    """Whether some but not all pixels are fully transparent."""
+    """Says whether some but not all pixels are fully transparent."""
     pixels = frame.pixels_hwc
     if pixels.shape[2] not in (2, 4):
         return False
@@ -244,7 +274,10 @@ def _needs_fill(frame: Frame) -> bool:
 
 
 def smaller_cut(cut: StripPlan | TilePlan) -> StripPlan | TilePlan | None:
-    """Half as much at a time: tiles of half the side; strips of half the rows, then columns of half the width."""
+    """Makes a cut that takes half as much at a time; None where nothing can be cut any smaller.
+
+    Tiles get half the side. Strips get half the rows, and when they are single rows, columns of half the width.
+    """
     if isinstance(cut, TilePlan):
         now = min(cut.tile_size or 1 << 30, max(cut.height, cut.width))
         if now <= MIN_TILE:
@@ -258,7 +291,11 @@ def smaller_cut(cut: StripPlan | TilePlan) -> StripPlan | TilePlan | None:
 
 
 def smaller_plan(plan: UpscalePlan, device: torch.device) -> UpscalePlan:
-    """The plan with everything cut smaller, after memory ran out.
+    """Makes the plan with everything cut smaller, after memory ran out.
+
+    Args:
+        plan: What did not fit.
+        device: Where it did not fit, to be named in the error.
 
     Raises:
         OutOfMemoryError: Nothing can be cut any smaller.

@@ -1,7 +1,8 @@
 """NIQE: how natural a picture looks, without a reference. Lower is more natural.
 
-Mittal, Soundararajan & Bovik 2013, doi:10.1109/LSP.2012.2227726. The pristine model in ``niqe_model.npz`` is the one of
-the authors' release (LIVE, The University of Texas at Austin; free to use with the notice that lies beside it).
+Source: Mittal, Soundararajan & Bovik 2013, doi:10.1109/LSP.2012.2227726. The pristine model in ``niqe_model.npz`` is
+the one of the authors' release (LIVE, The University of Texas at Austin). It is free to use with the notice that lies
+beside it.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def niqe(image: Tensor, *, crop_border: int = 0) -> float:
-    """NIQE of one picture.
+    """Computes the NIQE of one picture.
 
     Args:
-        image: (1, 3, H, W) RGB in [0, 1]; Y is taken and rounded to 8 bits, as the published scores do.
+        image: (1, 3, H, W) RGB in [0, 1], on the CPU. Y is taken and rounded to 8 bits, as the published scores do.
         crop_border: Pixels left out along each edge.
 
     Returns:
         A positive number; about 3 for good photographs.
 
     Raises:
-        ShapeError: Another shape, or fewer than two blocks of 96x96 that are not flat.
+        ShapeError: The image has another shape, or fewer than two blocks of 96x96 pixels that are not flat.
     """
     if image.dim() != 4 or image.shape[0] != 1 or image.shape[1] != 3:
         raise ShapeError(f"NIQE of {tuple(image.shape)}; expected one picture (1, 3, H, W)")
@@ -61,20 +62,23 @@ def niqe(image: Tensor, *, crop_border: int = 0) -> float:
 
 
 def _halved(y: Tensor) -> Tensor:
-    """Half the size by MATLAB's bicubic; borders are mirrored here, which the published scores need."""
+    """Halves the size by MATLAB's bicubic. Borders are mirrored here, which the published scores need."""
     mirrored = torch.from_numpy(np.pad(y.numpy(), ((0, 0), (0, 0), (8, 8), (8, 8)), mode="symmetric"))
     return resize(mirrored, (y.shape[-2] // 2 + 8, y.shape[-1] // 2 + 8))[..., 4:-4, 4:-4]
 
 
 def _block_features(y: Tensor, block: int) -> NDArray[np.float64]:
-    """(blocks, 18): shapes of the distributions of normalised luminances and of products of neighbours."""
+    """Computes the features of all blocks, (blocks, 18).
+
+    They are the shapes of the distributions of normalised luminances and of products of neighbours.
+    """
     normal = _normalised(y)[0, 0]
     blocks = normal.unfold(0, block, block).unfold(1, block, block).reshape(-1, block, block).numpy()
     return np.array([_features(each) for each in blocks])
 
 
 def _normalised(y: Tensor) -> Tensor:
-    """(I - local mean) / (local deviation + 1), with a Gaussian of 7x7 and sigma 7/6."""
+    """Computes (I - local mean) / (local deviation + 1), with a Gaussian of 7x7 and sigma 7/6."""
     taps = torch.arange(-3, 4, dtype=torch.float64)
     window = torch.exp(-(taps**2) / (2 * (7 / 6) ** 2))
     window /= window.sum()
@@ -99,7 +103,11 @@ def _features(block: NDArray[np.float64]) -> list[float]:
 
 
 def _asymmetric_gaussian(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Shape and the two scales of an asymmetric generalised Gaussian, by its moments (Lasmar et al. 2009)."""
+    """Fits an asymmetric generalised Gaussian by its moments (Lasmar et al. 2009).
+
+    Returns:
+        Its shape, its left scale and its right scale; NaN where all values are 0 or of one sign.
+    """
     values = values.ravel()
     with np.errstate(invalid="ignore", divide="ignore"):
         left = math.sqrt(np.square(values[values < 0]).mean()) if (values < 0).any() else math.nan
@@ -124,6 +132,6 @@ def _moment_table() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 @lru_cache(maxsize=1)
 def _pristine() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (36,) and covariance (36, 36) of the features of undistorted photographs."""
+    """Reads the mean (36,) and the covariance (36, 36) of the features of undistorted photographs."""
     with (resources.files("sr_upscale.metrics") / "niqe_model.npz").open("rb") as file, np.load(file) as model:
         return model["mean"], model["covariance"]

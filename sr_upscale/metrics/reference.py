@@ -15,20 +15,20 @@ from sr_upscale.storage.download import require_online
 
 
 def psnr(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 0, y_channel: bool = False) -> Tensor:
-    """Peak signal-to-noise ratio per image, in dB.
+    """Computes the peak signal-to-noise ratio per image, in dB.
 
     Args:
-        sr: Restored images, (N, C, H, W), in [0, data_range]; quantise to 8 bits first to match papers.
-        hr: Reference images, same shape and device.
+        sr: Restored images, (N, C, H, W), in [0, data_range]. Quantise them to 8 bits first to match papers.
+        hr: Reference images, same shape, range and device.
         data_range: Difference between white and black.
         crop_border: Pixels left out along each edge; papers use the scale.
-        y_channel: Compare luma (`rgb_to_y`); needs C = 3 and data_range 1.
+        y_channel: Compare luma (`rgb_to_y`). It needs C = 3 and data_range 1.
 
     Returns:
-        (N,) float64; inf where the images are equal.
+        (N,) float64 (on MPS, which knows no float64, of the type of `sr`); inf where the images are equal.
 
     Raises:
-        ShapeError: Shapes differ, or the crop leaves no pixels, or Y is asked for without RGB in [0, 1].
+        ShapeError: Shapes differ, the crop leaves no pixels, or Y is asked for without RGB in [0, 1].
 
     Source: the convention of the MATLAB evaluation used since SRCNN (Dong et al. 2014, arXiv:1501.00092).
     """
@@ -38,18 +38,27 @@ def psnr(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
 
 
 SSIM_WINDOW = 11
-"""Pixels of a side of SSIM's window: smaller pictures have none."""
+"""Pixels of a side of SSIM's window. Smaller pictures have no SSIM."""
 
 
 def ssim(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 0, y_channel: bool = False) -> Tensor:
-    """Structural similarity per image.
+    """Computes the structural similarity per image.
 
-    Gaussian window of 11x11, sigma 1.5, only where it lies inside; K1 0.01, K2 0.03; mean over pixels and channels.
+    The window is a Gaussian of 11x11 with sigma 1.5, taken only where it lies inside. K1 is 0.01, K2 is 0.03. The
+    result is the mean over pixels and channels.
 
-    Args and Raises: as `psnr`; images of less than 11x11 after the crop are refused.
+    Args:
+        sr: Restored images, (N, C, H, W), in [0, data_range]. Quantise them to 8 bits first to match papers.
+        hr: Reference images, same shape, range and device.
+        data_range: Difference between white and black.
+        crop_border: Pixels left out along each edge; papers use the scale.
+        y_channel: Compare luma (`rgb_to_y`). It needs C = 3 and data_range 1.
 
     Returns:
         (N,) float64, at most 1.
+
+    Raises:
+        ShapeError: Shapes differ, the crop leaves less than 11x11 pixels, or Y is asked for without RGB in [0, 1].
 
     Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861, as its MATLAB code computes it.
     """
@@ -78,12 +87,14 @@ def ssim(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
 def vgg19_distance(
     sr: Tensor, hr: Tensor, features: VGG19Features, *, layer: str = DISTANCE_LAYER, crop_border: int = 0
 ) -> Tensor:
-    """Mean absolute difference of VGG19 features per image: how different two pictures look, texture included.
+    """Computes the mean absolute difference of VGG19 features per image.
+
+    It says how different two pictures look, texture included.
 
     Args:
         sr, hr: (N, 3, H, W), RGB in [0, 1], of equal shape and on the device of `features`.
-        features: The network; `layer` must be among its layers. Values depend on its weights: compare only those of
-            one file.
+        features: The network; `layer` must be among its layers. Values depend on its weights, so compare only values
+            of one file of weights.
         layer: Where to compare, before activation.
         crop_border: Pixels left out along each edge.
 
@@ -104,13 +115,21 @@ LPIPS_BACKBONES = ("alex", "vgg")
 
 
 def lpips_model(backbone: str) -> nn.Module:
-    """The LPIPS network (Zhang et al. 2018, arXiv:1801.03924) of the extra ``lpips``.
+    """Loads the LPIPS network of the extra ``lpips``.
 
     Scores of two backbones do not compare. The trunk comes from torchvision, downloaded once.
 
+    Args:
+        backbone: One of `LPIPS_BACKBONES`.
+
+    Returns:
+        The network, frozen, on the CPU, for `lpips_distance`.
+
     Raises:
-        UsageError: No such backbone, or the extra is not installed.
+        UsageError: There is no such backbone, or the extra is not installed.
         NetworkError: The trunk cannot be downloaded.
+
+    Source: Zhang et al. 2018, arXiv:1801.03924.
     """
     if backbone not in LPIPS_BACKBONES:
         raise UsageError(f"LPIPS backbone is {backbone!r}; expected {' or '.join(LPIPS_BACKBONES)}")
@@ -132,15 +151,15 @@ def lpips_model(backbone: str) -> nn.Module:
 
 
 def lpips_distance(sr: Tensor, hr: Tensor, model: nn.Module, *, crop_border: int = 0) -> Tensor:
-    """Learned perceptual distance per image; 0 for equal images.
+    """Computes the learned perceptual distance (LPIPS) per image.
 
     Args:
         sr, hr: (N, 3, H, W), RGB in [0, 1], of equal shape and on the device of `model`.
-        model: Of `lpips_model`.
+        model: The network of `lpips_model`.
         crop_border: Pixels left out along each edge; some papers leave out none.
 
     Returns:
-        (N,) float32.
+        (N,) float32; 0 for equal images.
 
     Raises:
         ShapeError: Shapes differ, or the crop leaves no pixels.
@@ -152,23 +171,23 @@ def lpips_distance(sr: Tensor, hr: Tensor, model: nn.Module, *, crop_border: int
 
 
 def lattice_energy(image: Tensor, period: int, *, window: int = 32) -> Tensor:
-    """Share of an image's fine detail that repeats with a period: the grid that a sub-pixel tail can leave.
+    """Measures how much of an image's fine detail repeats with a period: the grid that a sub-pixel tail can leave.
 
-    In windows of `window` pixels (Hann-weighted, half overlapping) the power at the frequencies k/period of either
-    axis, without the mean, is compared with the power at their neighbours between the harmonics. Real texture
-    fills both alike (about 1); a lattice fills the harmonics alone. Only the flattest quarter of the windows
-    counts, where a lattice is seen, and of them the median, so that one railing does not count.
+    The image is cut into windows of `window` pixels, Hann-weighted and half overlapping. In each, the power at the
+    frequencies k/period of either axis, without the mean, is divided by the power at their neighbours between the
+    harmonics. Real texture fills both alike, a lattice fills the harmonics alone. Only the flattest quarter of the
+    windows counts, where a lattice is seen. Of them the median is taken, so that one railing does not count.
 
     Args:
-        image: (N, C, H, W), in [0, 1]; converted to its mean over channels.
+        image: (N, C, H, W), in [0, 1]. It is converted to its mean over channels.
         period: Pixels between the lines, the factor of the tail.
-        window: Side of a window, a multiple of 2 * `period`.
+        window: Side of a window in pixels, a multiple of 2 * `period`.
 
     Returns:
-        (N,) float64.
+        (N,) float64, a ratio: about 1 for real texture, more for a lattice.
 
     Raises:
-        ShapeError: The image is smaller than a window.
+        ShapeError: The image is not (N, C, H, W), it is smaller than a window, or `window` is no such multiple.
     """
     if image.dim() != 4 or min(image.shape[-2:]) < window or window % (2 * period):
         msg = f"lattice energy of {tuple(image.shape)} in windows of {window}; expected (N, C, H, W) of at least that"
@@ -193,7 +212,7 @@ def lattice_energy(image: Tensor, period: int, *, window: int = 32) -> Tensor:
 def _prepared(
     sr: Tensor, hr: Tensor, name: str, *, data_range: float, crop_border: int, y_channel: bool
 ) -> tuple[Tensor, Tensor]:
-    """Both images checked, in float64, as Y if wanted, without their border."""
+    """Checks both images and returns them in float64, as Y if wanted, without their border."""
     if sr.shape != hr.shape or sr.dim() != 4:
         msg = f"{name} of {tuple(sr.shape)} against {tuple(hr.shape)}; expected two equal shapes (N, C, H, W)"
         raise ShapeError(msg)

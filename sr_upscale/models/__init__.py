@@ -1,4 +1,4 @@
 """Networks as their papers draw them: generator, discriminators, VGG19 features, ensemble.
 
-Imports `storage`; every room above may import it.
+It imports `storage`. Every room above may import it.
 """

@@ -12,13 +12,13 @@ class Traits:
     """A network, ours or from outside.
 
     Attributes:
-        architecture: Its name.
+        architecture: Name of the architecture.
         scale: Factor; 1 for networks that clean and do not enlarge.
         halo: Radius of the receptive field in LR pixels; None where it is not known, or is the whole picture.
-        half: Whether it may run in fp16 and bf16.
-        max_tile_pixels: Larger tiles do not pay, or do not work.
-        parameters: How many there are.
-        config: Of our generators, which can stream; None for others.
+        half: Half precisions in which it may run, among ``fp16`` and ``bf16``.
+        max_tile_pixels: Most LR pixels of a tile. Larger tiles do not pay, or do not work.
+        parameters: Number of parameters.
+        config: Configuration of one of our generators, which can stream; None for other networks.
     """
 
     architecture: str

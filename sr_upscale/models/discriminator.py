@@ -1,10 +1,10 @@
 """Two judges of pictures: the published VGG-style network and a U-Net with spectral norm.
 
 ``vgg``
-    one logit a picture (Ledig et al. 2017, arXiv:1609.04802); the course project's sizes.
+    gives one logit a picture (Ledig et al. 2017, arXiv:1609.04802). It has the course project's sizes.
 ``unet``
-    one logit a pixel, spectral norm instead of batch norm: Real-ESRGAN's (Wang et al. 2021,
-    arXiv:2107.10833, after Schonfeld et al. 2020, arXiv:2002.12655), for real-world degradations.
+    gives one logit a pixel, with spectral norm instead of batch norm. It is Real-ESRGAN's, for real-world degradations
+    (Wang et al. 2021, arXiv:2107.10833, after Schonfeld et al. 2020, arXiv:2002.12655).
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ NEGATIVE_SLOPE = 0.2
 
 
 class VGGDiscriminator(nn.Module):
-    """(N, 3, H, W), RGB in [0, 1], H and W of at least 16 -> (N, 1) logits.
+    """Discriminator that gives one logit a picture.
 
     Args:
         num_feat: Channels of the first conv; the last has eight times as many. The published size is 64.
+
+    Shapes: (N, 3, H, W), RGB in [0, 1], H and W of at least 16 -> (N, 1) logits.
     """
 
     def __init__(self, num_feat: int = 64) -> None:
@@ -48,10 +50,12 @@ class VGGDiscriminator(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """(N, 3, H, W), RGB in [0, 1], H and W multiples of 8 -> (N, 1, H, W) logits.
+    """Discriminator that gives one logit a pixel.
 
     Args:
         num_feat: Channels at full resolution; 64 in Real-ESRGAN.
+
+    Shapes: (N, 3, H, W), RGB in [0, 1], H and W multiples of 8 -> (N, 1, H, W) logits.
     """
 
     def __init__(self, num_feat: int = 64) -> None:
@@ -87,9 +91,14 @@ class UNetDiscriminator(nn.Module):
 
 
 DISCRIMINATORS: dict[str, Callable[[int], nn.Module]] = {"vgg": VGGDiscriminator, "unet": UNetDiscriminator}
-"""By name; each takes num_feat."""
+"""Discriminators by name. Each takes num_feat."""
 
 
 def build_discriminator(name: str, num_feat: int) -> nn.Module:
-    """A discriminator of the table, started at random by torch's global generator."""
+    """Builds a discriminator, with random weights from torch's global generator.
+
+    Args:
+        name: A key of `DISCRIMINATORS`.
+        num_feat: Channels of its first conv.
+    """
     return DISCRIMINATORS[name](num_feat)

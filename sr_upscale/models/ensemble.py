@@ -12,9 +12,16 @@ TURNS = 8
 
 
 def self_ensemble(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The mean of a network's answers to the eight turns and mirrorings of its input, each turned back.
+    """Makes a function that averages a network's answers to the eight turns and mirrorings of its input.
 
-    One after the other, so that memory stays what one answer takes and a sum.
+    Each answer is turned back first. The network runs `TURNS` times, one after the other, so that memory stays what
+    one answer takes and a sum.
+
+    Args:
+        network: Takes (N, C, H, W) and gives (N, C, H*s, W*s). It must take W and H exchanged too.
+
+    Returns:
+        A function that takes and gives the same shapes as `network`.
 
     Source: Timofte et al. 2016, "Seven ways to improve example-based single image super resolution", arXiv:1511.02228.
     """

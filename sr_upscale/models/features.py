@@ -1,8 +1,8 @@
 """Frozen VGG19 features: what the perceptual loss and the perceptual distance look at.
 
-Layers are called convB_K (block, number) and are taken before their activation (ESRGAN, Wang et al. 2018,
+Layers are called convB_K (block, number). They are taken before their activation (ESRGAN, Wang et al. 2018,
 arXiv:1809.00219); conv5_4 is torchvision's ``features[:35]``. Weights come from torchvision, which downloads and
-keeps them, or from a file with keys ``features.N.weight``; a file that ends early serves the layers it holds.
+keeps them, or from a file with keys ``features.N.weight``. A file that ends early serves the layers it holds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 
 
 def _positions() -> dict[str, int]:
-    """Layer name -> index of its conv in torchvision's ``features``."""
+    """Lists layer names, in order, with the index of each one's conv in torchvision's ``features``."""
     found, index = {}, 0
     for block, (count, _width) in enumerate(_BLOCKS, start=1):
         for number in range(1, count + 1):
@@ -35,21 +35,24 @@ def _positions() -> dict[str, int]:
 
 
 LAYERS: dict[str, int] = _positions()
-"""conv1_1 ... conv5_4 and their places, in order."""
+"""conv1_1 ... conv5_4, in order, and the index of each one's conv in torchvision's ``features``."""
 
 DISTANCE_LAYER = "conv3_4"
 """The layer of the perceptual distance in validations and cards."""
 
 
 class VGG19Features(nn.Module):
-    """(N, 3, H, W), RGB in [0, 1] -> {layer: (N, C, H', W')} before activation. Its weights are frozen.
+    """VGG19 with frozen weights, as far as the deepest layer that is wanted.
 
     Args:
         state: ``features.N.weight`` and ``features.N.bias`` of at least the layers up to the deepest wanted.
         layers: Names out of `LAYERS`.
 
     Raises:
-        ModelError: An unknown layer, or one whose weights (or those before it) are missing or have another shape.
+        ModelError: A layer is unknown. Or its weights, or those of a layer before it, are missing or have another
+            shape.
+
+    Shapes: (N, 3, H, W), RGB in [0, 1] -> {layer: (N, C, H', W')}, before activation.
 
     Source: Simonyan & Zisserman 2014, arXiv:1409.1556.
     """
@@ -89,11 +92,13 @@ class VGG19Features(nn.Module):
     def rescale(self, pictures: Sequence[Tensor]) -> None:
         """Rescales every layer, in place, so that its mean activation over the pictures is 1.
 
-        Features keep their meaning: a layer's output is only multiplied. Losses on features then weigh the same for
-        ImageNet weights of any source, whose layers differ by factors of ten (Gatys et al. 2015, arXiv:1508.06576).
+        Features keep their meaning: a layer's output is only multiplied. Layers of ImageNet weights from different
+        sources differ by factors of ten. Losses on rescaled features weigh the same for all of them.
 
         Args:
             pictures: (1, 3, H, W) each, RGB in [0, 1].
+
+        Source: Gatys et al. 2015, arXiv:1508.06576.
         """
         before = 1.0
         activations = [(picture - self.mean) / self.std for picture in pictures]
@@ -123,14 +128,18 @@ class VGG19Features(nn.Module):
 
 
 def read_vgg19(file: Path | None) -> Mapping[str, Tensor]:
-    """Weights of VGG19's convs, from a file or, without one, from torchvision's cache or download (548 MB once).
+    """Reads the weights of VGG19's convs.
 
     Args:
-        file: ``.safetensors``, or a ``.pth`` state dict (read with torch's restricted unpickler).
+        file: ``.safetensors``, or a ``.pth`` state dict (read with torch's restricted unpickler). None takes
+            torchvision's weights, from its cache or by a download (548 MB once).
+
+    Returns:
+        A state dict with keys ``features.N.weight`` and ``features.N.bias``; N are the indices in `LAYERS`.
 
     Raises:
         ModelError: The file is missing, unreadable, or holds no ``features.0.weight``.
-        NetworkError: torchvision could not download them.
+        NetworkError: The program is offline, or torchvision could not download the weights.
     """
     if file is None:
         return _torchvision_weights()
@@ -154,7 +163,11 @@ def read_vgg19(file: Path | None) -> Mapping[str, Tensor]:
 
 
 def layers_held(state: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Layers that a state dict can compute, in order: all up to the first conv that is missing."""
+    """Lists the layers that a state dict can compute, in order: all up to the first conv that is missing.
+
+    Args:
+        state: As `read_vgg19` gives it.
+    """
     held = []
     for name, index in LAYERS.items():
         if f"features.{index}.weight" not in state:

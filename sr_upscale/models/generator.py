@@ -2,7 +2,7 @@
 
 The trunk is the published one (github.com/hueindahaus/srgan, after SRGAN, Ledig et al. 2017,
 arXiv:1609.04802, and ESRGAN, Wang et al. 2018, arXiv:1809.00219). At x4 the network has 913 027 parameters with the
-published tail ``nearest_conv``, 828 208 with ``pixelshuffle``, which never leaves the input's resolution.
+published tail ``nearest_conv``. With ``pixelshuffle``, which never leaves the input's resolution, it has 828 208.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ class GeneratorConfig:
 
     Attributes:
         scale: Integer factor of the network: 2, 3, 4 or 8.
-        num_feat: Channels of the trunk, even.
-        num_blocks: Inception-residual blocks.
-        upsampler: Tail, ``pixelshuffle`` or ``nearest_conv``.
+        num_feat: Channels of the trunk, even, at least 2.
+        num_blocks: Number of inception-residual blocks, at least 1.
+        upsampler: Name of the tail, ``pixelshuffle`` or ``nearest_conv``.
+
+    Raises:
+        ModelError: A value is none of these.
     """
 
     scale: int = 4
@@ -50,7 +53,7 @@ class GeneratorConfig:
 
     @property
     def halo(self) -> int:
-        """Radius of the receptive field in LR pixels: an output pixel depends on nothing farther."""
+        """Returns the radius of the receptive field in LR pixels. An output pixel depends on nothing farther."""
         body = 1 + 2 * self.num_blocks + 1  # trunk conv, two 3x3 convs a block, head
         return TAILS[self.upsampler].halo(self) + body
 
@@ -62,13 +65,18 @@ PRESETS: dict[str, GeneratorConfig] = {
     "ours-x4": GeneratorConfig(scale=4),
     "ours-x8": GeneratorConfig(scale=8),
 }
-"""Configurations by name; ``published-x4`` is the generator of the course project, unchanged."""
+"""Configurations by name. ``published-x4`` is the generator of the course project, unchanged."""
 
 
 class InceptionResidualBlock(nn.Module):
-    """Two branches of 1x1 and 3x3 convs, concatenated, plus the input. (N, C, H, W) -> same.
+    """Two branches of 1x1 and 3x3 convs, concatenated, plus the input.
 
-    Every conv is bias-free and followed by LeakyReLU(0.2); each branch makes half of the channels.
+    Every conv is bias-free and followed by LeakyReLU(0.2). Each branch makes half of the channels.
+
+    Args:
+        num_feat: Channels, even.
+
+    Shapes: (N, C, H, W) -> same.
     """
 
     def __init__(self, num_feat: int) -> None:
@@ -87,13 +95,13 @@ class InceptionResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """LR image -> SR image.
+    """Network that makes an SR image of an LR image.
 
     Args:
         config: Sizes and tail.
 
     Shapes: (N, 3, H, W) RGB in [0, 1] -> (N, 3, H*scale, W*scale), RGB, nominally in [0, 1] but not
-    clamped. Any H and W of at least 1.
+    clamped. Any H and W of at least 1 will do.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -107,10 +115,10 @@ class Generator(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming start with quiet branches: 3x3 convs of the blocks x0.3, the last conv x0.1.
+        """Draws random weights: Kaiming's, with 3x3 convs of the blocks x0.3 and the tail's last conv x0.1.
 
-        Without batch norm the sum over 24 residual blocks would grow; small branches keep the start
-        near the identity (the idea of ESRGAN's residual scaling and initialisation).
+        Without batch norm the sum over 24 residual blocks would grow. Small branches keep the start near the identity
+        (the idea of ESRGAN's residual scaling and initialisation).
         """
         for name, module in self.named_modules():
             if not isinstance(module, nn.Conv2d):

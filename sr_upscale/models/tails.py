@@ -1,7 +1,7 @@
 """The generator's tails: from features at the input's resolution to a picture at the output's.
 
 A tail is one class: its layers, its receptive field, its memory. It is known by its name in `TAILS`. How it runs over
-strips of rows stands in `inference.strip_tails`; one that stands in no entry there runs in tiles.
+strips of rows stands in `inference.strip_tails`. A tail without an entry there runs in tiles.
 """
 
 from __future__ import annotations
@@ -20,26 +20,42 @@ NEGATIVE_SLOPE = 0.2
 
 
 class Tail(nn.Module, ABC):
-    """(N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image."""
+    """Base of all tails.
+
+    Shapes: (N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image.
+    """
 
     @staticmethod
     @abstractmethod
     def halo(config: GeneratorConfig) -> int:
-        """Radius of its receptive field in LR pixels."""
+        """Returns the radius of its receptive field in LR pixels."""
 
     @staticmethod
     @abstractmethod
     def tile_bytes(config: GeneratorConfig, size: int) -> int:
-        """Memory for each LR pixel of a tile, beside the blocks', with numbers of `size` bytes."""
+        """Estimates the bytes of memory that it takes for each LR pixel of a tile, beside those of the blocks.
+
+        Args:
+            config: Of the generator.
+            size: Bytes of a number.
+        """
 
     @staticmethod
     @abstractmethod
     def strip_bytes(config: GeneratorConfig, size: int) -> int:
-        """Memory for each LR pixel of a strip."""
+        """Estimates the bytes of memory that it takes for each LR pixel of a strip.
+
+        Args:
+            config: Of the generator.
+            size: Bytes of a number.
+        """
 
 
 class NearestConvTail(Tail):
-    """The published tail: per stage nearest-neighbour upsampling, conv, LeakyReLU; then two convs at full size."""
+    """The published tail.
+
+    Each stage is nearest-neighbour upsampling, a conv and LeakyReLU. Two convs at full size follow the last one.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -51,7 +67,7 @@ class NearestConvTail(Tail):
 
     @staticmethod
     def stages_of(scale: int) -> tuple[int, ...]:
-        """Upsampling factors, first to last."""
+        """Returns the upsampling factors of the stages, first to last. Their product is the scale."""
         return (3,) if scale == 3 else (2,) * int(math.log2(scale))
 
     @staticmethod
@@ -76,7 +92,10 @@ class NearestConvTail(Tail):
 
 
 class PixelShuffleTail(Tail):
-    """One conv to 3*s*s channels, pixel shuffle (Shi et al. 2016, arXiv:1609.05158), plus the enlarged image."""
+    """One conv to 3*s*s channels and a pixel shuffle (Shi et al. 2016, arXiv:1609.05158).
+
+    The image, enlarged by nearest neighbours, is added.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -101,9 +120,12 @@ class PixelShuffleTail(Tail):
 
 
 TAILS: dict[str, type[Tail]] = {"pixelshuffle": PixelShuffleTail, "nearest_conv": NearestConvTail}
-"""By the name in a configuration."""
+"""Tails by the name in a configuration."""
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """LeakyReLU(0.2) in place: every caller hands over a conv's fresh output, and its gradient needs the result."""
+    """Applies LeakyReLU(0.2) in place, to a tensor of any shape.
+
+    That is safe: every caller hands over a conv's fresh output, and the gradient needs the result alone.
+    """
     return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)

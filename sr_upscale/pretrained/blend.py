@@ -1,7 +1,7 @@
 """Weights between two others: one dial from invented detail to faithfulness.
 
-Network interpolation (Wang et al. 2018, arXiv:1812.10515): the mean of two networks' parameters is a network that
-works, where one was taught starting from the other.
+The method is network interpolation (Wang et al. 2018, arXiv:1812.10515). The mean of two networks' parameters is again
+a network that works, if one of the two was trained starting from the other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
 
     Args:
         first, second: Weights of one configuration, made by `sr-upscale train`.
-        alpha: 0 gives the first, 1 the second, bit for bit.
-        out: ``.safetensors``, replaced if it exists.
+        alpha: Share of `second`, from 0 to 1. 0 gives the first and 1 the second, bit for bit.
+        out: A ``.safetensors`` file, replaced if it exists.
 
     Raises:
         UsageError: alpha is not between 0 and 1.
@@ -52,9 +52,22 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
 
 
 def blended(first: Path, second: Path, alpha: float) -> Path:
-    """A blend out of the cache, made if it is not there; its name follows from the content of both and the share.
+    """Returns a blend from the cache, and makes it if it is not there.
 
-    Raises: as `blend_files`.
+    The name of its file follows from the content of both files and the share.
+
+    Args:
+        first, second: Weights of one configuration, made by `sr-upscale train`.
+        alpha: Share of `second`, from 0 to 1.
+
+    Returns:
+        The ``.safetensors`` file of the blend.
+
+    Raises:
+        InputError: A file cannot be read.
+        UsageError: alpha is not between 0 and 1.
+        ModelError: A file cannot be used, or their configurations differ.
+        OutputError: The blend cannot be written.
     """
     content = hashlib.sha256()
     for path in (first, second):

@@ -1,7 +1,8 @@
-"""Well-known open weights that others made, by name: what, whose licence, where, and which bytes exactly.
+"""Well-known open weights that others made, by name.
 
-Addresses, sizes and hashes are facts of the Open Model Database (github.com/OpenModelDB/open-model-database, commit
-782aac08). Every licence here permits any use, some of them with attribution; none is for non-commercial use alone.
+Each row says what they are, under which licence, where they lie, and which bytes exactly they are. Addresses, sizes
+and hashes are facts of the Open Model Database (github.com/OpenModelDB/open-model-database, commit 782aac08). Every
+licence here permits any use, some of them with attribution. None is for non-commercial use alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class RemoteWeights:
     """A row of the table.
 
     Attributes:
-        name: What users type after ``-n``; case does not matter, nor does `_` for `-`.
+        name: What users type after ``-n``. Case does not matter, and `_` counts as `-`.
         architecture: What kind of network.
         scale: Its factor; 1 cleans without enlarging.
         license: SPDX identifier.
@@ -33,7 +34,7 @@ class RemoteWeights:
 
     @property
     def filename(self) -> str:
-        """Its name in the cache."""
+        """Returns the file's name in the cache."""
         return f"{self.name}{'.safetensors' if self.file.name.endswith('.safetensors') else '.pth'}"
 
 

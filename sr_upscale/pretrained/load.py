@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
 
 def traits_of(path: Path) -> Traits:
-    """What planning must know about weights. Ours say it in their header; others are loaded."""
+    """Finds out what planning must know about weights.
+
+    Ours say it in their header. Weights of others are loaded.
+
+    Args:
+        path: A weights file of any make.
+
+    Raises:
+        ModelError: The file cannot be used.
+    """
     if not is_ours(path):
         from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
@@ -29,7 +38,17 @@ def traits_of(path: Path) -> Traits:
 
 
 def module_of(path: Path) -> nn.Module:
-    """The network of a weights file: float32, on the CPU, in evaluation mode."""
+    """Loads the network of a weights file.
+
+    Args:
+        path: A weights file of any make.
+
+    Returns:
+        A network of the caller's own: float32, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: The file cannot be used.
+    """
     if is_ours(path):
         return load_generator(path)[0]
     from sr_upscale.pretrained.spandrel_adapter import load_foreign

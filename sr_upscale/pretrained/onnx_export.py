@@ -1,4 +1,7 @@
-"""Weights -> ONNX, for other programs and for the backends; needs an extra: ``pip install 'sr-upscale[onnx]'``."""
+"""Weights -> ONNX, for other programs and for the backends.
+
+Needs an extra: ``pip install 'sr-upscale[onnx]'``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ TOLERANCE = 1e-4
 """Largest difference between torch and ONNX Runtime that an export may have, of a range of 1."""
 
 CHECK_SIZES = ((24, 24), (17, 40))
-"""(height, width) of the pictures that the two are compared on; the export is traced at yet another size."""
+"""(height, width) of the pictures that the two are compared on. The export is traced at yet another size."""
 
 MISSING = "needs an extra: pip install 'sr-upscale[onnx]'"
 
@@ -30,18 +33,18 @@ MISSING = "needs an extra: pip install 'sr-upscale[onnx]'"
 def export_onnx(weights: Path, out: Path) -> float:
     """Writes a network as ONNX with free height and width, after comparing it with torch.
 
-    Input ``lr``: (1, 3, H, W) float32 RGB in [0, 1]; output ``sr``: (1, 3, H * scale, W * scale), not clamped.
+    Input ``lr`` is (1, 3, H, W) float32 RGB in [0, 1]. Output ``sr`` is (1, 3, H * scale, W * scale), not clamped.
 
     Args:
-        weights: Of any make.
+        weights: A weights file of any make.
         out: Target, replaced if it exists.
 
     Returns:
-        Largest difference between torch and ONNX Runtime.
+        Largest absolute difference between torch and ONNX Runtime, of a range of 1.
 
     Raises:
         UsageError: The extra is not installed.
-        ModelError: The architecture cannot be exported, or comes out different.
+        ModelError: The weights cannot be used, or the architecture cannot be exported or comes out different.
         OutputError: `out` cannot be written.
     """
     module = module_of(weights)
@@ -72,10 +75,18 @@ def export_onnx(weights: Path, out: Path) -> float:
 
 
 def compare(module: nn.Module, file: Path) -> float:
-    """Largest difference between torch and ONNX Runtime on random pictures.
+    """Measures the largest difference between torch and ONNX Runtime on random pictures.
+
+    Args:
+        module: Network in evaluation mode on the CPU, (1, 3, H, W) -> (1, 3, H * scale, W * scale).
+        file: The same network as ONNX.
+
+    Returns:
+        Largest absolute difference of the outputs, for inputs in [0, 1].
 
     Raises:
-        ModelError: It is larger than `TOLERANCE`.
+        UsageError: The extra is not installed.
+        ModelError: The difference is larger than `TOLERANCE`.
     """
     with _extra():
         import onnxruntime
@@ -94,9 +105,21 @@ def compare(module: nn.Module, file: Path) -> float:
 
 
 def cached_onnx(weights: Path) -> Path:
-    """The ONNX form of weights out of the cache, made if it is not there; named after the content.
+    """Returns the ONNX form of weights from the cache, and makes it if it is not there.
 
-    Raises: as `export_onnx`.
+    The file is named after the content of the weights.
+
+    Args:
+        weights: A weights file of any make.
+
+    Returns:
+        The ``.onnx`` file.
+
+    Raises:
+        InputError: The weights cannot be read.
+        UsageError: The extra is not installed.
+        ModelError: The weights cannot be used, or the architecture cannot be exported or comes out different.
+        OutputError: The file cannot be written.
     """
     key = hash_file(weights)[:16]
     out = cache_folder() / "onnx" / f"{weights.stem}-{key}.onnx"

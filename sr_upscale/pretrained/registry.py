@@ -1,7 +1,8 @@
 """The tables of weights, and where their files lie. Does not import torch.
 
-A model is, in this order: one of ours (inside the package), one of the catalogue (downloaded into the cache when first
-used), one that was added to the cache by `sr-upscale models add`, or a file.
+The word that names a model is looked up in this order. First come our own models (inside the package), then files on
+disk. The catalogue follows, whose weights are downloaded into the cache when first used. Last come weights that were
+added to the cache by `sr-upscale models add`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sr_upscale.pretrained.weights_file import is_ours, read_info
 PACKAGE = Path(__file__).resolve().parent.parent
 
 DEFAULT_MODEL = "photo"
-"""Family that is used when no model is named: `<family>-x<scale>` of the fitting scale."""
+"""Family that is used when no model is named; the weights are its `<family>-x<scale>` of the fitting scale."""
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".ckpt", ".pt")
 
@@ -35,7 +36,8 @@ class StoredWeights:
         scale: Factor of the network.
         purpose: What it is for, in a few words.
         license: SPDX identifier.
-        twin: The faithful weights of the same shape, the other end of the fidelity dial; empty for those themselves.
+        twin: Name of the faithful weights of the same shape, the other end of the fidelity dial. Empty for those
+            themselves.
     """
 
     name: str
@@ -46,7 +48,7 @@ class StoredWeights:
 
     @property
     def path(self) -> Path:
-        """Where the file is, or would be."""
+        """Returns where the file is, or would be."""
         return weights_folder() / f"{self.name}.safetensors"
 
 
@@ -62,17 +64,20 @@ TABLE = (
 
 
 def cache_folder() -> Path:
-    """Where downloads and decoded training pictures are kept: ``SR_UPSCALE_CACHE``, else the system's place."""
+    """Returns the folder in which downloads and decoded training pictures are kept.
+
+    ``SR_UPSCALE_CACHE`` names it. Without that variable it is the system's place for caches.
+    """
     return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
 
 
 def models_folder() -> Path:
-    """Where weights of others are kept."""
+    """Returns the folder in which weights of others are kept."""
     return cache_folder() / "models"
 
 
 def weights_folder() -> Path:
-    """Our weights: inside an installed package, or at the top of a source tree."""
+    """Returns the folder of our weights: inside an installed package, or at the top of a source tree."""
     inside = PACKAGE / "weights"
     return inside if inside.is_dir() else PACKAGE.parent / "weights"
 
@@ -81,23 +86,26 @@ def weights_folder() -> Path:
 
 
 def catalogue_entry(name: str) -> RemoteWeights | None:
-    """The row of the catalogue that a name means: case does not matter, nor does ``_`` for ``-``."""
+    """Finds the row of the catalogue that a name means; None where there is none.
+
+    Case does not matter, and ``_`` counts as ``-``.
+    """
     wanted = name.lower().replace("_", "-")
     return next((entry for entry in CATALOGUE if entry.name == wanted), None)
 
 
 def cached_path(entry: RemoteWeights) -> Path:
-    """Where a file of the catalogue is, or would be."""
+    """Returns where a file of the catalogue is, or would be."""
     return models_folder() / entry.filename
 
 
 def added_folder() -> Path:
-    """Where weights are kept that users put into the cache."""
+    """Returns the folder of the weights that users put into the cache."""
     return models_folder() / "added"
 
 
 def added() -> dict[str, Path]:
-    """Weights that users put into the cache, by name."""
+    """Finds the weights that users put into the cache, by name."""
     folder = added_folder()
     if not folder.is_dir():
         return {}
@@ -105,7 +113,11 @@ def added() -> dict[str, Path]:
 
 
 def twin_of(path: Path) -> Path | None:
-    """The faithful weights that belong to weights of ours; None where there are none."""
+    """Finds the faithful weights that belong to weights of ours; None where there are none.
+
+    Raises:
+        ModelError: The file of the faithful weights is missing.
+    """
     for entry in TABLE:
         if entry.path == path and entry.twin:
             return resolve_weights(entry.twin)
@@ -113,22 +125,29 @@ def twin_of(path: Path) -> Path | None:
 
 
 def known_names() -> list[str]:
-    """Every name that `resolve_weights` and `resolve_family` take."""
+    """Lists every name that `resolve_weights` and `resolve_family` take."""
     return [*(entry.name for entry in TABLE), *families(), *added(), *(entry.name for entry in CATALOGUE)]
 
 
 def families() -> list[str]:
-    """Names without a factor: ``photo`` is ``photo-x4`` or ``photo-x2``."""
+    """Lists the names without a factor, sorted: ``photo`` is ``photo-x4`` or ``photo-x2``."""
     return sorted({entry.name.rsplit("-x", 1)[0] for entry in TABLE})
 
 
 def resolve_weights(
     name_or_path: str, *, on_progress: Callable[[float, str], None] = lambda _share, _words: None
 ) -> Path:
-    """The file of a model name, downloaded if need be, or the path itself if it is one.
+    """Finds the file of a model, and downloads it if need be.
+
+    Args:
+        name_or_path: Name of one model, or the path of a weights file.
+        on_progress: Called with the finished share of a download (0 to 1) and a few words.
+
+    Returns:
+        The file that belongs to the name, or the path itself.
 
     Raises:
-        ModelError: No such name and no such file; the nearest name is suggested.
+        ModelError: There is no such name and no such file (the nearest name is suggested), or our own file is missing.
         NetworkError, IntegrityError, OutputError: The download failed.
     """
     for entry in TABLE:
@@ -156,10 +175,17 @@ def resolve_weights(
 
 
 def resolve_family(name_or_path: str) -> dict[int, Path]:
-    """Weights by trained factor: all of a family such as ``psnr``, or the one that a name or path means.
+    """Finds weights by their trained factor: all of a family such as ``psnr``, or the one that a name or path means.
+
+    Args:
+        name_or_path: Name of a family or of one model, or the path of a weights file.
+
+    Returns:
+        Weights files by factor.
 
     Raises:
-        ModelError: No such name and no such file, or a file that cannot be used.
+        ModelError: There is no such name and no such file, or the file cannot be used.
+        NetworkError, IntegrityError, OutputError: The download failed.
     """
     family = [entry for entry in TABLE if entry.name == f"{name_or_path}-x{entry.scale}"]
     if family:

@@ -1,8 +1,8 @@
 """Third-party ``.pth`` files: tensors out of a pickle, and nothing else out of it.
 
-A pickle is a program. Before anything runs, its opcodes are read and every global that it would call is held against
-a short list; one that is not on it refuses the file. What passes is then loaded by torch's own restricted unpickler
-(`weights_only`), so that two barriers of different make stand behind each other. There is no way around them.
+A pickle is a program. Before anything of it runs, its opcodes are read. Every global that it would call is looked up in
+a short list, and the file is refused for one that is not in it. What passes is then loaded by torch's own restricted
+unpickler (`weights_only`). So two barriers of different make stand behind each other. There is no way around them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,21 @@ ALLOWED = frozenset(
 """Globals that a file of plain tensors needs."""
 
 _LEGACY_PICKLES = 5
-"""Magic number, protocol, system, object and storage keys of torch's format before 1.6."""
+"""Pickles of a file in torch's format before 1.6: magic number, protocol, system, object and storage keys."""
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """The dictionary in a ``.pth`` or ``.ckpt`` file: tensors on the CPU, and dictionaries of them.
+    """Loads the dictionary in a ``.pth`` or ``.ckpt`` file.
+
+    Args:
+        path: A file as `torch.save` writes it.
+
+    Returns:
+        Tensors on the CPU, and dictionaries of them, by name.
 
     Raises:
-        ModelError: Not such a file, TorchScript, or a pickle that refers to anything but tensors; nothing of it ran.
+        ModelError: The file is missing or damaged, or it is TorchScript or another program, or its pickle refers to
+            anything but tensors. Nothing of a refused file has run.
     """
     try:
         with path.open("rb") as file:
@@ -66,7 +73,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
-    """``module.name`` of everything that the pickles of a file would look up."""
+    """Yields ``module.name`` of everything that the pickles of a file would look up.
+
+    Raises:
+        ModelError: The file is not one of `torch.save`, or is a program.
+    """
     start = file.read(4)
     file.seek(0)
     if start != b"PK\x03\x04":  # as torch tells them apart
@@ -92,7 +103,11 @@ def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
 
 
 def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
-    """Globals of one pickle, without running it. Strings are followed through the memo; doubt is a refusal."""
+    """Yields the globals of one pickle, without running it.
+
+    Strings are followed through the memo. Doubt is a refusal: words that no list allows stand for a name that is not
+    certain.
+    """
     strings: list[str | None] = []  # what was pushed lately, as far as it is text
     memo: dict[int, str | None] = {}
     for opcode, argument, _position in pickletools.genops(stream):

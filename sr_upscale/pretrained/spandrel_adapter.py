@@ -1,7 +1,8 @@
 """Weights that others made: ESRGAN, SPAN, SwinIR, DAT, HAT and what else spandrel (an extra) recognises.
 
-The file is read here, safely (`safe_pickle`, safetensors); spandrel sees tensors alone. It knows architectures under
-permissive licences (chaiNNer-org/spandrel, MIT), and what each needs: multiples of a size, channels, number types.
+The file is read here, safely (`safe_pickle`, safetensors), so that spandrel sees tensors alone. It knows architectures
+under permissive licences (chaiNNer-org/spandrel, MIT). It also knows what each of them needs: multiples of a size,
+channels, number types.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.safe_pickle import load_tensors
 
 TILE_PIXELS = 256 * 256
-"""Largest tile: attention and deep trunks take much memory for each pixel."""
+"""Largest tile, in LR pixels: attention and deep trunks take much memory for each pixel."""
 
 
 class Foreign(nn.Module):
-    """(1, 3, H, W) RGB in [0, 1] -> (1, 3, H * scale, W * scale), whatever channels and sizes the network takes.
+    """A network that others made: (1, 3, H, W) RGB in [0, 1] -> (1, 3, H * scale, W * scale) in [0, 1].
+
+    It takes these whatever channels and sizes the network inside takes.
 
     Args:
-        descriptor: Of spandrel.
+        descriptor: The network, as spandrel describes it.
     """
 
     def __init__(self, descriptor: Any) -> None:
@@ -98,10 +101,16 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
 
 
 def load_foreign(path: Path) -> tuple[Foreign, Traits]:
-    """Network (float32, CPU, evaluation mode) and traits of a third-party file; the last few are kept.
+    """Loads the network and the traits of a third-party file; the last few are kept.
+
+    Args:
+        path: A ``.safetensors``, ``.pth``, ``.pt`` or ``.ckpt`` file.
+
+    Returns:
+        The network (float32, CPU, evaluation mode) and its traits. Callers share them: copy the network to change it.
 
     Raises:
-        ModelError: The file is missing, unsafe, damaged, unknown or not finite; or spandrel is not installed.
+        ModelError: The file is missing, unsafe, damaged, unknown or not finite, or spandrel is not installed.
     """
     try:
         changed = path.stat().st_mtime_ns

@@ -1,6 +1,6 @@
 """Weights as one safetensors file that rebuilds its model: configuration and provenance lie inside.
 
-Reading the header needs neither torch nor the tensors; loading refuses what it cannot trust.
+Reading the header needs neither torch nor the tensors. Loading refuses what it cannot trust.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class WeightsInfo:
     scores: Mapping[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
-        """Strings for the header of the file; modelspec.* keys where that standard has them."""
+        """Makes the strings for the header of the file.
+
+        Keys are those of the modelspec.* standard where it has them.
+        """
         return {
             "format": "pt",
             "modelspec.sai_model_spec": "1.0.0",
@@ -64,7 +67,15 @@ class WeightsInfo:
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str], *, path: Path) -> WeightsInfo:
-        """Inverse of `to_metadata`; `path` is named in errors."""
+        """Reads a header, as the inverse of `to_metadata`.
+
+        Args:
+            metadata: Strings of the header.
+            path: The file, to be named in errors.
+
+        Raises:
+            ModelError: The header is not one of `sr-upscale train`, or is damaged.
+        """
         if metadata.get("modelspec.architecture") != ARCHITECTURE:
             found = metadata.get("modelspec.architecture", "no architecture")
             msg = f"{path}: the header names {found}; expected {ARCHITECTURE}: this is not a file of `sr-upscale train`"
@@ -89,7 +100,10 @@ class WeightsInfo:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is one of `sr-upscale train`, by its header; one without a readable header counts as ours."""
+    """Says whether a file is one of `sr-upscale train`, by its header.
+
+    A ``.safetensors`` file without a readable header counts as ours.
+    """
     if path.suffix.lower() != ".safetensors":
         return False
     try:
@@ -100,7 +114,7 @@ def is_ours(path: Path) -> bool:
 
 
 def read_info(path: Path) -> WeightsInfo:
-    """Header of a weights file. Does not import torch, does not read tensors.
+    """Reads the header of a weights file. Does not import torch, and does not read tensors.
 
     Raises:
         ModelError: The file is missing, damaged, or not one of ours.
@@ -123,7 +137,7 @@ def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
     Args:
         path: Target, replaced if it exists.
         model: Any device and dtype; written as float32 on the CPU.
-        info: Header; its `config` is taken from the model.
+        info: Header; its `config` is replaced by that of the model.
 
     Raises:
         OutputError: The file cannot be written.
@@ -138,11 +152,14 @@ def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
 
 
 def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:
-    """Model (float32, CPU, evaluation mode) and header of a weights file.
+    """Loads the model and the header of a weights file.
+
+    Returns:
+        The model (float32, CPU, evaluation mode) and the header.
 
     Raises:
-        ModelError: The file is missing, damaged or foreign; keys or shapes differ from what its
-            configuration says (the first five are named); or a weight is not finite.
+        ModelError: The file is missing, damaged or foreign. Or keys or shapes differ from what its configuration says
+            (the first five keys are named). Or a weight is not finite.
     """
     import torch
     from safetensors.torch import load_file
@@ -175,7 +192,15 @@ def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:
 
 
 def config_of(info: WeightsInfo, *, path: Path) -> GeneratorConfig:
-    """The generator's configuration out of a header; `path` is named in errors."""
+    """Builds the generator's configuration from a header.
+
+    Args:
+        info: The header.
+        path: Its file, to be named in errors.
+
+    Raises:
+        ModelError: The header's configuration does not build a generator.
+    """
     from sr_upscale.models.generator import GeneratorConfig
 
     try:

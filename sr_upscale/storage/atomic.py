@@ -19,7 +19,7 @@ _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
 @contextlib.contextmanager
 def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _temporary: None) -> Iterator[Path]:
-    """A temporary path beside `path`; on leaving it is flushed to disk and takes the place of `path`.
+    """Makes a temporary file, which takes the place of `path` on leaving, after it was flushed to disk.
 
     On any error the temporary file is removed and `path` stays as it was. The temporary name is short,
     whatever the length of the final one.
@@ -28,8 +28,12 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
         path: File that appears or changes.
         on_whole: Called with the temporary path when the file is whole and flushed, before it takes its place.
 
+    Yields:
+        The temporary path, beside `path`, of an empty file.
+
     Raises:
-        OutputError: The folder cannot be written, or the name is too long.
+        OutputError: The folder cannot be written, or the name is too long. Any other OSError, from here or from the
+            body of the ``with``, becomes one too.
         DiskFullError: The disk is full, or the quota used up.
     """
     try:
@@ -61,7 +65,10 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_orphans(folder: Path) -> None:
-    """Removes temporary files of `replace_file` whose process has been killed: it ran here, and is no more."""
+    """Removes temporary files of `replace_file` that killed processes left in a folder.
+
+    A file goes if its process ran on this machine, in this container, and is no more.
+    """
     import psutil
 
     for orphan in folder.glob(f"{_PREFIX}{_place()}-*{_SUFFIX}"):
@@ -72,7 +79,10 @@ def remove_orphans(folder: Path) -> None:
 
 
 def _new_file(folder: Path) -> Path:
-    """An empty file whose name says who made it, with the user's usual rights, which files of `tempfile` have not."""
+    """Makes an empty file whose name says who made it.
+
+    It has the user's usual rights, which files of `tempfile` have not.
+    """
     while True:
         path = folder / f"{_PREFIX}{_place()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
         with contextlib.suppress(FileExistsError):
@@ -82,7 +92,10 @@ def _new_file(folder: Path) -> Path:
 
 @functools.cache
 def _place() -> str:
-    """Where the numbers of processes mean the same: this machine, and the container it may be divided into."""
+    """Names the place where the numbers of processes mean the same.
+
+    That is this machine, or one of the containers that it may be divided into.
+    """
     where = platform.node()
     with contextlib.suppress(OSError):
         where += f" {os.stat('/proc/self/ns/pid').st_ino}"
@@ -103,7 +116,15 @@ def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None]) -> N
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
-    """An `OutputError` that says what to do about an operating system's error."""
+    """Makes an `OutputError` that says what to do about an operating system's error.
+
+    Args:
+        path: File or folder that could not be written, for the message.
+        error: What the operating system said.
+
+    Returns:
+        A `DiskFullError` where the disk is full or the quota used up, else an `OutputError`. It is not raised.
+    """
     remedies = {
         errno.EACCES: "choose another folder with -o, or change its permissions",
         errno.EPERM: "choose another folder with -o, or change its permissions",

@@ -1,4 +1,4 @@
-"""sha256 of files."""
+"""SHA-256 of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sr_upscale.formatting import shown
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a regular file's content, hexadecimal.
+    """Computes the SHA-256 of a regular file's content, as 64 hexadecimal digits.
 
     Raises:
         InputError: It cannot be read, or is not a regular file.

@@ -1,8 +1,8 @@
 """Files from the network: resumed where they stopped, checked against a pinned hash before they get their name.
 
-What is on the way lies beside the target as ``NAME.part``, with ``NAME.part.json`` that says which file of which
-server it belongs to, both under a lock. Nothing is ever called NAME that is not the pinned file, whole. Where locks do
-not work (some network file systems), everyone fetches under a name of their own: that costs bandwidth and nothing else.
+What is on the way lies beside the target as ``NAME.part``. ``NAME.part.json`` says which file of which server it
+belongs to. Both are under a lock. Nothing is ever called NAME that is not the pinned file, whole. Where locks do not
+work (some network file systems), everyone fetches under a name of their own: that costs bandwidth and nothing else.
 """
 
 from __future__ import annotations
@@ -29,31 +29,40 @@ from sr_upscale.storage.atomic import output_error
 from sr_upscale.storage.remote import RemoteFile
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Waits between attempts that made no progress; a server's Retry-After takes the place of a shorter one."""
+"""Seconds between attempts that made no progress. A server's Retry-After takes the place of a shorter wait."""
 LONGEST_WAIT_S = 120.0
-"""A server that asks for more is given up."""
+"""Seconds. A server that asks for a longer wait is given up."""
 TIMEOUT_S = (10.0, 30.0)
 """Seconds to connect, and between two pieces of an answer."""
 FLOOR_BYTES_PER_S, FLOOR_WINDOW_S = 1024, 30.0
-"""A connection that brings less over so long is dropped: a drip never meets a read timeout."""
+"""Bytes a second, and seconds. A connection that brings less over so long is dropped.
+
+A read timeout would not do: a server that drips never meets one.
+"""
 PROGRESS_BYTES = 1 << 20
-"""An attempt that brought so much starts the count of attempts again."""
+"""Bytes. An attempt that brought so many starts the count of attempts again."""
 MAX_REDIRECTS = 5
 PIECE = 1 << 18
 ORPHAN_AGE_S = 86_400.0
 
 TOKENS: Mapping[str, str] = {"huggingface.co": "HF_TOKEN", "github.com": "GITHUB_TOKEN"}
-"""Environment variables that hold a token, by host; sent to that host alone."""
+"""Environment variables that hold a token, by host. A token is sent to its host alone."""
 
 Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
 
 
 def require_online(url: str, remedy: str) -> None:
-    """Nothing, if connections may be opened or torch's own cache holds the file already.
+    """Refuses to go on where a file must be downloaded but connections are forbidden.
+
+    It passes if connections may be opened, or if torch's own cache holds the file already.
+
+    Args:
+        url: Address of the file. Its last part is the name in the cache.
+        remedy: What the user can do instead, for the message.
 
     Raises:
-        NetworkError: Offline, and it is not there.
+        NetworkError: The program is offline, and the cache does not hold the file.
     """
     import torch
 
@@ -62,24 +71,25 @@ def require_online(url: str, remedy: str) -> None:
 
 
 def is_offline() -> bool:
-    """Whether ``SR_UPSCALE_OFFLINE`` forbids to open a connection."""
+    """Says whether ``SR_UPSCALE_OFFLINE`` forbids to open a connection."""
     return os.environ.get("SR_UPSCALE_OFFLINE", "0") not in ("", "0")
 
 
 def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share, _words: None) -> Path:
-    """Downloads a file, or goes on with a download that was cut off; does nothing if `target` is there.
+    """Downloads a file, or goes on with a download that was cut off. Does nothing if `target` is there.
 
     Args:
-        file: What it must be.
-        target: Where it goes; its folder is made.
+        file: Its addresses, its size and its hash.
+        target: Where it goes. Its folder is made.
         on_progress: See `Report`.
 
     Returns:
         `target`.
 
     Raises:
-        NetworkError: No address could be reached, or all refused; what has come stays for the next attempt.
-        IntegrityError: What came is not the pinned file; it was removed.
+        NetworkError: The program is offline, no address could be reached, or all refused. What has come stays for the
+            next attempt.
+        IntegrityError: What came is not the pinned file. A file with another hash was removed.
         OutputError: The folder cannot be written, or the disk is full.
     """
     if target.exists():
@@ -103,7 +113,7 @@ def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Computes the SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -113,7 +123,7 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def _part_of(target: Path) -> Iterator[Path]:
-    """``NAME.part`` for one process at a time; a name of this process's own where there are no locks."""
+    """Yields ``NAME.part``, for one process at a time. Where there are no locks, the name is this process's own."""
     shared = target.with_name(f"{target.name}.part")
     lock = filelock.FileLock(f"{shared}.lock")
     try:
@@ -137,7 +147,10 @@ def _note_of(part: Path) -> Path:
 
 
 def _remove_orphans(target: Path) -> None:
-    """Own-name parts of processes that died, and parts of files that are long there."""
+    """Removes parts that nobody needs any more and that are older than `ORPHAN_AGE_S`.
+
+    Those are own-name parts of processes that died, and parts of files that are there already.
+    """
     for path in target.parent.glob("*.part.*"):
         stem = path.name.split(".part.")[0]
         done = (target.parent / stem).exists()
@@ -151,7 +164,11 @@ def _remove_orphans(target: Path) -> None:
 
 
 class _Again(Exception):
-    """It may work in a moment; wait_s is what the server asks for."""
+    """An attempt failed, and may work in a moment.
+
+    Attributes:
+        wait_s: Seconds that the server asks to wait; 0 where it asks for none.
+    """
 
     def __init__(self, problem: str, *, wait_s: float = 0.0) -> None:
         super().__init__(problem)
@@ -204,7 +221,7 @@ def _fetch_from(url: str, file: RemoteFile, part: Path, on_progress: Report) -> 
 
 
 def _continue(url: str, file: RemoteFile, part: Path, on_progress: Report) -> None:
-    """One request, and what comes of it.
+    """Sends one request and writes what comes of it to `part`.
 
     Raises:
         _Again: The connection broke, or the server is busy.
@@ -245,7 +262,7 @@ def _continue(url: str, file: RemoteFile, part: Path, on_progress: Report) -> No
 
 
 def _resumable(part: Path, file: RemoteFile) -> tuple[int, dict[str, str]]:
-    """Bytes that can be kept, and the headers that ask for the rest of the same file."""
+    """Returns how many bytes can be kept, and the headers that ask for the rest of the same file."""
     plain = {"Accept-Encoding": "identity"}  # compressed on the way, bytes could not be counted
     try:
         note = json.loads(_note_of(part).read_text(encoding="utf-8"))
@@ -264,7 +281,7 @@ def _fits(content_range: str, start: int, size: int) -> bool:
 
 
 def _pieces(answer: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives; a break keeps what came before it."""
+    """Yields the body as it arrives. A break keeps what came before it."""
     answer.raw.enforce_content_length = False  # the length is checked by the caller, who keeps what came
     begin, received = time.monotonic(), 0
     while True:
@@ -287,7 +304,10 @@ def _pieces(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _session() -> requests.Session:
-    """Honours HTTP_PROXY, HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and SSL_CERT_FILE."""
+    """Opens a session that honours the environment's proxies and certificates.
+
+    The variables are HTTP_PROXY, HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and SSL_CERT_FILE.
+    """
     session = requests.Session()
     bundle = os.environ.get("SSL_CERT_FILE")
     if bundle and not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
@@ -297,7 +317,7 @@ def _session() -> requests.Session:
 
 @contextlib.contextmanager
 def _open(session: requests.Session, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
-    """The answer after redirects, its body not yet read."""
+    """Yields the answer after redirects. Its body is not yet read."""
     at = url
     for _ in range(MAX_REDIRECTS + 1):
         answer = _get(session, at, {**headers, **_authorisation(at)})
@@ -314,7 +334,10 @@ def _open(session: requests.Session, url: str, headers: Mapping[str, str]) -> It
 
 
 def _authorisation(url: str) -> dict[str, str]:
-    """A token for the host of this very request; after a redirect to another host it is not sent."""
+    """Returns the header with the token for the host of this very request, or none.
+
+    After a redirect to another host the token is not sent.
+    """
     host = urllib.parse.urlsplit(url).hostname or ""
     token = os.environ.get(TOKENS.get(host, ""), "") if host in TOKENS else ""
     return {"Authorization": f"Bearer {token}"} if token else {}
@@ -337,7 +360,7 @@ def _get(session: requests.Session, url: str, headers: Mapping[str, str]) -> req
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause in a few words."""
+    """Gives the innermost cause in a few words."""
     words = str(error)
     found = re.findall(r"(\b407[^'\")]*|\[Errno -?\d+\] [^'\")]*|certificate[^'\")]*|timed out)", words)
     return found[-1].strip() if found else type(error).__name__
@@ -358,7 +381,7 @@ def _refuse_status(url: str, answer: requests.Response) -> None:
 
 
 def _retry_after(answer: requests.Response) -> float:
-    """Seconds; the header holds them, or a date."""
+    """Returns the seconds that the server asks to wait, 0 where it asks for none. The header holds them, or a date."""
     value = answer.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

@@ -1,4 +1,4 @@
-"""A file on the network, described: light enough for tables that every start of the program reads."""
+"""A file on the network, described. The module is light enough for tables that every start of the program reads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class RemoteFile:
 
     Attributes:
         url: Its address.
-        size: Bytes.
-        sha256: Hexadecimal.
+        size: Its size in bytes.
+        sha256: Its SHA-256, hexadecimal.
         mirrors: Other addresses of the same file, tried in turn.
     """
 
@@ -26,12 +26,15 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
-        """The last part of the address."""
+        """Returns the last part of the address, with %-escapes resolved."""
         return urllib.parse.unquote(Path(urllib.parse.urlsplit(self.url).path).name)
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where to ask, in order: ``SR_UPSCALE_MIRROR`` takes the place of scheme and host, the path stays."""
+        """Returns the addresses to ask, in order, each once.
+
+        ``SR_UPSCALE_MIRROR`` takes the place of scheme and host. The path stays.
+        """
         urls = (self.url, *self.mirrors)
         mirror = os.environ.get("SR_UPSCALE_MIRROR", "").rstrip("/")
         if mirror:
