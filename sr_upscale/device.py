@@ -29,11 +29,11 @@ class Choice:
 
 
 def choose(device: str = "auto", dtype: str = "auto") -> Choice:
-    """Translates what users ask for.
+    """Chooses a device and a number type by what users ask for.
 
     Args:
-        device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a bare
-            number for that CUDA device.
+        device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a bare number for that
+            CUDA device.
         dtype: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
@@ -86,7 +86,10 @@ def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:
 
 @functools.cache
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16, AMX-BF16, or Arm's BF16)."""
+    """Says whether the CPU multiplies bf16 in hardware (AVX512-BF16, AMX-BF16, or Arm's BF16).
+
+    Only Linux is asked; elsewhere the answer is no.
+    """
     if platform.system() != "Linux":
         return False
     try:
@@ -98,7 +101,7 @@ def cpu_has_bf16() -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that may still be allocated on the device, or of host memory for the CPU and MPS."""
+    """Returns the bytes that may still be allocated on the device. For the CPU and MPS they are of host memory."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -110,9 +113,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def _cgroup_headroom() -> int:
-    """What a container's memory limit leaves (cgroup v2), or a very large number without one.
+    """Returns the bytes that a container's memory limit leaves (cgroup v2), or a very large number without one.
 
-    Pages of files that were read or written count as used, but are given up when memory is wanted.
+    Pages of files that were read or written count as used, but are given up when memory is wanted. So they are free
+    here.
     """
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
@@ -127,10 +131,10 @@ def _cgroup_headroom() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, and nothing else.
+    """Says whether an exception means that memory ran out, and nothing else.
 
-    Other CUDA errors (an illegal access, a lost device) also come as RuntimeError and must not be
-    answered with smaller tiles.
+    Other CUDA errors (an illegal access, a lost device) also come as RuntimeError. They must not be answered with
+    smaller tiles.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

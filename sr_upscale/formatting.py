@@ -1,4 +1,4 @@
-"""Names of files as they may be shown in one line of a terminal."""
+"""Names of files, durations and sizes as they may be shown in one line of a terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import PurePath
 
 
 def shown(path: PurePath | str) -> str:
-    """A path for people: control characters and undecodable bytes escaped, everything else as it is."""
+    """Returns a path for people: control characters and undecodable bytes escaped, everything else as it is."""
     text = os.fspath(path)
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def duration(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Formats seconds as ``0.4 s``, ``12 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -24,5 +24,5 @@ def duration(seconds: float) -> str:
 
 
 def mebibytes(size: float) -> str:
-    """``12 MiB``, ``1.5 GiB``."""
+    """Formats a number of bytes as ``12 MiB`` or ``1.5 GiB``."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -32,13 +32,13 @@ class Upscaler:
     """Enlarges pictures. Weights are loaded when first needed and kept.
 
     Args:
-        model: Name of a family (``psnr``: the trained factor is chosen by the scale), of one model
-            (``psnr-x4``), or a path of weights.
+        model: Name of a family (``psnr``: the trained factor is chosen by the scale), of one model (``psnr-x4``), or a
+            path of weights.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: ``auto``, ``fp32``, ``bf16``, ``fp16``. Auto takes half precision where the hardware has it
-            and the pixels agree, and always fp32 for 16-bit pictures.
-        tile_size: Core of a tile in LR pixels. None and 0 let our networks stream, which equals the whole picture;
-            for others None chooses by free memory, and 0 takes the whole picture.
+        dtype: ``auto``, ``fp32``, ``bf16``, ``fp16``. Auto takes half precision where the hardware has it and the
+            pixels agree, and always fp32 for 16-bit pictures.
+        tile_size: Core of a tile in LR pixels. With None and 0 our networks stream, which equals the whole picture. For
+            others None chooses by free memory, and 0 takes the whole picture.
         overlap: LR pixels that neighbouring tiles blend, even; asks for tiles.
         halo: LR pixels of context around a tile, and never more than the receptive field; asks for tiles.
         fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
@@ -49,7 +49,7 @@ class Upscaler:
 
     Raises:
         ModelError: No such model, or one of `before` enlarges.
-        UsageError: No such device or type here, or impossible tile sizes.
+        UsageError: No such device, type or backend here, impossible tile sizes, or a fidelity that cannot be.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class Upscaler:
         """Enlarges one image.
 
         Args:
-            image: Array (H, W) or (H, W, C) of uint8, uint16, or floats in [0, 1], with C of 1 gray,
-                2 gray + alpha, 3 RGB, 4 RGBA; or a PIL image.
-            scale: Any factor from 1; by default the model's own.
+            image: Array (H, W) or (H, W, C) of uint8, uint16, or floats in [0, 1], with C of 1 gray, 2 gray + alpha, 3
+                RGB, 4 RGBA; or a PIL image.
+            scale: Any factor from 1 to 64; by default the model's own.
             width, height: Target size in pixels instead of a scale; one alone keeps the proportions.
 
         Returns:
@@ -147,13 +147,19 @@ class Upscaler:
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
         drift: Drift | None = None,
     ) -> Picture:
-        """Enlarges every frame of a picture; metadata stays. The result stands in memory as a whole (else `rows`).
+        """Enlarges every frame of a picture; metadata stays.
+
+        The result stands in memory as a whole; `rows` gives it band by band instead.
 
         Args:
-            picture: Upright.
-            target: Size.
+            picture: The picture, upright.
+            target: Size of the output.
             on_step: Called with (strips or tiles done, in all); the number in all may grow when memory runs out.
             drift: Watches the colours.
+
+        Raises:
+            UsageError: An impossible size.
+            OutOfMemoryError: Not even the smallest tile fits.
         """
         plan = self.planner.plan(picture, target)
         self.planner.check_memory(plan, picture)
@@ -166,9 +172,10 @@ class Upscaler:
         return self.attempt(plan, make)
 
     def attempt(self, plan: UpscalePlan, make: Callable[[UpscalePlan], Made]) -> Made:
-        """What `make` makes of a plan; where memory runs out, of one that is cut smaller, from the beginning.
+        """Returns what `make` makes of a plan.
 
-        Nothing of an attempt that failed is used.
+        Where memory runs out, it begins again with a plan that is cut smaller. Nothing of an attempt that failed is
+        used.
 
         Raises:
             OutOfMemoryError: It cannot be cut any smaller.
@@ -186,7 +193,7 @@ class Upscaler:
     # --- what it is made of -----------------------------------------------------------------------
 
     def plan(self, picture: Picture, target: Target, *, streamed: bool = False, queued: bool = False) -> UpscalePlan:
-        """See `Planner.plan`."""
+        """Plans what will be done to a picture; see `Planner.plan`."""
         return self.planner.plan(picture, target, streamed=streamed, queued=queued)
 
     def rows(
@@ -197,12 +204,12 @@ class Upscaler:
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
         drift: Drift | None = None,
     ) -> Iterator[NDArray[Any]]:
-        """See `Rows.of_picture`."""
+        """Yields the enlarged rows of every frame, band by band; see `Rows.of_picture`."""
         return self._rows.of_picture(picture, plan, on_step=on_step, drift=drift)
 
 
 def _towards_twin(path: Path, fidelity: float) -> Path:
-    """Weights at a place of the dial between a model and its faithful twin."""
+    """Returns the weights at a place of the dial between a model and its faithful twin."""
     if not 0 <= fidelity <= 1:
         raise UsageError(f"fidelity is {fidelity:g}; expected 0 to 1")
     twin = twin_of(path)

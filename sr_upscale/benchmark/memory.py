@@ -35,12 +35,19 @@ print(peak - before)
 def host_peak_bytes(
     model: str, scale: int, shape: tuple[int, int, int], options: Mapping[str, Any], *, timeout_s: float = 600
 ) -> int | None:
-    """Bytes that a first run on a picture of `shape` (H, W, C) adds at most to a process that has loaded the program.
+    """Measures what a first run adds at most to a process that has loaded the program.
 
-    None where it cannot be measured (Windows has no such counter).
+    Args:
+        model, scale: As `make_method` takes them.
+        shape: (H, W, C) of the picture to run on.
+        options: Other arguments of `make_method`, ready for JSON.
+        timeout_s: Seconds after which the process is given up.
+
+    Returns:
+        Bytes. None where they cannot be measured (Windows has no such counter).
 
     Raises:
-        SrUpscaleError: The process failed.
+        SrUpscaleError: The process failed, or took too long.
     """
     if sys.platform == "win32":
         return None

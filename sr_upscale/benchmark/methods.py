@@ -33,7 +33,7 @@ class Method:
         name: How tables call it.
         run: (H, W, 1 or 3) uint8 -> (H * scale, W * scale, same) uint8.
         device, dtype: Where and in which number type it runs.
-        parameters: Of the network; 0 for resampling.
+        parameters: Number of the network's parameters; 0 for resampling.
         macs_720p: Multiply-adds for an output of 1280x720; 0 for resampling.
         device_index: CUDA device whose memory is measured; None elsewhere.
         model, options: What `make_method` was called with, to make it again in another process.
@@ -51,16 +51,16 @@ class Method:
 
 
 def make_method(model: str, scale: int, **options: Any) -> Method:
-    """A method by name: ``bicubic``, ``lanczos``, a model's name, or a weights file.
+    """Makes a method by its name.
 
     Args:
-        model: See there.
+        model: ``bicubic``, ``lanczos``, a model's name, or a weights file.
         scale: Factor; a model must have it.
-        options: Of `Upscaler`: device, dtype, tile_size, backend, tta, fidelity.
+        options: Arguments of `Upscaler`: device, dtype, tile_size, backend, tta, fidelity.
 
     Raises:
-        UsageError: The model has another factor.
-        ModelError and others: as `Upscaler`.
+        UsageError: The model has another factor, or as `Upscaler`.
+        ModelError and others: As `Upscaler`.
     """
     if model in KERNELS:
         return Method(name=model, run=lambda lr: _resampled(lr, scale, KERNELS[model]), model=model)
@@ -86,7 +86,20 @@ def make_method(model: str, scale: int, **options: Any) -> Method:
 
 
 def count(weights: Path, scale: int) -> tuple[int, int]:
-    """(parameters, multiply-adds for an output of 1280x720), counted on a small picture and scaled by area."""
+    """Counts the parameters and operations of a network.
+
+    Operations are counted on a small picture and scaled by area.
+
+    Args:
+        weights: A weights file of any make.
+        scale: Its factor.
+
+    Returns:
+        Number of parameters, and multiply-adds for an output of 1280x720.
+
+    Raises:
+        ModelError: The file cannot be used.
+    """
     module = module_of(weights)
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:

@@ -1,4 +1,7 @@
-"""One self-contained HTML page: tables that sort, a plot, and a slider to look with. No network, no server."""
+"""One self-contained HTML page: tables that sort, a plot, and a slider to look with.
+
+It needs no network and no server.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from sr_upscale.formatting import mebibytes
 from sr_upscale.functional.color import Pixels
 
 MAX_PICTURES = 24
-"""Pictures of a report; of more the worst and the best are shown."""
+"""Most pictures of a report. Where there are more, the worst and the best are shown."""
 
 QUALITY = 92
 """WebP quality of embedded pictures: what one looks for in them is larger than its errors."""
@@ -27,7 +30,13 @@ QUALITY = 92
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture of a gallery: encoded images by name, HR last."""
+    """One picture of a gallery.
+
+    Attributes:
+        dataset, name: What it is called.
+        width, height: Size in pixels.
+        images: Encoded images (data URLs) by name, HR last.
+    """
 
     dataset: str
     name: str
@@ -38,12 +47,17 @@ class Shown:
 
 @dataclass
 class Gallery:
-    """Collects pictures for a report, encoded at once, so that memory stays small."""
+    """Collects pictures for a report. They are encoded at once, so that memory stays small."""
 
     pictures: list[Shown] = field(default_factory=list)
 
     def add(self, dataset: str, name: str, images: Mapping[str, Pixels]) -> None:
-        """Takes the images of one picture, (H, W, 1 or 3) uint8 of one size, by name."""
+        """Takes the images of one picture.
+
+        Args:
+            dataset, name: What the picture is called.
+            images: (H, W, 1 or 3) uint8 by name, all of one size.
+        """
         height, width = next(iter(images.values())).shape[:2]
         ordered = {label: images[label] for label in sorted(images, key=lambda label: label == "HR")}
         encoded = {label: _data_url(pixels) for label, pixels in ordered.items()}
@@ -57,7 +71,18 @@ def _data_url(pixels: Pixels) -> str:
 
 
 def write_report(results: Results, gallery: Gallery, *, with_published: bool = False) -> str:
-    """The page for a benchmark: worst pictures of the last method first, then the best."""
+    """Writes the page for a benchmark.
+
+    Pictures stand in the order of the PSNR of the last method, the worst first.
+
+    Args:
+        results: What was measured.
+        gallery: The pictures that can be shown.
+        with_published: Whether published scores stand beside the measured ones.
+
+    Returns:
+        HTML.
+    """
     judged = results.summaries[-1].method
     scores = {(score.dataset, score.picture, score.method): score for score in results.scores}
     ordered = sorted(gallery.pictures, key=lambda each: scores[each.dataset, each.name, judged].psnr)
@@ -108,7 +133,20 @@ def page(
     picture_headings: Sequence[str] = (),
     pictures: Sequence[Sequence[str]] = (),
 ) -> str:
-    """The HTML with its data inside."""
+    """Puts the data of a page into its template.
+
+    Args:
+        title: Of the page.
+        protocol: How scores were measured, in words.
+        environment: Where they were measured, in words.
+        sets: A table for each data set: title, headings and rows.
+        points: Points of the plot: name, speed in megapixels a second and PSNR in dB.
+        gallery: Pictures: title, width and height in pixels, and images with name, data URL and scores in words.
+        picture_headings, pictures: The table of every picture, as text.
+
+    Returns:
+        HTML.
+    """
     data = {
         "protocol": protocol,
         "environment": environment,
@@ -124,7 +162,16 @@ def page(
 
 
 def compare_page(title: str, name: str, images: Mapping[str, Pixels]) -> str:
-    """The slider alone, for one picture."""
+    """Writes a page with the slider alone, for one picture.
+
+    Args:
+        title: Of the page.
+        name: Of the picture.
+        images: (H, W, 1 or 3) uint8 by name, all of one size.
+
+    Returns:
+        HTML.
+    """
     gallery = Gallery()
     gallery.add("", name, images)
     return page(title=title, gallery=[_picture(gallery.pictures[0], lambda _picture, _method: "")])

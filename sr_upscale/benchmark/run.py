@@ -28,16 +28,16 @@ from sr_upscale.models.features import VGG19Features
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How scores are measured; they compare only within one protocol.
+    """How scores are measured. They compare only within one protocol.
 
     Attributes:
         scale: Factor.
         channel: ``y`` (BT.601 luma, as papers do) or ``rgb``.
         crop_border: HR pixels left out along each edge; papers take the scale.
-        gray_as_rgb: Gray pictures get three equal channels before Y, as the networks' test codes do; else they stay
-            gray, as the MATLAB scripts do.
-        own_lr: LR is made here by MATLAB's bicubic, even where there are LR files.
-        lpips: Backbone of LPIPS, if it is measured.
+        gray_as_rgb: Whether gray pictures get three equal channels before Y, as the networks' test codes do. Else they
+            stay gray, as the MATLAB scripts do.
+        own_lr: Whether LR is made here by MATLAB's bicubic, even where there are LR files.
+        lpips: Backbone of LPIPS; empty if it is not measured.
     """
 
     scale: int
@@ -60,7 +60,16 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureScore:
-    """One method on one picture. Scores that were not asked for, or cannot be had, are None."""
+    """One method on one picture. Scores that were not asked for, or cannot be had, are None.
+
+    Attributes:
+        dataset, picture, method: Names.
+        psnr: In dB; infinite for an exact output.
+        ssim, niqe, lpips: See `metrics`.
+        distance: Of VGG19 features.
+        seconds: What the run took.
+        output_pixels: Width times height of the output.
+    """
 
     dataset: str
     picture: str
@@ -76,9 +85,16 @@ class PictureScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One method on one data set: means of scores; median and quartiles of speed in output megapixels a second.
+    """One method on one data set.
 
-    host_bytes is what the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
+    Attributes:
+        dataset, method: Names.
+        pictures: How many were measured.
+        psnr, ssim, niqe, distance, lpips: Means of the scores (`PictureScore`).
+        mpix_per_s, mpix_per_s_low, mpix_per_s_high: Median and quartiles of the speed, in output megapixels a second.
+        host_bytes: What the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
+        device_bytes: Most bytes on a CUDA device; None elsewhere.
+        parameters, macs_720p, device, dtype: See `Method`.
     """
 
     dataset: str
@@ -102,7 +118,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All of a run."""
+    """All of a run.
+
+    Attributes:
+        protocol: How it was measured.
+        environment: Where it was measured (`environment`).
+        scores: One for each picture and method.
+        summaries: One for each data set and method.
+    """
 
     protocol: Protocol
     environment: Mapping[str, Any]
@@ -125,17 +148,19 @@ def run_benchmark(
 
     Args:
         sets: Pictures by name of their data set.
-        methods: In turn; each enlarges by the protocol's scale.
-        protocol: How.
+        methods: They run in turn. Each enlarges by the protocol's scale.
+        protocol: How to measure.
         features: VGG19 for the distance; without it that score is left out.
         lpips: Network of `metrics.reference.lpips_model`; without it that score is left out.
         on_progress: Called with the finished share (0 to 1) and a few words.
-        on_picture: Called with set, picture and images by name (``HR``, and one of each method): for a report.
+        on_picture: Called with set, picture and images by name (``HR``, and one of each method), for a report. Images
+            are (H, W, 1 or 3) uint8.
         on_warning: Called with a sentence about what is left out: pictures that are too small, memory that cannot be
             measured.
 
     Raises:
-        SrUpscaleError: Any of its kinds.
+        InputError: No picture of a set can be measured.
+        SrUpscaleError: Any of its kinds, where a picture cannot be read or a method fails.
     """
     scores: list[PictureScore] = []
     summaries: list[Summary] = []
@@ -193,7 +218,7 @@ def run_benchmark(
 
 
 def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:
-    """SR, seconds, and the most bytes on a CUDA device."""
+    """Runs a method. Gives SR, seconds, and the most bytes on a CUDA device (0 elsewhere)."""
     if method.device_index is not None:
         torch.cuda.reset_peak_memory_stats(method.device_index)
     start = time.perf_counter()
@@ -205,7 +230,7 @@ def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:
 def _judged(
     sr: Pixels, hr: Pixels, protocol: Protocol, *, features: VGG19Features | None, lpips: nn.Module | None
 ) -> dict[str, Any]:
-    """Scores of one picture by name."""
+    """Measures the scores of one picture, by name."""
     ours, theirs = to_tensor(sr), to_tensor(hr)
     crop, gray = protocol.crop_border, ours.shape[1] == 1
     settings: dict[str, Any] = {"crop_border": crop, "y_channel": protocol.channel == "y" and not gray}
@@ -262,7 +287,7 @@ def _quartiles(ordered: Sequence[float]) -> tuple[float, float, float]:
 
 
 def environment() -> dict[str, Any]:
-    """What the figures depend on besides the protocol."""
+    """Describes what the figures depend on besides the protocol: versions, system, processor, memory in bytes."""
     return {
         "sr-upscale": __version__,
         "torch": torch.__version__,

@@ -1,7 +1,7 @@
 """Data sets by name, or folders: pairs of HR and LR pictures.
 
-Set5, Set14, BSD100 and Urban100 come from one commit of github.com/jbhuang0604/SelfExSR, with the LR files that
-MATLAB made and that papers measure on; ``selfexsr.tsv`` pins every one of them. DIV2K's validation part
+Set5, Set14, BSD100 and Urban100 come from one commit of github.com/jbhuang0604/SelfExSR. With them come the LR files
+that MATLAB made and that papers measure on. ``selfexsr.tsv`` pins every one of these files. DIV2K's validation part
 comes as zip files.
 """
 
@@ -53,7 +53,7 @@ class PicturePair:
     Attributes:
         name: Short name.
         hr: Reads HR: (H, W, 1 or 3) uint8, gray with one channel.
-        lr: Reads LR; None where LR is to be made from HR by MATLAB's bicubic.
+        lr: Reads LR, likewise; None where LR is to be made from HR by MATLAB's bicubic.
     """
 
     name: str
@@ -64,16 +64,19 @@ class PicturePair:
 def load_pair(
     pair: PicturePair, scale: int, *, gray_as_rgb: bool, own_lr: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(HR, LR) of one picture, HR cropped to a multiple of the scale.
+    """Loads HR and LR of one picture. HR is cropped to a multiple of the scale.
 
     Args:
         pair: The picture.
         scale: Factor.
-        gray_as_rgb: Give gray pictures three equal channels, as networks' test codes do.
-        own_lr: Make LR by `downscale_matlab` even where there are LR files.
+        gray_as_rgb: Whether to give gray pictures three equal channels, as networks' test codes do.
+        own_lr: Whether to make LR by `downscale_matlab` even where there are LR files.
+
+    Returns:
+        HR (H, W, 1 or 3) uint8, and LR (H / scale, W / scale, same) uint8.
 
     Raises:
-        InputError: LR is not HR's size divided by the scale.
+        InputError: A file cannot be used, or HR is smaller than the scale, or LR is not HR's size divided by the scale.
     """
     hr = pair.hr()
     height, width = (side - side % scale for side in hr.shape[:2])
@@ -99,7 +102,9 @@ def load_pair(
 def named_set(
     name: str, scale: int, *, cache: Path, root: Path | None = None, on_progress: Report = lambda _share, _words: None
 ) -> list[PicturePair]:
-    """The pictures of a data set, fetched unless they are there; every byte is checked on the way in.
+    """Finds the pictures of a data set, and fetches them unless they are there.
+
+    Every byte is checked on the way in.
 
     Args:
         name: One of `NAMES`.
@@ -109,9 +114,10 @@ def named_set(
         on_progress: Called with the finished share (0 to 1) and a few words.
 
     Raises:
-        UsageError: No such set, or not at this scale.
-        NetworkError, IntegrityError: It cannot be had, or a file is not what it should be (named).
-        InputError: `root` does not hold it.
+        UsageError: There is no such set, or not at this scale, or `root` cannot hold it.
+        NetworkError, IntegrityError: The set cannot be had, or a file (named) is not what it should be.
+        InputError: `root` does not hold the set.
+        OutputError: `cache` cannot be written.
     """
     if name == "div2k-val":
         if root is not None:
@@ -132,10 +138,17 @@ def named_set(
 
 
 def manifest(name: str, scale: int) -> dict[str, RemoteFile]:
-    """Files of a set at a scale, by path below the repository's root: HR and LR in turn, sorted.
+    """Lists the files of a set at a scale.
+
+    Args:
+        name: One of `FOLDERS`.
+        scale: Factor of the LR files.
+
+    Returns:
+        Files by path below the repository's root, HR and LR in turn, sorted.
 
     Raises:
-        UsageError: No such set, or not at this scale.
+        UsageError: There is no such set, or not at this scale.
     """
     if name not in FOLDERS:
         raise UsageError(f"no data set {name!r}; expected one of {', '.join(NAMES)}, or a folder")
@@ -178,7 +191,7 @@ def _below(root: Path, path: str) -> Path:
 
 
 def _pairs(paths: Sequence[Path]) -> list[PicturePair]:
-    """Files whose names end in _HR and _LR, joined."""
+    """Joins files whose names end in _HR and _LR."""
     by_name = {path.stem: path for path in paths}
     return [
         PicturePair(
@@ -209,7 +222,11 @@ def _div2k(scale: int, cache: Path, on_progress: Report) -> list[PicturePair]:
 
 
 def folder_set(hr_folder: Path, lr_folder: Path | None = None) -> list[PicturePair]:
-    """Pictures of a folder, with LR files from another folder in the same order, or without any.
+    """Finds the pictures of a folder, with LR files from another folder in the same order, or without any.
+
+    Args:
+        hr_folder: Folder of HR pictures.
+        lr_folder: Folder of their LR files. None makes LR from HR.
 
     Raises:
         InputError: A folder does not exist or is empty, or the two hold different numbers of pictures.

@@ -1,4 +1,7 @@
-"""Results as text: a table for the terminal, Markdown, CSV and JSON; published scores beside ours, marked as such."""
+"""Results as text: a table for the terminal, Markdown, CSV and JSON.
+
+Published scores can stand beside ours, marked as such.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class Published:
     """Scores that authors published; never measured here.
 
     Attributes:
-        name: The model.
+        name: Name of the model.
         source: Where they were read.
         scale: Factor.
         scores: (PSNR on Y in dB, SSIM) by data set.
@@ -35,7 +38,7 @@ class Published:
 
 @lru_cache(maxsize=1)
 def published() -> tuple[Published, ...]:
-    """The shipped table (``references.toml``)."""
+    """Reads the shipped table of published scores (``references.toml``)."""
     table = tomllib.loads((resources.files("sr_upscale.benchmark") / "references.toml").read_text("utf-8"))
     return tuple(
         Published(
@@ -52,7 +55,7 @@ HEADINGS = ("model", "PSNR, dB", "SSIM", "NIQE", "VGG19", "LPIPS", "MPix/s", "me
 
 
 def summary_cells(summary: Summary) -> tuple[str, ...]:
-    """A row of the table, as `HEADINGS` names it."""
+    """Formats the row of a summary, in the columns of `HEADINGS`."""
     taken = summary.device_bytes if summary.device_bytes is not None else summary.host_bytes
     return (
         summary.method,
@@ -69,13 +72,13 @@ def summary_cells(summary: Summary) -> tuple[str, ...]:
 
 
 def published_cells(row: Published, dataset: str) -> tuple[str, ...]:
-    """A published row in the same columns."""
+    """Formats a published row in the same columns, for a data set that it has scores of."""
     decibels, similarity = row.scores[dataset]
     return (f"{row.name}, published", f"{decibels:.2f}", f"{similarity:.4f}", *("",) * (len(HEADINGS) - 3))
 
 
 def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tuple[str, ...]]:
-    """All rows of one data set, measured ones first."""
+    """Formats all rows of one data set, in the columns of `HEADINGS`, measured ones first."""
     rows = [summary_cells(summary) for summary in results.summaries if summary.dataset == dataset]
     if with_published:
         scale = results.protocol.scale
@@ -84,12 +87,15 @@ def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tup
 
 
 def datasets_of(results: Results) -> list[str]:
-    """Names in the order in which they were measured."""
+    """Lists the names of the data sets, in the order in which they were measured."""
     return list(dict.fromkeys(summary.dataset for summary in results.summaries))
 
 
 def to_text(results: Results, *, with_published: bool = False) -> str:
-    """For the terminal: a table for each data set, without columns that are empty, and the protocol below."""
+    """Formats results for the terminal.
+
+    There is a table for each data set, without columns that are empty, and the protocol below.
+    """
     parts = []
     for dataset in datasets_of(results):
         rows = rows_of(results, dataset, with_published=with_published)
@@ -109,7 +115,10 @@ def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def to_markdown(results: Results, *, with_published: bool = False) -> str:
-    """For a README."""
+    """Formats results for a README, as Markdown.
+
+    There is a table for each data set, without columns that are empty. Protocol and machine stand below.
+    """
     parts = []
     for dataset in datasets_of(results):
         rows = rows_of(results, dataset, with_published=with_published)
@@ -128,7 +137,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 
 def to_csv(scores: Sequence[PictureScore]) -> str:
-    """A line for each picture and method."""
+    """Formats scores as CSV, with a line for each picture and method."""
     buffer = io.StringIO()
     names = list(PictureScore.__dataclass_fields__)
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
@@ -138,7 +147,10 @@ def to_csv(scores: Sequence[PictureScore]) -> str:
 
 
 def to_dict(results: Results) -> dict[str, Any]:
-    """Everything, ready for JSON, which knows no infinity: the PSNR of an exact output is null."""
+    """Makes everything ready for JSON.
+
+    JSON knows no infinity, so the PSNR of an exact output is null.
+    """
     whole: dict[str, Any] = finite(
         {
             "protocol": {**asdict(results.protocol), "words": str(results.protocol)},
@@ -151,7 +163,7 @@ def to_dict(results: Results) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """The value with null for every number in it that is not finite."""
+    """Returns a value with null (None) for every number in it that is not finite. Tuples become lists."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

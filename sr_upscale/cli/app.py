@@ -26,7 +26,7 @@ from sr_upscale.interrupts import Insistence
 
 
 class DefaultGroup(TyperGroup):
-    """``sr-upscale photo.jpg`` means ``sr-upscale upscale photo.jpg``."""
+    """Commands with a default: ``sr-upscale photo.jpg`` means ``sr-upscale upscale photo.jpg``."""
 
     default_command = "upscale"
 
@@ -81,7 +81,7 @@ app.command("compare", cls=PanelCommand)(compare.compare)
 
 
 def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:
-    """What is wrong with the value of an option, with the value; None where it is about something else."""
+    """Says what is wrong with the value of an option, with the value. None where the error is about something else."""
     names, message = getattr(getattr(error, "param", None), "opts", ()), getattr(error, "message", "")
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = word.partition("=")
@@ -104,7 +104,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Runs a command line; returns its exit code, with one line on stderr if that is not 0."""
+    """Runs a command line.
+
+    Returns:
+        Its exit code, with one line on stderr if that is not 0.
+    """
     session = Session()
     stopping = Insistence()
 

@@ -13,11 +13,11 @@ Report = Callable[[float, str], None]
 
 
 class Console:
-    """One per command.
+    """What a command writes; there is one for each.
 
     Args:
-        quiet: Errors only.
-        as_json: The result goes to stdout as JSON.
+        quiet: Whether notes and progress are left out, so that only warnings, errors and results are written.
+        as_json: Whether the result goes to stdout as JSON.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
@@ -25,26 +25,33 @@ class Console:
         self.as_json = as_json
 
     def note(self, message: str) -> None:
-        """A line for people on stderr, unless quiet."""
+        """Writes a line for people on stderr, unless quiet."""
         if not self.quiet:
             print_error(message)
 
     def warn(self, message: str) -> None:
-        """A warning on stderr, also when quiet: something was given up."""
+        """Writes a warning on stderr, also when quiet: something was given up."""
         print_error(f"warning: {message}")
 
     def result(self, data: Mapping[str, Any]) -> None:
-        """The command's result as one JSON object on stdout, if asked for."""
+        """Writes the command's result as one JSON object on stdout, if that was asked for."""
         if self.as_json:
             sys.stdout.write(json.dumps(data) + "\n")
 
     def line(self, text: str) -> None:
-        """A line of the result on stdout."""
+        """Writes a line of the result on stdout."""
         sys.stdout.write(text + "\n")
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Report]:
-        """A bar with the time left, on a terminal; nothing elsewhere."""
+        """Shows a bar with the time left, on a terminal and unless quiet; nothing elsewhere.
+
+        Args:
+            title: Stands before the bar while no other words do.
+
+        Yields:
+            A `Report` that moves the bar.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield lambda _share, _words: None
             return
@@ -66,6 +73,6 @@ class Console:
 
 
 def print_error(message: str) -> None:
-    """One line on stderr, whatever the message holds."""
+    """Writes one line on stderr, whatever the message holds."""
     sys.stderr.write(" ".join(message.splitlines()) + "\n")
     sys.stderr.flush()

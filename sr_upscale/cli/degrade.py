@@ -65,7 +65,7 @@ def degrade(
 
 
 def _sheet(versions: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """All versions side by side, up to four in a row."""
+    """Puts all versions, (H, W, 3) of one size, side by side, up to four in a row."""
     import numpy as np
 
     columns = min(4, len(versions))

@@ -144,7 +144,12 @@ def download(names: Names, quiet: opt.Quiet = False, as_json: opt.Json = False) 
 
 
 def obtain(name: str, console: Console) -> Path:
-    """The file of a model; one of the catalogue is downloaded, with its licence said first."""
+    """Finds the file of a model. One of the catalogue is downloaded if need be, with its licence said first.
+
+    Raises:
+        ModelError: There is no such name and no such file.
+        NetworkError, IntegrityError, OutputError: The download failed.
+    """
     entry = catalogue_entry(name)
     if entry is None or cached_path(entry).is_file() or Path(name).is_file():
         return resolve_weights(name)
@@ -155,7 +160,13 @@ def obtain(name: str, console: Console) -> Path:
 
 
 def obtain_named(values: list[str] | None, console: Console) -> list[str]:
-    """Models of options that may be repeated or hold commas, ready to run; bicubic and ours if none was named."""
+    """Names the models of options that may be repeated or hold commas, and gets them ready to run.
+
+    Bicubic and our default are taken if none was named.
+
+    Raises:
+        NetworkError, IntegrityError, OutputError: A download failed.
+    """
     names = [part for value in values or ["bicubic", DEFAULT_MODEL] for part in value.split(",") if part]
     for name in names:
         if catalogue_entry(name) is not None:

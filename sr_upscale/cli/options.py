@@ -17,7 +17,7 @@ from sr_upscale.pipeline.request import RUNNING, SECTIONS, FileOptions, Flag, Ne
 
 
 class Session:
-    """What holds for a whole command line. `app.run` makes one; typer hands it around as ``ctx.obj``."""
+    """What holds for a whole command line. `app.run` makes one, and typer hands it around as ``ctx.obj``."""
 
     debug = False
 
@@ -48,7 +48,7 @@ def _option(flag: Flag, default: Any = None) -> Any:
 
 
 def _one(section: type, name: str) -> Any:
-    """The option of a field, for commands that take it alone."""
+    """Makes the option of a field, for commands that take it alone."""
     return next(_option(flag, each.default) for each, flag in flags(section) if each.name == name)
 
 
@@ -75,10 +75,10 @@ Debug = Annotated[
 
 
 def takes_request(command: Callable[..., int]) -> Callable[..., int]:
-    """A command whose parameter ``request`` is built from the options of every field of a `Request`.
+    """Makes a command whose parameter ``request`` is built from the options of every field of a `Request`.
 
-    They stand behind its own in the help, in their panels. ``debug`` and ``offline``, which act by themselves, are
-    added too.
+    These options stand behind the command's own in the help, in their panels. ``debug`` and ``offline``, which act by
+    themselves, are added too.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [each for each in signature.parameters.values() if each.name != "request"]
@@ -105,7 +105,7 @@ def takes_request(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def _typer_type(section: type, name: str, default: Any, flag: Flag) -> tuple[Any, Any]:
-    """Default and annotation with which typer takes a field."""
+    """Gives the default and the annotation with which typer takes a field."""
     kind = typing.get_type_hints(section)[name] if flag.parse is None else str | None
     if kind == tuple[str, ...]:
         kind, default = list[str] | None, None
@@ -113,7 +113,14 @@ def _typer_type(section: type, name: str, default: Any, flag: Flag) -> tuple[Any
 
 
 def parse_duration(text: str) -> float:
-    """``90``, ``45m``, ``1h30m``, ``20s`` -> seconds; a bare number is seconds."""
+    """Reads a duration: ``90``, ``45m``, ``1h30m``, ``20s``. A bare number is seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UsageError: The text is no duration.
+    """
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
     if not text.strip() or match is None:
         raise UsageError(f"--max-time is {text!r}; expected a duration such as 45m, 1h30m or 600")

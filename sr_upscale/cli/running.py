@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool) -> None:
-    """Downloads what is named and not here; a dry run names it instead."""
+    """Downloads the models that are named and not here.
+
+    Raises:
+        UsageError: A dry run needs a download; the message names it.
+        NetworkError, IntegrityError, OutputError: A download failed.
+    """
     for name in (network.model, *network.before):
         entry = catalogue_entry(name)
         if dry_run and entry is not None and not cached_path(entry).is_file():
@@ -37,7 +42,7 @@ def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool) -
 
 
 def output_label(target: Target, model: str) -> str:
-    """``x4_psnr-x4``, the part of a default output name that says what was done."""
+    """Makes the part of a default output name that says what was done, such as ``x4_psnr-x4``."""
     weights = resolve_family(model)
     family = Path(model).stem
     if target.width and target.height:
@@ -49,13 +54,17 @@ def output_label(target: Target, model: str) -> str:
 
 
 def names_file(output: str) -> bool:
-    """Whether -o, where a folder is needed, means a file: one that is there, or by its ending."""
+    """Says whether -o, where a folder is needed, means a file: one that is there, or by its ending."""
     path = Path(output)
     return not path.is_dir() and (path.exists() or format_of_path(path) is not None)
 
 
 def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
-    """Where a folder's outputs go: -o, or ``FOLDER_x4`` beside it."""
+    """Says where a folder's outputs go: to -o, or to ``FOLDER_x4`` beside it.
+
+    Raises:
+        UsageError: -o means standard output, or a file.
+    """
     if output == "-":
         raise UsageError("a folder cannot be written to standard output; give -o a folder")
     if output is not None:
@@ -67,7 +76,21 @@ def folder_target(folder: str, output: str | None, target: Target, model: str) -
 
 
 def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: bool) -> int:
-    """Does a batch, or says what it would do. Returns the exit code: 0, or 3 if any item failed."""
+    """Does a batch; a dry run says what it would do.
+
+    Args:
+        plan: Pictures and their outputs.
+        request: What to do with them.
+        console: Where to say so.
+        verbose: Whether to write a line for each picture that is done.
+
+    Returns:
+        The exit code: 0, or 3 if any item failed or would fail.
+
+    Raises:
+        OutputError: An output cannot be written.
+        SrUpscaleError: Any of its kinds, where the batch cannot go on.
+    """
     for warning in plan.warnings:
         console.warn(warning)
     refuse_unwritable([item.target for item in plan.items])
@@ -131,7 +154,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any]) -> str:
-    """``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s`` of what `pipeline.job.run` says."""
+    """Puts what `pipeline.job.run` says into ``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s``."""
     size = "x".join(map(str, done["output_size"]))
     made = f"{shown(source)} -> {shown(target)}  {size}  {', '.join(done['models'])}"
     return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
@@ -153,7 +176,7 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console) -> int:
 
 
 def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Console) -> None:
-    """What a dry run found, as a line or as JSON, on stdout."""
+    """Writes what a dry run found on stdout, as a line or as JSON, and warnings on stderr."""
     from sr_upscale.pipeline import job
 
     data = job.describe(prepared, upscaler)

@@ -207,7 +207,10 @@ def _resized(
 
 
 def _own_device(device: str) -> str:
-    """The device of this process among those of ``torchrun``: ``auto`` is a GPU of its own, or the CPU without any."""
+    """Chooses the device of this process among those of ``torchrun``.
+
+    ``auto`` is a GPU of its own, or the CPU where there is no GPU.
+    """
     import os
 
     import torch
@@ -218,7 +221,7 @@ def _own_device(device: str) -> str:
 
 
 def _training_dtype(choice: Choice, wanted: str) -> torch.dtype:
-    """What was asked for; else bf16 where the hardware has it, which needs no loss scaling."""
+    """Chooses what was asked for; else bf16 where the hardware has it, because bf16 needs no loss scaling."""
     import torch
 
     if wanted != "auto":
@@ -238,7 +241,7 @@ def _others(world: World) -> str:
 
 
 def _pictures(name: str, console: Console) -> Path:
-    """A folder, or the folder of a data set that is downloaded first."""
+    """Finds a folder of pictures, or that of a data set, which is downloaded first."""
     if name != "div2k" or Path(name).exists():
         return Path(name)
     from sr_upscale.data.div2k import prepare_div2k
@@ -287,7 +290,7 @@ class _Show:
         )
 
     def asking(self, report: Report) -> Callable[[int, int], None]:
-        """Shows how far the teacher is."""
+        """Makes a function that shows how far the teacher is: crops answered, and crops wanted."""
 
         def show(there: int, wanted: int) -> None:
             report(there / wanted, f"{self.recipe.teacher.model} answers crop {there} of {wanted}")
@@ -295,11 +298,11 @@ class _Show:
         return show
 
     def figures(self) -> dict[str, float]:
-        """Means over the run."""
+        """Returns means over the run: steps a second, share of the network, seconds that a batch took to make."""
         return {key: sum(values) / len(values) for key, values in self._time.items()}
 
     def speed(self) -> str:
-        """A sentence about where the time went."""
+        """Says in a sentence where the time went."""
         if not self._time:
             return "too short to measure its speed"
         f = self.figures()
@@ -310,7 +313,7 @@ class _Show:
         )
 
     def result(self) -> dict[str, Any]:
-        """For --json."""
+        """Returns what ``--json`` shows: the last stage and step, scores, and means over the run."""
         if self.last is None:
             return {"scores": self.scores}
         speed = {key: round(value, 4) for key, value in self.figures().items()}

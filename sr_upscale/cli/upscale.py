@@ -65,7 +65,7 @@ def upscale(
 
 
 def _single(name: str, output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
-    """One picture: a file or standard input, to a file or standard output."""
+    """Enlarges one picture: a file or standard input, to a file or standard output."""
     dry_run = request.run.dry_run
     source = None if name == "-" else Path(name)
     place = "-" if source is None and output is None else _single_target(source, output, request)
@@ -139,7 +139,7 @@ def _single_target(source: Path | None, output: str | None, request: Request) ->
 
 
 def _check_single(source: Path | None, target: Path, *, force: bool, dry_run: bool) -> None:
-    """Everything about the output that can be known before the input is opened."""
+    """Checks everything about the output that can be known before the input is opened."""
     if source is not None:
         refuse_collisions([Item(source=source, target=target)])
     refuse_unwritable([target])
@@ -154,7 +154,7 @@ def _check_single(source: Path | None, target: Path, *, force: bool, dry_run: bo
 
 
 def _format_for(fmt: Format | None, place: str, kind: str) -> Format:
-    """Format asked for, else by the output's name, else the input's own."""
+    """Chooses the format that was asked for, else by the output's name, else (standard output) the input's own."""
     if fmt is not None:
         return fmt
     if place == "-":
@@ -168,7 +168,7 @@ def _format_for(fmt: Format | None, place: str, kind: str) -> Format:
 
 
 def _many(names: list[str], output: str | None, request: Request) -> BatchPlan:
-    """Several files: every output into the folder of -o, or beside its input."""
+    """Plans several files: every output goes into the folder of -o, or beside its input."""
     if "-" in names or output == "-":
         raise UsageError("standard input and output take one picture; give files and a folder with -o")
     if output is not None and names_file(output):

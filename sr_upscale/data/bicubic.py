@@ -1,4 +1,4 @@
-"""HR -> LR. The field's reference degradation is MATLAB's bicubic; papers' LR files are made by it."""
+"""HR -> LR by MATLAB's bicubic, the field's reference degradation. The LR files of papers are made by it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from sr_upscale.functional.resize import resize
 
 
 def downscale_matlab(hr: Tensor, scale: int) -> Tensor:
-    """Bicubic LR of an HR picture as MATLAB's `imresize` makes it, in 8 bits, and as the papers' LR files are.
+    """Reduces an HR picture to its bicubic LR twin, as MATLAB's `imresize` does.
+
+    The result is in 8 bits, as the papers' LR files are.
 
     Args:
         hr: (..., H, W) in [0, 1]; H and W must be multiples of `scale`.

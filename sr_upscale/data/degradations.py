@@ -1,8 +1,8 @@
 """HR -> LR as it happens to real pictures: blur, resizing, noise and JPEG, up to twice over.
 
-The second-order chain of Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833) on one crop at a time, on the
-CPU. Blurs are products in the Fourier domain, so that a kernel of 21x21 costs what one of 7x7 does.
-Every draw comes from the generator that the caller hands over: the same generator, the same LR.
+This is the second-order chain of Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833). It works on one crop at a time, on
+the CPU. Blurs are products in the Fourier domain, so that a kernel of 21x21 costs what one of 7x7 does. Every draw
+comes from the generator that the caller hands over: the same generator gives the same LR.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ RESIZE_MODES = ("area", "bilinear", "bicubic")  # without antialiasing: real pro
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """One round of blur, resize, noise and JPEG. Ranges are (lowest, highest), probabilities 0 to 1.
+    """One round of blur, resize, noise and JPEG. Ranges are (lowest, highest), probabilities and shares 0 to 1.
 
     Attributes:
         blur_prob: Probability of a blur.
         sinc_prob: Share of the blurs that are sinc low-passes (ringing) and not bell-shaped.
         blur_sigma: Standard deviation of the blur along each axis, in pixels.
         resize_up, resize_down: Probabilities of enlarging and of shrinking; the rest keeps the size.
-        resize_range: Factor of the resize.
+        resize_range: Factor of the resize, counted from the size of HR in the first round and of LR in the second.
         noise_prob: Probability of noise.
         poisson_prob: Share of the noise that is photon (Poisson) noise; the rest is Gaussian.
         gray_prob: Share of the noise that is equal in the three channels.
-        noise_sigma: Gaussian noise, in levels of 255.
-        poisson_scale: Photon noise: standard deviation in levels is about scale * sqrt(level).
+        noise_sigma: Standard deviation of Gaussian noise, in levels of 255.
+        poisson_scale: Strength of photon noise; its standard deviation in levels is about scale * sqrt(level).
         jpeg_prob: Probability of JPEG.
-        jpeg_quality: Quality of the JPEG.
+        jpeg_quality: Quality of the JPEG, on Pillow's scale up to 100.
     """
 
     blur_prob: float = 1.0
@@ -62,15 +62,17 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class RealWorld:
-    """A family of chains. Its defaults are those of Real-ESRGAN (``options/train_realesrgan_x4plus.yml`` of
-    github.com/xinntao/Real-ESRGAN), apart from `clean_prob`, which it does not have.
+    """A family of chains.
+
+    Its defaults are those of Real-ESRGAN (``options/train_realesrgan_x4plus.yml`` of github.com/xinntao/Real-ESRGAN),
+    apart from `clean_prob`, which it does not have.
 
     Attributes:
-        clean_prob: Share of crops that are only reduced (MATLAB's bicubic): clean input must stay clean.
+        clean_prob: Share of crops that are only reduced (MATLAB's bicubic), since clean input must stay clean.
         second_prob: Probability of the second round.
         final_sinc_prob: Probability of a sinc low-pass after the last resize.
-        margin: LR pixels that are made and cut off again at a random place, so that JPEG's 8x8 grid
-            does not always begin at the corner of a patch.
+        margin: LR pixels that are made and cut off again at a random place. So JPEG's 8x8 grid does not always begin at
+            the corner of a patch.
         first, second: The rounds.
     """
 
@@ -93,16 +95,16 @@ class RealWorld:
 
 
 def degrade(hr: NDArray[np.uint8], scale: int, family: RealWorld, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A degraded LR of one HR crop.
+    """Makes a degraded LR of one HR crop.
 
     Args:
-        hr: (H, W, 3), RGB; H and W multiples of `scale`.
+        hr: (H, W, 3) uint8, RGB; H and W multiples of `scale`.
         scale: Integer factor.
         family: Chains to draw from.
         rng: Source of every draw.
 
     Returns:
-        (H / scale, W / scale, 3) uint8.
+        (H / scale, W / scale, 3) uint8, RGB.
 
     Raises:
         ShapeError: H or W is not a multiple of `scale`.
@@ -132,7 +134,7 @@ def _round(
     end: tuple[int, int] | None = None,
     final_sinc: float = 0.0,
 ) -> Tensor:
-    """One pass; sizes are factors of `base`. With `end`, the last resize and the JPEG come in either order."""
+    """Runs one pass. Sizes are factors of `base`. With `end`, the last resize and the JPEG come in either order."""
     if rng.random() < p.blur_prob:
         x = blur(x, sinc_kernel(rng) if rng.random() < p.sinc_prob else bell_kernel(p.blur_sigma, rng))
     choice = rng.random()
@@ -172,7 +174,15 @@ def _resize(x: Tensor, size: tuple[int, int], rng: np.random.Generator) -> Tenso
 
 
 def blur(x: Tensor, kernel: NDArray[np.float32]) -> Tensor:
-    """(1, 3, H, W) convolved with an odd square kernel; the border repeats the edge pixel."""
+    """Convolves a picture with a kernel. The border repeats the edge pixel.
+
+    Args:
+        x: (1, 3, H, W).
+        kernel: (k, k) with k odd.
+
+    Returns:
+        (1, 3, H, W).
+    """
     reach = kernel.shape[0] // 2
     height, width = x.shape[-2:]
     size = (_fast_length(height + 2 * reach), _fast_length(width + 2 * reach))
@@ -184,7 +194,15 @@ def blur(x: Tensor, kernel: NDArray[np.float32]) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
-    """(1, 3, H, W) convolved with a round Gaussian of `sigma` pixels, cut at three of them; edges repeat."""
+    """Convolves a picture with a round Gaussian, cut at three standard deviations. The border repeats the edge pixel.
+
+    Args:
+        x: (1, 3, H, W).
+        sigma: Standard deviation in pixels, more than 0.
+
+    Returns:
+        (1, 3, H, W).
+    """
     reach = math.ceil(3 * sigma)
     bell = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return blur(x, np.asarray(np.outer(bell, bell) / bell.sum() ** 2, dtype=np.float32))
@@ -192,7 +210,7 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def _fast_length(length: int) -> int:
-    """The next number without prime factors above 5."""
+    """Returns the first number from `length` on without prime factors above 5."""
     while True:
         rest = length
         for prime in (2, 3, 5):
@@ -204,7 +222,17 @@ def _fast_length(length: int) -> int:
 
 
 def bell_kernel(sigma_range: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A Gaussian (70 %), generalised Gaussian (15 %) or plateau (15 %) of random width, axes and turn; sums to 1."""
+    """Draws a bell-shaped kernel of random width, axes and turn.
+
+    It is a Gaussian (70 %), a generalised Gaussian (15 %) or a plateau (15 %).
+
+    Args:
+        sigma_range: Lowest and highest standard deviation along each axis, in pixels.
+        rng: Source of every draw.
+
+    Returns:
+        (k, k) with k of `KERNEL_SIZES`; sums to 1.
+    """
     size = int(rng.choice(KERNEL_SIZES))
     sigma_x, sigma_y = rng.uniform(*sigma_range, size=2)
     angle = rng.uniform(0, math.pi)
@@ -225,9 +253,15 @@ def bell_kernel(sigma_range: tuple[float, float], rng: np.random.Generator) -> N
 
 
 def sinc_kernel(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A circular ideal low-pass of random cutoff, cut to its kernel; sums to 1.
+    """Draws a circular ideal low-pass of random cutoff, cut to its kernel.
 
-    The cutoff is pi / 3 to pi; kernels of 13 and more go down to pi / 5, as Real-ESRGAN's do.
+    The cutoff is pi / 3 to pi. Kernels of 13x13 and more go down to pi / 5, as Real-ESRGAN's do.
+
+    Args:
+        rng: Source of every draw.
+
+    Returns:
+        (k, k) with k of `KERNEL_SIZES`; sums to 1.
     """
     size = int(rng.choice(KERNEL_SIZES))
     lowest = math.pi / 3 if size < 13 else math.pi / 5
@@ -264,7 +298,15 @@ def _noise(x: Tensor, p: Pass, rng: np.random.Generator) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """(1, 3, H, W) in [0, 1] through a JPEG file of 4:2:0, as cameras and web pages write it."""
+    """Passes a picture through a JPEG file of 4:2:0, as cameras and web pages write it.
+
+    Args:
+        x: (1, 3, H, W) in [0, 1], rounded to 8 bits on the way.
+        quality: Quality of the JPEG, on Pillow's scale up to 100.
+
+    Returns:
+        (1, 3, H, W) in [0, 1], on the grid of 1/255.
+    """
     buffer = io.BytesIO()
     Image.fromarray(_to_uint8(x)).save(buffer, "JPEG", quality=quality)
     with Image.open(buffer) as image:

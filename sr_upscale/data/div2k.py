@@ -24,8 +24,8 @@ DIV2K_TRAIN = RemoteFile(
     size=3_530_603_713,
     sha256="9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
 )
-"""800 photographs of 2K (Agustsson & Timofte 2017, doi:10.1109/CVPRW.2017.150), for academic research; the hash is
-the one that TensorFlow Datasets pins."""
+"""800 photographs of 2K for academic research (Agustsson & Timofte 2017, doi:10.1109/CVPRW.2017.150). The hash is the
+one that TensorFlow Datasets pins."""
 
 SUB_IMAGE = 480
 MAX_MEMBERS = 10_000
@@ -39,15 +39,20 @@ def prepare_div2k(
     source: RemoteFile = DIV2K_TRAIN,
     on_progress: Callable[[float, str], None] = lambda _share, _words: None,
 ) -> Path:
-    """A folder of DIV2K's training pictures as PNG of up to 480x480, fetched and cut unless it is there.
+    """Fetches DIV2K's training pictures and cuts them into PNG of up to 480x480 pixels, unless they are there.
 
     Args:
         folder: Where data sets are kept. About 10 GB are needed on the way, 5 GB afterwards.
         source: The archive.
         on_progress: Called with the finished share of the present part (0 to 1) and a few words.
 
+    Returns:
+        The folder of the cut pictures.
+
     Raises:
-        NetworkError, IntegrityError: See `storage.download.fetch`; or the archive holds what it should not.
+        NetworkError: The archive cannot be fetched (`storage.download.fetch`).
+        IntegrityError: What came is not the archive, or it holds what it should not (`cut_archive`).
+        OutputError: The folder cannot be written.
     """
     pictures, done = folder / "div2k", folder / "div2k.done"
     make_folder(folder)
@@ -62,10 +67,18 @@ def prepare_div2k(
 
 
 def cut_archive(archive: Path, out: Path, *, on_progress: Callable[[float, str], None]) -> None:
-    """Writes every PNG of a zip file as sub-images, without unpacking it: no name in it becomes a path.
+    """Writes every PNG of a zip file as sub-images.
+
+    The archive is not unpacked: no name in it becomes a path.
+
+    Args:
+        archive: The zip file.
+        out: Folder of the sub-images, of up to `SUB_IMAGE` pixels a side. It is made where it is missing.
+        on_progress: Called with the finished share (0 to 1) and a few words.
 
     Raises:
         IntegrityError: The archive is damaged, too large inside, or holds a picture that cannot be read.
+        OutputError: A sub-image cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -100,7 +113,7 @@ def _cut(rgb: np.ndarray, out: Path, stem: str) -> None:
 
 
 def _starts(length: int) -> list[int]:
-    """Equal steps so that sub-images cover a side and overlap as little as they can."""
+    """Returns starts in equal steps, so that sub-images cover a side and overlap as little as they can."""
     count = -(-length // SUB_IMAGE)
     if count <= 1:
         return [0]

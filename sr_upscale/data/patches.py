@@ -1,7 +1,7 @@
 """Training pictures: find, decode once, hold out, and cut LR/HR pairs of patches.
 
-A batch is a pure function of the seed and its number: workers can make it ahead, a resumed run goes on with
-the very batch that comes next, and several processes share a batch without speaking to each other.
+A batch is a pure function of the seed and its number. So workers can make it ahead, and a resumed run goes on with the
+very batch that comes next. Several processes share a batch without speaking to each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_UNREADABLE = 0.01
 """Share of pictures that may be unreadable or too small before a run refuses to start."""
 
 SUB_IMAGE = re.compile(r"_part\d{3}$")
-"""End of the stems of overlapping parts that `datasets` cuts pictures into."""
+"""End of the stems of the overlapping parts that `data.div2k` cuts pictures into."""
 
 CACHE_VERSION = 2
 """Raise it when `_decode` makes other pixels."""
@@ -44,9 +44,13 @@ CACHE_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One picture and its LR twin. hr: (H, W, 3) uint8, H and W multiples of the scale; lr: uint8.
+    """A picture and its LR twin.
 
-    taught: what a teacher makes of lr, of hr's shape; only where there is a teacher.
+    Attributes:
+        name: Name of the picture.
+        hr: (H, W, 3) uint8, RGB; H and W multiples of the scale.
+        lr: (H / scale, W / scale, 3) uint8, RGB.
+        taught: What a teacher makes of lr, of hr's shape and type; only where there is a teacher.
     """
 
     name: str
@@ -56,7 +60,13 @@ class Pair:
 
 
 def find_pictures(folders: Iterable[Path]) -> list[Path]:
-    """All pictures below the folders, sorted by path, each once.
+    """Finds all pictures below the folders, each once.
+
+    Args:
+        folders: Where to look, also in their subfolders.
+
+    Returns:
+        Resolved paths, folder by folder, each folder's sorted.
 
     Raises:
         TrainingError: A folder does not exist, or there is no picture at all.
@@ -79,11 +89,18 @@ def find_pictures(folders: Iterable[Path]) -> list[Path]:
 
 
 def split_validation(paths: Sequence[Path], count: int) -> tuple[list[Path], list[Path]]:
-    """(training, validation) paths: `count` are held out, chosen by a hash of their names.
+    """Splits paths into training and validation: `count` are held out, chosen by a hash of their names.
 
-    The choice does not depend on the order, on a seed, or on where the folder lies, so that every run on
-    the same pictures validates on the same ones. At most one picture in five is held out. Sub-images
-    (`SUB_IMAGE`) of a picture of which one is held out are in neither part, since they overlap.
+    The choice does not depend on the order, on a seed, or on where the folder lies. So every run on the same pictures
+    validates on the same ones. Sub-images (`SUB_IMAGE`) of one picture overlap: where one is held out, the others are
+    in neither part.
+
+    Args:
+        paths: Pictures.
+        count: Pictures to hold out; at most one in five is.
+
+    Returns:
+        (training, validation) paths, in the order given.
     """
     count = min(count, len(paths) // 5)
     ranked = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(f"{path.parent.name}/{path.name}")).digest())
@@ -94,12 +111,20 @@ def split_validation(paths: Sequence[Path], count: int) -> tuple[list[Path], lis
 
 
 def _source_of(path: Path) -> Path:
-    """The picture that a sub-image was cut from; of anything else the path itself."""
+    """Returns the picture that a sub-image was cut from; of anything else the path itself."""
     return path.with_name(SUB_IMAGE.sub("", path.stem)) if SUB_IMAGE.search(path.stem) else path
 
 
 def centre_of(pair: Pair, side: int) -> Pair:
-    """The middle of a pair, at most `side` HR pixels wide and high."""
+    """Cuts the middle out of a pair.
+
+    Args:
+        pair: A pair; its `taught` is left out.
+        side: Side of the middle in HR pixels, at most.
+
+    Returns:
+        Copies of both middles, lr smaller by the pair's scale.
+    """
     scale = pair.hr.shape[0] // pair.lr.shape[0]
     height, width = (min(length, side // scale) for length in pair.lr.shape[:2])
     top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
@@ -117,16 +142,19 @@ def load_pairs(
     workers: int = 2,
     on_warning: Callable[[str], None] = lambda _message: None,
 ) -> list[Pair]:
-    """Decodes pictures to RGB and makes their LR twins (`downscale_matlab`), in the order of the paths.
+    """Decodes pictures to RGB and makes their LR twins (`downscale_matlab`).
 
     Args:
         paths: Pictures.
         scale: LR is smaller by this factor; HR is cropped to a multiple of it.
         min_side: Smallest HR side in pixels that can be used.
-        cache: Folder in which decoded pictures are kept for the next run, and from which they are mapped into
-            memory as they are needed; without it all are held in memory.
+        cache: Folder in which decoded pictures are kept for the next run. They are mapped into memory from there as
+            they are needed. Without it all are held in memory.
         workers: Threads that decode.
-        on_warning: Called with a sentence about each picture that is left out.
+        on_warning: Called with a sentence about each picture that is left out, or about a cache that cannot be written.
+
+    Returns:
+        A pair for each picture that can be used, in the order of the paths.
 
     Raises:
         TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
@@ -159,7 +187,7 @@ def _decode_all(paths: Sequence[Path], *, scale: int, min_side: int, workers: in
 
 
 def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
-    """A pair, or a sentence about why there is none."""
+    """Decodes a picture to a pair, or says in a sentence why there is none."""
     try:
         rgb = rgb8(load_plain8(path))
     except InputError as error:
@@ -179,7 +207,7 @@ def _reduced(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def _fill_cache(folder: Path, paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Path:
-    """The index of the decoded pictures, made unless it is there: ``KEY.json`` beside ``KEY.bin``."""
+    """Returns the index of the decoded pictures, made unless it is there: ``KEY.json`` beside ``KEY.bin``."""
     stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
     key = hashlib.sha256(json.dumps([CACHE_VERSION, scale, min_side, stats]).encode()).hexdigest()[:32]
     index = folder / f"{key}.json"
@@ -222,10 +250,13 @@ def _mapped_pairs(index: Path) -> list[Pair]:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Patches.
+    """Patches of one batch.
 
-    lr: (n, 3, p, p) uint8 RGB; hr: (n, 3, p * scale, p * scale) uint8; made_s: seconds of CPU it took; taught: a
-    teacher's answers, as hr.
+    Attributes:
+        lr: (n, 3, p, p) uint8, RGB.
+        hr: (n, 3, p * scale, p * scale) uint8, RGB.
+        made_s: Seconds of CPU that it took to make.
+        taught: A teacher's answers, of hr's shape and type; only where there is a teacher.
     """
 
     lr: Tensor
@@ -234,7 +265,7 @@ class Batch:
     taught: Tensor | None = None
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory; torch's loader calls it."""
+        """Returns the same batch in page-locked memory. Torch's loader calls it."""
         taught = None if self.taught is None else self.taught.pin_memory()
         return Batch(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), made_s=self.made_s, taught=taught)
 
@@ -242,8 +273,8 @@ class Batch:
 class PatchSampler(Dataset[Batch]):
     """Random LR/HR patch pairs, flipped and rotated; ``sampler[number]`` is a pure function of seed and number.
 
-    Pictures are drawn in proportion to the square root of their area (a large one has more to show, but
-    neighbouring patches repeat each other).
+    Pictures are drawn in proportion to the square root of their area: a large one has more to show, but neighbouring
+    patches repeat each other.
 
     Args:
         pairs: Pictures, each at least one patch large.
@@ -251,12 +282,13 @@ class PatchSampler(Dataset[Batch]):
         lr_patch: Side of a patch in LR pixels.
         batch_size: Patches a batch, of all processes together.
         seed: Start of the random numbers.
-        degradation: Makes LR from HR crops instead of taking the picture's LR twin.
-        busy_share: Share of the patches for which the busier of two random places is taken: flat sky teaches little,
-            but what is never seen is never learnt.
-        smooth_share: Share of the patches whose HR is blurred until only slopes are left, and whose LR is that,
-            reduced and rounded to 8 bits: the steps of the rounding must not be enlarged into a mesh.
-        rank, world: This process's number and their count; it makes its share of every batch.
+        degradation: Makes LR from HR crops. Without it a patch comes from the picture's LR twin.
+        busy_share: Share of the patches (0 to 1) for which the busier of two random places is taken. Flat sky teaches
+            little, but what is never seen is never learnt.
+        smooth_share: Share of the patches (0 to 1) whose HR is blurred until only slopes are left. Their LR is that HR,
+            reduced and rounded to 8 bits: the steps of the rounding must not be enlarged into a mesh. Pairs with a
+            teacher's answer are left as they are.
+        rank, world: This process's number and their count. It makes its share of every batch.
     """
 
     def __init__(
@@ -294,7 +326,7 @@ class PatchSampler(Dataset[Batch]):
         return Batch(lr=lr, hr=hr, taught=taught[0] if taught else None, made_s=time.process_time() - start)
 
     def _patch(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
-        """LR, HR, and the teacher's answer where there is one."""
+        """Cuts LR, HR, and the teacher's answer where there is one; flips and rotates them alike."""
         index = min(int(np.searchsorted(self._chances, rng.random(), side="right")), len(self.pairs) - 1)
         pair, side, scale = self.pairs[index], self.lr_patch, self.scale
         places = []
@@ -320,7 +352,7 @@ class PatchSampler(Dataset[Batch]):
     def _degraded(
         self, pair: Pair, top: int, left: int, family: RealWorld, rng: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """LR of a patch, cut out of a slightly larger degraded crop."""
+        """Makes the LR of a patch: cuts it out of a slightly larger degraded crop."""
         height, width = pair.lr.shape[:2]
         side, scale = self.lr_patch, self.scale
         above, before = (int(rng.integers(family.margin + 1)) for _ in range(2))
@@ -331,7 +363,17 @@ class PatchSampler(Dataset[Batch]):
 
 
 def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
-    """``sampler[start]``, ``sampler[start + 1]``, ... without end; `workers` processes make them ahead (0: none)."""
+    """Yields ``sampler[start]``, ``sampler[start + 1]``, ... without end.
+
+    Args:
+        sampler: Makes the batches.
+        start: Number of the first batch.
+        workers: Processes that make batches ahead; 0 makes each when it is asked for.
+        pin_memory: Whether the patches lie in page-locked memory.
+
+    Yields:
+        Batches in order.
+    """
     return iter(
         DataLoader(
             sampler,
@@ -346,7 +388,7 @@ def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool
 
 
 class _Counter:
-    """start, start + 1, ..."""
+    """The numbers start, start + 1, ..."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -365,7 +407,7 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
 
 
 def _smooth(hr: NDArray[np.uint8], scale: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A patch blurred by a Gaussian of 1 to 8 LR pixels, at a random contrast about its mean."""
+    """Blurs a patch by a Gaussian of 1 to 8 LR pixels, and sets a random contrast about its mean."""
     x = to_tensor(np.ascontiguousarray(hr))
     sigma, contrast = scale * 2 ** rng.uniform(0, 3), rng.uniform(0.2, 1)
     x = gaussian_blur(x, sigma)

@@ -26,8 +26,8 @@ DECODER_ROWS, ENCODER_ROWS = 3000, 1250
 """Rows of pixels that libvips holds while it reads, and while it writes, by rows (docs/images.md)."""
 
 QUEUE_BYTES = 64 << 20
-"""Bands of a batch's picture that wait to be written. Small pictures fit, so that the next one can be computed while one
-is written."""
+"""Bands of a batch's picture that wait to be written. Small pictures fit, so that the next one can be computed while
+one is written."""
 
 HALF_BYTES_PER_OUTPUT_PIXEL = 1024
 """Guess: a few maps of 64 channels at the output's size."""

@@ -40,8 +40,8 @@ class LoadedNetworks:
     def get(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
         """Returns the network of a weights file, ready to run.
 
-        It is loaded once, whichever thread asks. Half precision that nobody asked for is taken only where it agrees with
-        fp32 (`AGREEMENT_DB`).
+        It is loaded once, whichever thread asks. Half precision that nobody asked for is taken only where it agrees
+        with fp32 (`AGREEMENT_DB`).
 
         Args:
             weights: The file.

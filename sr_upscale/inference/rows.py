@@ -29,7 +29,7 @@ class Rows:
     """Runs plans.
 
     Args:
-        networks: What runs.
+        networks: The networks that run.
         tta: Whether tiles are enlarged by the self-ensemble.
     """
 
@@ -44,7 +44,20 @@ class Rows:
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
         drift: Drift | None = None,
     ) -> Iterator[NDArray[Any]]:
-        """The rows of every frame (`of_frame`), one frame after the other."""
+        """Enlarges every frame (`of_frame`), one frame after the other.
+
+        Args:
+            picture: Of the plan's input size.
+            plan: What to do.
+            on_step: Called with (strips or tiles done, in all).
+            drift: Watches the colours, not alpha.
+
+        Yields:
+            Bands (m, W, C) of the type of the frames, from the top.
+
+        Raises:
+            SrUpscaleError: A network's output is not finite.
+        """
         count = len(picture.frames)
         for number, frame in enumerate(picture.frames):
             yield from self.of_frame(
@@ -61,15 +74,21 @@ class Rows:
         frames: int = 1,
         drift: Drift | None = None,
     ) -> Iterator[NDArray[Any]]:
-        """Enlarges one frame, band by band: (m, W, C) of the same type, from the top, C-contiguous.
+        """Enlarges one frame, band by band.
 
         Args:
-            pixels_hwc: (H, W, C) of the plan's input size.
+            pixels_hwc: (H, W, C) uint8 or uint16, of the plan's input size.
             plan: What to do.
             on_step: Called with (strips or tiles done, in all).
             done: Steps of earlier frames.
             frames: Frames in all.
             drift: Watches the colours, not alpha.
+
+        Yields:
+            Bands (m, W, C) of the same type and of the output's width, from the top, C-contiguous.
+
+        Raises:
+            SrUpscaleError: A network's output is not finite.
         """
         drift = drift or Drift()
         progress = _Progress(on_step, plan.steps * frames, done)
@@ -91,7 +110,10 @@ class Rows:
     def _colour_rows(
         self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress, drift: Drift
     ) -> Iterator[NDArray[Any]]:
-        """(H, W, 1 or 3) -> enlarged. Gray stays exactly gray, also where it is stored as RGB."""
+        """Enlarges colour or alpha alone, (H, W, 1 or 3), into bands (m, W, same).
+
+        Gray stays exactly gray, also where it is stored as RGB.
+        """
         channels, dtype = pixels_hwc.shape[2], pixels_hwc.dtype
         gray = channels == 1 or _is_gray(pixels_hwc)
         strips = strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
@@ -128,7 +150,13 @@ class Rows:
 
 
 def gathered(rows: Iterable[NDArray[Any]], picture: Picture, plan: UpscalePlan) -> Picture:
-    """The picture with the enlarged frames that `Rows.of_picture` yields, in memory; metadata stays."""
+    """Gathers the bands that `Rows.of_picture` yields into a picture in memory; metadata stays.
+
+    Args:
+        rows: Bands (m, W, C) of all frames, from the top.
+        picture: The picture before.
+        plan: Of which the rows are.
+    """
     width, height = plan.output_size
     whole = np.empty((len(picture.frames) * height, width, picture.channels), picture.frames[0].pixels_hwc.dtype)
     top = 0

@@ -12,11 +12,14 @@ MAX_SCALE = 64.0
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What the user asked for; at most one of `scale` and (`width`, `height`).
+    """What the user asked for: a scale, or a size, or neither.
 
     Attributes:
         scale: Any factor from 1 to 64.
         width, height: Output size in pixels. One alone keeps the proportions; both are taken exactly.
+
+    Raises:
+        UsageError: Both a scale and a size are given, or one of them is out of range.
     """
 
     scale: float | None = None
@@ -33,10 +36,14 @@ class Target:
                 raise UsageError(f"{name} is {value}; expected at least 1 pixel")
 
     def output_size(self, width: int, height: int, *, default_scale: int) -> tuple[int, int]:
-        """Output (width, height) for an input of width x height.
+        """Computes the output's (width, height) in pixels.
+
+        Args:
+            width, height: Size of the input in pixels.
+            default_scale: Factor where nothing was asked for.
 
         Raises:
-            UsageError: The output would be smaller than the input, or larger than 64 times.
+            UsageError: The output would be smaller than the input, or more than 64 times larger.
         """
         if self.width is None and self.height is None:
             scale = self.scale or default_scale
@@ -56,13 +63,19 @@ class Target:
 
 
 def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]:
-    """Trained factors, in order, whose product is at least `needed`: the smallest that reaches it alone, else
-    the largest first and then what is still missing.
+    """Chooses trained factors, in order, whose product is at least `needed`.
+
+    The smallest factor that reaches it alone is taken. If none does, the largest comes first, and then what is still
+    missing.
 
     >>> choose_factors({2, 4}, 3.5), choose_factors({2, 4}, 8), choose_factors({4}, 2)
     ((4,), (4, 2), (4,))
 
     Where there is nothing but 1, that is all: the rest is resampled.
+
+    Args:
+        available: Factors of the trained networks, at least one.
+        needed: Factor by which to enlarge.
     """
     reaching = [factor for factor in available if factor >= needed - 1e-9]
     if reaching:

@@ -18,23 +18,42 @@ from sr_upscale.models.tails import NEGATIVE_SLOPE
 
 @dataclass(frozen=True, kw_only=True)
 class ConvWeights:
-    """A conv's."""
+    """Weights of a conv, ready to run.
+
+    Attributes:
+        weight: (out, in, 3, 3), channels last in memory.
+        bias: (out,), or None.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
     @classmethod
     def of(cls, conv: nn.Conv2d, dtype: torch.dtype) -> ConvWeights:
+        """Takes the weights of a conv, as `dtype`."""
         return cls(weight=channels_last(conv.weight.to(dtype)), bias=None if conv.bias is None else conv.bias.to(dtype))
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """A 3x3 conv of rows that stand between one more row on either side."""
+        """Runs a 3x3 conv of rows that stand between one more row on either side.
+
+        Args:
+            rows: (1, in, n + 2, W).
+
+        Returns:
+            (1, out, n, W).
+        """
         return F.conv2d(rows, self.weight, self.bias, padding=(0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockWeights:
-    """A block's; its two 1x1 convs, which read the same rows, run as one."""
+    """Weights of a block, ready to run. Its two 1x1 convs read the same rows and run as one.
+
+    Attributes:
+        reduce: The two 1x1 convs, (2 * half, in, 1, 1): first that of the short branch, then that of the long one.
+        short: The 3x3 conv of the short branch.
+        long1, long2: The 3x3 convs of the long branch, in order.
+    """
 
     reduce: Tensor
     short: ConvWeights
@@ -43,20 +62,37 @@ class BlockWeights:
 
     @classmethod
     def of(cls, block: InceptionResidualBlock, dtype: torch.dtype) -> BlockWeights:
+        """Takes the weights of a block, as `dtype`."""
         short, long1, long2 = (ConvWeights.of(conv, dtype) for conv in (block.conv1, block.conv2a, block.conv2b))
         joined = torch.cat((block.reduce1.weight, block.reduce2.weight)).to(dtype)
         return cls(reduce=channels_last(joined), short=short, long1=long1, long2=long2)
 
 
 class OnDevice(Protocol):
-    """Where rows stand, and as what."""
+    """Where rows stand, and in which number type."""
 
     dtype: torch.dtype
     device: torch.device
 
 
 class Lines:
-    """Rows in place: `kept` from before, then the strip's own. What a layer writes is where the next one reads."""
+    """Rows in place: `kept` from before, then the strip's own. What a layer writes is where the next one reads.
+
+    Args:
+        network: Gives device and number type.
+        channels: Of the rows, even.
+        kept: How many rows are kept from before.
+        rows: Rows of a strip.
+        width: Columns.
+
+    Attributes:
+        whole: All rows, (1, channels, kept + rows, width). The other attributes are views of it.
+        old: The rows that were kept.
+        new: The strip's own rows.
+        late: As many rows as the strip has, `kept` rows late.
+        last: The rows that are kept for the next strip.
+        halves: The first and the second half of the channels of `new`.
+    """
 
     def __init__(self, network: OnDevice, channels: int, kept: int, rows: int, width: int) -> None:
         memory = torch.zeros(1, kept + rows, width, channels, dtype=network.dtype, device=network.device)
@@ -67,24 +103,32 @@ class Lines:
         self.halves = self.new[:, : channels // 2], self.new[:, channels // 2 :]
 
     def advance(self) -> None:
-        """What was last becomes old."""
+        """Copies the last rows to the place of the old ones, for the next strip."""
         self.old.copy_(self.last.clone())
 
 
 class Late:
-    """The last strips, and rows of them that wait until the layers between have caught up."""
+    """The last strips, whose rows wait until the layers between have caught up.
+
+    Args:
+        blank: A strip (1, C, n, W) of zeros.
+        lag: By how many rows a strip can be taken late.
+    """
 
     def __init__(self, blank: Tensor, lag: int) -> None:
         self.rows = blank.shape[2]
         self.strips = deque(blank.clone() for _ in range(math.ceil(lag / self.rows) + 1))
 
     def put(self, strip: Tensor) -> None:
-        """A copy of the newest strip, in place of the oldest."""
+        """Copies the newest strip, (1, C, n, W), into the place of the oldest."""
         self.strips.rotate(-1)
         self.strips[-1].copy_(strip)
 
     def get(self, lag: int, rows: int | None = None) -> Tensor:
-        """As many rows as a strip has, or `rows`; the first lies `lag` rows before the newest strip's first."""
+        """Returns as many rows as a strip has, or `rows`: (1, C, rows, W).
+
+        The first of them lies `lag` rows before the newest strip's first.
+        """
         start = (len(self.strips) - 1) * self.rows - lag
         stop = start + (self.rows if rows is None else rows)
         pieces = [
@@ -96,11 +140,21 @@ class Late:
 
 
 def leaky_relu_into(rows: Tensor, *, out: Tensor) -> None:
+    """Writes LeakyReLU(0.2) of rows into `out`, a tensor of the same shape."""
     torch.ops.aten.leaky_relu.out(rows, NEGATIVE_SLOPE, out=out)
 
 
 def blank(rows: Tensor, first: int, height: int) -> Tensor:
-    """Sets rows outside the picture to zero; `first` is the number of the first of `rows`."""
+    """Sets rows outside the picture to zero, in place.
+
+    Args:
+        rows: (1, C, n, W).
+        first: Number of the first of them; negative above the picture.
+        height: Rows of the picture.
+
+    Returns:
+        `rows`.
+    """
     if first < 0:
         rows[:, :, :-first] = 0
     if first + rows.shape[2] > height:
@@ -109,4 +163,5 @@ def blank(rows: Tensor, first: int, height: int) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
+    """Returns (N, C, H, W) with the channels last in memory."""
     return x.contiguous(memory_format=torch.channels_last)

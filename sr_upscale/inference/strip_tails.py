@@ -18,10 +18,20 @@ if TYPE_CHECKING:
 
 
 class StreamTail(ABC):
-    """A tail as a pipe: features of a strip, which come `lag` rows late, and the image as late -> rows of output.
+    """A tail as a pipe: features of a strip and the image -> rows of output.
+
+    A call takes three things. The features (1, C, n, W) come late by the `lag` of the arguments. The image
+    (1, 3, n, W) float32 comes as late as the output. `at` is the number of the newest strip's first row. The call gives
+    (1, 3, n * scale, W * scale) float32.
+
+    Args:
+        network: The network whose tail this is.
+        height, width: The picture, in LR pixels.
+        rows: Rows of a strip (n).
+        lag: LR rows by which the features come late.
 
     Attributes:
-        lag: Rows of output by which its own come late.
+        lag: Rows of output by which the tail's own come late.
     """
 
     lag: int
@@ -35,11 +45,11 @@ class StreamTail(ABC):
     @staticmethod
     @abstractmethod
     def convs(tail: Tail) -> Iterable[nn.Conv2d]:
-        """The tail's convs, in the order in which they run."""
+        """Lists the tail's convs, in the order in which they run."""
 
 
 class ShuffleTail(StreamTail):
-    """Conv, sub-pixels into place, plus the image by nearest neighbour."""
+    """Streams a `PixelShuffleTail`: a conv, sub-pixels into place, plus the image by nearest neighbour."""
 
     def __init__(self, network: StreamNetwork, _height: int, width: int, rows: int, lag: int) -> None:
         self.conv, self.scale = network.tail[0], network.scale
@@ -62,10 +72,10 @@ class ShuffleTail(StreamTail):
 
 
 class NearestTail(StreamTail):
-    """Convs at growing resolution; lags are counted in rows of each."""
+    """Streams a `NearestConvTail`: convs at growing resolution. Lags are counted in rows of each resolution."""
 
     def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None:
-        # conv, its input, factor before it, height, lag
+        # conv, its input, factor before it, factor in all, lag
         self.layers: list[tuple[ConvWeights, Lines, int, int, int]] = []
         size, factors = 1, (*NearestConvTail.stages_of(network.scale), 1, 1)
         for conv, factor in zip(network.tail, factors, strict=True):
@@ -94,4 +104,4 @@ class NearestTail(StreamTail):
 
 
 STREAM_TAILS: dict[type[Tail], type[StreamTail]] = {PixelShuffleTail: ShuffleTail, NearestConvTail: NearestTail}
-"""How each tail streams; others run in tiles."""
+"""How each tail streams. Tails that stand in no entry run in tiles."""

@@ -1,12 +1,12 @@
 """The streaming executor: our generators, depth-first over strips of rows, each row computed once.
 
-Every 3x3 conv keeps the last two rows of its input, so that its output lags one row behind; whatever meets that output
+Every 3x3 conv keeps the last two rows of its input, so that its output lags one row behind. Whatever meets that output
 (the block's shorter branch, both skips) is taken as many rows late. Zero rows stand above the picture's first and
-below its last, and nowhere else. So the result is the whole picture's, without seams and without recomputation, in
-memory that grows with the width alone.
+below its last, and nowhere else. So the result is the whole picture's, without seams and without recomputation. The
+memory grows with the width alone.
 
-All strips have the same number of rows, at every layer: a layer that lags by d rows works on rows [a - d, a - d + n)
-while the newest rows are [a, a + n). Rows outside the picture are set to zero, layers that have only such rows rest.
+All strips have the same number of rows, at every layer. A layer that lags by d rows works on rows [a - d, a - d + n)
+while the newest rows are [a, a + n). Rows outside the picture are set to zero. Layers that have only such rows rest.
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ STRIP_PIXELS = 16384
 """Pixels of a strip on a CPU, where its maps stay in the caches."""
 
 GPU_STRIP_PIXELS = 1 << 20
-"""Pixels of a strip on a GPU, so that it has enough to do at a time; chosen by reasoning, not yet measured."""
+"""Pixels of a strip on a GPU, so that it has enough to do at a time. Chosen by reasoning, not yet measured."""
 
 WHOLE_PIXELS, WHOLE_PIXELS_HALF = 192 * 192, 384 * 384
 """Pictures of at most so many pixels, in fp32 and in half precision, run whole on a CPU: strips would not be faster."""
 
 MIN_FAST_ROWS, MAX_FAST_ROWS = 8, 64
-"""Fewer rows spend their time on copies, more leave the caches or repeat rows at the picture's edges."""
+"""Rows of a strip, at least and at most. Fewer spend their time on copies. More leave the caches, or repeat rows at the
+picture's edges."""
 
 
 class StreamNetwork:
-    """A generator made ready to stream: weights in the type of the convs, sibling 1x1 convs joined.
+    """A generator made ready to stream. Its weights have the type of the convs, and sibling 1x1 convs are joined.
 
     Args:
-        model: In evaluation mode, on the device to run on; kept, for strips that have to be done again in float32.
-        dtype: Of features and convs; the image skip stays float32.
+        model: In evaluation mode, on the device to run on. It is kept for strips that have to be done again in float32.
+        dtype: Number type of features and convs; the image skip stays float32.
 
     Attributes:
         redone: Strips that were not finite in half precision and were computed again in float32.
@@ -74,22 +75,37 @@ class StreamNetwork:
         self.tail = [ConvWeights.of(conv, dtype) for conv in self.stream_tail.convs(model.tail)]
 
     def __call__(self, image_nchw: Tensor) -> Tensor:
-        """A whole picture or tile, (1, 3, H, W) -> (1, 3, H * scale, W * scale); values as in `stream_rows`."""
+        """Runs over a whole picture or tile, (1, 3, H, W) -> (1, 3, H * scale, W * scale).
+
+        Number types, ranges and errors are those of `stream_rows`.
+        """
         height, width = image_nchw.shape[2:]
         rows = fit_rows(height, width, self.device.type, half=self.dtype != torch.float32)
         return torch.cat(list(stream_rows(self, [image_nchw], height=height, rows=rows)), dim=2)
 
     def whole(self, image_nchw: Tensor) -> Tensor:
-        """All layers over the whole picture, one after the other; like `stream_rows`, in much more memory.
+        """Runs all layers over the whole picture, one after the other. Like `stream_rows`, in much more memory.
 
         On a GPU, pictures of the same size that several threads bring at the same time run as one batch.
+
+        Args:
+            image_nchw: (1, 3, H, W) float32 in [0, 1].
+
+        Returns:
+            (1, 3, H * scale, W * scale) float32 on the network's device, finite.
+
+        Raises:
+            SrUpscaleError: The network's output is not finite even in float32.
         """
         image = channels_last(image_nchw.to(self.device))
         return self._together(image) if self.device.type != "cpu" else self._whole(image)
 
     @torch.no_grad()
     def _whole(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) -> float32 (N, 3, H * scale, W * scale); what is not finite is done again in float32."""
+        """Runs a batch, (N, 3, H, W) -> float32 (N, 3, H * scale, W * scale).
+
+        Pictures whose output is not finite are done again in float32.
+        """
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             out = cast("Tensor", self.model(images)).float()
         if not torch.isfinite(out.sum()):
@@ -101,9 +117,15 @@ class StreamNetwork:
 
 
 def fit_rows(height: int, width: int, device_type: str, *, half: bool) -> int:
-    """Rows of a strip that run fastest (docs/speed.md): what fits the caches, but not so few that overheads count.
+    """Finds the number of rows of a strip that run fastest (docs/speed.md).
 
-    All rows where the whole picture fits.
+    As many are taken as fit the caches, but not so few that overheads count. A picture that fits as a whole is one
+    strip.
+
+    Args:
+        height, width: The picture, in LR pixels.
+        device_type: ``cpu``, ``cuda`` or ``mps``.
+        half: Whether the network runs in half precision.
     """
     pixels = STRIP_PIXELS if device_type == "cpu" else GPU_STRIP_PIXELS
     whole = (WHOLE_PIXELS_HALF if half else WHOLE_PIXELS) if device_type == "cpu" else GPU_STRIP_PIXELS
@@ -120,13 +142,14 @@ def stream_rows(
 
     Args:
         network: What to run.
-        strips: (1, 3, n, W) float32 in [0, 1], from top to bottom, `height` rows together; of any heights.
+        strips: (1, 3, n, W) float32 in [0, 1] of any heights, from top to bottom. Together they have `height` rows.
         height: Rows of the picture.
         rows: Rows to work on at a time; `height` or more runs the picture whole.
-        column: Columns to work on at a time, beside the receptive field on both sides; 0 takes the whole width.
+        column: Columns to work on at a time, beside the receptive field on both sides. 0 takes the whole width.
 
     Yields:
-        (1, 3, m, W * scale) float32 on the network's device, from top to bottom, height * scale rows together, finite.
+        Bands (1, 3, m, W * scale) float32 on the network's device, from top to bottom, finite. Together they have
+        height * scale rows.
 
     Raises:
         SrUpscaleError: The network's output is not finite even in float32.
@@ -155,7 +178,15 @@ def stream_rows(
 
 
 def evenly(strips: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
-    """Strips (..., n, W) of any heights as strips of `rows` rows each; the last may have fewer."""
+    """Cuts strips of any heights into strips of one height.
+
+    Args:
+        strips: (..., n, W), from top to bottom.
+        rows: Rows of each new strip.
+
+    Yields:
+        (..., rows, W); the last may have fewer rows.
+    """
     waiting: list[Tensor] = []
     held = 0
     for strip in strips:
@@ -172,7 +203,7 @@ def evenly(strips: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
 
 
 def _with_rows_below(strips: Iterable[Tensor], rows: int, below: int) -> Iterator[Tensor]:
-    """Strips of exactly `rows` rows: the last is filled up with zeros, and strips of zeros follow."""
+    """Makes strips of exactly `rows` rows. The last is filled up with zeros, and strips of zeros follow."""
     strip = torch.empty(0)
     for strip in strips:
         yield strip if strip.shape[2] == rows else F.pad(strip, (0, 0, 0, rows - strip.shape[2]))
@@ -183,7 +214,7 @@ def _with_rows_below(strips: Iterable[Tensor], rows: int, below: int) -> Iterato
 class _Column:
     """A generator as a pipe: every call takes the next strip and gives one, `lag` rows of output late.
 
-    None comes where the output holds no row of the picture.
+    The call gives None where the output holds no row of the picture.
     """
 
     def __init__(self, network: StreamNetwork, height: int, width: int, rows: int) -> None:
@@ -215,7 +246,10 @@ class _Column:
         return out if torch.isfinite(out.sum()) else self._in_float32(out)
 
     def _features(self, strip: Tensor) -> Tensor | None:
-        """Head, blocks, trunk and long skip: (1, C, n, W), `trunk_lag` rows late."""
+        """Runs head, blocks, trunk and long skip: (1, 3, n, W) -> (1, C, n, W), `trunk_lag` rows late.
+
+        Gives None while the blocks have not reached the picture's first row.
+        """
         network, (lines, other) = self.network, self.features
         self.head.new.copy_(strip)
         leaky_relu_into(network.head(self.head.whole), out=lines.new)
@@ -255,7 +289,7 @@ class _Column:
             memory.copy_(each.last)
 
     def _in_float32(self, out: Tensor) -> Tensor:
-        """The strip again, by the whole network, from as many rows of the picture as it can depend on."""
+        """Computes the strip again by the whole network, from as many rows of the picture as it can depend on."""
         network, scale = self.network, self.network.scale
         network.redone += 1
         first = self.at * scale - self.lag

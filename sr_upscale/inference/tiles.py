@@ -18,18 +18,19 @@ def run_tiles(
     scale: int,
     on_tile: Callable[[], None] = lambda: None,
 ) -> Iterator[Tensor]:
-    """Carries out a plan.
+    """Carries out a plan, one tile at a time.
+
+    Errors of the network pass through; nothing of a failed tile is ever yielded.
 
     Args:
         plan: For exactly this picture's height and width.
         network: (1, C, h, w) -> (1, C, h*scale, w*scale), finite.
-        strips: The picture, (1, C, n, W) float32 in [0, 1] from top to bottom, of any heights.
+        strips: The picture, as strips (1, C, n, W) float32 in [0, 1] of any heights, from top to bottom.
         scale: Factor of the network.
         on_tile: Called after each tile.
 
     Yields:
-        (1, C, rows, W*scale) float32 bands on the host, from top to bottom, together H*scale rows. Errors of
-        the network pass through; nothing of a failed tile is ever yielded.
+        Bands (1, C, rows, W*scale) float32 on the host, from top to bottom. Together they have H*scale rows.
     """
     waiting = iter(strips)
     held, top = next(waiting), 0  # rows that tiles still read, and the number of the first
@@ -58,7 +59,10 @@ def _run_row(
     scale: int,
     on_tile: Callable[[], None],
 ) -> Tensor:
-    """All tiles of a row span, which read `rows_nchw`, from left to right: (C, kept rows * scale, W * scale)."""
+    """Runs all tiles of a row span, from left to right, on the rows that the span reads.
+
+    Gives (C, kept rows * scale, W * scale).
+    """
     height = (rows.keep_stop - rows.keep_start) * scale
     band = torch.zeros(rows_nchw.shape[1], height, plan.width * scale)
     top = (rows.keep_start - rows.read_start) * scale
@@ -74,7 +78,10 @@ def _run_row(
 
 
 def _ramp(spans: tuple[Span, ...], index: int, scale: int) -> Tensor:
-    """Weights of a span's kept output samples: 1, with linear ramps where neighbours share; they add up to 1."""
+    """Computes the weights of a span's kept output samples.
+
+    They are 1, with linear ramps where neighbours share. There the weights of both add up to 1.
+    """
     span = spans[index]
     weights = torch.ones((span.keep_stop - span.keep_start) * scale)
     if index > 0:

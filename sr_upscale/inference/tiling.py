@@ -6,9 +6,9 @@ times a column span. Of each span::
     read_start    keep_start        core        keep_stop    read_stop
         |  halo       |  overlap/2   |...|  overlap/2  |    halo   |
 
-``read`` goes into the network; the halo's output is cropped again; ``keep`` is used. Neighbouring spans
-keep `overlap` pixels in common, where the executor blends them. Spans end at the picture's edges, so the
-network's zero padding is only ever seen there.
+``read`` goes into the network. The halo's output is cropped again. ``keep`` is used. Neighbouring spans keep `overlap`
+pixels in common, where the executor blends them. Spans end at the picture's edges, so the network's zero padding is
+only ever seen there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StripPlan:
     """Which strips to run, from top to bottom.
 
     Attributes:
-        height, width: The picture.
+        height, width: Size of the picture.
         rows: Rows of a strip.
         column: Columns to work on at a time, beside the receptive field on both sides; 0 for the whole width.
         halo: Radius of the receptive field.
@@ -40,23 +40,32 @@ class StripPlan:
 
     @property
     def whole(self) -> bool:
-        """Whether the picture is one piece, which a network takes layer by layer."""
+        """Says whether the picture is one piece, which a network takes layer by layer."""
         return self.rows >= self.height and not self.column
 
     @property
     def steps(self) -> int:
-        """Number of strips."""
+        """Returns the number of strips."""
         return math.ceil(self.height / self.rows)
 
     @property
     def pixels_read(self) -> int:
-        """Pixels that the network computes: the picture's own number, plus what columns have in common."""
+        """Counts the pixels that the network computes: the picture's own, plus what columns have in common."""
         columns = plan_columns(self.width, self.column, self.halo)
         return self.height * sum(int(read.stop - read.start) for read, _keep in columns)
 
 
 def plan_columns(width: int, column: int, halo: int) -> list[tuple[slice, slice]]:
-    """Nearly equal columns, at most `column` wide (0: one): what of the picture is read, and what of that is kept."""
+    """Cuts the width of a picture into nearly equal columns.
+
+    Args:
+        width: Columns of the picture.
+        column: Largest width of what is kept of a column; 0 for one column.
+        halo: Pixels of context on both sides.
+
+    Returns:
+        For each column, what of the picture is read, and what of that is kept.
+    """
     count = math.ceil(width / column) if column else 1
     borders = [round(index * width / count) for index in range(count + 1)]
     plan = []
@@ -81,7 +90,7 @@ class TilePlan:
     """Which tiles to run, row by row.
 
     Attributes:
-        height, width: The picture.
+        height, width: Size of the picture.
         tile_size: Largest core; 0 means the whole picture as one tile.
         overlap: Pixels that neighbours share and blend.
         halo: Pixels of context around what is kept.
@@ -98,17 +107,17 @@ class TilePlan:
 
     @property
     def steps(self) -> int:
-        """Number of tiles."""
+        """Returns the number of tiles."""
         return len(self.rows) * len(self.columns)
 
     @property
     def largest_tile_pixels(self) -> int:
-        """Pixels that the network reads for the largest tile: what memory is needed for."""
+        """Counts the pixels that the network reads for the largest tile, which memory is needed for."""
         return max(_length(span) for span in self.rows) * max(_length(span) for span in self.columns)
 
     @property
     def pixels_read(self) -> int:
-        """Pixels that the network reads for all tiles together; the picture's own number, plus the price of tiling."""
+        """Counts the pixels that the network reads for all tiles: the picture's own, plus the price of tiling."""
         return sum(_length(span) for span in self.rows) * sum(_length(span) for span in self.columns)
 
 
@@ -120,6 +129,9 @@ def plan_tiles(height: int, width: int, *, tile_size: int, overlap: int, halo: i
         tile_size: Largest core in pixels; 0 for one tile.
         overlap: Pixels that neighbours share, even; less where cores are smaller than that.
         halo: Context in pixels.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
     if min(height, width) < 1 or tile_size < 0 or overlap < 0 or overlap % 2 or halo < 0:
         msg = f"no plan for {width}x{height} with tile_size {tile_size}, overlap {overlap}, halo {halo}"
@@ -136,9 +148,18 @@ def plan_tiles(height: int, width: int, *, tile_size: int, overlap: int, halo: i
 
 
 def fit_tile_size(height: int, width: int, *, max_pixels: int, overlap: int, halo: int) -> int:
-    """Largest multiple of 16 whose tiles read at most `max_pixels`; 0 where the whole picture does.
+    """Finds the largest tile size whose tiles read at most `max_pixels`.
 
-    Never less than `MIN_TILE`, even if that is too much: the executor will find out.
+    It is never less than `MIN_TILE`, even if that is too much: the executor will find out.
+
+    Args:
+        height, width: Size of the picture.
+        max_pixels: Most pixels that a tile may read.
+        overlap: Pixels that neighbours share.
+        halo: Context in pixels.
+
+    Returns:
+        A multiple of 16, or 0 where the whole picture is at most `max_pixels`.
     """
     if height * width <= max_pixels:
         return 0

@@ -1,6 +1,7 @@
-"""Pixels to the device and back: to and from a GPU through pinned memory, on a stream of their own.
+"""Pixels to the device and back.
 
-So the GPU computes one strip while the strip after it arrives and the strip before it leaves.
+They go to and from a GPU through pinned memory, on a stream of their own. So the GPU computes one strip while the strip
+after it arrives and the strip before it leaves.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ Item = TypeVar("Item")
 
 
 def to_device(strips: Iterable[Pixels], device: torch.device) -> Iterator[Tensor]:
-    """(n, W, C) uint8 or uint16 -> (1, C, n, W) float32 in [0, 1] on the device; to a GPU one strip ahead."""
+    """Brings strips of pixels to a device; to a GPU one strip ahead.
+
+    Args:
+        strips: (n, W, C) uint8 or uint16.
+        device: Where they go.
+
+    Returns:
+        (1, C, n, W) float32 in [0, 1] on the device, one for each strip.
+    """
     if device.type != "cuda":
         return (to_tensor(strip, device) for strip in strips)
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -26,7 +35,16 @@ def to_device(strips: Iterable[Pixels], device: torch.device) -> Iterator[Tensor
 
 
 def to_host(bands: Iterable[Tensor], dtype: np.dtype[Any], device: torch.device) -> Iterator[Pixels]:
-    """(1, C, m, W) on the device, nominally in [0, 1] -> (m, W, C) of `dtype`; from a GPU one band behind."""
+    """Brings bands back as pixels; from a GPU one band behind.
+
+    Args:
+        bands: (1, C, m, W) on the device or the host, nominally in [0, 1].
+        dtype: `numpy.uint8` or `numpy.uint16`.
+        device: Where the bands are computed.
+
+    Returns:
+        (m, W, C) of `dtype`, clamped and rounded, one for each band.
+    """
     if device.type != "cuda":
         return (to_pixels(band, dtype) for band in bands)
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -34,7 +52,7 @@ def to_host(bands: Iterable[Tensor], dtype: np.dtype[Any], device: torch.device)
 
 
 def one_late(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, each only when the next has been made."""
+    """Yields the same items, each only when the next has been made; the last one at the end."""
     waiting: list[Item] = []
     for item in items:
         yield from waiting

@@ -17,7 +17,12 @@ from sr_upscale.storage.atomic import output_error
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One picture to do."""
+    """One picture to do.
+
+    Attributes:
+        source: File to read.
+        target: File to write.
+    """
 
     source: Path
     target: Path
@@ -30,7 +35,7 @@ class BatchPlan:
     Attributes:
         items: Pictures and their outputs.
         root: Folder of the manifest, above all outputs; None where each folder of outputs has its own.
-        warnings: For the user.
+        warnings: Sentences for the user.
     """
 
     items: tuple[Item, ...]
@@ -39,7 +44,14 @@ class BatchPlan:
 
 
 def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
-    """``photo.jpg`` -> ``photo_x4_psnr-x4.jpg``; a `suffix` takes the place of ``_<label>``, a format of the ending."""
+    """Names the output of a picture: ``photo.jpg`` -> ``photo_x4_psnr-x4.jpg``.
+
+    Args:
+        source: The picture.
+        label: Stands behind the stem, after ``_``.
+        suffix: Takes the place of ``_<label>``; None keeps that.
+        fmt: Gives the ending. None keeps the picture's own format, or what that comes out as, or PNG where it has none.
+    """
     own = format_of_path(source)
     if fmt is None:
         fmt = own_format(own) if own else FORMATS["png"]
@@ -54,14 +66,14 @@ def plan_folder(
 
     Args:
         folder: Where to look. Links to folders are followed, each real folder once.
-        out: Root of the outputs; it is left out of the search if it lies inside `folder`.
+        out: Root of the outputs. It is left out of the search if it lies inside `folder`.
         recursive: Look into subfolders.
         fmt: Format of all outputs; None keeps each picture's own.
         suffix: Put behind the stem of every output's name.
 
     Raises:
         InputError: There is no such folder, or no picture in it.
-        UsageError: Two pictures would become one file.
+        UsageError: Two pictures would become one file, or an output is any input.
     """
     if not folder.is_dir():
         raise InputError(f"{shown(folder)}: no such folder; check the path")
@@ -82,7 +94,7 @@ def plan_folder(
 
 
 def plan_items(items: Sequence[Item]) -> BatchPlan:
-    """A plan of given items; each folder of outputs gets a manifest.
+    """Plans given items. Each folder of outputs gets a manifest.
 
     Raises:
         UsageError: Two of them collide.
@@ -94,7 +106,7 @@ def plan_items(items: Sequence[Item]) -> BatchPlan:
 
 
 def _apart(items: Sequence[Item]) -> list[Item]:
-    """The items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
+    """Returns the items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
     targets = Counter(os.path.normcase(item.target) for item in items)
 
     def renamed(item: Item) -> Item:
@@ -111,7 +123,7 @@ def refuse_collisions(items: Sequence[Item]) -> None:
     """Refuses a plan in which two inputs become one output, or an output is any input.
 
     Raises:
-        UsageError: The pair is named.
+        UsageError: There is such a pair; it is named.
     """
     by_target: dict[str, Item] = {}
     sources = {os.path.normcase(os.path.realpath(item.source)) for item in items}
@@ -128,7 +140,7 @@ def refuse_collisions(items: Sequence[Item]) -> None:
 
 
 def refuse_unwritable(targets: Sequence[Path]) -> None:
-    """Finds before any work whether the outputs can be written; leaves nothing behind.
+    """Finds before any work whether the outputs can be written. It leaves nothing behind.
 
     Raises:
         OutputError: A name is too long, or the nearest existing folder above it cannot be written.

@@ -1,7 +1,7 @@
 """A batch at work: while one picture is computed, the next are read and those before are written.
 
-A bad picture fails alone. What is finished is in the manifest, so that a second run skips exactly what would come out
-the same, and nothing else.
+A bad picture fails alone. What is finished is in the manifest. So a second run skips exactly what would come out the
+same, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Work:
         saver: Threads that write.
         worker: Number of the computing thread, from 0.
         stop: Set when the computing shall end at once, with any exception.
-        on_whole: To be called with the whole output, before it takes its place (`replace_file`), and the sha256 of the
-            input that was read.
+        on_whole: To be called with the whole output and the sha256 of the input that was read, before the output takes
+            its place (`replace_file`).
     """
 
     saver: Executor
@@ -47,7 +47,15 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of an item."""
+    """What became of an item.
+
+    Attributes:
+        item: The item.
+        status: ``done``, ``skipped`` or ``failed``.
+        seconds: Time that a done item took.
+        error: Why a failed item failed.
+        details: What was done, as the executor says it.
+    """
 
     item: Item
     status: Literal["done", "skipped", "failed"]
@@ -61,7 +69,7 @@ class ItemExecutor(Protocol[Loaded]):
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """Everything besides the input that determines an output, ready for JSON."""
+        """Returns everything besides the input that determines an output, ready for JSON."""
         ...
 
     def load(self, item: Item) -> Loaded:
@@ -84,21 +92,27 @@ def run_batch(
     force: bool = False,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> list[Outcome]:
-    """Does the items: while one is computed, the next are read and those before are written. Outcomes keep the order.
+    """Does the items: while one is computed, the next are read and those before are written.
+
+    An existing target is skipped where the manifest says that it was made from this input with these settings and has
+    not been touched since. It is made anew where the manifest knows it untouched but input or settings are others. A
+    file that the manifest does not know is never overwritten without `force`.
+
+    An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
+    written by then, even by a process that was killed, is known to the next run.
 
     Args:
         plan: Items and the manifest's folder.
         executor: Does them.
         jobs: How many items each stage has at a time.
-        force: Also overwrite files that this program did not make.
+        force: Make every item anew, and overwrite also files that this program did not make.
         on_outcome: Called after each item, in their order.
 
-    An existing target is skipped where the manifest says that it was made from this input with these
-    settings and has not been touched since. It is made anew where the manifest knows it untouched but
-    input or settings are others. A file that the manifest does not know is never overwritten without `force`.
+    Returns:
+        What became of each item, in their order.
 
-    An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
-    written by then, even by a process that was killed, is known to the next run.
+    Raises:
+        DiskFullError: The disk is full, or the quota used up.
     """
     jobs = jobs or Jobs()
     for folder in {item.target.parent for item in plan.items}:

@@ -37,8 +37,8 @@ class LocalExecutor:
         on_step: Called with an item, its strips or tiles that are done, and all of them.
 
     Attributes:
-        jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one, so
-            that small pictures meet and run as a batch, and reading and writing keep up.
+        jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
+            small pictures meet and run as a batch, and reading and writing keep up.
         fingerprint: See `batch_run.ItemExecutor`.
 
     Raises:
@@ -59,7 +59,7 @@ class LocalExecutor:
         return job.prepare(item.source, self.format_for(item), self.upscalers[0], self.request)
 
     def start(self, item: Item, loaded: job.Prepared, work: Work) -> Future[dict[str, Any]]:
-        """Computes an item; it is written behind.
+        """Computes an item, and has it written behind (`row_queue.write_behind`).
 
         Raises:
             Cancelled: `work.stop` was set.
@@ -82,12 +82,17 @@ class LocalExecutor:
         )
 
     def format_for(self, item: Item) -> Format:
-        """Format of an item's output."""
+        """Returns the format of an item's output."""
         return self.request.file.format or format_of_path(item.target) or FORMATS["png"]
 
 
 def upscaler_for(network: NetworkOptions, device: str | None = None) -> Upscaler:
-    """The product, set up, on the one device of the options or on the given one."""
+    """Sets up the product, on the one device of the options or on the given one.
+
+    Raises:
+        UsageError: Several devices are named, or see `Upscaler`.
+        ModelError: See `Upscaler`.
+    """
     device = device or network.device
     if "," in device:
         raise UsageError(f"--device is {device!r}; one picture takes one device, several are for folders")
@@ -107,7 +112,10 @@ def upscaler_for(network: NetworkOptions, device: str | None = None) -> Upscaler
 
 
 def fingerprint(request: Request, upscaler: Upscaler) -> dict[str, Any]:
-    """Everything besides the input that determines an output: options that change pixels, and weights by their hash."""
+    """Returns everything besides the input that determines an output, ready for JSON.
+
+    These are the options that change pixels, and the weights by their hash.
+    """
     options = {key: value for key, value in request.pixel_options().items() if key not in BY_HASH}
     return {
         "options": options,

@@ -1,4 +1,4 @@
-"""One file to one file: decode, adapt to the output format, upscale, encode; rows leave as they are computed."""
+"""One file to one file: decode, adapt to the output format, upscale, encode. Rows leave as they are computed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A file that has been read, fits the output format and has a plan."""
+    """A file that has been read, fits the output format and has a plan.
+
+    Attributes:
+        name: Name for messages.
+        picture: What was read, as the format can hold it.
+        plan: What will be done.
+        warnings: Sentences for the user.
+    """
 
     name: str
     picture: Picture
@@ -43,7 +50,13 @@ class Prepared:
 
 
 def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Request) -> Prepared:
-    """Reads a file and plans its output; computes nothing.
+    """Reads a file and plans its output. It computes nothing.
+
+    Args:
+        source: A path, or a whole file.
+        fmt: Format of the output.
+        upscaler: Makes the plan.
+        request: Says how to read and how large the output becomes.
 
     Raises:
         InputError: The file cannot be used.
@@ -73,7 +86,18 @@ def run(
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> dict[str, Any]:
-    """Does one file. Returns what was done, ready for JSON; ``warnings`` is a list of sentences.
+    """Does one file, from reading to writing.
+
+    Args:
+        source: A path, or a whole file.
+        target: A path, or a binary stream.
+        fmt: Format of the output.
+        upscaler: Computes.
+        request: What to do.
+        on_step: Called with (strips or tiles done, in all).
+
+    Returns:
+        What was done, ready for JSON; ``warnings`` is a list of sentences.
 
     Raises:
         SrUpscaleError: Any of its kinds; the target then is what it was before.
@@ -95,11 +119,22 @@ def start(
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
     on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None,
 ) -> Future[dict[str, Any]]:
-    """Computes a file that has been read, and has it written.
+    """Computes a file that has been read, and has it written. It returns when the last row has been computed.
 
-    Returns when the last row has been computed. `on_whole` gets the whole file, before it takes its place
-    (`replace_file`), and the sha256 of the input. The future ends when the file is written, with what was done, ready
-    for JSON; ``busy_seconds`` says how long the network had work.
+    Args:
+        prepared: Of `prepare`.
+        target: A path, or a binary stream.
+        fmt: Format of the output.
+        upscaler: Computes.
+        request: What to do.
+        writer: Brings the rows to the file.
+        on_step: Called with (strips or tiles done, in all).
+        on_whole: Called with the whole file and the sha256 of the input, before the file takes its place
+            (`replace_file`).
+
+    Returns:
+        A future that ends when the file is written. Its result is what was done, ready for JSON; ``busy_seconds`` says
+        how long the network had work.
 
     Raises:
         SrUpscaleError: Any of its kinds; the target then is what it was before.
@@ -130,7 +165,7 @@ def start(
 
 
 def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:
-    """The rows; notes how long each took to make, without what happens to it."""
+    """Yields the rows, and notes how many seconds each took to make, without what happens to it."""
     while True:
         start = time.perf_counter()
         band = next(rows, None)
@@ -141,7 +176,7 @@ def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArr
 
 
 def _change(plan: UpscalePlan) -> Change:
-    """What the plan does, for the history of the output: the same words for the same pixels, so no time of day."""
+    """Says what the plan does, for the history of the output: the same words for the same pixels, so no time of day."""
     models = ", ".join(f"{shown(step.weights.stem)} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
     sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
     return Change(
@@ -161,12 +196,12 @@ def _hash_at(weights: Path, _changed_ns: int) -> str:
 
 
 def _streams(picture: Picture, fmt: Format) -> bool:
-    """Whether the output leaves by rows and never stands in memory as a whole."""
+    """Says whether the output leaves by rows and never stands in memory as a whole."""
     return fmt.name in STREAMED and len(picture.frames) == 1
 
 
 def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
-    """What was done, in words and numbers."""
+    """Says what was done, in words and numbers."""
     described = describe(prepared, upscaler)
     wanted = upscaler.planner.dtype_for(prepared.picture.bits)
     used = dict.fromkeys(_name_of(upscaler.networks.get(step.weights, wanted).dtype) for step in prepared.plan.passes)
@@ -175,7 +210,7 @@ def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> 
 
 
 def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
-    """A plan in words and numbers, ready for JSON."""
+    """Describes a plan in words and numbers, ready for JSON. Sizes of pictures are (width, height) in pixels."""
     plan, picture = prepared.plan, prepared.picture
     return {
         "input_sha256": picture.sha256,
@@ -202,7 +237,7 @@ def _name_of(dtype: torch.dtype) -> str:
 
 
 def cut_in_words(described: Mapping[str, Any]) -> str:
-    """``12 strips of 16 rows``, ``4 tiles of 256``, or both, of what `describe` says."""
+    """Puts into words what `describe` says of the cut: ``12 strips of 16 rows``, ``4 tiles of 256``, or both."""
     parts = []
     if rows := described["strip_rows"]:
         parts.append(f"{described['strips']} strip{'s' * (described['strips'] != 1)} of {_listed(rows)} rows")
@@ -217,7 +252,10 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
-    """Seconds that the networks will take, from a timed tile of 96x96 pixels; decoding and encoding come on top."""
+    """Estimates the seconds that the networks will take, from a timed tile of 96x96 pixels.
+
+    Decoding and encoding come on top.
+    """
     import torch
 
     from sr_upscale.models.ensemble import TURNS

@@ -16,14 +16,19 @@ from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.storage.digest import hash_file
 
 MANIFEST = ".sr-upscale.jsonl"
-"""Name of the manifest in the output folder: one JSON object a line; the last one of an output and content counts."""
+"""Name of the manifest in the output folder. It holds one JSON object a line; the last one of an output and content
+counts."""
 
 
 class Manifest:
     """What was made from what, in the output folder. Lines are added whole; a torn last line is ignored.
 
-    A line is written when a file is whole, before it takes its place: whenever the process is killed, what stands there
-    is known, be it the old file or the new one.
+    A line is written when a file is whole, before it takes its place. So whenever the process is killed, what stands
+    there is known, be it the old file or the new one.
+
+    Args:
+        root: The output folder.
+        settings: Everything besides the input that determines an output, ready for JSON.
     """
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
@@ -44,7 +49,12 @@ class Manifest:
                     continue
 
     def state(self, item: Item) -> Literal["absent", "current", "stale", "foreign"]:
-        """Of the item's target: not there; what would come out; ours but out of date; not ours or changed."""
+        """Says what stands at the item's target.
+
+        Returns:
+            ``absent``: nothing. ``current``: what would come out. ``stale``: ours but out of date. ``foreign``: not
+            ours, or changed.
+        """
         if not os.path.lexists(item.target):
             return "absent"
         if not item.target.is_file():
@@ -56,7 +66,13 @@ class Manifest:
         return "current" if same else "stale"
 
     def add(self, item: Item, output: Path, input_sha256: str) -> None:
-        """Notes that `output`, a whole file, is about to become the target of an item."""
+        """Notes that `output`, a whole file, is about to become the target of an item.
+
+        Args:
+            item: The item.
+            output: File under its temporary name.
+            input_sha256: Hash of the input that was read.
+        """
         entry = {
             "output": self._key(item),
             "input": os.fsdecode(os.fspath(item.source)).encode("utf-8", "backslashreplace").decode(),
@@ -76,7 +92,7 @@ class Manifest:
 
 
 def manifests_of(plan: BatchPlan, settings: Mapping[str, Any]) -> dict[Path, Manifest]:
-    """The manifest of each folder of outputs."""
+    """Returns the manifest of each folder of outputs."""
     folders = {item.target.parent for item in plan.items}
     if plan.root is not None:
         return dict.fromkeys(folders, Manifest(plan.root, settings))
@@ -84,7 +100,7 @@ def manifests_of(plan: BatchPlan, settings: Mapping[str, Any]) -> dict[Path, Man
 
 
 def is_done(item: Item, manifests: Mapping[Path, Manifest], *, force: bool) -> bool:
-    """Whether there is nothing to do.
+    """Says whether there is nothing to do.
 
     Raises:
         OutputError: Something is in the way that only `force` may overwrite.

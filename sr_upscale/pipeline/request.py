@@ -1,8 +1,9 @@
 """What a request is: every option of `upscale` and `batch`, stated once, handed down whole.
 
 A field says how it is called on a command line, how its word becomes a value, and whether pixels depend on it. The
-command line builds its options from these fields (`cli.options.takes`), and a batch its fingerprint, by which it
-knows what would come out the same: a new option cannot be forgotten in either. Does not import torch.
+command line builds its options from these fields (`cli.options.takes`). A batch builds its fingerprint from them, by
+which it knows what would come out the same. So a new option cannot be forgotten in either. This module does not import
+torch.
 """
 
 from __future__ import annotations
@@ -59,7 +60,14 @@ class Flag:
 
 
 def option(default: Any, *names: str, help: str, panel: str, pixels: bool = False, **more: Any) -> Any:
-    """A field with its `Flag`. pixels: Whether the output depends on it."""
+    """Makes a field with its `Flag`.
+
+    Args:
+        default: Value where nothing is said.
+        names, help, panel: See `Flag`.
+        pixels: Whether the output's pixels depend on it.
+        more: Further attributes of `Flag`.
+    """
     return field(
         default=default, metadata={"flag": Flag(names=names, help=help, panel=panel, **more), "pixels": pixels}
     )
@@ -67,7 +75,11 @@ def option(default: Any, *names: str, help: str, panel: str, pixels: bool = Fals
 
 @dataclass(frozen=True, kw_only=True)
 class SizeOptions:
-    """How large the output becomes."""
+    """How large the output becomes.
+
+    Raises:
+        UsageError: Two options contradict each other, or a size is impossible.
+    """
 
     scale: float | None = option(
         None,
@@ -101,14 +113,18 @@ class SizeOptions:
 
     @property
     def target(self) -> Target:
-        """What of it sizing needs."""
+        """Returns what sizing needs of the options."""
         width, height = self.size or (self.width, self.height)
         return Target(scale=self.scale, width=width, height=height)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """Which network computes, and how; see `upscaler.Upscaler`."""
+    """Which network computes, and how; see `upscaler.Upscaler`.
+
+    Raises:
+        UsageError: Two options contradict each other.
+    """
 
     model: str = option(
         DEFAULT_MODEL,
@@ -197,18 +213,22 @@ class NetworkOptions:
 
     @property
     def dtype(self) -> str:
-        """The one number type that was asked for, or ``auto``."""
+        """Returns the one number type that was asked for, or ``auto``."""
         return dtype_name(fp32=self.fp32, bf16=self.bf16, fp16=self.fp16)
 
     @property
     def tile_size(self) -> int | None:
-        """As `Upscaler` takes it: None is automatic, 0 the whole picture."""
+        """Returns the tile size in LR pixels as `Upscaler` takes it: None is automatic, 0 the whole picture."""
         return 0 if self.no_tile else self.tile or None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions:
-    """How pictures are read and written."""
+    """How pictures are read and written.
+
+    Raises:
+        UsageError: A value is impossible.
+    """
 
     format: Format | None = option(
         None,
@@ -276,7 +296,7 @@ class FileOptions:
 
     @property
     def save(self) -> SaveOptions:
-        """What of it writing needs."""
+        """Returns what writing needs of the options."""
         from sr_upscale.images import SaveOptions
 
         return SaveOptions(
@@ -305,7 +325,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """All of it."""
+    """All options, by section."""
 
     size: SizeOptions = field(default_factory=SizeOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
@@ -313,7 +333,7 @@ class Request:
     run: RunOptions = field(default_factory=RunOptions)
 
     def pixel_options(self) -> dict[str, Any]:
-        """The values on which pixels depend, by section and name, ready for JSON."""
+        """Returns the values on which pixels depend, by section and name, ready for JSON."""
         return {
             f"{section.name}.{each.name}": _plain(getattr(getattr(self, section.name), each.name))
             for section in dataclasses.fields(self)
@@ -332,13 +352,16 @@ SECTIONS: dict[str, type] = {
 
 
 def flags(section: type) -> Iterator[tuple[dataclasses.Field[Any], Flag]]:
-    """The fields of a section, and how they are called."""
+    """Yields the fields of a section, and how they are called."""
     for each in dataclasses.fields(section):
         yield each, each.metadata["flag"]
 
 
 def request_of(words: dict[str, Any]) -> Request:
-    """A request of what a command line said: by field name, each value as a word or already a value, None as unsaid.
+    """Builds a request from what a command line said.
+
+    Args:
+        words: By field name, each value as a word or already a value; None means that nothing was said.
 
     Raises:
         UsageError: A word that cannot be read, or two options that contradict each other.

@@ -41,10 +41,10 @@ class Handover:
         self._changed = threading.Condition()
 
     def put(self, band: NDArray[Any]) -> None:
-        """Hands a band over.
+        """Hands a band over. It waits while more than `max_bytes` are in the queue.
 
         Raises:
-            Abandoned: See there.
+            Abandoned: Nobody reads the rows any more.
         """
         start = time.perf_counter()
         with self._changed:
@@ -57,13 +57,17 @@ class Handover:
             self._changed.notify_all()
 
     def end(self, failure: BaseException | None = None) -> None:
-        """No more rows come; with a failure, iterating raises it, and what still waits is dropped."""
+        """Says that no more rows come.
+
+        Args:
+            failure: Why they end early. Iterating raises it, and what still waits is dropped.
+        """
         with self._changed:
             self._ended, self._failure = True, failure
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """No more rows are wanted."""
+        """Says that no more rows are wanted."""
         with self._changed:
             self._abandoned = True
             self._changed.notify_all()
@@ -83,7 +87,7 @@ class Handover:
 
 
 class Writer(Protocol):
-    """Brings rows to what writes them. The future ends when they are written, with what `write` returned."""
+    """What brings rows to what writes them. The future ends when they are written, with what `write` returned."""
 
     def __call__(self, rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]: ...
 
@@ -96,7 +100,7 @@ def write_inline(rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) 
 
 
 def write_behind(saver: Executor) -> Writer:
-    """Writes in a thread of `saver`; returns when the last row has been handed over.
+    """Makes a writer that works in a thread of `saver`, and returns when the last row has been handed over.
 
     Where writing fails, computing ends early, and the future says why. Where computing fails, the exception passes on
     once writing has cleaned up.

@@ -11,7 +11,16 @@ from sr_upscale.images.formats import Format, format_by_name
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """Threads of the three stages, which overlap: reading, computing, writing."""
+    """Threads of the three stages, which overlap.
+
+    Attributes:
+        load: Threads that read.
+        proc: Threads that compute.
+        save: Threads that write.
+
+    Raises:
+        UsageError: One of them is less than 1.
+    """
 
     load: int = 1
     proc: int = 1
@@ -23,7 +32,11 @@ class Jobs:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``1920x1080`` -> (1920, 1080)."""
+    """Reads ``1920x1080`` as (1920, 1080), width and height in pixels.
+
+    Raises:
+        UsageError: It is no such size.
+    """
     match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
     if match is None:
         raise UsageError(f"--size is {text!r}; expected WIDTHxHEIGHT such as 1920x1080")
@@ -31,7 +44,11 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_pixels(text: str) -> int:
-    """``400MP``, ``1.5GP`` or a plain number of pixels."""
+    """Reads ``400MP``, ``1.5GP`` or a plain number of pixels.
+
+    Raises:
+        UsageError: It is no such number.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(MP|GP)?", text.strip(), flags=re.IGNORECASE)
     if match is None:
         raise UsageError(f"--max-pixels is {text!r}; expected a number of pixels, or one such as 400MP")
@@ -39,7 +56,11 @@ def parse_pixels(text: str) -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes; K, M and G are powers of 1024."""
+    """Reads ``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes. K, M, G and T are powers of 1024.
+
+    Raises:
+        UsageError: It is no such size, or 0.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
     if match is None or not float(match[1]):
         raise UsageError(f"--max-memory is {text!r}; expected a size such as 2G or 800M")
@@ -47,7 +68,11 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """``white``, ``#fff``, ``#rrggbb``, ``rgb(1,2,3)`` -> (r, g, b) of 0-255."""
+    """Reads ``white``, ``#fff``, ``#rrggbb`` or ``rgb(1,2,3)`` as (r, g, b) of 0-255.
+
+    Raises:
+        UsageError: It is no such colour.
+    """
     from PIL import ImageColor
 
     try:
@@ -58,12 +83,20 @@ def parse_colour(text: str) -> tuple[int, int, int]:
 
 
 def parse_format(text: str) -> Format | None:
-    """``png``; ``auto`` is none."""
+    """Reads the name of a format such as ``png``. ``auto`` gives None.
+
+    Raises:
+        UsageError: It is no format that can be written.
+    """
     return None if text == "auto" else format_by_name(text)
 
 
 def parse_jobs(text: str) -> Jobs:
-    """``1:2:2``: threads that read, compute and write."""
+    """Reads ``1:2:2``: threads that read, compute and write.
+
+    Raises:
+        UsageError: It is not three numbers of at least 1.
+    """
     match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
     if match is None:
         raise UsageError(f"--jobs is {text!r}; expected LOAD:PROC:SAVE such as 1:1:2")
@@ -71,7 +104,11 @@ def parse_jobs(text: str) -> Jobs:
 
 
 def dtype_name(*, fp32: bool, bf16: bool, fp16: bool) -> str:
-    """The one type that was asked for, or ``auto``."""
+    """Returns the one number type that was asked for, or ``auto``.
+
+    Raises:
+        UsageError: Two were asked for.
+    """
     chosen = [name for name, wanted in (("fp32", fp32), ("bf16", bf16), ("fp16", fp16)) if wanted]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other; give one of them")

@@ -27,14 +27,14 @@ class ModelSection:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSection:
-    """Patches.
+    """How patches are made.
 
     Attributes:
         degradation: How LR is made: ``bicubic`` (MATLAB's) or ``real`` (the section ``degradation``).
         lr_patch: Side of a training patch in LR pixels.
         batch_size: Patches a step, of all processes together.
-        busy_share: Share of the patches for which the busier of two random places is taken.
-        smooth_share: Share of smooth patches (`data.patches.PatchSampler`), or of the crops for a teacher.
+        busy_share: Share of the patches (0 to 1) for which the busier of two random places is taken.
+        smooth_share: Share of smooth patches (`data.patches.PatchSampler`), or of the crops for a teacher; 0 to 1.
         validation_count: Pictures held out of each training folder.
         workers: Processes that make batches ahead of the network; 0 makes them in between.
     """
@@ -74,13 +74,13 @@ class StageSection:
     Attributes:
         steps: Length in optimiser steps; 0 means that only `max_time_s` ends it.
         max_time_s: Length in seconds of running time; 0 means that only `steps` ends it.
-        optimizer: Of the generator: ``adam``, or ``muon``, which learns more in a step (`training.muon`). The
+        optimizer: Optimiser of the generator: ``adam``, or ``muon``, which learns more in a step (`training.muon`). The
             discriminator has Adam.
         lr: Highest learning rate.
         schedule: ``cosine`` down to `lr_floor`, ``multistep`` or ``constant``.
         lr_floor: Share of `lr` that is left at the end of the cosine.
-        milestones: Shares of the stage after which ``multistep`` multiplies by `gamma`.
-        gamma: See there.
+        milestones: Shares of the stage (0 to 1) after which ``multistep`` multiplies by `gamma`.
+        gamma: Factor of `lr` at each of the `milestones`.
         warmup_steps: Steps of linear warm-up.
         betas: Adam's decay rates, of generator and discriminator.
         clip_norm: Largest norm of the generator's gradient.
@@ -90,8 +90,8 @@ class StageSection:
         teacher_weight: Weight of the L1 distance to the answer of the recipe's `teacher`.
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
-        lattice_weight: Weight of the loss against a lattice of one and of two LR pixels; it compares with the
-            teacher's answer where the stage has no `pixel_weight`.
+        lattice_weight: Weight of the loss against a lattice of one and of two LR pixels. It compares with HR, or with
+            the teacher's answer where a stage that listens to a teacher has no `pixel_weight`.
         perceptual_weight: Weight of the VGG19 loss towards HR.
         perceptual_layers: Weight of each VGG19 layer, before activation.
         gan_weight: Weight of the generator's adversarial loss.
@@ -100,10 +100,10 @@ class StageSection:
         discriminator: ``vgg`` (one logit a picture) or ``unet`` (one a pixel, spectral norm).
         d_num_feat: Channels of the discriminator; the published size is 64.
         d_lr: Learning rate of the discriminator; 0 takes `lr`.
-        shift: Losses on features see SR and HR with up to this many pixels cut off at the top and left, at
-            random, so that the strides of VGG19 and the discriminator do not lock to the tail's sub-pixels.
+        shift: Most HR pixels that are cut off at the top and left of SR and HR, at random, for losses on features. So
+            the strides of VGG19 and the discriminator do not lock to the tail's sub-pixels.
         feature_patch: Side in HR pixels of the random part of each patch that VGG19 and the discriminator look at, in
-            place of `shift`; they cost more than the generator. 0: all of it.
+            place of `shift`. They cost more than the generator. 0: all of it.
         lr_patch, batch_size: In place of those of `data`, where not 0.
         validate_every_s: Seconds between validations.
         checkpoint_every_s: Seconds between checkpoints.
@@ -164,12 +164,15 @@ class Recipe:
     Attributes:
         name: Name of the weights that it makes.
         description: What they are for.
-        init: Weights to start from (a name or a file); tensors of equal name and shape are taken over, so
-            that another scale can serve. Empty: start at random.
+        init: Weights to start from (a name or a file). Tensors of equal name and shape are taken over, so that another
+            scale can serve. Empty: start at random.
         seed: Start of all random numbers.
-        model, data, teacher: See there.
+        model, data, teacher: See `ModelSection`, `DataSection` and `TeacherSection`.
         degradation: The chains of ``data.degradation = "real"``.
-        stages: By name, in the order in which they run; each starts from the averaged weights of the last.
+        stages: By name, in the order in which they run. Each starts from the averaged weights of the last.
+
+    Raises:
+        UsageError: A value is out of its range, or two do not go together; the key is named.
     """
 
     name: str
@@ -257,23 +260,23 @@ class Recipe:
 
     @property
     def has_teacher(self) -> bool:
-        """Whether a stage learns from the teacher."""
+        """Says whether a stage learns from the teacher."""
         return any(listens(stage) for stage in self.stages.values())
 
     @property
     def needs_features(self) -> bool:
-        """Whether a stage wants VGG19."""
+        """Says whether a stage wants VGG19."""
         return any(stage.perceptual_weight + stage.teacher_perceptual_weight > 0 for stage in self.stages.values())
 
     def patch_of(self, stage: StageSection) -> int:
-        """Side of a stage's patches in LR pixels."""
+        """Returns the side of a stage's patches in LR pixels."""
         return stage.lr_patch or self.data.lr_patch
 
     def batch_of(self, stage: StageSection) -> int:
-        """Patches a step of a stage."""
+        """Returns the number of patches in a step of a stage, of all processes together."""
         return stage.batch_size or self.data.batch_size
 
 
 def listens(stage: StageSection) -> bool:
-    """Whether a stage learns from the teacher."""
+    """Says whether a stage learns from the teacher."""
     return stage.teacher_weight > 0 or stage.teacher_perceptual_weight > 0 or stage.gan_real == "teacher"

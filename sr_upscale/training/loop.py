@@ -50,7 +50,8 @@ from sr_upscale.training.validation import Scores
 __all__ = ["Interrupted", "Progress", "train"]
 
 RESCALE_PICTURES, RESCALE_SIDE = 16, 256
-"""Held-out pictures, and the middle of each, on which the layers of VGG19 get a mean activation of 1."""
+"""Number of held-out pictures, and side of their middle in pixels, on which the layers of VGG19 get a mean activation
+of 1."""
 
 MAX_BAD_STEPS = 10
 """Steps in a row whose loss or gradient may be non-finite before the run stops."""
@@ -75,34 +76,37 @@ def train(
 ) -> Path:
     """Trains a generator through the stages of a recipe and writes its weights.
 
+    SIGTERM and SIGINT end the run at the next step, with a checkpoint (`Interrupted`). A stopped process (Ctrl-Z,
+    SIGSTOP) does not spend its time budget. Both need the main thread.
+
     Args:
         recipe: What to do.
         data: Folders of pictures, searched recursively.
         out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable from the first validation on),
             ``NAME-best.safetensors`` (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of
             each earlier stage), ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
-        validation: Folder of pictures to validate on; without it some of `data` are held out.
+        validation: Folder of pictures to validate on. Without it some of `data` are held out.
         resume: Go on from the newest checkpoint in `out` that can be read.
         device: Where to train; CPU by default.
-        dtype: Of autocast: float32 (off), bfloat16, or float16 with loss scaling; weights and optimisers stay float32.
+        dtype: Number type of autocast: float32 (off), bfloat16, or float16 with loss scaling. Weights and optimisers
+            stay float32.
         compiled: Run the generator through `torch.compile`.
-        vgg_weights: VGG19 in a file; without it torchvision's are used where the recipe needs VGG19.
-        cache: Folder that keeps decoded pictures; without it they are held in memory.
+        vgg_weights: VGG19 in a file. Without it torchvision's are used where the recipe needs VGG19.
+        cache: Folder that keeps decoded pictures. Without it they are held in memory.
         world: The processes that train together.
         on_progress: Called about once a second and at every validation.
         on_asking: Called with the crops that a teacher has answered and those wanted, after each.
         on_warning: Called with a sentence about anything that was left out or fell back.
-
-    SIGTERM and SIGINT end the run at the next step, with a checkpoint (`Interrupted`). A stopped process
-    (Ctrl-Z, SIGSTOP) does not spend its time budget. Both need the main thread.
 
     Returns:
         Path of the weights file.
 
     Raises:
         TrainingError: Data cannot be used, the loss stays non-finite, or there is nothing to resume.
-        UsageError: The checkpoint was made by another recipe, or the batch does not divide among the processes.
-        ModelError, NetworkError: VGG19 cannot be read or had.
+        UsageError: `out` holds an unfinished run without `resume`, the checkpoint was made by another recipe, the batch
+            does not divide among the processes, or weights do not fit the recipe.
+        ModelError, NetworkError: VGG19, the teacher or the weights to start from cannot be read or had.
+        OutputError: `out` cannot be written.
         Interrupted: A signal arrived; the checkpoint is written.
     """
     device = device or torch.device("cpu")
@@ -165,7 +169,7 @@ def train(
 
 
 def _next_stage(run: Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:
-    """The state of the stage after this one; what this one made is kept under its name."""
+    """Returns the state of the stage after this one. What this one made is kept under its name."""
     name = list(run.recipe.stages)[state.stage]
     if run.leads:
         final = run.out / f"{run.recipe.name}.safetensors"
@@ -266,7 +270,7 @@ def _fit(run: Run, state: TrainState) -> None:
 
 
 def _loader(run: Run, state: TrainState) -> tuple[Iterator[Batch], int]:
-    """Batches from the next one on, and how many pictures they are cut from."""
+    """Returns the batches from the next one on, and how many pictures they are cut from."""
     pairs = run.training.pairs() if isinstance(run.training, Lessons) else run.training
     sampler = _sampler(run, state.stage, list(run.recipe.stages.values())[state.stage], pairs)
     cuda = state.device.type == "cuda"

@@ -1,7 +1,7 @@
 """What the generator and the discriminator are taught by: pure functions on batches.
 
-Pixel losses and the frequency loss compare pictures; the perceptual loss compares features
-(`models.features`); the adversarial losses compare logits of a discriminator.
+Pixel losses and the frequency loss compare pictures. The perceptual loss compares features (`models.features`). The
+adversarial losses compare logits of a discriminator.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from sr_upscale.errors import ShapeError
 
 
 def charbonnier_loss(sr: Tensor, hr: Tensor, *, epsilon: float = 1e-3) -> Tensor:
-    """Mean of sqrt(difference^2 + epsilon^2): L1 without its corner (Charbonnier et al. 1994)."""
+    """Computes the mean of sqrt(difference^2 + epsilon^2): L1 without its corner.
+
+    Args:
+        sr, hr: (N, C, H, W), of equal shape.
+        epsilon: Width of the rounded corner, in the units of `sr` and `hr`.
+
+    Returns:
+        A scalar.
+
+    Source: Charbonnier et al. 1994.
+    """
     return ((sr - hr).square() + epsilon**2).sqrt().mean()
 
 
@@ -26,14 +36,17 @@ PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l2": lambda sr, hr: F.mse_loss(sr, hr),
     "charbonnier": charbonnier_loss,
 }
-"""By name; each takes SR and HR of one shape, (N, 3, H, W), and gives a scalar."""
+"""Pixel losses by name. Each takes SR and HR of one shape, (N, 3, H, W), and gives a scalar."""
 
 
 def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Mean absolute difference of the two-dimensional spectra, real and imaginary parts taken apart.
+    """Computes the mean absolute difference of the two-dimensional spectra, real and imaginary parts taken apart.
 
     Args:
         sr, hr: (N, C, H, W), float32.
+
+    Returns:
+        A scalar.
 
     Source: the frequency term of MIMO-UNet (Cho et al. 2021, arXiv:2108.05054), used with 0.05 by SAFMN.
     """
@@ -46,16 +59,19 @@ LATTICE_WINDOW = 6
 
 
 def lattice_loss(sr: Tensor, hr: Tensor, period: int, *, window: int = LATTICE_WINDOW) -> Tensor:
-    """Mean absolute bias of the places of a lattice: what is left of SR - HR when places of one phase are averaged.
+    """Computes the mean absolute bias of the places of a lattice.
 
-    The mean of the difference over `window` x `window` cells is taken for each of the period * period positions
-    inside a cell; texture averages out, a lattice does not. What all positions share is no lattice and does not
-    count.
+    The bias is what is left of SR - HR when places of one phase are averaged. For each of the period * period positions
+    inside a cell, the mean of the difference is taken over `window` x `window` cells. Texture averages out, a lattice
+    does not. What all positions share is no lattice and does not count.
 
     Args:
         sr, hr: (N, C, H * period, W * period), on the grid of the lattice: not cut, not turned.
         period: Side of a cell in pixels.
         window: Cells of a side, at most H and W.
+
+    Returns:
+        A scalar.
     """
     count, channels = sr.shape[:2]
     phases = F.avg_pool2d(F.pixel_unshuffle(sr - hr, period), window)
@@ -64,14 +80,17 @@ def lattice_loss(sr: Tensor, hr: Tensor, period: int, *, window: int = LATTICE_W
 
 
 def lattice_losses(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
-    """`lattice_loss` at the period of the tail's sub-pixels plus that at twice the period, a mesh of LR pixels.
+    """Adds up `lattice_loss` at the period of the tail's sub-pixels and at twice the period, a mesh of LR pixels.
 
-    A checkerboard of LR pixels, which an enlarged rounding to 8 bits looks like, has no bias at the period `scale`.
+    An enlarged rounding to 8 bits looks like a checkerboard of LR pixels. That has no bias at the period `scale`.
     Patches too small for `LATTICE_WINDOW` of the larger cells are averaged over those that they have.
 
     Args:
         sr, hr: (N, C, H * scale, W * scale), on the grid of LR pixels.
         scale: Factor.
+
+    Returns:
+        A scalar.
     """
     double = 2 * scale
     height, width = (side // double * double for side in sr.shape[-2:])
@@ -81,14 +100,19 @@ def lattice_losses(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
 
 
 def perceptual_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Weighted sum over layers of the mean absolute difference of features (Johnson et al. 2016, arXiv:1603.08155).
+    """Computes the weighted sum over layers of the mean absolute difference of features.
 
     Args:
         sr, hr: Features by layer, (N, C, H, W) each, as `models.features.VGG19Features` gives them.
         weights: Weight of each layer; all must be in both.
 
+    Returns:
+        A scalar.
+
     Raises:
         ShapeError: A layer is missing.
+
+    Source: Johnson et al. 2016, arXiv:1603.08155.
     """
     if missing := [layer for layer in weights if layer not in sr or layer not in hr]:
         msg = f"perceptual loss: no features of {', '.join(missing)}; got {', '.join(sr)}"
@@ -104,7 +128,15 @@ Mean = Callable[[Tensor], Tensor]
 
 
 class GanLoss(NamedTuple):
-    """Losses of both sides. Each takes logits of real and of fake pictures, any equal shape, and a `Mean`."""
+    """Losses of both sides.
+
+    Each takes the logits of real pictures, those of fake pictures, and a `Mean`, and gives a scalar. The logits have
+    any shape, equal for both.
+
+    Attributes:
+        generator: Loss of the generator, which makes the fake pictures.
+        discriminator: Loss of the discriminator, which tells them apart.
+    """
 
     generator: Callable[[Tensor, Tensor, Mean], Tensor]
     discriminator: Callable[[Tensor, Tensor, Mean], Tensor]
@@ -115,7 +147,7 @@ def _bce(logits: Tensor, target: float) -> Tensor:
 
 
 def _relativistic(winner: Tensor, loser: Tensor, mean: Mean) -> Tensor:
-    """Winner should look more real than the average loser, and the loser less than the average winner."""
+    """Asks the winner to look more real than the average loser, and the loser less real than the average winner."""
     return (_bce(winner - mean(loser), 1.0) + _bce(loser - mean(winner), 0.0)) / 2
 
 

@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are made orthogonal, so that every direction learns at the same speed.
 
-Neighbouring pixels and channels are alike, so gradients of convs have few large singular values and many small ones;
-Adam, which scales each weight by itself, hardly learns along the small ones. What it is worth on this generator stands
-in docs/training.md.
+Neighbouring pixels and channels are alike, so gradients of convs have few large singular values and many small ones.
+Adam scales each weight by itself and hardly learns along the small ones. What Muon is worth on this generator stands in
+docs/training.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic that pulls all singular values towards 1 (Jordan et al. 2024)."""
+"""Coefficients of the quintic that pulls all singular values towards 1 (Jordan et al. 2024)."""
 
 ITERATIONS = 5
 
@@ -32,9 +32,9 @@ class Muon(torch.optim.Optimizer):
     Args:
         params: Parameters; those of one shape are worked on together.
         lr: Learning rate.
-        betas: Of Adam.
-        momentum: Of Muon, in Nesterov's form.
-        eps: Of Adam.
+        betas: Decay rates of Adam.
+        momentum: Decay rate of Muon's momentum, used in Nesterov's form.
+        eps: Adam's guard against a division by 0.
 
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
@@ -52,7 +52,11 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step, along the gradients that are there."""
+        """Takes one step, along the gradients that are there.
+
+        Args:
+            closure: Must be None; only torch's signature has it.
+        """
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
             alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
@@ -87,7 +91,7 @@ class Muon(torch.optim.Optimizer):
         ]
 
     def _kept(self, name: str, parameters: list[Tensor], *, counts: bool = False) -> list[Tensor]:
-        """What is remembered of each parameter; zero at first."""
+        """Returns what is remembered of each parameter; zero at first."""
         for parameter in parameters:
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros(()) if counts else torch.zeros_like(parameter)
@@ -99,17 +103,17 @@ def _gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest matrices with orthonormal rows (or columns, where those are fewer): singular values near 1.
+    """Finds matrices near the nearest ones with orthonormal rows (or columns, where those are fewer).
 
-    The polynomial of Newton and Schulz, worked out on the small Gram matrices: all steps together are one product
+    It is the polynomial of Newton and Schulz, worked out on the small Gram matrices: all steps together are one product
     with the matrices themselves.
 
     Args:
         matrices: (N, H, W) float32.
 
     Returns:
-        The same shape. Singular values between about 0.65 and 1.25; those that were below a thousandth of the largest
-        stay smaller.
+        (N, H, W) float32, with singular values between about 0.65 and 1.25. Those that were below a thousandth of the
+        largest stay smaller.
     """
     if matrices.shape[1] > matrices.shape[2]:
         return orthogonal(matrices.mT).mT

@@ -1,8 +1,8 @@
 """Several processes that train one model: each makes its share of every batch, and gradients are averaged.
 
-Started by ``torchrun``; on one process everything here does nothing. Gradients are averaged after the backward
+They are started by ``torchrun``; on one process everything here does nothing. Gradients are averaged after the backward
 pass instead of during it: the generator is small, and two networks with several forward passes a step stay easy to
-follow. What the processes must agree on (time, a signal to stop) is agreed on once a step.
+follow. The processes must agree on the time and on a signal to stop; they do so once a step.
 """
 
 from __future__ import annotations
@@ -26,13 +26,25 @@ PATIENCE = datetime.timedelta(hours=2)
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among its equals."""
+    """This process among its equals.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: Number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean over the joint batch, differentiable; every process holds an equal share."""
+        """Computes the mean over the joint batch, differentiably.
+
+        Args:
+            x: This process's share, of any shape; every process holds an equal share.
+
+        Returns:
+            A scalar.
+        """
         local = x.mean()
         if self.size == 1:
             return local
@@ -40,7 +52,11 @@ class World:
         return total / self.size
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Mean of the gradients over all processes, in place."""
+        """Replaces gradients by their mean over all processes, in place.
+
+        Args:
+            parameters: Parameters in the same order in every process; those without a gradient are left out.
+        """
         if self.size == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -52,7 +68,7 @@ class World:
             gradient.copy_(mean.view_as(gradient))
 
     def agree(self, *values: float) -> tuple[float, ...]:
-        """The largest of each value over all processes."""
+        """Returns the largest of each value over all processes."""
         if self.size == 1:
             return values
         device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
@@ -67,7 +83,7 @@ class World:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """The first process does what is inside before the others do it: they find its files."""
+        """Lets the first process do what is inside before the others do it, so that they find its files."""
         if self.rank > 0:
             self.barrier()
         yield
@@ -75,7 +91,14 @@ class World:
             self.barrier()
 
     def check_batch(self, batch_size: int) -> None:
-        """Refuses a batch that does not divide, since its mean would not be the mean of the shares' means."""
+        """Refuses a batch that does not divide, since its mean would not be the mean of the shares' means.
+
+        Args:
+            batch_size: Patches a batch, of all processes together.
+
+        Raises:
+            UsageError: It is not a multiple of the number of processes.
+        """
         if batch_size % self.size:
             raise UsageError(
                 f"batch size {batch_size} does not divide among {self.size} processes; "
@@ -85,10 +108,13 @@ class World:
 
 @contextmanager
 def joined(device: str = "auto") -> Iterator[World]:
-    """The processes of ``torchrun``, joined while the context is open; without torchrun a world of one.
+    """Joins the processes of ``torchrun`` while the context is open. Without torchrun there is a world of one.
 
     Args:
         device: As users name it: ``auto`` gives each process a GPU of its own where there are any, else the CPU.
+
+    Yields:
+        This process among its equals.
 
     Raises:
         UsageError: There are more processes than GPUs, or another device was asked for.
@@ -115,7 +141,11 @@ def joined(device: str = "auto") -> Iterator[World]:
 
 
 def joint_norms(model: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """Batch norms that count the joint batch; torch has them for CUDA alone."""
+    """Makes batch norms count the joint batch.
+
+    Returns:
+        The model with such norms. Torch has them for CUDA alone; elsewhere it is the model as it was.
+    """
     if world.size > 1 and device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         return converted

@@ -19,9 +19,14 @@ T = TypeVar("T")
 
 
 def with_length(recipe: Recipe, *, max_time_s: float | None = None, steps: int | None = None) -> Recipe:
-    """The recipe cut to a length in all, which its stages share as they shared their own.
+    """Returns the recipe cut to a length in all, which its stages share as they shared their own.
 
-    With `steps` alone time no longer ends a stage.
+    With one of `max_time_s` and `steps`, the other no longer ends a stage. With neither, the recipe stays as it is.
+
+    Args:
+        recipe: What to cut.
+        max_time_s: Seconds of running time of all stages together.
+        steps: Optimiser steps of all stages together; each stage has at least one.
     """
     if max_time_s is None and steps is None:
         return recipe
@@ -41,7 +46,13 @@ def with_length(recipe: Recipe, *, max_time_s: float | None = None, steps: int |
 
 
 def with_patches(recipe: Recipe, *, lr_patch: int | None = None, batch_size: int | None = None) -> Recipe:
-    """The recipe with one patch size or batch size in all stages."""
+    """Returns the recipe with one patch size or batch size in all stages; None leaves the recipe's own.
+
+    Args:
+        recipe: What to change.
+        lr_patch: Side of a patch in LR pixels.
+        batch_size: Patches a step, of all processes together.
+    """
     sizes: dict[str, Any] = {
         key: value for key, value in (("lr_patch", lr_patch), ("batch_size", batch_size)) if value is not None
     }
@@ -57,7 +68,7 @@ def load_recipe(
     size: str = "cpu",
     stages: Sequence[str] = (),
 ) -> Recipe:
-    """A shipped recipe by name, or one from a TOML file, with dotted overrides such as ``stages.psnr.lr``.
+    """Loads a shipped recipe by name, or one from a TOML file, with dotted overrides such as ``stages.psnr.lr``.
 
     Args:
         name_or_path: A name of `shipped_recipes`, or a path that ends in .toml.
@@ -99,7 +110,7 @@ def load_recipe(
 
 
 def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`table` with `changes` put over it, section by section."""
+    """Returns `table` with `changes` put over it, section by section."""
     merged = dict(table)
     for key, value in changes.items():
         before = merged.get(key)
@@ -122,7 +133,7 @@ def _nested(key: str, value: Any, source: str) -> dict[str, Any]:
 
 
 def _named_stage(key: str, table: Mapping[str, Any]) -> str:
-    """``stage.lr`` -> ``stages.psnr.lr``, where there is one stage."""
+    """Turns ``stage.lr`` into ``stages.psnr.lr``, where there is one stage."""
     first, _, rest = key.partition(".")
     if first != "stage" or not rest:
         return key
@@ -134,10 +145,10 @@ def _named_stage(key: str, table: Mapping[str, Any]) -> str:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``stage.pixel_loss="l2"`` -> (key, value); the value is read as TOML, a bare word as a string.
+    """Splits ``stage.pixel_loss="l2"`` into (key, value). The value is read as TOML, a bare word as a string.
 
     Raises:
-        UsageError: No ``=`` in it.
+        UsageError: There is no ``=`` in it, or no key before it.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -149,7 +160,11 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def recipe_from_dict(table: Mapping[str, Any]) -> Recipe:
-    """Inverse of `dataclasses.asdict`; validates keys and types."""
+    """Builds a recipe from nested sections, and checks keys and types. It is the inverse of `dataclasses.asdict`.
+
+    Raises:
+        UsageError: An unknown key, or a value of the wrong type or range.
+    """
     return _build(Recipe, table, prefix="")
 
 
@@ -168,7 +183,7 @@ def _build(kind: type[T], table: Any, *, prefix: str) -> T:
 
 
 def _checked(value: Any, kind: Any, key: str) -> Any:
-    """The value as the annotation `kind` wants it."""
+    """Returns the value as the annotation `kind` wants it."""
     if dataclasses.is_dataclass(kind):
         return _build(typing.cast("type", kind), value, prefix=f"{key}.")
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -14,7 +14,11 @@ from sr_upscale.training.validation import Scores, sample_sheet, validate
 
 
 def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
-    """Scores the averaged weights and writes them, with a sheet to look at; None where nothing is held out."""
+    """Scores the averaged weights and writes them, with a sheet to look at. Only the leading process does.
+
+    Returns:
+        The scores; None where nothing is held out, or in another process.
+    """
     if not run.leads:
         return None
     recipe = run.recipe
@@ -33,7 +37,13 @@ def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
 
 
 def info_of(run: Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
-    """The header of the weights so far."""
+    """Builds the header of the weights so far.
+
+    Args:
+        run: The run.
+        state: Where it stands.
+        scores: Scores of these weights; None where there are none.
+    """
     recipe, name = run.recipe, list(run.recipe.stages)[state.stage]
     measured = {key: round(value, 4) for key, value in asdict(scores).items() if value is not None} if scores else {}
     return WeightsInfo(
@@ -49,7 +59,7 @@ def info_of(run: Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
 
 
 def _rank(stage: StageSection, scores: Scores) -> float:
-    """What a stage is judged by, smaller is better: how near it is to its teacher, how it looks, or PSNR."""
+    """Returns what a stage is judged by, smaller is better: how near it is to its teacher, how it looks, or PSNR."""
     if stage.teacher_perceptual_weight > 0 and scores.teacher_distance is not None:
         return scores.teacher_distance
     if stage.teacher_weight > stage.pixel_weight and scores.teacher_l1 is not None:

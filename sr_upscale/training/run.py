@@ -23,12 +23,12 @@ class Progress:
 
     Attributes:
         stage: Name of the stage.
-        step, elapsed_s, fraction: How far the stage is.
-        total_fraction: How far the run is.
+        step, elapsed_s, fraction: How far the stage is, in steps, in seconds, and as a share (0 to 1).
+        total_fraction: How far the run is, as a share (0 to 1).
         losses: Means since the last line, by name (`step.train_step`).
         lr: Learning rate.
         steps_per_s: Speed since the last line.
-        network_share: Share of that time that did not wait for batches.
+        network_share: Share of that time (0 to 1) that did not wait for batches.
         data_s: Seconds of CPU that a batch took to make.
         scores: A validation, where there was one.
     """
@@ -48,7 +48,20 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What all stages share."""
+    """What all stages share.
+
+    Attributes:
+        recipe: What to do.
+        out: Folder of the run.
+        training: Pictures to learn from, or a teacher's lessons about them.
+        held_out: Pictures to validate on; may be empty.
+        world: The processes.
+        dtype: Number type of autocast; float32 turns it off.
+        compiled: Whether the generator runs through `torch.compile`.
+        features: VGG19, where a loss or the validation wants it.
+        log: Writes an entry to the log.
+        on_progress: Called about once a second and at every validation.
+    """
 
     recipe: Recipe
     out: Path
@@ -63,5 +76,5 @@ class Run:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the files."""
+        """Says whether this process writes the files."""
         return self.world.rank == 0

@@ -9,7 +9,13 @@ from sr_upscale.training.state import TrainState
 
 
 def set_lr(stage: StageSection, state: TrainState, lr: float) -> None:
-    """Gives both optimisers the generator's learning rate; the discriminator's keeps its ratio."""
+    """Sets the learning rate of both optimisers to the generator's. The discriminator's keeps its ratio to it.
+
+    Args:
+        stage: Gives the ratio, `d_lr` / `lr`.
+        state: Its optimisers are changed in place.
+        lr: The generator's learning rate.
+    """
     for group in state.g_optimizer.param_groups:
         group["lr"] = lr
     if state.d_optimizer is not None:
@@ -18,14 +24,20 @@ def set_lr(stage: StageSection, state: TrainState, lr: float) -> None:
 
 
 def fraction_done(stage: StageSection, state: TrainState) -> float:
-    """Share of the stage that lies behind, by steps or by time, whichever is nearer to its end."""
+    """Returns the share of the stage (0 to 1) that lies behind, by steps or by time, whichever is nearer to its end."""
     by_steps = state.step / stage.steps if stage.steps > 0 else 0.0
     by_time = state.elapsed_s / stage.max_time_s if stage.max_time_s > 0 else 0.0
     return min(1.0, max(by_steps, by_time))
 
 
 def stage_lr(stage: StageSection, step: int, fraction: float) -> float:
-    """The generator's learning rate: linear warm-up times the stage's schedule."""
+    """Computes the generator's learning rate: linear warm-up times the stage's schedule.
+
+    Args:
+        stage: Gives the schedule.
+        step: Steps of the stage that are done.
+        fraction: Share of the stage (0 to 1) that lies behind.
+    """
     warmup = min(1.0, (step + 1) / stage.warmup_steps) if stage.warmup_steps > 0 else 1.0
     if stage.schedule == "cosine":
         left = stage.lr_floor + (1 - stage.lr_floor) * 0.5 * (1 + math.cos(math.pi * fraction))

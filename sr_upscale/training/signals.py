@@ -13,30 +13,39 @@ from sr_upscale.interrupts import Insistence
 
 
 class Stopwatch:
-    """Running time."""
+    """A stopwatch of running time."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Returns the seconds since the last lap, and begins another."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         return seconds
 
     def restart(self) -> None:
-        """Begins a lap now; what has passed of the last one does not count."""
+        """Begins a lap now. What has passed of the last one does not count."""
         self._last = time.monotonic()
 
 
 class Every:
-    """True once per period of running time."""
+    """A question that is answered with yes once per period of running time.
+
+    Args:
+        period_s: Seconds.
+    """
 
     def __init__(self, period_s: float) -> None:
         self.period_s = period_s
         self._last: float | None = None
 
     def due(self, elapsed_s: float) -> bool:
+        """Says whether a period has passed since the last yes, or since the first call.
+
+        Args:
+            elapsed_s: Running time so far, in seconds.
+        """
         if self._last is None:
             self._last = elapsed_s
         if elapsed_s - self._last < self.period_s:
@@ -46,7 +55,11 @@ class Every:
 
 
 class Interrupted(Exception):
-    """The run was stopped by a signal, after its checkpoint was written."""
+    """The run was stopped by a signal, after its checkpoint was written.
+
+    Attributes:
+        signal: Number of the signal.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -54,9 +67,16 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """While open: the first SIGTERM or SIGINT asks for a stop, a second one acts at once; SIGCONT is reported.
+    """Handlers of signals, in place while the context is open.
 
-    Outside the main thread signals cannot be handled and are left alone.
+    The first SIGTERM or SIGINT asks for a stop. A second one acts at once, unless it is an echo of the first
+    (`interrupts`). SIGCONT is reported. Outside the main thread signals cannot be handled and are left alone.
+
+    Args:
+        on_continue: Called at SIGCONT.
+
+    Attributes:
+        stop: Number of the signal that asked for a stop; 0 before.
     """
 
     def __init__(self, *, on_continue: Callable[[], None]) -> None:

@@ -16,14 +16,28 @@ from sr_upscale.training.teacher import teacher_scale
 from sr_upscale.training.validation import degraded
 
 VALIDATION_SIDE = 512
-"""HR pixels of a side of validation pictures at most: their middle; whole camera pictures would take longer than the
-training."""
+"""HR pixels of a side of validation pictures at most: only their middle is used. Whole camera pictures would take
+longer than the training."""
 
 
 def vgg19_for(
     recipe: Recipe, file: Path | None, device: torch.device, on_warning: Callable[[str], None]
 ) -> VGG19Features | None:
-    """VGG19 with the layers that losses and validation look at, as far as the weights hold them."""
+    """Loads VGG19 with the layers that losses and validation look at, as far as the weights hold them.
+
+    Args:
+        recipe: Says what its stages look at.
+        file: Weights of VGG19; None takes torchvision's.
+        device: Where to put it.
+        on_warning: Called with a sentence where the weights lack some of a stage's layers.
+
+    Returns:
+        VGG19; None where no stage wants it and no file is given.
+
+    Raises:
+        UsageError: The weights lack all of a stage's layers.
+        ModelError, NetworkError: VGG19 cannot be read or had.
+    """
     if not recipe.needs_features and file is None:
         return None
     state = read_vgg19(file)
@@ -50,7 +64,21 @@ def vgg19_for(
 def find_data(
     recipe: Recipe, data: Sequence[Path], validation: Path | None, on_warning: Callable[[str], None]
 ) -> tuple[list[list[Path]], list[Pair]]:
-    """Paths of the training pictures of each folder, and the pictures to validate on."""
+    """Finds the training pictures of each folder, and loads the pictures to validate on.
+
+    Args:
+        recipe: Says how many to hold out, the scale, and how LR is made.
+        data: Folders of training pictures.
+        validation: Folder of pictures to validate on. Without it some of `data` are held out.
+        on_warning: Called with a sentence about what was left out, or where there is no validation.
+
+    Returns:
+        Paths of the training pictures of each folder, and pairs to validate on. Of those only the middle is kept, at
+        most `VALIDATION_SIDE` HR pixels a side.
+
+    Raises:
+        TrainingError: A folder holds no pictures, or too many cannot be used.
+    """
     held_out_paths = find_pictures([validation]) if validation is not None else []
     seen = set(held_out_paths)
     folders = []
@@ -71,7 +99,15 @@ def find_data(
 
 
 def teacher_of(recipe: Recipe) -> Path | None:
-    """The weights that teach, checked; None where no stage listens."""
+    """Finds the weights that teach, and checks their factor.
+
+    Returns:
+        Path of the weights; None where no stage listens.
+
+    Raises:
+        UsageError: Their factor does not suit the recipe.
+        ModelError, NetworkError: They cannot be read or had.
+    """
     if not recipe.has_teacher:
         return None
     teacher = resolve_weights(recipe.teacher.model)

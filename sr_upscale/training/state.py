@@ -37,9 +37,10 @@ class TrainState:
         g_scaler, d_scaler: Loss scaling, at work in fp16 alone.
         stage: Index of the stage.
         step: Steps of this stage that are done.
-        elapsed_s: Running time of this stage.
+        elapsed_s: Running time of this stage, in seconds.
         total_steps, total_s: The same over all stages.
         best: Best validation of this stage; smaller is better.
+        history: Stages that are done: name, steps and seconds of each.
     """
 
     g: Generator
@@ -59,12 +60,17 @@ class TrainState:
 
     @property
     def device(self) -> torch.device:
-        """Where everything is."""
+        """Returns the device on which everything is."""
         return next(self.g.parameters()).device
 
 
 def new_generator(recipe: Recipe) -> Generator:
-    """The generator as the first stage meets it: random by the recipe's seed, or warm from other weights."""
+    """Builds the generator as the first stage meets it: random by the recipe's seed, or warm from other weights.
+
+    Raises:
+        UsageError: The weights to start from are of another size.
+        ModelError, NetworkError: They cannot be read or had.
+    """
     torch.manual_seed(recipe.seed)
     model = Generator(GeneratorConfig(**asdict(recipe.model)))
     if recipe.init:
@@ -75,7 +81,15 @@ def new_generator(recipe: Recipe) -> Generator:
 def begin_stage(
     recipe: Recipe, index: int, start: Generator, *, device: torch.device, fp16: bool = False
 ) -> TrainState:
-    """A fresh state for a stage: optimisers at zero, a random discriminator where the stage has one."""
+    """Builds a fresh state for a stage: optimisers at zero, a random discriminator where the stage has one.
+
+    Args:
+        recipe: The recipe.
+        index: Which of its stages.
+        start: Generator to start from; it is copied.
+        device: Where to put everything.
+        fp16: Whether loss scaling is at work.
+    """
     stage = list(recipe.stages.values())[index]
     torch.manual_seed(recipe.seed + index)
     g = copy.deepcopy(start).requires_grad_(True).train()
@@ -127,7 +141,16 @@ _PARTS = ("g", "ema", "d", "g_optimizer", "d_optimizer", "g_scaler", "d_scaler")
 
 
 def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
-    """Writes the checkpoint whole or not at all; the one before it stays beside it."""
+    """Writes the checkpoint whole or not at all. The one before it stays beside it.
+
+    Args:
+        out: Folder of the run.
+        recipe: Kept in the checkpoint, which refuses another.
+        state: What to keep.
+
+    Raises:
+        OutputError, DiskFullError: The folder cannot be written.
+    """
     path = out / CHECKPOINT
     content: dict[str, Any] = {name: getattr(state, name) for name in _PLAIN}
     for name in _PARTS:
@@ -143,7 +166,14 @@ def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
 def load_checkpoint(
     out: Path, recipe: Recipe, *, device: torch.device, fp16: bool, on_warning: Callable[[str], None]
 ) -> TrainState:
-    """The newest state that can be read.
+    """Loads the newest state that can be read, and sets torch's random numbers to where they were.
+
+    Args:
+        out: Folder of the run.
+        recipe: Must be the one of the checkpoint.
+        device: Where to put everything.
+        fp16: Whether loss scaling is at work.
+        on_warning: Called with a sentence about each checkpoint that cannot be read.
 
     Raises:
         TrainingError: No checkpoint is readable.

@@ -26,7 +26,7 @@ class Tools:
 
     Attributes:
         world: The processes.
-        dtype: Of autocast; float32 turns it off.
+        dtype: Number type of autocast; float32 turns it off.
         features: VGG19, where a loss wants it.
         forward: The generator's forward pass, compiled or not.
     """
@@ -38,25 +38,25 @@ class Tools:
 
 
 class NotFinite(Exception):
-    """A loss or a gradient was infinite or not a number; nothing was changed."""
+    """A loss or a gradient was infinite or not a number. The network that it belongs to was not changed."""
 
 
 def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tools, *, seed: int) -> dict[str, float]:
-    """Changes the weights once.
+    """Takes one step of the generator and of the discriminator, and moves the average.
 
     Args:
         stage: Losses and their weights.
-        state: Changed in place, unless the step fails.
+        state: Changed in place. A network is left as it was where its loss or gradient is not finite.
         batch: This process's share.
-        tools: See there.
-        seed: Of the random shift.
+        tools: See `Tools`.
+        seed: Seed of the random shift.
 
     Returns:
         Losses by name, unweighted: pixel, teacher, fft, lattice, perceptual, teacher_perceptual, gan, d, and the mean
-        logits d_real and d_fake, as far as the stage has them; ``loss`` is the generator's weighted sum.
+            logits d_real and d_fake, as far as the stage has them. ``loss`` is the generator's weighted sum.
 
     Raises:
-        NotFinite: See there.
+        NotFinite: A loss or a gradient was infinite or not a number.
     """
     device = state.device
     lr, hr = (_to_float(side, device) for side in (batch.lr, batch.hr))
@@ -94,7 +94,7 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
 def _perceptual(
     stage: StageSection, fake: Tensor, real: Tensor, answer: Tensor | None, tools: Tools
 ) -> dict[str, tuple[float, Tensor]]:
-    """The VGG19 losses towards HR and towards the teacher's answer, as far as the stage has them."""
+    """Computes the VGG19 losses towards HR and towards the teacher's answer, as far as the stage has them."""
     assert tools.features is not None  # the loop reads VGG19 for every stage with such a loss
     layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
     terms = {}
@@ -149,7 +149,7 @@ def _descend(
     *,
     clip_norm: float,
 ) -> None:
-    """Backward, clip, step."""
+    """Runs the backward pass, clips the gradient and takes a step."""
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     world.average_gradients(model.parameters())
@@ -170,7 +170,10 @@ def _to_float(patches: Tensor, device: torch.device) -> Tensor:
 
 
 def _window(stage: StageSection, side: int, seed: int) -> tuple[EllipsisType | slice, ...]:
-    """The part of patches of `side` HR pixels that losses on features see: random, a multiple of 8, as U-Nets need."""
+    """Chooses the part of patches of `side` HR pixels that losses on features see.
+
+    It is random, and its side a multiple of 8, as U-Nets need. Without `shift` and `feature_patch` it is all.
+    """
     size = stage.feature_patch or (side - stage.shift) // 8 * 8
     slack = side - size if stage.feature_patch else stage.shift
     if not slack:

@@ -1,9 +1,9 @@
 """A teacher: a network whose answers to LR crops are a second truth beside HR.
 
 What HR holds beyond its LR cannot be foreseen; it reaches every gradient as noise. A teacher's answer is a function of
-LR alone, so that it can be learnt by regression, even where the teacher itself was taught by a discriminator (Hinton et
-al. 2015, arXiv:1503.02531). Answers are dear: they are kept in a file, which grows crop by crop, goes on where it was
-cut off, and serves students of every scale that divides the teacher's.
+LR alone, so that it can be learnt by regression (Hinton et al. 2015, arXiv:1503.02531). That holds even where the
+teacher itself was taught by a discriminator. Answers are dear, so they are kept in a file. It grows crop by crop, goes
+on where it was cut off, and serves students of every scale that divides the teacher's.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WAIT_S = 2.0
 
 
 def teacher_scale(weights: Path, *, student: int) -> int:
-    """Factor of a teacher, checked before pictures are decoded for it.
+    """Returns the factor of a teacher, checked before pictures are decoded for it.
 
     Args:
         weights: The teacher.
@@ -74,7 +74,7 @@ class Question:
     Attributes:
         weights: The teacher.
         scale: Its factor.
-        crop: Side of an LR crop.
+        crop: Side of an LR crop in pixels.
         ensemble: Whether it answers with the mean over eight turns.
         degradation: Makes LR; None for MATLAB's bicubic.
         busy_share, smooth_share: See `data.patches.PatchSampler`.
@@ -92,7 +92,13 @@ class Question:
 
 
 def question_of(recipe: Recipe, weights: Path, scale: int) -> Question:
-    """What a recipe asks its teacher, which lies at `weights` and enlarges by `scale`."""
+    """Says what a recipe asks its teacher.
+
+    Args:
+        recipe: The recipe.
+        weights: The teacher.
+        scale: Factor of the teacher.
+    """
     return Question(
         weights=weights,
         scale=scale,
@@ -111,7 +117,7 @@ class Answers:
     Args:
         folder: Where sets of answers are kept.
         question: What was asked.
-        pictures: Of the teacher's scale; crops are cut out of their HR.
+        pictures: Pictures of the teacher's scale; crops are cut out of their HR.
     """
 
     def __init__(self, folder: Path, question: Question, pictures: Sequence[Pair]) -> None:
@@ -124,16 +130,20 @@ class Answers:
         self.file = self.folder / "answers.bin"
 
     def __len__(self) -> int:
-        """Whole records there are by now."""
+        """Counts the whole records that there are by now."""
         return self.file.stat().st_size // self._record if self.file.exists() else 0
 
     def pairs(self, *, scale: int, context: int, most: int) -> list[Pair]:
-        """Crops with LR, HR and the answer as `taught`, mapped into memory where nothing must be reduced.
+        """Returns crops with LR, HR and the answer as `taught`, mapped into memory where nothing must be reduced.
 
         Args:
             scale: Factor of the student. HR and answers are reduced to it (antialiased bicubic).
             context: LR pixels at each border that are cut off, as the answer there lacks context.
             most: Crops at most.
+
+        Returns:
+            Pairs with lr of (p, p, 3), and hr and taught of (p * scale, p * scale, 3), all uint8, where p is the crop's
+            side less `context` at both ends.
         """
         count = min(len(self), most)
         if not count:
@@ -157,7 +167,10 @@ class Answers:
 
     @contextmanager
     def asking(self) -> Iterator[bool]:
-        """Whether this process is the one that asks; others learn from what it has got so far.
+        """Tries to become the process that asks, while the context is open.
+
+        Yields:
+            Whether this process is the one. The others learn from what it has got so far.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -173,7 +186,7 @@ class Answers:
             raise output_error(self.folder, error) from error
 
     def ask(self, count: int, *, device: torch.device, on_answer: Callable[[int], None] = lambda _number: None) -> None:
-        """Asks until there are `count` answers; a cut record at the end of the file is made again.
+        """Asks until there are `count` answers. A cut record at the end of the file is made again.
 
         Args:
             count: Answers wanted in all.
@@ -215,7 +228,7 @@ class Answers:
             raise output_error(self.file, error) from error
 
     def _about(self) -> dict[str, object]:
-        """What the answers are, for people; its hash names the folder, so that another question is another file."""
+        """Describes the answers, for people. Its hash names the folder, so that another question is another file."""
         q = self.question
         return {
             "version": ANSWERS_VERSION,
@@ -239,10 +252,13 @@ class Lessons:
     A folder that is added leaves the answers about the others as they are.
 
     Args:
-        recipe: Who is taught what; its crops are shared among the folders in proportion to their pictures.
+        recipe: Who is taught what. Its crops are shared among the folders in proportion to their pictures.
         weights: The teacher.
         cache: Folder in which sets are kept.
         folders: Pictures of each folder, at the teacher's scale.
+
+    Raises:
+        UsageError, ModelError: See `teacher_scale`.
     """
 
     def __init__(self, recipe: Recipe, weights: Path, cache: Path, folders: Sequence[Sequence[Pair]]) -> None:
@@ -253,11 +269,11 @@ class Lessons:
         self.wanted = [math.ceil(recipe.teacher.crops * len(pictures) / total) for pictures in folders]
 
     def __len__(self) -> int:
-        """Crops there are by now."""
+        """Counts the crops that there are by now, of those wanted."""
         return sum(min(len(each), wanted) for each, wanted in zip(self.sets, self.wanted, strict=True))
 
     def pairs(self) -> list[Pair]:
-        """Crops with LR, HR and the teacher's answer, without their context."""
+        """Returns the crops with LR, HR and the teacher's answer, without their context (`Answers.pairs`)."""
         return [
             pair
             for each, wanted in zip(self.sets, self.wanted, strict=True)
@@ -265,14 +281,14 @@ class Lessons:
         ]
 
     def ask(self, *, device: torch.device, on_progress: Callable[[int, int], None]) -> None:
-        """Asks for what is missing; where another process is asking, waits for its first `BEGINNING` answers alone.
+        """Asks for what is missing. Where another process is asking, waits for its first `BEGINNING` answers alone.
 
         Args:
             device: Where the teacher runs.
             on_progress: Called with the crops that there are and those wanted.
 
         Raises:
-            See `Answers.ask`.
+            OutputError, DiskFullError, ModelError: See `Answers.ask`.
         """
         total = sum(self.wanted)
         for each, wanted in zip(self.sets, self.wanted, strict=True):
@@ -293,7 +309,7 @@ def lessons_of(
     cache: Path,
     decode: Callable[..., list[Pair]],
 ) -> Lessons:
-    """The lessons of a recipe about pictures on disk.
+    """Builds the lessons of a recipe about pictures on disk.
 
     Args:
         recipe, weights, cache: See `Lessons`.
@@ -302,6 +318,7 @@ def lessons_of(
 
     Raises:
         TrainingError: Pictures cannot be read, or are smaller than a crop.
+        UsageError, ModelError: See `teacher_scale`.
     """
     scale = teacher_scale(weights, student=recipe.model.scale)
     side = scale * recipe.teacher.crop
@@ -309,7 +326,16 @@ def lessons_of(
 
 
 def answered(pairs: Sequence[Pair], weights: Path, *, device: torch.device, ensemble: bool = False) -> list[Pair]:
-    """Whole pictures with the teacher's answers, reduced to the scale of the pairs. Asked anew at every call.
+    """Gives whole pictures the teacher's answers, reduced to the scale of the pairs. It asks anew at every call.
+
+    Args:
+        pairs: Pictures.
+        weights: The teacher.
+        device: Where it runs, in float32.
+        ensemble: Whether it answers with the mean over eight turns.
+
+    Returns:
+        The pairs with `taught` of hr's shape.
 
     Raises:
         ModelError: The teacher cannot be read.
@@ -326,7 +352,7 @@ def answered(pairs: Sequence[Pair], weights: Path, *, device: torch.device, ense
 def _teacher(
     weights: Path, device: torch.device, *, ensemble: bool
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """(h, w, 3) -> (h * scale, w * scale, 3)."""
+    """Loads a teacher as a function: (h, w, 3) -> (h * scale, w * scale, 3), both uint8."""
     network = module_of(weights).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(x: Tensor) -> Tensor:

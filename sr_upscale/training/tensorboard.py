@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def board(folder: Path) -> Iterator[Callable[[Progress], None]]:
-    """A function that writes a `Progress` to `folder` as scalars, by stage.
+    """Opens a board for TensorBoard while the context is open.
+
+    Args:
+        folder: Where its files go.
+
+    Yields:
+        A function that writes a `Progress` as scalars, by stage.
 
     Raises:
         UsageError: The package is not installed.

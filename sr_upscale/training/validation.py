@@ -26,14 +26,16 @@ SHEET_PATCH = 48
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Means over the pictures, 8-bit output, a border of one scale left out.
+    """Means over the pictures, of 8-bit output.
+
+    A border of one scale is left out, except for `teacher_l1`.
 
     Attributes:
         psnr: PSNR on Y, in dB.
         ssim: SSIM on Y.
         distance: VGG19 distance at conv3_4 (`metrics.reference.vgg19_distance`); None where no VGG19 is at hand.
         teacher_l1: Mean absolute difference to the teacher's answers, RGB, in levels of 255; None without a teacher.
-        teacher_distance: VGG19 distance to them.
+        teacher_distance: VGG19 distance to them; None without a teacher or VGG19.
     """
 
     psnr: float
@@ -44,7 +46,7 @@ class Scores:
 
 
 def degraded(pairs: Sequence[Pair], family: RealWorld) -> list[Pair]:
-    """The pairs with their LR made by `family`, the same at every call."""
+    """Returns the pairs with their LR made by `family`, the same at every call."""
     return [
         replace(pair, lr=degrade(pair.hr, pair.hr.shape[0] // pair.lr.shape[0], family, np.random.default_rng([0, at])))
         for at, pair in enumerate(pairs)
@@ -52,13 +54,22 @@ def degraded(pairs: Sequence[Pair], family: RealWorld) -> list[Pair]:
 
 
 def validate(model: nn.Module, pairs: Sequence[Pair], *, features: VGG19Features | None = None) -> Scores:
-    """Scores of a generator on LR/HR pairs, on the device of its weights."""
+    """Scores a generator on LR/HR pairs, on the device of its weights.
+
+    Args:
+        model: The generator, (1, 3, H, W) -> (1, 3, H * scale, W * scale), nominally in [0, 1].
+        pairs: Pictures, at least one.
+        features: VGG19 with conv3_4; without it there are no distances.
+
+    Returns:
+        Means over the pictures.
+    """
     rows = [_scores(upscaled(model, pair.lr), pair, features) for pair in pairs]
     return Scores(**{key: float(np.mean([row[key] for row in rows])) for key in rows[0]})
 
 
 def _scores(sr_pixels: NDArray[np.uint8], pair: Pair, features: VGG19Features | None) -> dict[str, float]:
-    """Of one picture, by the names of `Scores`."""
+    """Scores one picture, by the names of `Scores`."""
     sr, hr = to_tensor(sr_pixels), to_tensor(pair.hr)
     border = pair.hr.shape[0] // pair.lr.shape[0]
     row = {name: f(sr, hr, crop_border=border, y_channel=True).item() for name, f in (("psnr", psnr), ("ssim", ssim))}
@@ -74,7 +85,15 @@ def _scores(sr_pixels: NDArray[np.uint8], pair: Pair, features: VGG19Features | 
 
 
 def upscaled(model: nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (H * scale, W * scale, 3), the whole picture at once."""
+    """Enlarges a picture, the whole of it at once, on the device of the generator's weights.
+
+    Args:
+        model: The generator.
+        lr: (H, W, 3) uint8, RGB.
+
+    Returns:
+        (H * scale, W * scale, 3) uint8, RGB.
+    """
     device = next(model.parameters()).device
     with torch.inference_mode():
         batch = to_tensor(lr).to(device).contiguous(memory_format=torch.channels_last)
@@ -82,7 +101,16 @@ def upscaled(model: nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def sample_sheet(model: nn.Module, pairs: Sequence[Pair], path: Path) -> None:
-    """Writes a PNG: a row for each of the first pictures, with the middle of LR, bicubic, SR and HR."""
+    """Writes a PNG: a row for each of the first pictures, with the middle of LR, bicubic, SR and HR.
+
+    Args:
+        model: The generator.
+        pairs: Pictures, at least one. The first `SHEET_ROWS` are shown, `SHEET_PATCH` LR pixels a side of each.
+        path: File to write; its folder is made where it is missing.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     rows = [np.concatenate(_row(model, pair), axis=1) for pair in pairs[:SHEET_ROWS]]
     width = max(row.shape[1] for row in rows)
     sheet = np.concatenate([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows], axis=0)

@@ -6,11 +6,11 @@ from importlib import resources
 
 
 def shipped_recipes() -> list[str]:
-    """Their names."""
+    """Returns the names of the recipes that come with the package, sorted."""
     folder = resources.files("sr_upscale.training.recipes")
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
 def read_recipe(name: str) -> str:
-    """The TOML text of one."""
+    """Returns the TOML text of a shipped recipe."""
     return (resources.files("sr_upscale.training.recipes") / f"{name}.toml").read_text("utf-8")
