@@ -26,3 +26,8 @@ def duration(seconds: float) -> str:
 def mebibytes(size: float) -> str:
     """Formats a number of bytes as ``12 MiB`` or ``1.5 GiB``."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """Cuts a long text, so that an error stays a line."""
+    return text if len(text) <= length else f"{text[:length]}..."

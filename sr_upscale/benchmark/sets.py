@@ -26,7 +26,8 @@ from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.images import load_plain8
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.storage.atomic import make_folder
-from sr_upscale.storage.download import fetch, sha256_of
+from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
 
 COMMIT = "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598"
@@ -171,7 +172,7 @@ def _all_files() -> dict[str, RemoteFile]:
 
 def _fetched(folder: Path, path: str, file: RemoteFile) -> Path:
     target = folder / path
-    if target.exists() and (target.stat().st_size != file.size or sha256_of(target) != file.sha256):
+    if target.exists() and (target.stat().st_size != file.size or hash_file(target) != file.sha256):
         target.unlink()  # damaged since it was fetched
     try:
         return fetch(file, target)
@@ -185,8 +186,8 @@ def _below(root: Path, path: str) -> Path:
     if found is None:
         raise InputError(f"{root}: no {inside} below it; expected the layout of SelfExSR's data folder")
     expected = _all_files()[path]
-    if sha256_of(found) != expected.sha256:
-        raise IntegrityError(f"{found}: expected sha256 {expected.sha256}, got {sha256_of(found)}; get the file again")
+    if hash_file(found) != expected.sha256:
+        raise IntegrityError(f"{found}: expected sha256 {expected.sha256}, got {hash_file(found)}; get the file again")
     return found
 
 

@@ -178,7 +178,7 @@ def obtain_named(values: list[str] | None, console: Console) -> list[str]:
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
     from sr_upscale.pretrained.load import module_of
-    from sr_upscale.storage.download import sha256_of
+    from sr_upscale.storage.digest import hash_file
 
     console = Console(as_json=as_json)
     bad: list[str] = []
@@ -186,7 +186,7 @@ def verify(as_json: opt.Json = False) -> int:
     for entry in CATALOGUE:
         path = cached_path(entry)
         if path.is_file():
-            (good if sha256_of(path) == entry.file.sha256 else bad).append(entry.name)
+            (good if hash_file(path) == entry.file.sha256 else bad).append(entry.name)
     for name, path in {**{entry.name: entry.path for entry in TABLE}, **added()}.items():
         try:
             module_of(path)

@@ -44,7 +44,7 @@ class Rows:
         on_step: Callable[[int, int], None] = lambda _done, _all: None,
         drift: Drift | None = None,
     ) -> Iterator[NDArray[Any]]:
-        """Enlarges every frame (`of_frame`), one frame after the other.
+        """Enlarges every frame, band by band, one frame after the other.
 
         Args:
             picture: Of the plan's input size.
@@ -58,40 +58,15 @@ class Rows:
         Raises:
             SrUpscaleError: A network's output is not finite.
         """
-        count = len(picture.frames)
-        for number, frame in enumerate(picture.frames):
-            yield from self.of_frame(
-                frame.pixels_hwc, plan, on_step=on_step, done=number * plan.steps, frames=count, drift=drift
-            )
-
-    def of_frame(
-        self,
-        pixels_hwc: AnyPixels,
-        plan: UpscalePlan,
-        *,
-        on_step: Callable[[int, int], None] = lambda _done, _all: None,
-        done: int = 0,
-        frames: int = 1,
-        drift: Drift | None = None,
-    ) -> Iterator[NDArray[Any]]:
-        """Enlarges one frame, band by band.
-
-        Args:
-            pixels_hwc: (H, W, C) uint8 or uint16, of the plan's input size.
-            plan: What to do.
-            on_step: Called with (strips or tiles done, in all).
-            done: Steps of earlier frames.
-            frames: Frames in all.
-            drift: Watches the colours, not alpha.
-
-        Yields:
-            Bands (m, W, C) of the same type and of the output's width, from the top, C-contiguous.
-
-        Raises:
-            SrUpscaleError: A network's output is not finite.
-        """
         drift = drift or Drift()
-        progress = _Progress(on_step, plan.steps * frames, done)
+        progress = _Progress(on_step, plan.steps * len(picture.frames))
+        for frame in picture.frames:
+            yield from self._frame_rows(frame.pixels_hwc, plan, progress, drift)
+
+    def _frame_rows(
+        self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress, drift: Drift
+    ) -> Iterator[NDArray[Any]]:
+        """Enlarges one frame, band by band, with its alpha."""
         if pixels_hwc.shape[2] not in (2, 4):
             yield from self._colour_rows(pixels_hwc, plan, progress, drift)
             return
@@ -189,8 +164,8 @@ def _is_gray(pixels_hwc: AnyPixels) -> bool:
 class _Progress:
     """Counts strips and tiles over all passes, planes and frames."""
 
-    def __init__(self, report: Callable[[int, int], None], total: int, done: int) -> None:
-        self.report, self.total, self.done = report, total, done
+    def __init__(self, report: Callable[[int, int], None], total: int) -> None:
+        self.report, self.total, self.done = report, total, 0
 
     def step(self) -> None:
         self.done += 1

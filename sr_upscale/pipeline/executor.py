@@ -56,7 +56,7 @@ class LocalExecutor:
 
     def load(self, item: Item) -> job.Prepared:
         """Reads an item and plans its output."""
-        return job.prepare(item.source, self.format_for(item), self.upscalers[0], self.request)
+        return job.prepare(item.source, self.format_for(item), self.upscalers[0], self.request, queued=True)
 
     def start(self, item: Item, loaded: job.Prepared, work: Work) -> Future[dict[str, Any]]:
         """Computes an item, and has it written behind (`row_queue.write_behind`).

@@ -49,7 +49,9 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Request) -> Prepared:
+def prepare(
+    source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Request, *, queued: bool = False
+) -> Prepared:
     """Reads a file and plans its output. It computes nothing.
 
     Args:
@@ -57,6 +59,7 @@ def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Requ
         fmt: Format of the output.
         upscaler: Makes the plan.
         request: Says how to read and how large the output becomes.
+        queued: Whether rows will wait in a queue to be written (`row_queue.write_behind`).
 
     Raises:
         InputError: The file cannot be used.
@@ -71,7 +74,7 @@ def prepare(source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Requ
         allow_truncated=options.allow_truncated,
     )
     picture, notes = adapt(picture, fmt, options.save, name=name)
-    plan = upscaler.plan(picture, request.size.target, streamed=_streams(picture, fmt))
+    plan = upscaler.plan(picture, request.size.target, streamed=_streams(picture, fmt), queued=queued)
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import Format, format_by_name
 
 
@@ -50,8 +52,8 @@ def parse_pixels(text: str) -> int:
         UsageError: It is no such number.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*(MP|GP)?", text.strip(), flags=re.IGNORECASE)
-    if match is None:
-        raise UsageError(f"--max-pixels is {text!r}; expected a number of pixels, or one such as 400MP")
+    if match is None or not math.isfinite(float(match[1])):
+        raise UsageError(f"--max-pixels is {shortened(text)!r}; expected a number of pixels, or one such as 400MP")
     return int(float(match[1]) * {"": 1, "MP": 10**6, "GP": 10**9}[(match[2] or "").upper()])
 
 
@@ -62,8 +64,8 @@ def parse_bytes(text: str) -> int:
         UsageError: It is no such size, or 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise UsageError(f"--max-memory is {text!r}; expected a size such as 2G or 800M")
+    if match is None or not 0 < float(match[1]) < math.inf:
+        raise UsageError(f"--max-memory is {shortened(text)!r}; expected a size such as 2G or 800M")
     return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 

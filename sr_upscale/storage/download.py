@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ import urllib3.exceptions
 from sr_upscale.errors import IntegrityError, NetworkError
 from sr_upscale.formatting import mebibytes
 from sr_upscale.storage.atomic import output_error
+from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.remote import RemoteFile
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -112,12 +112,6 @@ def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share
     return target
 
 
-def sha256_of(path: Path) -> str:
-    """Computes the SHA-256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # --- names on the way -------------------------------------------------------------------------------
 
 
@@ -190,7 +184,7 @@ def _fetch_from_any(file: RemoteFile, part: Path, on_progress: Report) -> None:
 
 
 def _check(url: str, file: RemoteFile, part: Path) -> None:
-    found = sha256_of(part)
+    found = hash_file(part)
     if found != file.sha256:
         part.unlink()
         raise IntegrityError(

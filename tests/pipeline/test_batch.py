@@ -22,7 +22,7 @@ from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
 from sr_upscale.pipeline.request import SECTIONS, flags, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
-from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs
+from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs, parse_pixels
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern
@@ -167,10 +167,17 @@ def test_sizes_of_memory(text: str, expected: int) -> None:
     assert parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "much", "0", "2X", "-1G"])
+@pytest.mark.parametrize("text", ["", "much", "0", "2X", "-1G", "9" * 400])
 def test_bad_sizes_of_memory(text: str) -> None:
     with pytest.raises(UsageError, match="expected a size such as 2G"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["", "many", "9e999", "9" * 400 + "MP", "-5"])
+def test_bad_numbers_of_pixels(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a number of pixels") as refused:
+        parse_pixels(text)
+    assert len(str(refused.value)) < 200
 
 
 def test_jobs_as_ncnn_programs_write_them(nearest: Path) -> None:
