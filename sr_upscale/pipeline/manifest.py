@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from sr_upscale.errors import OutputError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
+from sr_upscale.storage.atomic import open_own
 from sr_upscale.storage.digest import hash_file
 
 MANIFEST = ".sr-upscale.jsonl"
@@ -29,6 +31,9 @@ class Manifest:
     Args:
         root: The output folder.
         settings: Everything besides the input that determines an output, ready for JSON.
+
+    Raises:
+        OutputError: A link or something else that is no regular file stands in its place.
     """
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
@@ -38,15 +43,14 @@ class Manifest:
         self.entries: dict[tuple[str, str], dict[str, Any]] = {}
         self._torn = False
         self._adding = threading.Lock()
-        if self.path.is_file():
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-            self._torn = not text.endswith("\n")
+        if os.path.lexists(self.path):
+            with open_own(self.path, "rb") as file:
+                text = file.read().decode(encoding="utf-8", errors="replace")
+            self._torn = bool(text) and not text.endswith("\n")
             for line in text.splitlines():
-                try:
+                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                     entry = json.loads(line)
                     self.entries[entry["output"], entry["output_sha256"]] = entry
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    continue
 
     def state(self, item: Item) -> Literal["absent", "current", "stale", "foreign"]:
         """Says what stands at the item's target.
@@ -80,7 +84,7 @@ class Manifest:
             "output_sha256": hash_file(output),
             "settings": self.settings,
         }
-        with self._adding, self.path.open("ab", buffering=0) as file:  # one write of one line: runs cannot mix theirs
+        with self._adding, open_own(self.path, "ab") as file:  # one write of one line: runs cannot mix theirs
             file.write(b"\n" * self._torn + json.dumps(entry).encode() + b"\n")
             os.fsync(file.fileno())
             self._torn = False

@@ -9,10 +9,13 @@ import hashlib
 import os
 import platform
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sr_upscale.errors import DiskFullError, OutputError
+from sr_upscale.formatting import shown
 
 _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
@@ -50,6 +53,52 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
         raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_own(path: Path, mode: str) -> BinaryIO:
+    """Opens a file of ours that stands beside other people's: a manifest, a download on its way.
+
+    A folder that comes from elsewhere may hold a link or a pipe under such a name. A link is not followed, since it
+    would lead what is written to any file of the user. A pipe is not waited for.
+
+    Args:
+        path: The file.
+        mode: ``rb``, ``ab``, ``wb`` or ``r+b``. ``ab`` and ``wb`` make it where it is not there. ``ab`` is unbuffered:
+            a call is one write.
+
+    Raises:
+        OutputError: It is a link, or no regular file.
+        OSError: It cannot be opened.
+    """
+    flags = {
+        "rb": os.O_RDONLY,
+        "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT,
+        "wb": os.O_WRONLY | os.O_CREAT,
+        "r+b": os.O_RDWR,
+    }[mode]
+    if path.is_symlink():  # where the system has no O_NOFOLLOW
+        raise _not_ours(path, "is a link")
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_ours(path, "is a link or a pipe") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _not_ours(path, "is not a regular file")
+        if mode == "wb":
+            os.ftruncate(descriptor, 0)
+        return os.fdopen(descriptor, mode, buffering=0 if mode == "ab" else -1)  # type: ignore[return-value]
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _not_ours(path: Path, what: str) -> OutputError:
+    return OutputError(f"{shown(path)}: {what} and was not made by this program; remove it, or choose another folder")
 
 
 def make_folder(folder: Path) -> None:

@@ -24,7 +24,7 @@ import urllib3.exceptions
 
 from sr_upscale.errors import IntegrityError, NetworkError
 from sr_upscale.formatting import mebibytes
-from sr_upscale.storage.atomic import output_error
+from sr_upscale.storage.atomic import open_own, output_error
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.remote import RemoteFile
 
@@ -242,7 +242,7 @@ def _continue(url: str, file: RemoteFile, part: Path, on_progress: Report) -> No
         if have == 0:
             note = {"sha256": file.sha256, "etag": answer.headers.get("ETag", "")}
             _note_of(part).write_text(json.dumps(note), encoding="utf-8")
-        with part.open("r+b" if have else "wb") as out:
+        with open_own(part, "r+b" if have else "wb") as out:
             out.truncate(have)
             out.seek(have)
             for piece in _pieces(answer):

@@ -31,7 +31,7 @@ from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.models.ensemble import self_ensemble
 from sr_upscale.pretrained.load import module_of, traits_of
-from sr_upscale.storage.atomic import make_folder, output_error, replace_file
+from sr_upscale.storage.atomic import make_folder, open_own, output_error, replace_file
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.training.config import Recipe
 
@@ -215,7 +215,7 @@ class Answers:
         try:
             with replace_file(self.folder / "question.json") as temporary:
                 temporary.write_text(json.dumps(self._about(), indent=1), encoding="utf-8")
-            with self.file.open("ab") as file:
+            with open_own(self.file, "ab") as file:
                 file.truncate(there * self._record)
                 for number in range(there, count):
                     crop = crops[number]

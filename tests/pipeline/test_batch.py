@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sr_upscale.errors import InputError, UsageError
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
+from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.pipeline.request import SECTIONS, flags, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
 from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs, parse_pixels
@@ -268,3 +270,47 @@ def test_verbose_says_what_became_of_each(cli: Cli, tmp_path: Path, nearest: Pat
     run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--fp32")
     assert "18x10  nearest-x2  float32 on cpu" in cli(*run, "-v", "--force").err
     assert "18x10" not in cli(*run, "--force").err
+
+
+# --- a folder from elsewhere ------------------------------------------------------------------------
+
+
+def test_a_manifest_that_is_a_link_is_not_followed(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    """A downloaded folder must not make a batch write into another file of the user."""
+    folder, victim = tmp_path / "dl", tmp_path / ".bashrc"
+    folder.mkdir()
+    victim.write_text("alias ls='ls -l'\n")
+    for number in range(2):
+        Image.fromarray(pattern(5, 9)).save(folder / f"$(touch {number}).png")
+    (folder / MANIFEST).symlink_to("../.bashrc")
+    ran = cli(*sorted(folder.glob("*.png")), "-n", nearest)
+    assert ran.code == 5
+    assert "is a link and was not made by this program" in ran.err
+    assert victim.read_text() == "alias ls='ls -l'\n"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    os.mkfifo(folder / MANIFEST)
+    Image.fromarray(pattern(5, 9)).save(tmp_path / "a.png")
+    Image.fromarray(pattern(5, 9)).save(tmp_path / "b.png")
+    ran = cli(tmp_path / "a.png", tmp_path / "b.png", "-o", folder, "-n", nearest)
+    assert ran.code == 5
+    assert "is not a regular file" in ran.err
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"output": ' + "9" * 5000 + "}", "null", '"text"', '{"output": {}}', "\x00"]
+)
+def test_nonsense_in_a_manifest_is_no_reason_to_stop(cli: Cli, tmp_path: Path, nearest: Path, line: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    assert cli("batch", folder, "-o", tmp_path / "out", "-n", nearest).code == 0
+    with (tmp_path / "out" / MANIFEST).open("a") as file:
+        file.write(line + "\n")
+    ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
+    assert ran.code == 0
+    assert "1 skipped" in ran.err
