@@ -137,6 +137,7 @@ def save_image(
     options: SaveOptions | None = None,
     *,
     on_whole: Callable[[Path], None] = lambda _temporary: None,
+    overwrite: bool = True,
 ) -> None:
     """Writes a picture.
 
@@ -145,7 +146,7 @@ def save_image(
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
         options: Quality, compression and metadata; None takes the defaults.
-        on_whole: See `replace_file`; only for a path.
+        on_whole, overwrite: See `replace_file`; only for a path.
 
     Raises:
         OutputError: The file cannot be written, or a side is longer than the format allows.
@@ -154,10 +155,12 @@ def save_image(
     pixels = picture.frames[0].pixels_hwc
     if len(picture.frames) == 1 and (fmt.name in STREAMED or isinstance(pixels, RowSource)):
         size = picture.width, picture.height
-        save_rows(strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options, on_whole=on_whole)
+        save_rows(
+            strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options, on_whole=on_whole, overwrite=overwrite
+        )
         return
     check_target(fmt, picture.width, picture.height, name=_name_of(target))
-    with _whole_file(target, on_whole) as temporary:
+    with _whole_file(target, on_whole, overwrite=overwrite) as temporary:
         _write_whole(picture, temporary, fmt, options)
 
 
@@ -170,6 +173,7 @@ def save_rows(
     options: SaveOptions | None = None,
     *,
     on_whole: Callable[[Path], None] = lambda _temporary: None,
+    overwrite: bool = True,
 ) -> None:
     """Writes a still picture whose rows come one band after the other.
 
@@ -185,7 +189,7 @@ def save_rows(
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
         options: Quality, compression and metadata; None takes the defaults.
-        on_whole: See `replace_file`; only for a path.
+        on_whole, overwrite: See `replace_file`; only for a path.
 
     Raises:
         OutputError: The file cannot be written, or a side is longer than the format allows.
@@ -198,7 +202,7 @@ def save_rows(
     shape = height, width, picture.channels
     bands = _Bands(rows, shape, np.dtype(np.uint16 if picture.bits == 16 else np.uint8), bits=fmt.bits)
     try:
-        with _whole_file(target, on_whole) as temporary:
+        with _whole_file(target, on_whole, overwrite=overwrite) as temporary:
             if fmt.name in STREAMED:
                 write_streamed(
                     bands,
@@ -264,10 +268,10 @@ def _gather(bands: _Bands, shape: tuple[int, int, int], folder: Path | None) -> 
 
 
 @contextlib.contextmanager
-def _whole_file(target: Path | BinaryIO, on_whole: Callable[[Path], None]) -> Iterator[Path]:
+def _whole_file(target: Path | BinaryIO, on_whole: Callable[[Path], None], *, overwrite: bool) -> Iterator[Path]:
     """Yields a path to write to. On leaving without an error, what stands there is put in place of the target."""
     if isinstance(target, Path):
-        with replace_file(target, on_whole=on_whole) as temporary:
+        with replace_file(target, on_whole=on_whole, overwrite=overwrite) as temporary:
             yield temporary
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -146,6 +147,7 @@ def start(
     picture, options = prepared.picture, request.file.save
     upscaler.planner.check_memory(prepared.plan, picture)
     drift = Drift()
+    overwrite = request.file.force or (isinstance(target, Path) and os.path.lexists(target))
 
     def whole(temporary: Path) -> None:
         on_whole(temporary, picture.sha256)
@@ -156,9 +158,9 @@ def start(
 
         def write(rows: Iterable[NDArray[Any]]) -> dict[str, Any]:
             if len(picture.frames) > 1:
-                save_image(gathered(rows, picture, plan), target, fmt, options, on_whole=whole)
+                save_image(gathered(rows, picture, plan), target, fmt, options, on_whole=whole, overwrite=overwrite)
             else:
-                save_rows(rows, picture, plan.output_size, target, fmt, options, on_whole=whole)
+                save_rows(rows, picture, plan.output_size, target, fmt, options, on_whole=whole, overwrite=overwrite)
             done = _done(prepared, upscaler, fmt, drift)
             return done | {"busy_seconds": sum(busy), "seconds": round(time.perf_counter() - begin, 3)}
 

@@ -21,7 +21,9 @@ _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
 
 @contextlib.contextmanager
-def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _temporary: None) -> Iterator[Path]:
+def replace_file(
+    path: Path, *, on_whole: Callable[[Path], None] = lambda _temporary: None, overwrite: bool = True
+) -> Iterator[Path]:
     """Makes a temporary file, which takes the place of `path` on leaving, after it was flushed to disk.
 
     On any error the temporary file is removed and `path` stays as it was. The temporary name is short,
@@ -30,13 +32,14 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
     Args:
         path: File that appears or changes.
         on_whole: Called with the temporary path when the file is whole and flushed, before it takes its place.
+        overwrite: Whether it may take the place of a file that stands there.
 
     Yields:
         The temporary path, beside `path`, of an empty file.
 
     Raises:
-        OutputError: The folder cannot be written, or the name is too long. Any other OSError, from here or from the
-            body of the ``with``, becomes one too.
+        OutputError: The folder cannot be written, the name is too long, or a file has appeared that stays. Any other
+            OSError, from here or from the body of the ``with``, becomes one too.
         DiskFullError: The disk is full, or the quota used up.
     """
     try:
@@ -46,7 +49,7 @@ def replace_file(path: Path, *, on_whole: Callable[[Path], None] = lambda _tempo
     try:
         yield temporary
         try:
-            _publish(temporary, path, on_whole)
+            _publish(temporary, path, on_whole, overwrite=overwrite)
         except OSError as error:
             raise output_error(path, error) from error
     except OSError as error:
@@ -151,11 +154,28 @@ def _place() -> str:
     return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
-def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None]) -> None:
+def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Gives a whole file its final name, unless a file has appeared there that must stay."""
+    if overwrite:
+        temporary.replace(path)
+        return
+    try:
+        os.link(temporary, path)  # fails where there is a file, in one step; the temporary name goes later
+        return
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links: the best is a look right before
+        if not os.path.lexists(path):
+            temporary.replace(path)
+            return
+    raise OutputError(f"{shown(path)}: appeared while this was computed, and stays; add --force to overwrite it")
+
+
+def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None], *, overwrite: bool) -> None:
     with temporary.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     on_whole(temporary)
-    temporary.replace(path)
+    _put_in_place(temporary, path, overwrite=overwrite)
     with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the file itself is safe
         folder = os.open(path.parent, os.O_RDONLY)
         try:

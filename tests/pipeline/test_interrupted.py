@@ -122,7 +122,7 @@ from sr_upscale.storage import atomic as files
 from sr_upscale.images import encode
 where = sys.argv.pop()
 writes = notes = 0
-write, add, replace = encode.write_streamed, manifest.Manifest.add, Path.replace
+write, add, replace = encode.write_streamed, manifest.Manifest.add, files._put_in_place
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -145,13 +145,12 @@ def torn_add(self, *args):
     if notes == 3 and where == "noted":
         die()
 
-def torn_replace(self, target):
-    done = replace(self, target)
+def torn_replace(temporary, path, **more):
+    replace(temporary, path, **more)
     if notes == 3 and where == "replaced":
         die()
-    return done
 
-encode.write_streamed, manifest.Manifest.add, Path.replace = torn_write, torn_add, torn_replace
+encode.write_streamed, manifest.Manifest.add, files._put_in_place = torn_write, torn_add, torn_replace
 """
 
 
@@ -187,7 +186,9 @@ def full(*_args: object, **_more: object) -> Any:
 
 def fill(monkeypatch: pytest.MonkeyPatch, where: str, *, after: int) -> None:
     """From the call with this number on, the disk is full at this step of writing."""
-    owner, name = {"write": (stream._Target, "_write_all"), "fsync": (os, "fsync"), "rename": (Path, "replace")}[where]
+    owner, name = {"write": (stream._Target, "_write_all"), "fsync": (os, "fsync"), "rename": (files, "_put_in_place")}[
+        where
+    ]
     whole, calls = getattr(owner, name), []
 
     def limited(*args: Any, **more: Any) -> Any:
@@ -320,3 +321,29 @@ def test_an_echo_of_a_signal_is_not_a_second_one(folder: Path, nearest: Path) ->
 
 
 SLOW = NEVER_ENDS.replace("hangs", "works").replace("time.sleep(60)", "time.sleep(0.8); raise KeyError")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_while_computing_stays(
+    cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Also where the file system knows no hard links; --force still overwrites."""
+    target, real = photo.with_name("out.png"), rows.stream_rows
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        target.write_bytes(b"somebody else's")
+        return real(*arguments, **more)
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(rows, "stream_rows", slow)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    ran = cli(photo, "-n", nearest, "-o", target)
+    assert ran.code == 5
+    assert "appeared while this was computed, and stays" in ran.err
+    assert target.read_bytes() == b"somebody else's"
+    assert sorted(path.name for path in photo.parent.iterdir()) == ["out.png", "photo.png"]
+    assert cli(photo, "-n", nearest, "-o", target, "--force").code == 0
+    assert target.read_bytes() != b"somebody else's"
