@@ -219,23 +219,24 @@ TITLES = {
 
 
 def _limits(info: WeightsInfo) -> list[str]:
-    lines = []
-    if not _is_real(info):
-        lines.append(
-            "* Taught on clean pictures made smaller by bicubic resampling: JPEG blocks and noise are enlarged."
-        )
+    """What people should know before they trust the weights."""
+    if _is_real(info):
+        lines = ["* Taught to clean: fine grain, film grain and faint texture may be taken for noise and smoothed."]
     else:
-        lines.append("* Taught to clean: fine grain, film grain and faint texture may be taken for noise and smoothed.")
-    if any(stage.get("gan_weight") for stage in info.recipe.get("stages", {}).values()):
+        lines = ["* Taught on clean pictures made smaller by bicubic resampling: JPEG blocks and noise are enlarged."]
+    taught = bool(_notices(info))
+    if taught or any(stage.get("gan_weight") for stage in info.recipe.get("stages", {}).values()):
         lines.append(
-            "* Invents texture that looks likely. It is not evidence of what was there: no forensics, no medicine."
+            "* Draws edges and texture that look likely. They are no evidence of what was there: no forensics."
         )
-        flat = info.scores["set14"]
-        if flat[info.name]["lattice"] > 2 * flat["HR"]["lattice"]:
-            lines.append("* Leaves a faint grid, of the period of its factor, on flat areas (see lattice above).")
     else:
         lines.append("* Never invents texture; detail that the input does not hold stays smooth.")
-    return [*lines, "* Nobody chose training pictures for faces, text or line art; expect less there."]
+    flat = info.scores["set14"]
+    for key, what in (("lattice", "its factor"), ("mesh", "twice its factor")):
+        if flat[info.name].get(key, 0) > 2 * flat["HR"].get(key, 0):
+            lines.append(f"* Leaves a faint grid, of the period of {what}, on flat areas (see {key} above).")
+    subjects = "faces" if taught else "faces, text or line art"
+    return [*lines, f"* Nobody chose training pictures for {subjects}; expect less there."]
 
 
 def _machine(log: list[dict[str, Any]]) -> str:

@@ -27,6 +27,7 @@ from sr_upscale.images.metadata import (
     upright,
 )
 from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
+from sr_upscale.images.raw import refuse_raw
 from sr_upscale.images.row_reader import FileRows
 from sr_upscale.images.xmp import upright_xmp
 
@@ -78,6 +79,8 @@ def load_image(
     try:
         if kind == "png" and not allow_truncated:
             data = up_to_damage(data)
+        if kind == "tif":
+            refuse_raw(data, name)
         header = read_header(data, kind, name, frame)
         _check_size(header, name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
