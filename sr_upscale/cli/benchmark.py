@@ -11,7 +11,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
@@ -105,7 +105,7 @@ def benchmark(
     console = Console(quiet=quiet, as_json=as_json)
     folder = Path(out) if out is not None else None
     if folder is not None and (folder / "report.html").exists() and not force:
-        raise UsageError(f"{shown(folder)} holds a report; use --force, or another --out")
+        raise OutputError(f"{shown(folder)} holds a report; use --force, or another --out")
     names = obtain_named(model, console)
 
     from sr_upscale.benchmark.methods import make_method

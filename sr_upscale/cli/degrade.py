@@ -9,7 +9,7 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.errors import InputError, UsageError
+from sr_upscale.errors import InputError, OutputError
 from sr_upscale.formatting import shown
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _write(files: list[Path], pictures: list[NDArray[np.uint8]], *, force: bool)
 
     folder = files[0].parent
     if existing := [file for file in files if file.exists() and not force]:
-        raise UsageError(f"{shown(existing[0])} exists; use --force, or another folder with -o")
+        raise OutputError(f"{shown(existing[0])} exists; use --force, or another folder with -o")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

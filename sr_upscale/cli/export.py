@@ -10,7 +10,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import mebibytes, shown
 
 FORMATS = ("onnx",)
@@ -34,7 +34,7 @@ def export(
     weights = obtain(model, console)
     target = Path(out) if out is not None else Path(f"{weights.stem}.onnx")
     if target.exists() and not force:
-        raise UsageError(f"{shown(target)} exists; use --force, or another --out")
+        raise OutputError(f"{shown(target)} exists; use --force, or another --out")
     from sr_upscale.pretrained.onnx_export import export_onnx
 
     difference = export_onnx(weights, target)

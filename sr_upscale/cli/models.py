@@ -12,7 +12,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.help import PanelCommand
-from sr_upscale.errors import IntegrityError, ModelError, UsageError
+from sr_upscale.errors import IntegrityError, ModelError, OutputError, UsageError
 from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.pretrained.registry import (
@@ -244,7 +244,7 @@ def add(
 
     source = Path(file)
     label = name or source.stem
-    if source.suffix not in WEIGHTS_SUFFIXES or not source.is_file():
+    if source.suffix.lower() not in WEIGHTS_SUFFIXES or not source.is_file():
         raise UsageError(f"{shown(source)}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
     taken = label in known_names() and label not in added()
     if "/" in label or label.startswith(".") or taken or catalogue_entry(label) is not None:
@@ -256,7 +256,7 @@ def add(
     module_of(source)
     _copy(source, target)
     for old in target.parent.glob(f"{glob.escape(label)}.*"):
-        if old != target and old.stem == label and old.suffix in WEIGHTS_SUFFIXES:
+        if old != target and old.stem == label and old.suffix.lower() in WEIGHTS_SUFFIXES:
             old.unlink()  # -n would take it
     Console().note(f"{label}: {traits.architecture} x{traits.scale}; use it with -n {label}")
     return 0
@@ -283,7 +283,7 @@ def blend(
     if target.suffix != ".safetensors":
         raise UsageError(f"--out is {shown(target)}; expected a name ending in .safetensors")
     if target.exists() and not force:
-        raise UsageError(f"{shown(target)} exists; use --force, or another --out")
+        raise OutputError(f"{shown(target)} exists; use --force, or another --out")
     blend_files(resolve_weights(first), resolve_weights(second), alpha, target)
     Console().note(f"{shown(target)}: {1 - alpha:g} of {first} and {alpha:g} of {second}")
     return 0

@@ -109,7 +109,7 @@ def added() -> dict[str, Path]:
     folder = added_folder()
     if not folder.is_dir():
         return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in WEIGHTS_SUFFIXES}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in WEIGHTS_SUFFIXES}
 
 
 def twin_of(path: Path) -> Path | None:

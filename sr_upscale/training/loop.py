@@ -36,6 +36,7 @@ from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
 from sr_upscale.training.sources import find_data, teacher_of, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
+    PREVIOUS,
     TrainState,
     begin_stage,
     load_checkpoint,
@@ -113,7 +114,7 @@ def train(
     world = world or World()
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage))
-    if not resume and (out / CHECKPOINT).exists():
+    if not resume and any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)):
         raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
     teacher = teacher_of(recipe)
     make_folder(out)

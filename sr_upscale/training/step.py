@@ -83,9 +83,17 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         terms["gan"] = (stage.gan_weight, _generator_gan(stage, state, fake, real, tools))
     loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
     losses = {name: value.detach() for name, (_weight, value) in terms.items()} | {"loss": loss.detach()}
-    _descend(loss, state.g, state.g_optimizer, state.g_scaler, tools.world, clip_norm=stage.clip_norm)
+    _backward(loss, state.g, state.g_optimizer, state.g_scaler, tools.world, clip_norm=stage.clip_norm)
     if stage.gan_weight:
-        losses |= _teach_discriminator(stage, state, fake.detach(), real, tools)
+        try:
+            losses |= _teach_discriminator(stage, state, fake.detach(), real, tools)
+        except NotFinite:  # neither of the two is changed
+            if state.g_scaler.is_enabled():
+                state.g_scaler.update()
+            raise
+    _step(state.g_optimizer, state.g_scaler)
+    if stage.gan_weight:
+        _step(state.d_optimizer, state.d_scaler)
     decay = min(stage.ema_decay, (1 + state.step) / (10 + state.step))  # follow quickly at the start
     torch._foreach_lerp_(list(state.ema.parameters()), list(state.g.parameters()), 1 - decay)
     return {name: float(value) for name, value in losses.items()}
@@ -135,12 +143,12 @@ def _teach_discriminator(
     with _autocast(fake.device, tools.dtype):
         real_logits, fake_logits = state.d(real).float(), state.d(fake).float()
     loss = GAN_LOSSES[stage.gan_loss].discriminator(real_logits, fake_logits, tools.world.mean)
-    _descend(loss, state.d, state.d_optimizer, state.d_scaler, tools.world, clip_norm=float("inf"))
+    _backward(loss, state.d, state.d_optimizer, state.d_scaler, tools.world, clip_norm=float("inf"))
     means = {"d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
     return {"d": loss.detach()} | {name: value.detach() for name, value in means.items()}
 
 
-def _descend(
+def _backward(
     loss: Tensor,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -149,7 +157,11 @@ def _descend(
     *,
     clip_norm: float,
 ) -> None:
-    """Runs the backward pass, clips the gradient and takes a step."""
+    """Runs the backward pass and clips the gradient.
+
+    Raises:
+        NotFinite: The gradient is infinite or not a number, and no scaling of losses explains it.
+    """
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     world.average_gradients(model.parameters())
@@ -160,6 +172,10 @@ def _descend(
         if scaler.is_enabled():
             scaler.update()
         raise NotFinite
+
+
+def _step(optimizer: torch.optim.Optimizer | None, scaler: torch.amp.GradScaler) -> None:
+    assert optimizer is not None
     scaler.step(optimizer)  # with scaling at work, leaves out a step that overflowed
     scaler.update()
 

@@ -19,9 +19,11 @@ from PIL import Image
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, step
+from sr_upscale.training.config import StageSection
 from sr_upscale.training.loop import train
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.signals import Interrupted
+from sr_upscale.training.state import TrainState
 from tests.helpers import Ran, lines, pattern
 
 KILLED = """
@@ -117,6 +119,28 @@ def test_row_63_a_single_bad_step_is_skipped(
     weights = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")
     assert [line["step"] for line in lines(tmp_path / "run" / "train.jsonl") if "skipped" in line] == [6]
     load_generator(weights)  # refuses what is not finite
+
+
+def test_row_63_a_bad_step_of_the_discriminator_changes_neither_network(
+    folder: Path, gan_recipe: Path, tmp_path: Path, vgg19: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, seen = step.GAN_LOSSES["relativistic"], []
+    bad = good._replace(discriminator=lambda real, fake, mean: good.discriminator(real, fake, mean) * float("nan"))
+    monkeypatch.setitem(step.GAN_LOSSES, "relativistic", bad)
+
+    def watched(stage: StageSection, state: TrainState, *arguments: Any, **more: Any) -> dict[str, float]:
+        before = [parameter.clone() for net in (state.g, state.d) if net is not None for parameter in net.parameters()]
+        try:
+            return step.train_step(stage, state, *arguments, **more)
+        except step.NotFinite:
+            after = [parameter for net in (state.g, state.d) if net is not None for parameter in net.parameters()]
+            seen.append(all(torch.equal(one, two) for one, two in zip(before, after, strict=True)))
+            raise
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    with pytest.raises(TrainingError, match="11 steps in a row"):
+        train(load_recipe(str(gan_recipe)), data=[folder], out=tmp_path / "run", vgg_weights=vgg19)
+    assert seen == [True] * 11
 
 
 def test_row_64_unreadable_and_small_pictures(
