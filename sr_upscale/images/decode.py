@@ -84,7 +84,7 @@ def load_image(
         header = read_header(data, kind, name, frame)
         _check_size(header, name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
-        if kind in ("jpg", "png", "tif") and not header.animated:
+        if FORMATS[kind].streams and not header.animated:
             decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
         elif kind == "heic":
             pixels = decode_heic(data, name, frame, has_profile=header.icc is not None, notes=notes)

@@ -21,10 +21,10 @@ from PIL import Image, ImageCms
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, Format
-from sr_upscale.images.header_writer import JPEG_ROOM, png_text
+from sr_upscale.images.header_writer import png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
-from sr_upscale.images.row_writer import STREAMED, write_streamed
+from sr_upscale.images.row_writer import write_streamed
 from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
 from sr_upscale.storage.atomic import output_error, replace_file
 
@@ -115,15 +115,15 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
         picture, converted = _to_srgb(picture)
         what = "colours are converted to sRGB" if converted else "its colour profile is left out"
         notes.append(f"{name}: {upper} holds no colour profile; {what}")
-    if fmt.name == "jpg" and not options.strip_metadata:
+    if fmt.block_room is not None and not options.strip_metadata:
         given = picture.metadata
         blocks = {"EXIF": given.exif or b"", "XMP": given.xmp or b"", "IPTC": given.iptc or b""}
         if blocks["XMP"]:
             blocks["XMP"] += bytes(HISTORY_BYTES)
         notes += [
-            f"{name}: {len(block)} bytes of {what} are more than JPEG holds and are left out; use --format png"
+            f"{name}: {len(block)} bytes of {what} are more than {fmt.pillow} holds and are left out; use --format png"
             for what, block in blocks.items()
-            if len(block) > JPEG_ROOM
+            if len(block) > fmt.block_room
         ]
     if picture.bits > fmt.bits:
         notes.append(f"{name}: {upper} holds {fmt.bits} bits per channel; the output is reduced from {picture.bits}")
@@ -153,7 +153,7 @@ def save_image(
     """
     options = options or SaveOptions()
     pixels = picture.frames[0].pixels_hwc
-    if len(picture.frames) == 1 and (fmt.name in STREAMED or isinstance(pixels, RowSource)):
+    if len(picture.frames) == 1 and (fmt.streams or isinstance(pixels, RowSource)):
         size = picture.width, picture.height
         save_rows(
             strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options, on_whole=on_whole, overwrite=overwrite
@@ -203,7 +203,7 @@ def save_rows(
     bands = _Bands(rows, shape, np.dtype(np.uint16 if picture.bits == 16 else np.uint8), bits=fmt.bits)
     try:
         with _whole_file(target, on_whole, overwrite=overwrite) as temporary:
-            if fmt.name in STREAMED:
+            if fmt.streams:
                 write_streamed(
                     bands,
                     shape,
@@ -350,14 +350,14 @@ def _write_pillow(
     if metadata.exif:
         settings["exif"] = Image.Exif()
         settings["exif"].load(metadata.exif)
-    if metadata.xmp and fmt.name in ("webp", "avif"):
+    if metadata.xmp and fmt.pillow_xmp:
         settings["xmp"] = metadata.xmp
-    if fmt.name == "png":
+    if fmt.text:
         settings["pnginfo"] = png_text(metadata)
-    if metadata.dpi and fmt.name in ("png", "bmp"):
+    if metadata.dpi and fmt.pillow_dpi:
         settings["dpi"] = metadata.dpi
     settings |= _format_settings(fmt, options)
-    if fmt.name in ("webp", "avif") and images[0].mode in ("L", "LA"):  # they know colour only
+    if fmt.color_only and images[0].mode in ("L", "LA"):
         images = [image.convert("RGBA" if image.mode == "LA" else "RGB") for image in images]
     if len(images) > 1:
         settings |= {"save_all": True, "append_images": images[1:]}

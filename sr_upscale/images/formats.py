@@ -28,6 +28,11 @@ class Format:
         text: Whether it holds texts with keywords.
         written_as: Where it is only read, name of the format in which its pictures come out; else empty.
         quality: Default of its lossy quality setting (1-100), None where there is none.
+        magic: Offsets at which its files tell themselves, and the bytes there. Containers have brands (`sniff`).
+        streams: Whether stills are read and written by rows, by libvips; others are held whole.
+        block_room: Most bytes of one block of metadata, None where there is no such limit.
+        color_only: Whether it has no gray of its own.
+        pillow_xmp, pillow_dpi: Whether Pillow writes XMP, and resolution, into it.
     """
 
     name: str
@@ -44,12 +49,32 @@ class Format:
     text: bool = False
     written_as: str = ""
     quality: int | None = None
+    magic: tuple[tuple[int, bytes], ...] = ()
+    streams: bool = False
+    block_room: int | None = None
+    color_only: bool = False
+    pillow_xmp: bool = False
+    pillow_dpi: bool = False
 
+
+JPEG_ROOM = 65000
+"""Bytes of EXIF, XMP or IPTC that a JPEG is given at most; a little less than its segments hold."""
 
 FORMATS: dict[str, Format] = {
     each.name: each
     for each in (
-        Format(name="png", pillow="PNG", suffixes=(".png", ".apng"), alpha=True, bits=16, animation=True, text=True),
+        Format(
+            name="png",
+            pillow="PNG",
+            suffixes=(".png", ".apng"),
+            alpha=True,
+            bits=16,
+            animation=True,
+            text=True,
+            magic=((0, b"\x89PNG\r\n\x1a\n"),),
+            streams=True,
+            pillow_dpi=True,
+        ),
         Format(
             name="jpg",
             pillow="JPEG",
@@ -58,9 +83,32 @@ FORMATS: dict[str, Format] = {
             max_side=65500,
             iptc=True,
             quality=95,
+            magic=((0, b"\xff\xd8\xff"),),
+            streams=True,
+            block_room=JPEG_ROOM,
         ),
-        Format(name="webp", pillow="WEBP", suffixes=(".webp",), alpha=True, max_side=16383, animation=True, quality=90),
-        Format(name="tif", pillow="TIFF", suffixes=(".tif", ".tiff"), alpha=True, bits=16, iptc=True),
+        Format(
+            name="webp",
+            pillow="WEBP",
+            suffixes=(".webp",),
+            alpha=True,
+            max_side=16383,
+            animation=True,
+            quality=90,
+            magic=((8, b"WEBP"),),
+            color_only=True,
+            pillow_xmp=True,
+        ),
+        Format(
+            name="tif",
+            pillow="TIFF",
+            suffixes=(".tif", ".tiff"),
+            alpha=True,
+            bits=16,
+            iptc=True,
+            magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+            streams=True,
+        ),
         Format(
             name="bmp",
             pillow="BMP",
@@ -70,6 +118,8 @@ FORMATS: dict[str, Format] = {
             icc=False,
             exif=False,
             xmp=False,
+            magic=((0, b"BM"),),
+            pillow_dpi=True,
         ),
         Format(
             name="gif",
@@ -81,6 +131,7 @@ FORMATS: dict[str, Format] = {
             icc=False,
             exif=False,
             xmp=False,
+            magic=((0, b"GIF87a"), (0, b"GIF89a")),
         ),
         Format(
             name="heic",
@@ -90,7 +141,17 @@ FORMATS: dict[str, Format] = {
             max_side=0,
             written_as="jpg",
         ),
-        Format(name="avif", pillow="AVIF", suffixes=(".avif",), alpha=True, max_side=65536, animation=True, quality=80),
+        Format(
+            name="avif",
+            pillow="AVIF",
+            suffixes=(".avif",),
+            alpha=True,
+            max_side=65536,
+            animation=True,
+            quality=80,
+            color_only=True,
+            pillow_xmp=True,
+        ),
     )
 }
 """Formats by name.
@@ -103,16 +164,7 @@ _WRITTEN = {name: each for name, each in FORMATS.items() if not each.written_as}
 SUFFIXES: dict[str, str] = {suffix: each.name for each in FORMATS.values() for suffix in each.suffixes}
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89PNG\r\n\x1a\n", "png"),
-    (0, b"\xff\xd8\xff", "jpg"),
-    (0, b"GIF87a", "gif"),
-    (0, b"GIF89a", "gif"),
-    (0, b"II*\0", "tif"),
-    (0, b"MM\0*", "tif"),
-    (0, b"II+\0", "tif"),
-    (0, b"MM\0+", "tif"),
-    (8, b"WEBP", "webp"),
-    (0, b"BM", "bmp"),
+    *((offset, magic, each.name) for each in FORMATS.values() for offset, magic in each.magic),
     # known, and refused by name
     (0, b"%PDF", "a PDF document"),
     (0, b"%!PS", "a PostScript document"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngInfo
 
+from sr_upscale.images.formats import JPEG_ROOM
 from sr_upscale.images.picture import Metadata
 
 MakeHead = Callable[[bytes, Metadata], bytes | None]
@@ -23,9 +24,6 @@ _LONG_TEXT = 1000  # bytes, from which on compressing pays
 _PROFILE = b"ICC_PROFILE\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _PHOTOSHOP = b"Photoshop 3.0\x008BIM\x04\x04\0\0"  # with the resource that holds IPTC, without a name
-
-JPEG_ROOM = 65000
-"""Bytes of EXIF, XMP or IPTC that a JPEG is given at most; a little less than its segments hold."""
 
 
 def png_head(start: bytes, metadata: Metadata) -> bytes | None:

@@ -16,9 +16,6 @@ from sr_upscale.images.picture import Metadata
 from sr_upscale.images.row_feed import feed_rows
 from sr_upscale.images.tiff import append_metadata
 
-STREAMED = ("png", "tif", "jpg")
-"""Names of the formats that are written here."""
-
 COMPRESSION = 3
 """Default level for PNG and TIFF, chosen by measurement (docs/images.md)."""
 
@@ -47,7 +44,7 @@ def write_streamed(
         bands: (n, W, C) of `dtype`, consecutive from the top, H rows together.
         shape: (H, W, C) of the picture.
         path: File to write.
-        name: Name of the format, one of `STREAMED`.
+        name: Name of the format, one that streams (`formats.Format.streams`).
         metadata: What stands in the file besides pixels. EXIF states the sizes of this picture already.
         quality: Quality of a JPEG, 1-100.
         compression: Level of a PNG or TIFF, 0-9; None takes `COMPRESSION`.

@@ -17,7 +17,6 @@ from sr_upscale import __version__
 from sr_upscale.formatting import shown
 from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image, save_image
 from sr_upscale.images.encode import adapt, save_rows
-from sr_upscale.images.row_writer import STREAMED
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.rows import gathered
@@ -202,7 +201,7 @@ def _hash_at(weights: Path, _changed_ns: int) -> str:
 
 def _streams(picture: Picture, fmt: Format) -> bool:
     """Says whether the output leaves by rows and never stands in memory as a whole."""
-    return fmt.name in STREAMED and len(picture.frames) == 1
+    return fmt.streams and len(picture.frames) == 1
 
 
 def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
