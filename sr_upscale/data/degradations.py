@@ -7,6 +7,7 @@ comes from the generator that the caller hands over: the same generator gives th
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_upscale.errors import ShapeError
+from sr_upscale.errors import ShapeError, UsageError
 from sr_upscale.functional.resize import resize
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
@@ -59,6 +60,13 @@ class Pass:
     jpeg_prob: float = 1.0
     jpeg_quality: tuple[float, float] = (30.0, 95.0)
 
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            _check(each.name, getattr(self, each.name))
+        if self.resize_up + self.resize_down > 1:
+            chances = f"{self.resize_up:g} and {self.resize_down:g}"
+            raise UsageError(f"degradation: resize_up and resize_down are {chances}; expected at most 1 together")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RealWorld:
@@ -92,6 +100,27 @@ class RealWorld:
             poisson_scale=(0.05, 2.5),
         )
     )
+
+    def __post_init__(self) -> None:
+        for name in ("clean_prob", "second_prob", "final_sinc_prob"):
+            _check(name, getattr(self, name))
+        if self.margin < 0:
+            raise UsageError(f"degradation: margin is {self.margin}; expected 0 or more")
+
+
+LIMITS = {"jpeg_quality": (1.0, 100.0), "resize_range": (0.01, 100.0)}
+"""Lowest and highest value of ranges that have other limits than 0 and 255."""
+
+
+def _check(name: str, value: float | tuple[float, float]) -> None:
+    """Refuses a probability outside 0 to 1, and a range that is reversed or beyond its limits."""
+    if isinstance(value, tuple):
+        lowest, highest = LIMITS.get(name, (0.0, 255.0))
+        if not lowest <= value[0] <= value[1] <= highest:
+            given = f"{value[0]:g} to {value[1]:g}"
+            raise UsageError(f"degradation: {name} is {given}; expected a range within {lowest:g} to {highest:g}")
+    elif not 0 <= value <= 1:
+        raise UsageError(f"degradation: {name} is {value:g}; expected a probability, 0 to 1")
 
 
 def degrade(hr: NDArray[np.uint8], scale: int, family: RealWorld, rng: np.random.Generator) -> NDArray[np.uint8]:

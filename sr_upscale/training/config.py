@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -218,7 +219,7 @@ class Recipe:
             if getattr(stage, key) not in words:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
         for key in (*LOSS_WEIGHTS, "d_lr", "shift", "feature_patch", "lr_patch", "batch_size"):
-            if getattr(stage, key) < 0:
+            if not 0 <= getattr(stage, key) < math.inf:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
         if listens(stage) and not self.teacher.model:
             self._refuse("teacher.model", self.teacher.model, f"weights to learn from, as {where} listens to them")
@@ -230,8 +231,10 @@ class Recipe:
             raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
         if unknown := [layer for layer in stage.perceptual_layers if layer not in LAYERS]:
             self._refuse(f"{where}.perceptual_layers", unknown[0], f"names such as {', '.join(list(LAYERS)[-2:])}")
-        if len(stage.betas) != 2:
-            self._refuse(f"{where}.betas", list(stage.betas), "two numbers")
+        if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
+            self._refuse(f"{where}.betas", list(stage.betas), "two numbers from 0 to below 1")
+        if not all(0 < milestone < 1 for milestone in stage.milestones):
+            self._refuse(f"{where}.milestones", list(stage.milestones), "shares of the stage, between 0 and 1")
         if stage.steps <= 0 and stage.max_time_s <= 0:
             raise UsageError(f"recipe {self.name}: no end; give {where}.steps or .max_time_s (--steps, --max-time)")
         if stage.lattice_weight > 0 and self.patch_of(stage) < LATTICE_WINDOW:
@@ -252,7 +255,7 @@ class Recipe:
             self._refuse(f"{where}.ema_decay", stage.ema_decay, "0 to below 1")
 
     def _positive(self, key: str, value: float) -> None:
-        if value <= 0:
+        if not 0 < value < math.inf:  # also refuses NaN
             self._refuse(key, value, "more than 0")
 
     def _refuse(self, key: str, value: object, expected: str) -> NoReturn:

@@ -212,7 +212,7 @@ def _fit(run: Run, state: TrainState) -> None:
     forward: nn.Module = torch.compile(state.g) if run.compiled else state.g  # type: ignore[assignment]
     tools = Tools(world=run.world, dtype=run.dtype, features=run.features, forward=forward)
     stopwatch = Stopwatch()
-    meter, bad_steps = _Meter(), 0
+    reported, meter, bad_steps = _Meter(), _Meter(), 0
     with Signals(on_continue=stopwatch.restart) as signals:
         while True:
             state.elapsed_s, stop = run.world.agree(state.elapsed_s, signals.stop)
@@ -253,13 +253,14 @@ def _fit(run: Run, state: TrainState) -> None:
                 run.on_progress(progress)
                 if scores is not None:
                     run.log(asdict(progress))
-                meter = _Meter()
+                reported, meter = meter, _Meter()
             if checkpoint.due(state.elapsed_s) and run.leads:
                 save_checkpoint(run.out, recipe, state)
             stopwatch.restart()  # validating and saving are not training: they do not spend the budget
     scores = validate_and_keep(run, state) if not stop else None
-    if meter.losses:
-        run.on_progress(_progress(run, state, meter, lr=state.g_optimizer.param_groups[0]["lr"], scores=scores))
+    last = meter if meter.losses else reported  # the scores of the end are told, also right after a report
+    if last.losses:
+        run.on_progress(_progress(run, state, last, lr=state.g_optimizer.param_groups[0]["lr"], scores=scores))
     if run.leads:
         save_checkpoint(run.out, recipe, state)
     if stop:

@@ -105,6 +105,7 @@ def load_recipe(
             raise UsageError(f"recipe {table['name']} has no stage {unknown[0]!r}; expected {', '.join(there)}")
         table["stages"] = {name: stage for name, stage in there.items() if name in stages}
     for key, value in (overrides or {}).items():
+        _refuse_new_stage(key, table)
         table = _merged(table, _nested(_named_stage(key, table), value, name_or_path))
     return recipe_from_dict(table)
 
@@ -130,6 +131,16 @@ def _nested(key: str, value: Any, source: str) -> dict[str, Any]:
     for parent in reversed(parents):
         table = {parent: table}
     return table
+
+
+def _refuse_new_stage(key: str, table: Mapping[str, Any]) -> None:
+    """Refuses ``stages.psn.lr`` where there is no such stage: it would silently become a stage of its own."""
+    first, _, rest = key.partition(".")
+    name, known = rest.partition(".")[0], table.get("stages", {"psnr": {}})
+    if first == "stages" and isinstance(known, Mapping) and name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+        raise UsageError(f"recipe {table['name']} has no stage {name!r}; {hint}")
 
 
 def _named_stage(key: str, table: Mapping[str, Any]) -> str:

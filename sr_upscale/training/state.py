@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +27,9 @@ from sr_upscale.training.parallel import World, joint_norms
 from sr_upscale.training.recipe_file import recipe_from_dict
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
+
+FULL_BYTES = 1 << 20
+"""A disk with less than this free is full."""
 
 
 @dataclass(kw_only=True)
@@ -158,7 +164,11 @@ def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
         content[name] = part.state_dict() if part is not None else None
     content |= {"recipe": json.dumps(asdict(recipe)), "torch_rng": torch.get_rng_state()}
     with replace_file(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch says in its own words that a write failed
+            full = shutil.disk_usage(out).free < FULL_BYTES
+            raise OSError(errno.ENOSPC if full else errno.EIO, f"the checkpoint cannot be written: {error}") from error
         if path.exists():
             path.replace(out / PREVIOUS)
 
@@ -181,6 +191,9 @@ def load_checkpoint(
     """
     for path in (out / CHECKPOINT, out / PREVIOUS):
         try:
+            with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
+                if (damaged := archive.testzip()) is not None:
+                    raise OSError(f"{damaged} is damaged")
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways; the one before it may be whole
             on_warning(f"{path.name} cannot be read ({type(error).__name__}); trying the one before it")

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.errors import TrainingError, UsageError
+from sr_upscale.errors import DiskFullError, TrainingError, UsageError
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, step
 from sr_upscale.training.config import StageSection
@@ -239,3 +241,31 @@ def test_row_67_another_recipe_at_resume(folder: Path, recipe: Path, tmp_path: P
     other = load_recipe(str(recipe), {"stage.lr": 5e-4, "seed": 3})
     with pytest.raises(UsageError, match=re.escape("seed was 0, is 3; stages.psnr.lr was 0.001, is 0.0005")):
         train(other, data=[folder], out=out, resume=True)
+
+
+def test_row_62_a_flipped_bit_in_the_newest_checkpoint_is_found(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    """torch.load does not look at checksums; the weights would come out as numbers, and wrong."""
+    settings, out = load_recipe(str(recipe)), tmp_path / "run"
+    train(settings, data=[folder], out=out)
+    assert (out / "checkpoint-previous.pt").exists()
+    with zipfile.ZipFile(out / "checkpoint.pt") as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    data = bytearray((out / "checkpoint.pt").read_bytes())
+    at = largest.header_offset + len(largest.filename) + 200
+    data[at] ^= 0x40
+    (out / "checkpoint.pt").write_bytes(data)
+    said: list[str] = []
+    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    assert any("checkpoint.pt cannot be read" in text for text in said)
+
+
+def test_row_50_a_full_disk_in_a_checkpoint_is_an_output_error(
+    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=0))
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")

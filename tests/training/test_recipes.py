@@ -58,6 +58,18 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
             "[teacher]\nmodel = 'a'\ncrop = 40\n[stages.a]\nlr_patch = 30\nteacher_weight = 1",
             "teacher.crop is 40; expected at least 46 for patches of 30 with a context of 8",
         ),
+        ("[stages.a]\nlr = nan", "stages.a.lr is nan; expected more than 0"),
+        ("[stages.a]\npixel_weight = inf", "stages.a.pixel_weight is inf; expected 0 or more"),
+        ("[stages.a]\nbetas = [0.9, 2]", "expected two numbers from 0 to below 1"),
+        ("[stages.a]\nmilestones = [5, 7]", "expected shares of the stage, between 0 and 1"),
+        (
+            "[degradation.first]\njpeg_quality = [30, 400]",
+            "jpeg_quality is 30 to 400; expected a range",
+        ),
+        ("[degradation.second]\nnoise_prob = 7", "noise_prob is 7; expected a probability, 0 to 1"),
+        ("[degradation.first]\nblur_sigma = [3, 0.2]", "blur_sigma is 3 to 0.2; expected a range"),
+        ("[degradation]\nclean_prob = -0.1", "clean_prob is -0.1; expected a probability"),
+        ("[degradation.first]\nresize_up = 0.7", "resize_up and resize_down are 0.7 and 0.7; expected at most 1"),
         ("[data]\nbusy_share = 1.5", "data.busy_share is 1.5; expected 0 to 1"),
         ("[teacher]\ncrops = 0", "teacher.crops is 0; expected more than 0"),
         ("[stages", "not valid TOML"),
@@ -89,7 +101,13 @@ def test_overrides_are_read_as_toml(text: str, expected: tuple[str, object]) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("lr", "expected KEY=VALUE"), ("stage.rate=1", "unknown key"), ("name.x=1", "not a section")]
+    ("text", "words"),
+    [
+        ("stages.psn.lr=1e-3", "recipe psnr-x4 has no stage 'psn'; did you mean psnr?"),
+        ("lr", "expected KEY=VALUE"),
+        ("stage.rate=1", "unknown key"),
+        ("name.x=1", "not a section"),
+    ],
 )
 def test_bad_overrides_are_refused(cli: Callable[..., Ran], tmp_path: Path, text: str, words: str) -> None:
     ran = cli("train", "-c", "psnr-x4", "--data", tmp_path, "--set", text)
