@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from sr_upscale.formatting import shown
+
 Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
 
@@ -73,6 +75,6 @@ class Console:
 
 
 def print_error(message: str) -> None:
-    """Writes one line on stderr, whatever the message holds."""
-    sys.stderr.write(" ".join(message.splitlines()) + "\n")
+    """Writes one line on stderr, whatever the message holds: what a server or a file says cannot steer a terminal."""
+    sys.stderr.write(shown(" ".join(message.splitlines())) + "\n")
     sys.stderr.flush()

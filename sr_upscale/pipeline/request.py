@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import Format
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pipeline.words import (
@@ -293,6 +294,8 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         self.save  # noqa: B018 (impossible values are refused here)
+        if self.suffix is not None and any(char in self.suffix for char in ("/", "\\", "\0")):
+            raise UsageError(f"--suffix is {shortened(self.suffix)!r}; expected a part of a name, without a folder")
 
     @property
     def save(self) -> SaveOptions:

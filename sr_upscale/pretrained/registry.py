@@ -8,6 +8,7 @@ added to the cache by `sr-upscale models add`.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import platformdirs
 
-from sr_upscale.errors import ModelError
+from sr_upscale.errors import IntegrityError, ModelError
+from sr_upscale.formatting import shortened, shown
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.pretrained.weights_file import is_ours, read_info
+from sr_upscale.storage.digest import hash_file
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -156,22 +159,40 @@ def resolve_weights(
                 msg = f"model {entry.name}: {entry.path} is missing; the installation is damaged, install it again"
                 raise ModelError(msg)
             return entry.path
-    path = Path(name_or_path)
-    if path.is_file():
+    path, remote = Path(name_or_path), catalogue_entry(name_or_path)
+    if remote is None and _is_file(path):
         return path
-    remote = catalogue_entry(name_or_path)
-    if remote is not None:
+    if remote is not None:  # a file beside it that happens to have the name is meant by ./NAME
         from sr_upscale.storage.download import fetch
 
-        return fetch(remote.file, cached_path(remote), on_progress=on_progress)
+        found = fetch(remote.file, cached_path(remote), on_progress=on_progress)
+        _check_cached(found, found.stat().st_mtime_ns, remote)
+        return found
     if name_or_path in added():
         return added()[name_or_path]
     names = known_names()
     near = difflib.get_close_matches(name_or_path.lower().replace("_", "-"), names, n=1)
     ours = ", ".join([*families(), *(entry.name for entry in TABLE)])
     hint = f"did you mean {near[0]}?" if near else f"expected one of {ours}, a name of `sr-upscale models`, or a file"
-    msg = f"no model named {name_or_path!r}, and no such file; {hint}"
+    msg = f"no model named {shortened(name_or_path)!r}, and no such file; {hint}"
     raise ModelError(msg)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system takes
+        return False
+
+
+@functools.cache
+def _check_cached(path: Path, _changed_ns: int, remote: RemoteWeights) -> None:
+    """Checks a file of the cache by its hash, once in a process: another network there would run without a word."""
+    if (got := hash_file(path)) != remote.file.sha256:
+        raise IntegrityError(
+            f"{shown(path)}: expected sha256 {remote.file.sha256}, got {got}; remove it with "
+            f"`sr-upscale models remove {remote.name}`, and it is downloaded again"
+        )
 
 
 def resolve_family(name_or_path: str) -> dict[int, Path]:

@@ -231,3 +231,39 @@ def test_the_dial_goes_from_the_model_to_its_twin(
     np.testing.assert_array_equal(at[0.0], plain["a-x2"])
     np.testing.assert_array_equal(at[1.0], plain["b-x2"])
     assert 0 < np.abs(at[0.5] - at[0.0]).mean() < np.abs(at[1.0] - at[0.0]).mean() * 1.5
+
+
+def test_a_cached_file_that_is_another_is_refused(cli: Cli, remote: RemoteWeights, photo: Path, micro: Path) -> None:
+    """Once in a process its hash is looked at; another network under the name would run without a word."""
+    assert cli(photo, "-n", remote.name, "-o", photo.with_name("a.png")).code == 0
+    cached = store.cached_path(remote)
+    cached.write_bytes(micro.read_bytes())
+    ran = cli(photo, "-n", remote.name, "-o", photo.with_name("b.png"))
+    assert ran.code == 7
+    assert f"expected sha256 {remote.file.sha256}" in ran.err
+    assert "sr-upscale models remove 2x-near" in ran.err
+    assert not photo.with_name("b.png").exists()
+
+
+def test_a_file_that_happens_to_have_a_name_of_the_catalogue_does_not_win(
+    remote: RemoteWeights, micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / remote.name).write_bytes(micro.read_bytes())
+    assert resolve_weights(remote.name) == store.cached_path(remote)
+    assert resolve_weights(f"./{remote.name}") == Path(remote.name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "no\x1b[31mthing"])
+def test_absurd_names_are_one_line(cli: Cli, photo: Path, name: str) -> None:
+    ran = cli(photo, "-n", name)
+    assert ran.code == 7
+    assert "no model named" in ran.err
+    assert len(ran.err) < 600
+    assert "\x1b" not in ran.err
+
+
+def test_a_suffix_is_no_folder(cli: Cli, photo: Path, nearest: Path) -> None:
+    ran = cli(photo, "-n", nearest, "--suffix", "/../x")
+    assert ran.code == 2
+    assert "--suffix is '/../x'; expected a part of a name, without a folder" in ran.err
