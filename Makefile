@@ -10,7 +10,7 @@ demo: .venv/.demo
 	@echo "Look at it: demo/chelsea_x4_photo-x4.png, made from examples/chelsea.png"
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --cov --cov-fail-under=90
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -418,9 +418,9 @@ def test_row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch:
         Image.fromarray(pattern(4, 5)).save(folder / name)
     real = job.prepare
 
-    def vanish(source: Any, *rest: Any) -> Any:
+    def vanish(source: Any, *rest: Any, **more: Any) -> Any:
         (folder / "b.png").unlink(missing_ok=True)
-        return real(source, *rest)
+        return real(source, *rest, **more)
 
     monkeypatch.setattr(job, "prepare", vanish)
     ran = run("batch", folder, "-o", out)

@@ -267,7 +267,7 @@ def test_command_writes_everything(cli: Cli, hr_folder: Path, micro: Path, tmp_p
     assert scores == sorted(scores)  # the worst first
     assert not re.search(r"(src|href)=[\"']?https?:|url\(https?:|@import", html)
     again = cli("benchmark", "--dataset", hr_folder, "--model", "bicubic", "-s", "2", "-o", out)
-    assert again.code == 2
+    assert again.code == 5
     assert "use --force" in again.err
 
 

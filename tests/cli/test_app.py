@@ -472,10 +472,10 @@ def test_a_fault_of_our_own_fails_its_item_only(
 
     real = job.prepare
 
-    def break_on_a(source: Path, *args: object) -> object:
+    def break_on_a(source: Path, *args: object, **more: object) -> object:
         if source.name == "a.png":
             raise KeyError("oops")
-        return real(source, *args)  # type: ignore[arg-type]
+        return real(source, *args, **more)  # type: ignore[arg-type]
 
     (folder / "deep" / "bad.jpg").unlink()
     monkeypatch.setattr(job, "prepare", break_on_a)

@@ -205,7 +205,7 @@ def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path, micro:
     out = tmp_path / "mix.safetensors"
     assert cli("models", "blend", *pair, "--alpha", "0.3", "-o", out).code == 0
     assert load_generator(out)[1].recipe["blend"][1] == {"name": "b-x2", "share": 0.3}
-    assert cli("models", "blend", *pair, "-o", out).code == 2
+    assert cli("models", "blend", *pair, "-o", out).code == 5
     assert cli("models", "blend", *pair, "-o", tmp_path / "mix.png").code == 2
     assert cli("models", "blend", *pair, "-o", out, "--alpha", "2", "--force").code == 2
     other = tmp_path / "other.safetensors"

@@ -140,9 +140,8 @@ def test_row_63_a_bad_step_of_the_discriminator_changes_neither_network(
             raise
 
     monkeypatch.setattr(loop, "train_step", watched)
-    with pytest.raises(TrainingError, match="11 steps in a row"):
-        train(load_recipe(str(gan_recipe)), data=[folder], out=tmp_path / "run", vgg_weights=vgg19)
-    assert seen == [True] * 11
+    train(load_recipe(str(gan_recipe)), data=[folder], out=tmp_path / "run", vgg_weights=vgg19)
+    assert seen == [True] * 6  # every step of the stage
 
 
 def test_row_64_unreadable_and_small_pictures(
