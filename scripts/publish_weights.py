@@ -118,7 +118,7 @@ def looks_sheet(source: Path, scale: int, arguments: argparse.Namespace) -> tupl
     rows = looks.rows(arguments.inputs, ways, scale)
     figures = looks.lattice_table(rows, scale)
     if arguments.rival and scale == 4:
-        figures += "\n" + looks.distances(ways, arguments.benchmarks, arguments.vgg_weights)
+        figures += "\n\n" + looks.distances(ways, arguments.benchmarks, arguments.vgg_weights)
     return looks.sheet(rows, list(ways), scale), figures
 
 

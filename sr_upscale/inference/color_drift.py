@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_DRIFT = 5.0
-"""Levels of 255. Our weights stay under 1 (tint in their cards). Swapped channels or a black output go far beyond."""
+"""Levels of 255. Our weights stay at 3 and below (tint in their cards). Swapped channels or black go far beyond."""
 
 
 class Drift:
