@@ -84,6 +84,13 @@ def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:
     return torch.float32, "MPS is fast and exact enough only in fp32"
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Says whether the device multiplies bf16 in hardware. For MPS the answer is no."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_has_bf16()
+
+
 @functools.cache
 def cpu_has_bf16() -> bool:
     """Says whether the CPU multiplies bf16 in hardware (AVX512-BF16, AMX-BF16, or Arm's BF16).

@@ -224,11 +224,13 @@ def _training_dtype(choice: Choice, wanted: str) -> torch.dtype:
     """Chooses what was asked for; else bf16 where the hardware has it, because bf16 needs no loss scaling."""
     import torch
 
+    from sr_upscale.device import has_bf16
+
     if wanted != "auto":
         return choice.dtype
-    if choice.device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return choice.dtype if choice.device.type == "cpu" else torch.float32
+    if has_bf16(choice.device):
+        return torch.bfloat16
+    return torch.float16 if choice.device.type == "cuda" else torch.float32
 
 
 def _words(dtype: torch.dtype) -> str:

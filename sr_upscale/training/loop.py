@@ -128,7 +128,9 @@ def train(
             paths = [path for folder in folders for path in folder]
             training = decode(paths, scale=recipe.model.scale, min_side=min_side)
         else:
-            held_out = answered(held_out, teacher, device=device, ensemble=recipe.teacher.ensemble)
+            held_out = answered(
+                held_out, teacher, device=device, ensemble=recipe.teacher.ensemble, bf16=recipe.teacher.bf16
+            )
             training = lessons_of(recipe, teacher, folders, cache or out, decode)
             training.ask(device=device, on_progress=on_asking)
     if features is not None:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import Pair, PatchSampler
+from sr_upscale.device import has_bf16
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
@@ -185,12 +186,20 @@ class Answers:
         except OSError as error:
             raise output_error(self.folder, error) from error
 
-    def ask(self, count: int, *, device: torch.device, on_answer: Callable[[int], None] = lambda _number: None) -> None:
+    def ask(
+        self,
+        count: int,
+        *,
+        device: torch.device,
+        bf16: bool = False,
+        on_answer: Callable[[int], None] = lambda _number: None,
+    ) -> None:
         """Asks until there are `count` answers. A cut record at the end of the file is made again.
 
         Args:
             count: Answers wanted in all.
-            device: Where the teacher runs, in float32.
+            device: Where the teacher runs.
+            bf16: Whether it computes in bfloat16 where the hardware does, else in float32.
             on_answer: Called with the number of answers after each.
 
         Raises:
@@ -200,7 +209,7 @@ class Answers:
         there = len(self)
         if there >= count:
             return
-        ask = _teacher(self.question.weights, device, ensemble=self.question.ensemble)
+        ask = _teacher(self.question.weights, device, ensemble=self.question.ensemble, bf16=bf16)
         crops = PatchSampler(
             self.pictures,
             scale=self.question.scale,
@@ -263,7 +272,7 @@ class Lessons:
 
     def __init__(self, recipe: Recipe, weights: Path, cache: Path, folders: Sequence[Sequence[Pair]]) -> None:
         question = question_of(recipe, weights, teacher_scale(weights, student=recipe.model.scale))
-        self.scale, self.context = recipe.model.scale, recipe.teacher.context
+        self.scale, self.context, self.bf16 = recipe.model.scale, recipe.teacher.context, recipe.teacher.bf16
         self.sets = [Answers(cache, question, pictures) for pictures in folders]
         total = sum(len(pictures) for pictures in folders)
         self.wanted = [math.ceil(recipe.teacher.crops * len(pictures) / total) for pictures in folders]
@@ -295,7 +304,12 @@ class Lessons:
             while len(each) < wanted:
                 with each.asking() as mine:
                     if mine:
-                        each.ask(wanted, device=device, on_answer=lambda _number: on_progress(len(self), total))
+                        each.ask(
+                            wanted,
+                            device=device,
+                            bf16=self.bf16,
+                            on_answer=lambda _number: on_progress(len(self), total),
+                        )
                 if not mine:
                     if len(each) >= min(wanted, BEGINNING):
                         break
@@ -325,14 +339,17 @@ def lessons_of(
     return Lessons(recipe, weights, cache, [decode(paths, scale=scale, min_side=side) for paths in folders if paths])
 
 
-def answered(pairs: Sequence[Pair], weights: Path, *, device: torch.device, ensemble: bool = False) -> list[Pair]:
+def answered(
+    pairs: Sequence[Pair], weights: Path, *, device: torch.device, ensemble: bool = False, bf16: bool = False
+) -> list[Pair]:
     """Gives whole pictures the teacher's answers, reduced to the scale of the pairs. It asks anew at every call.
 
     Args:
         pairs: Pictures.
         weights: The teacher.
-        device: Where it runs, in float32.
+        device: Where it runs.
         ensemble: Whether it answers with the mean over eight turns.
+        bf16: See `Answers.ask`.
 
     Returns:
         The pairs with `taught` of hr's shape.
@@ -340,7 +357,7 @@ def answered(pairs: Sequence[Pair], weights: Path, *, device: torch.device, ense
     Raises:
         ModelError: The teacher cannot be read.
     """
-    ask = _teacher(weights, device, ensemble=ensemble)
+    ask = _teacher(weights, device, ensemble=ensemble, bf16=bf16)
     found = []
     for pair in pairs:
         answer = ask(pair.lr)
@@ -350,14 +367,15 @@ def answered(pairs: Sequence[Pair], weights: Path, *, device: torch.device, ense
 
 
 def _teacher(
-    weights: Path, device: torch.device, *, ensemble: bool
+    weights: Path, device: torch.device, *, ensemble: bool, bf16: bool
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """Loads a teacher as a function: (h, w, 3) -> (h * scale, w * scale, 3), both uint8."""
     network = module_of(weights).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(x: Tensor) -> Tensor:
-        answer: Tensor = network(x.contiguous(memory_format=torch.channels_last)).float()
-        return answer
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16 and has_bf16(device)):
+            answer: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+        return answer.float()
 
     run = self_ensemble(forward) if ensemble else forward
 
