@@ -87,7 +87,7 @@ def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:
 def has_bf16(device: torch.device) -> bool:
     """Says whether the device multiplies bf16 in hardware. For MPS the answer is no."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and cpu_has_bf16()
 
 
