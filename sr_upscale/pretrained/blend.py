@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.models.generator import deepened
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.pretrained.weights_file import load_generator, save_generator
 from sr_upscale.storage.atomic import make_folder
@@ -21,8 +22,9 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     """Writes (1 - alpha) * first + alpha * second.
 
     Args:
-        first, second: Weights of one configuration, made by `sr-upscale train`.
-        alpha: Share of `second`, from 0 to 1. 0 gives the first and 1 the second, bit for bit.
+        first, second: Weights made by `sr-upscale train`. Their configurations agree, but for the number of blocks: the
+            shallower network counts as one whose other blocks pass their input on (`models.generator.deepened`).
+        alpha: Share of `second`, from 0 to 1. 0 answers as the first and 1 as the second, bit for bit.
         out: A ``.safetensors`` file, replaced if it exists.
 
     Raises:
@@ -33,6 +35,8 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     if not 0 <= alpha <= 1:
         raise UsageError(f"share is {alpha:g}; expected 0 to 1")
     (a, a_info), (b, b_info) = load_generator(first), load_generator(second)
+    blocks = max(a.config.num_blocks, b.config.num_blocks)
+    a, b = (each if each.config.num_blocks == blocks else deepened(each, blocks) for each in (a, b))
     if a.config != b.config:
         raise ModelError(f"{first} and {second} differ in their configuration ({a.config}, {b.config}); cannot blend")
     theirs = b.state_dict()
@@ -57,7 +61,7 @@ def blended(first: Path, second: Path, alpha: float) -> Path:
     The name of its file follows from the content of both files and the share.
 
     Args:
-        first, second: Weights of one configuration, made by `sr-upscale train`.
+        first, second: See `blend_files`.
         alpha: Share of `second`, from 0 to 1.
 
     Returns:

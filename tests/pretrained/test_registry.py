@@ -190,6 +190,20 @@ def test_blends_lie_where_they_should(pair: tuple[Path, Path], tmp_path: Path, a
         torch.testing.assert_close(value, (1 - alpha) * a[key] + alpha * b[key])
 
 
+def test_a_shallower_network_blends_as_the_deeper_one_that_it_is(tmp_path: Path) -> None:
+    deep, shallow = micro_generator(2, blocks=3), micro_generator(2, blocks=1, seed=1)
+    paths = tmp_path / "deep.safetensors", tmp_path / "shallow.safetensors"
+    for path, network in zip(paths, (deep, shallow), strict=True):
+        save_generator(path, network, WeightsInfo(name=path.stem))
+    x = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for order, alpha in ((paths, 1.0), (paths[::-1], 0.0)):
+            blend_files(*order, alpha, tmp_path / "out.safetensors")
+            mixed = load_generator(tmp_path / "out.safetensors")[0]
+            assert mixed.config == deep.config
+            assert torch.equal(mixed(x), shallow(x))
+
+
 def test_blends_are_cached_by_content(pair: tuple[Path, Path], cache: Path) -> None:
     first = blended(*pair, 0.5)
     assert first.is_relative_to(cache)
@@ -209,7 +223,7 @@ def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path, micro:
     assert cli("models", "blend", *pair, "-o", tmp_path / "mix.png").code == 2
     assert cli("models", "blend", *pair, "-o", out, "--alpha", "2", "--force").code == 2
     other = tmp_path / "other.safetensors"
-    save_generator(other, micro_generator(2, blocks=1), WeightsInfo(name="other"))
+    save_generator(other, micro_generator(4), WeightsInfo(name="other"))
     ran = cli("models", "blend", pair[0], other, "-o", tmp_path / "no.safetensors")
     assert ran.code == 7
     assert "differ in their configuration" in ran.err
