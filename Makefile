@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow bench looks wheel clean
+.PHONY: demo test check slow oldest lock bench looks wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -20,6 +20,15 @@ check: $(STAMP)
 # proofs that take minutes: scores of the weights, seams on photographs, a wheel in an empty environment
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# the tests with the oldest releases that pyproject.toml allows; a second environment of about 6 GB
+oldest: .venv-oldest/.installed
+	.venv-oldest/bin/pytest -m "not slow"
+
+# the exact releases that development uses, for those who want the same: `uv pip sync requirements-dev.lock`
+lock: $(STAMP)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+		--custom-compile-command "make lock" --no-emit-index-url --output-file requirements-dev.lock
 
 # every figure of docs/speed.md; takes half an hour, and wants the machine for itself
 bench: $(STAMP)
@@ -38,7 +47,7 @@ wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv dist demo
+	rm -rf .venv .venv-oldest dist demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -50,3 +59,8 @@ clean:
 $(STAMP): .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	mkdir -p demo && touch .venv/.demo $@
+
+.venv-oldest/.installed: $(STAMP)
+	$(PYTHON) -m venv .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable ".[dev]"
+	touch $@
