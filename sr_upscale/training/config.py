@@ -91,6 +91,8 @@ class StageSection:
         ema_decay: Decay of the averaged weights, which are the ones validated and published.
         pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
         pixel_weight: Weight of the pixel loss.
+        sharpen_hr: Amount of `training.losses.unsharp_mask` on the HR that pixel and VGG19 losses see, in Real-ESRGAN
+            0.5. The discriminator sees HR as it is.
         teacher_weight: Weight of the L1 distance to the answer of the recipe's `teacher`.
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
@@ -127,6 +129,7 @@ class StageSection:
     ema_decay: float = 0.999
     pixel_loss: str = "l1"
     pixel_weight: float = 1.0
+    sharpen_hr: float = 0.0
     teacher_weight: float = 0.0
     teacher_perceptual_weight: float = 0.0
     fft_weight: float = 0.0
@@ -221,7 +224,7 @@ class Recipe:
         for key, words in CHOICES.items():
             if getattr(stage, key) not in words:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
-        for key in (*LOSS_WEIGHTS, "d_lr", "shift", "feature_patch", "lr_patch", "batch_size"):
+        for key in (*LOSS_WEIGHTS, "sharpen_hr", "d_lr", "shift", "feature_patch", "lr_patch", "batch_size"):
             if not 0 <= getattr(stage, key) < math.inf:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
         if listens(stage) and not self.teacher.model:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sr_upscale.data.patches import Batch
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.training.config import StageSection, listens
-from sr_upscale.training.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_losses, perceptual_loss
+from sr_upscale.training.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_losses, perceptual_loss, unsharp_mask
 from sr_upscale.training.parallel import World
 from sr_upscale.training.state import TrainState
 
@@ -64,19 +64,20 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     with _autocast(device, tools.dtype):
         sr = tools.forward(lr)
     sr = sr.float()
-    terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, hr))} if stage.pixel_weight else {}
+    target = unsharp_mask(hr, stage.sharpen_hr) if stage.sharpen_hr else hr
+    terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, target))} if stage.pixel_weight else {}
     if stage.teacher_weight:
         terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _there(taught)))
     if stage.fft_weight:
-        terms["fft"] = (stage.fft_weight, fft_loss(sr, hr))
+        terms["fft"] = (stage.fft_weight, fft_loss(sr, target))
     if stage.lattice_weight:
-        truth = hr if taught is None or stage.pixel_weight else taught
+        truth = target if taught is None or stage.pixel_weight else taught
         terms["lattice"] = (stage.lattice_weight, lattice_losses(sr, truth, hr.shape[-1] // lr.shape[-1]))
     window = _window(stage, hr.shape[-1], seed)
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None
     if stage.perceptual_weight or stage.teacher_perceptual_weight:
-        terms |= _perceptual(stage, fake, real, answer, tools)
+        terms |= _perceptual(stage, fake, target[window], answer, tools)
     if stage.gan_real == "teacher":
         real = _there(answer)
     if stage.gan_weight:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from sr_upscale.errors import ShapeError
-from sr_upscale.training.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_loss, lattice_losses, perceptual_loss
+from sr_upscale.training.losses import (
+    GAN_LOSSES,
+    PIXEL_LOSSES,
+    fft_loss,
+    lattice_loss,
+    lattice_losses,
+    perceptual_loss,
+    unsharp_mask,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +39,17 @@ def test_fft_loss_of_one_wave() -> None:
     bins = height * (width // 2 + 1) * 2  # of the half spectrum, real and imaginary
     assert fft_loss(wave, torch.zeros_like(wave)).item() == pytest.approx(0.3 * height * width / 2 / bins, rel=1e-4)
     assert fft_loss(wave, wave).item() == 0
+
+
+def test_unsharp_mask_is_opencv_s_recipe_as_real_esrgan_writes_it() -> None:
+    x = torch.zeros(1, 3, 90, 80)
+    x[..., 30:60, 20:50], x[:, 1, 70:], x[..., 60:] = 0.8, 0.5, 0.3
+    picture = x[0].permute(1, 2, 0).numpy()
+    detail = picture - cv2.GaussianBlur(picture, (51, 51), 8.0)
+    mask = cv2.GaussianBlur((np.abs(detail) * 255 > 10).astype(np.float32), (51, 51), 8.0)
+    wanted = mask * np.clip(picture + 0.5 * detail, 0, 1) + (1 - mask) * picture
+    np.testing.assert_allclose(unsharp_mask(x, 0.5)[0].permute(1, 2, 0).numpy(), wanted, atol=2e-3)
+    assert torch.equal(unsharp_mask(x, 0.0), x)
 
 
 def test_lattice_loss_sees_the_lattice_and_nothing_else() -> None:
