@@ -4,7 +4,8 @@
 
 FOLDER holds Real-ESRGAN's test pictures and a camera JPEG (`PLACES`); a place whose picture is not there is left out.
 Each row is a place, each column a way to enlarge it by 4: bicubic, the models, the rivals (names or files; the last
-one is what distances are taken to). Figures, with ``--benchmarks``, are means over Set14 after two kinds of damage.
+one is what distances are taken to). Figures are means after two kinds of damage: over Set14 with ``--benchmarks``, or
+with ``--held-out FOLDER`` over the pictures of FOLDER that training holds out, reduced by the factor.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scores import jpeg40, vgg
 
 from sr_upscale.data.degradations import gaussian_blur
+from sr_upscale.data.patches import centre_of, find_pictures, load_pairs, split_validation
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.functional.resize import resize
@@ -35,6 +37,8 @@ Pixels = np.ndarray
 ROOT = Path(__file__).resolve().parent.parent
 Way = Callable[[Pixels], Pixels]
 SIDE, CONTEXT = 72, 12
+HELD_OUT, MIDDLE = 16, 400
+"""Pictures of a folder that are measured on, of those that training holds out, and the side of the part that counts."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("looks.png"))
     parser.add_argument("--benchmarks", type=Path, help="Set14 of SelfExSR, for distances to the last rival")
+    parser.add_argument("--held-out", type=Path, help="training pictures; those held out serve in place of Set14")
     parser.add_argument("--vgg-weights", type=Path)
     arguments = parser.parse_args()
     scale = arguments.scale
@@ -76,8 +81,28 @@ def main() -> None:
     made = rows(arguments.inputs, found, scale)
     sheet(made, list(found), scale).save(arguments.out)
     sys.stdout.write(f"{arguments.out}\n{lattice_table(made, scale)}\n")
-    if arguments.benchmarks and arguments.rival and scale == 4:
-        sys.stdout.write("\n" + distances(found, arguments.benchmarks, arguments.vgg_weights))
+    pictures = damaged(arguments, scale)
+    if pictures and arguments.rival:
+        sys.stdout.write("\n" + distances(found, pictures, arguments.vgg_weights, title_of(arguments)))
+
+
+def damaged(arguments: argparse.Namespace, scale: int) -> list[Pixels]:
+    """LR pictures to measure distances on: held-out ones of a folder, or Set14, or none."""
+    if arguments.held_out:
+        _training, held_out = split_validation(find_pictures([arguments.held_out]), HELD_OUT)
+        return [centre_of(pair, MIDDLE).lr for pair in load_pairs(held_out, scale=scale, min_side=64)]
+    return set14(arguments.benchmarks) if arguments.benchmarks and scale == 4 else []
+
+
+def title_of(arguments: argparse.Namespace) -> str:
+    """What `damaged` gives, in words."""
+    return f"{HELD_OUT} held-out pictures" if arguments.held_out else "Set14"
+
+
+def set14(benchmarks: Path) -> list[Pixels]:
+    """LR of Set14 at x4."""
+    files = sorted(benchmarks.glob("**/Set14/image_SRF_4/*_LR.png"))
+    return [np.asarray(Image.open(file).convert("RGB")) for file in files]
 
 
 def ways(models: Sequence[str], rivals: Sequence[str], scale: int) -> dict[str, Way]:
@@ -203,22 +228,23 @@ def soft60(lr: Pixels, number: int) -> Pixels:
     return np.asarray(Image.open(buffer))
 
 
-def distances(found: Mapping[str, Way], benchmarks: Path, vgg_file: Path | None) -> str:
+def distances(found: Mapping[str, Way], pictures: Sequence[Pixels], vgg_file: Path | None, title: str) -> str:
     """How far each way's answers to damaged pictures are from those of the last way, as a table."""
-    lines = [f"| to {list(found)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
-    for (name, damage), means in measured(found, benchmarks, vgg_file).items():
+    lines = [f"| {title}, to {list(found)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
+    for (name, damage), means in measured(found, pictures, vgg_file).items():
         lines.append(f"| {name} | {damage} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     return "\n".join(lines) + "\n"
 
 
-def measured(found: Mapping[str, Way], benchmarks: Path, vgg_file: Path | None) -> dict[tuple[str, str], list[float]]:
-    """Mean L1 in levels, and VGG19 distance, by way and damage, over the LR of Set14."""
+def measured(
+    found: Mapping[str, Way], pictures: Sequence[Pixels], vgg_file: Path | None
+) -> dict[tuple[str, str], list[float]]:
+    """Mean L1 in levels, and VGG19 distance, by way and damage, over LR pictures."""
     features = vgg(vgg_file)
-    files = sorted(benchmarks.glob("**/Set14/image_SRF_4/*_LR.png"))
     sums: dict[tuple[str, str], list[list[float]]] = {}
     for spoil in (soft60, jpeg40):
-        for number, file in enumerate(files):
-            lr = spoil(np.asarray(Image.open(file).convert("RGB")), number)
+        for number, picture in enumerate(pictures):
+            lr = spoil(picture, number)
             made = {name: way(lr) for name, way in found.items()}
             truth = list(made.values())[-1]
             for name, pixels in list(made.items())[:-1]:

@@ -298,7 +298,9 @@ def test_photo_comes_near_to_its_teacher(shared: Path) -> None:
     models = shared / "models"
     rivals = [str(models / f"{name}.safetensors") for name in ("realesr-general-x4v3", "realesrgan-x4plus")]
     found = looks.ways(["photo-x4", "psnr-x4"], rivals, 4)
-    means = looks.measured(found, shared / "benchmarks", shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    means = looks.measured(
+        found, looks.set14(shared / "benchmarks"), shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors"
+    )
     for damage in ("soft60", "jpeg40"):
         ours, faithful, bar = (means[name, damage] for name in ("photo-x4", "psnr-x4", "realesr-general-x4v3"))
         for mine, its, theirs in zip(ours, faithful, bar, strict=True):
