@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from start_time import start, table
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,7 +74,7 @@ def main() -> None:
         heights = (200, 400) if options.quick else (1500, 6000)
         found["memory"] = [memory(folder, 8000, height, 2) for height in heights]
         found["memory"] += [memory(folder, 2000, heights[0], 2)]
-        found["batch"] = in_child("--batch", "20" if options.quick else "200")
+        found["batch"], found["start"] = in_child("--batch", "20" if options.quick else "200"), start()
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     for line in tables(found):
@@ -341,6 +342,7 @@ def tables(found: dict[str, Any]) -> list[str]:
         "",
         f"{lot['pictures']} pictures of 64 to 320 pixels a side, x4: {lot['loop_s']:.1f} s in a plain loop, "
         f"{lot['batch_s']:.1f} s overlapping; the network was busy {lot['network_busy']:.1%} of that.",
+        *("", *table(found["start"])),
     ]
     return lines
 

@@ -11,15 +11,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from sr_upscale.benchmark.names import KERNELS
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import Pixels, to_pixels, to_tensor
 from sr_upscale.functional.resize import Kernel, resize
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.upscaler import Upscaler
-
-KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos3"}
-"""Methods without a network."""
 
 PROBE = 64
 """Side of the LR picture on which operations are counted."""

@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from sr_upscale.benchmark.names import FOLDERS, NAMES
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.div2k import DIV2K_URL
 from sr_upscale.errors import InputError, IntegrityError, UsageError
@@ -32,16 +33,12 @@ from sr_upscale.storage.remote import RemoteFile
 
 COMMIT = "8f6dd8c1d20cb7e8792a7177b4f6fd677633f598"
 SELFEXSR = f"https://raw.githubusercontent.com/jbhuang0604/SelfExSR/{COMMIT}/"
-FOLDERS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}
 DIV2K_FILES = {
     "HR": (448_993_893, "20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc"),
     "LR_bicubic_X2": (117_763_600, "60eed9875c697df51204aa579e2a699e1d5215095788a097ff54dd17e2664d57"),
     "LR_bicubic_X3": (54_513_392, "04b9a2ed3b4a0715d3924d3ae8514830c3328fac8d30512ce716d6f419e052a3"),
     "LR_bicubic_X4": (31_505_881, "a50a5d1c4b88de4e8d300d8fb2b904c52fe93b2b298a4899697760d7cbb6d553"),
 }
-NAMES = (*FOLDERS, "div2k-val")
-"""Data sets that are fetched by name."""
-
 DOWNLOADS_AT_ONCE = 8
 
 Report = Callable[[float, str], None]

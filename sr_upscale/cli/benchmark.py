@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sr_upscale.benchmark.names import KERNELS, NAMES
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.words import dtype_name
-from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.pretrained.registry import cache_folder, known_names
 from sr_upscale.storage.atomic import output_error, replace_file
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def benchmark(
         list[str],
         typer.Option(
             "--dataset",
-            help="set5, set14, bsd100, urban100, div2k-val, or a folder of HR pictures; several by comma.",
+            help=f"{', '.join(NAMES)}, or a folder of HR pictures; several by comma.",
+            autocompletion=opt.completing(lambda: NAMES),
             rich_help_panel=_DATA,
         ),
     ],
@@ -39,6 +41,7 @@ def benchmark(
             "-n",
             "--model",
             help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic and ours.",
+            autocompletion=opt.completing(lambda: [*KERNELS, *known_names()]),
         ),
     ] = None,
     scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Factor.")] = 4,
@@ -120,7 +123,7 @@ def benchmark(
         "tta": tta,
         "backend": backend,
     }
-    methods = [make_method(name, scale, **(options if name not in ("bicubic", "lanczos") else {})) for name in names]
+    methods = [make_method(name, scale, **(options if name not in KERNELS else {})) for name in names]
     if len({method.name for method in methods}) < len(methods):
         raise UsageError(f"--model names {', '.join(names)}: two of them have one name; expected different ones")
     protocol = Protocol(
@@ -173,7 +176,7 @@ def _split(values: list[str] | None) -> list[str]:
 
 
 def _pairs(name: str, scale: int, *, lr: str | None, root: str | None, report: Any) -> list[PicturePair]:
-    from sr_upscale.benchmark.sets import NAMES, folder_set, named_set
+    from sr_upscale.benchmark.sets import folder_set, named_set
 
     if name in NAMES:
         if lr is not None:

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from sr_upscale.benchmark.names import KERNELS
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.batch_plan import Item, refuse_collisions, refuse_unwritable
+from sr_upscale.pretrained.registry import known_names
 from sr_upscale.storage.atomic import replace_file
 
 
@@ -22,7 +24,10 @@ def compare(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "-n", "--model", help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic, ours."
+            "-n",
+            "--model",
+            help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic, ours.",
+            autocompletion=opt.completing(lambda: [*KERNELS, *known_names()]),
         ),
     ] = None,
     crop: Annotated[
@@ -50,7 +55,7 @@ def compare(
 
     import numpy as np
 
-    from sr_upscale.benchmark.methods import KERNELS, make_method
+    from sr_upscale.benchmark.methods import make_method
     from sr_upscale.benchmark.report import compare_page
     from sr_upscale.functional.pil_arrays import rgb8
     from sr_upscale.images import load_image

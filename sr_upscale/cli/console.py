@@ -69,7 +69,9 @@ class Console:
             TextColumn("left"),
             Remaining(),
         )
-        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+        aside = sys.stdout.isatty()  # what goes to a pipe is not the bar's
+        console = RichConsole(stderr=True)
+        with Progress(*columns, console=console, transient=True, redirect_stdout=aside) as bar:
             task = bar.add_task(title, total=1.0)
             yield lambda share, words: bar.update(task, completed=share, description=words or title)
 

@@ -11,6 +11,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import InputError, OutputError
 from sr_upscale.formatting import shown
+from sr_upscale.training.recipes import shipped_recipes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 def degrade(
     picture: Annotated[str, typer.Argument(help="HR picture.", show_default=False)],
     out: Annotated[str | None, typer.Option("-o", "--out", help="Folder. Default: STEM_degraded beside it.")] = None,
-    config: Annotated[str, typer.Option("-c", "--config", help="Recipe whose degradation is shown.")] = "photo-x4",
+    config: Annotated[
+        str,
+        typer.Option(
+            "-c", "--config", help="Recipe whose degradation is shown.", autocompletion=opt.completing(shipped_recipes)
+        ),
+    ] = "photo-x4",
     count: Annotated[int, typer.Option("--count", help="How many LR versions.", min=1, max=1000)] = 8,
     seed: Annotated[int, typer.Option("--seed", help="Start of all random numbers.", min=0)] = 0,
     force: opt.Force = False,

@@ -12,12 +12,21 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import mebibytes, shown
+from sr_upscale.pretrained.registry import known_names
 
 FORMATS = ("onnx",)
 
 
 def export(
-    model: Annotated[str, typer.Option("-n", "--model", help="Name of `sr-upscale models`, or a file.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "-n",
+            "--model",
+            help="Name of `sr-upscale models`, or a file.",
+            autocompletion=opt.completing(known_names),
+        ),
+    ],
     out: Annotated[str | None, typer.Option("-o", "--out", help="File. Default: NAME.onnx here.")] = None,
     format_name: Annotated[str, typer.Option("-f", "--format", help="onnx.")] = "onnx",
     force: opt.Force = False,

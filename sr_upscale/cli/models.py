@@ -38,7 +38,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Names = Annotated[list[str], typer.Argument(help="Names of `sr-upscale models`.", show_default=False)]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help="Names of `sr-upscale models`.", show_default=False, autocompletion=opt.completing(known_names)
+    ),
+]
 
 
 @app.callback()
@@ -109,7 +114,10 @@ def _added(name: str, path: Path) -> dict[str, Any]:
 
 
 @app.command("info", cls=PanelCommand)
-def info(name: Annotated[str, typer.Argument(help="Name or file.")], as_json: opt.Json = False) -> int:
+def info(
+    name: Annotated[str, typer.Argument(help="Name or file.", autocompletion=opt.completing(known_names))],
+    as_json: opt.Json = False,
+) -> int:
     """Say all that is known of a model. Downloads nothing."""
     console = Console(as_json=as_json)
     entry = catalogue_entry(name)
@@ -221,7 +229,12 @@ def remove(names: Names) -> int:
 
 @app.command("path", cls=PanelCommand)
 def path(
-    name: Annotated[str | None, typer.Argument(help="Name; without it the folder of downloaded models.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name; without it the folder of downloaded models.", autocompletion=opt.completing(known_names)
+        ),
+    ] = None,
 ) -> int:
     """Say where a model's file is, or would be."""
     console = Console()

@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +35,16 @@ def _offline(context: typer.Context, wanted: bool) -> bool:
     return wanted
 
 
+def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Makes what the shell asks for the rest of an option's word, also behind a comma."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words() if word.startswith(last)]
+
+    return complete
+
+
 def _option(flag: Flag, default: Any = None) -> Any:
     return typer.Option(
         *flag.names,
@@ -43,6 +53,7 @@ def _option(flag: Flag, default: Any = None) -> Any:
         metavar=flag.metavar,
         min=flag.lowest,
         max=flag.highest,
+        autocompletion=flag.choices and completing(flag.choices),
         show_default=isinstance(default, str),
     )
 

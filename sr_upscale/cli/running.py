@@ -94,11 +94,11 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
     for warning in plan.warnings:
         console.warn(warning)
     refuse_unwritable([item.target for item in plan.items])
-    from sr_upscale.pipeline.executor import LocalExecutor
+    with console.progress(f"{len(plan.items)} pictures") as report:
+        from sr_upscale.pipeline.executor import LocalExecutor  # takes more than a second; the bar stands before it
 
-    if request.run.dry_run:
-        return _dry_run(plan, LocalExecutor(request), console)
-    with console.progress("") as report:
+        if request.run.dry_run:
+            return _dry_run(plan, LocalExecutor(request), console)
         finished = 0
         begin = time.monotonic()
 

@@ -31,7 +31,11 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            "-c", "--config", help=f"Recipe: {', '.join(shipped_recipes())}, or a TOML file.", rich_help_panel=_RECIPE
+            "-c",
+            "--config",
+            help=f"Recipe: {', '.join(shipped_recipes())}, or a TOML file.",
+            rich_help_panel=_RECIPE,
+            autocompletion=opt.completing(shipped_recipes),
         ),
     ],
     data: Annotated[
@@ -39,6 +43,7 @@ def train(
         typer.Option(
             "--data",
             help="Folder of pictures, searched recursively, or div2k (downloaded once); may be repeated.",
+            autocompletion=opt.completing(lambda: ["div2k"]),
             rich_help_panel=_DATA,
         ),
     ],

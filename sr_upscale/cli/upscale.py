@@ -79,15 +79,15 @@ def _single(name: str, output: str | None, request: Request, console: Console, *
     kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
     fmt = _format_for(request.file.format, place, kind)
 
-    from sr_upscale.pipeline import job
-    from sr_upscale.pipeline.executor import upscaler_for
-
-    upscaler = upscaler_for(request.network)
-    if dry_run:
-        say_plan(job.prepare(data, fmt, upscaler, request), upscaler, place, console)
-        return 0
     buffer = io.BytesIO()
     with console.progress(shown(name)) as report:
+        from sr_upscale.pipeline import job  # takes more than a second; the bar stands before it
+        from sr_upscale.pipeline.executor import upscaler_for
+
+        upscaler = upscaler_for(request.network)
+        if dry_run:
+            say_plan(job.prepare(data, fmt, upscaler, request), upscaler, place, console)
+            return 0
         done = job.run(
             data,
             buffer if place == "-" else Path(place),

@@ -159,7 +159,8 @@ FORMATS: dict[str, Format] = {
 JPEG's own limit of a side is 65 535, libjpeg's is 65 500. AVIF's is what libaom and dav1d agree on.
 """
 
-_WRITTEN = {name: each for name, each in FORMATS.items() if not each.written_as}
+WRITTEN = {name: each for name, each in FORMATS.items() if not each.written_as}
+"""Those that can be written."""
 
 SUFFIXES: dict[str, str] = {suffix: each.name for each in FORMATS.values() for suffix in each.suffixes}
 
@@ -223,9 +224,9 @@ def format_by_name(name: str) -> Format:
         UsageError: No format of that name can be written. The nearest one is suggested.
     """
     key = SUFFIXES.get("." + name.lower().lstrip("."))
-    if key not in _WRITTEN:
-        near = difflib.get_close_matches(name.lower(), _WRITTEN, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_WRITTEN)}"
+    if key not in WRITTEN:
+        near = difflib.get_close_matches(name.lower(), WRITTEN, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(WRITTEN)}"
         msg = f"cannot write format {name!r}; {hint}"
         raise UsageError(msg)
     return FORMATS[key]

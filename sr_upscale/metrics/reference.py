@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sr_upscale.errors import NetworkError, ShapeError, UsageError
 from sr_upscale.functional.color import rgb_to_y
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features
-from sr_upscale.storage.download import require_online
+from sr_upscale.storage.remote import require_online
 
 
 def psnr(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 0, y_channel: bool = False) -> Tensor:

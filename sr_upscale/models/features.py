@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError, NetworkError
-from sr_upscale.storage.download import require_online
+from sr_upscale.storage.remote import require_online
 
 _BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 

@@ -118,8 +118,10 @@ class Generator(nn.Module):
         """Draws random weights: Kaiming's, with 3x3 convs of the blocks x0.3 and the tail's last conv x0.1.
 
         Without batch norm the sum over 24 residual blocks would grow. Small branches keep the start near the identity
-        (the idea of ESRGAN's residual scaling and initialisation).
+        (the idea of ESRGAN's residual scaling and initialisation). On the meta device there is nothing to draw.
         """
+        if self.head.weight.is_meta:
+            return  # torch would import its compiler to draw nothing: a second and 200 MB
         for name, module in self.named_modules():
             if not isinstance(module, nn.Conv2d):
                 continue

@@ -9,13 +9,13 @@ not import torch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
-from sr_upscale.images.formats import Format
+from sr_upscale.images.formats import WRITTEN, Format
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pipeline.words import (
     Jobs,
@@ -27,7 +27,8 @@ from sr_upscale.pipeline.words import (
     parse_pixels,
     parse_size,
 )
-from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
+from sr_upscale.pretrained.catalogue import CATALOGUE
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, families, known_names
 
 if TYPE_CHECKING:
     from sr_upscale.images import SaveOptions
@@ -49,6 +50,7 @@ class Flag:
         metavar: What its value is called.
         lowest, highest: Range of a number.
         parse: Makes the value of the word; without it the word is the value.
+        choices: Lists words that a shell may complete; others may do as well.
     """
 
     names: tuple[str, ...]
@@ -58,6 +60,7 @@ class Flag:
     lowest: float | None = None
     highest: float | None = None
     parse: Callable[[str], Any] | None = None
+    choices: Callable[[], Iterable[str]] | None = None
 
 
 def option(default: Any, *names: str, help: str, panel: str, pixels: bool = False, **more: Any) -> Any:
@@ -136,6 +139,7 @@ class NetworkOptions:
         help=f"Model: a family ({', '.join(families())}), a name of `sr-upscale models`, or a file of weights.",
         panel=NETWORK,
         pixels=True,
+        choices=known_names,
     )
     fidelity: float | None = option(
         None,
@@ -152,6 +156,7 @@ class NetworkOptions:
         help="Model of factor 1 that cleans the picture first (1x-dejpg-realplksr-otf); may be repeated.",
         panel=NETWORK,
         pixels=True,
+        choices=lambda: [entry.name for entry in CATALOGUE if entry.scale == 1],
     )
     tta: bool = option(
         False,
@@ -202,6 +207,7 @@ class NetworkOptions:
         help="torch, or on a CPU onnxruntime or openvino (extras).",
         panel=NETWORK,
         pixels=True,
+        choices=lambda: ("torch", "onnxruntime", "openvino"),
     )
     fp32: bool = option(False, "--fp32", help="Compute in fp32.", panel=NETWORK, pixels=True)
     bf16: bool = option(False, "--bf16", help="Compute in bf16.", panel=NETWORK, pixels=True)
@@ -240,6 +246,7 @@ class FileOptions:
         panel=FILES,
         pixels=True,
         parse=parse_format,
+        choices=lambda: WRITTEN,
     )
     quality: int | None = option(
         None,

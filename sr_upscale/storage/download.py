@@ -26,7 +26,7 @@ from sr_upscale.errors import IntegrityError, NetworkError
 from sr_upscale.formatting import mebibytes
 from sr_upscale.storage.atomic import open_own, output_error
 from sr_upscale.storage.digest import hash_file
-from sr_upscale.storage.remote import RemoteFile
+from sr_upscale.storage.remote import RemoteFile, is_offline
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds between attempts that made no progress. A server's Retry-After takes the place of a shorter wait."""
@@ -50,29 +50,6 @@ TOKENS: Mapping[str, str] = {"huggingface.co": "HF_TOKEN", "github.com": "GITHUB
 
 Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
-
-
-def require_online(url: str, remedy: str) -> None:
-    """Refuses to go on where a file must be downloaded but connections are forbidden.
-
-    It passes if connections may be opened, or if torch's own cache holds the file already.
-
-    Args:
-        url: Address of the file. Its last part is the name in the cache.
-        remedy: What the user can do instead, for the message.
-
-    Raises:
-        NetworkError: The program is offline, and the cache does not hold the file.
-    """
-    import torch
-
-    if is_offline() and not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file():
-        raise NetworkError(f"{url}: offline (SR_UPSCALE_OFFLINE or --offline), and it is not in the cache; {remedy}")
-
-
-def is_offline() -> bool:
-    """Says whether ``SR_UPSCALE_OFFLINE`` forbids to open a connection."""
-    return os.environ.get("SR_UPSCALE_OFFLINE", "0") not in ("", "0")
 
 
 def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share, _words: None) -> Path:

@@ -1,4 +1,4 @@
-"""A file on the network, described. The module is light enough for tables that every start of the program reads."""
+"""A file on the network, described, and whether it may be fetched. Light enough for every start of the program."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from sr_upscale.errors import NetworkError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +42,26 @@ class RemoteFile:
         if mirror:
             urls = tuple(mirror + urllib.parse.urlsplit(url).path for url in urls)
         return tuple(dict.fromkeys(urls))
+
+
+def require_online(url: str, remedy: str) -> None:
+    """Refuses to go on where a file must be downloaded but connections are forbidden.
+
+    It passes if connections may be opened, or if torch's own cache holds the file already.
+
+    Args:
+        url: Address of the file. Its last part is the name in the cache.
+        remedy: What the user can do instead, for the message.
+
+    Raises:
+        NetworkError: The program is offline, and the cache does not hold the file.
+    """
+    import torch
+
+    if is_offline() and not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file():
+        raise NetworkError(f"{url}: offline (SR_UPSCALE_OFFLINE or --offline), and it is not in the cache; {remedy}")
+
+
+def is_offline() -> bool:
+    """Says whether ``SR_UPSCALE_OFFLINE`` forbids to open a connection."""
+    return os.environ.get("SR_UPSCALE_OFFLINE", "0") not in ("", "0")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from sr_upscale import __version__
 from sr_upscale.images import load_image
+from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
 from sr_upscale.training.recipes import shipped_recipes
 from tests.helpers import ROOT, Ran, pattern
@@ -91,6 +92,67 @@ def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Pat
     assert "SR_UPSCALE_OFFLINE" not in os.environ
     assert cli("upscale", photo, "-n", "realesrgan-x4plus", "--offline").code == 6
     assert "SR_UPSCALE_OFFLINE" not in os.environ
+
+
+def test_an_ordinary_picture_imports_no_compiler_and_the_bar_stands_before_torch(photo: Path, nearest: Path) -> None:
+    """Each of these modules takes a good part of a second, and none is needed to enlarge."""
+    code = f"""
+import sys
+from sr_upscale.cli.app import run
+
+class Terminal:
+    torch_was_there = None
+    def isatty(self): return True
+    def flush(self): pass
+    def write(self, text):
+        if self.torch_was_there is None:
+            self.torch_was_there = "torch" in sys.modules
+
+real, sys.stderr = sys.stderr, Terminal()
+code = run([{str(photo)!r}, "-n", {str(nearest)!r}, "--force"])
+heavy = {{"torch._dynamo", "sympy", "torchvision", "triton", "requests", "spandrel", "scipy"}} & set(sys.modules)
+print(code, sys.stderr.torch_was_there, sorted(heavy))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 False []\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["photo.jpg", "-n", "pho"], ["photo-x4", "photo-x2", "photo"]),
+        (["models", "info", "4x-hfa2k"], [entry.name for entry in CATALOGUE if entry.name.startswith("4x-hfa2k")]),
+        (["photo.jpg", "--before", "1x-den"], ["1x-denoise-realplksr-otf"]),
+        (["photo.jpg", "--format", "w"], ["webp"]),
+        (["train", "-c", "anime"], ["anime-x4"]),
+        (["train", "--data", "d"], ["div2k"]),
+        (["benchmark", "--dataset", "set5,set"], ["set5,set5", "set5,set14"]),
+        (["benchmark", "-n", "bicubic,la"], ["bicubic,lanczos"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_shell_completes_words(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], offered: list[str]
+) -> None:
+    monkeypatch.setenv("_SR_UPSCALE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["sr-upscale", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    with pytest.raises(SystemExit):
+        cli("")
+    assert capsys.readouterr().out.split() == offered
+
+
+def test_completion_does_not_import_torch_and_takes_less_than_0_3_s() -> None:
+    variables = {"_SR_UPSCALE_COMPLETE": "complete_bash", "COMP_WORDS": "sr-upscale a.png -n pho", "COMP_CWORD": "3"}
+    times = []
+    for _ in range(10):  # the best of ten: on a busy machine user time jitters
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        done = subprocess.run(PROGRAM, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+        times.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+        if times[-1] < 0.3:
+            break
+    assert done.stdout.split() == ["photo-x4", "photo-x2", "photo"]
+    assert min(times) < 0.3
 
 
 def test_version_stands_in_one_place(cli: Cli) -> None:
