@@ -65,3 +65,8 @@ def require_online(url: str, remedy: str) -> None:
 def is_offline() -> bool:
     """Says whether ``SR_UPSCALE_OFFLINE`` forbids to open a connection."""
     return os.environ.get("SR_UPSCALE_OFFLINE", "0") not in ("", "0")
+
+
+def note_of(part: Path) -> Path:
+    """Returns where it is noted which file of which server `part`, a file on its way, belongs to."""
+    return part.with_name(f"{part.name}.json")

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from sr_upscale.errors import IntegrityError, NetworkError, OutputError
-from sr_upscale.storage import download
+from sr_upscale.storage import attempts, connections, download
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
 
@@ -138,7 +138,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setattr(download, "BACKOFF_S", (0.0,) * 5)
+    monkeypatch.setattr(attempts, "BACKOFF_S", (0.0,) * 5)
     yield from serve(FaultServer())
 
 
@@ -183,6 +183,33 @@ def test_row_31_it_gives_up_in_the_end_and_keeps_what_came(server: FaultServer, 
     assert server.asked[-1].headers["Range"] == "bytes=1000-"
 
 
+@pytest.mark.parametrize("kind", ["begins again", "loses its range", "ignores ranges"])
+def test_row_31_servers_that_never_come_to_the_end_are_given_up(
+    server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What is thrown away again is no progress, and a server that sends more and more of it is given up, too."""
+    monkeypatch.setattr(attempts, "PROGRESS_BYTES", 1000)
+    asked = 0
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal asked
+        asked += 1
+        if kind == "begins again":
+            server.etag = f'"{asked}"'
+            server.cut(50_000)(handler)
+        elif kind == "loses its range" and handler.headers.get("Range"):
+            server.refuse(416)(handler)
+        elif kind == "loses its range":
+            server.cut(50_000)(handler)
+        else:
+            server.cut(5000 * asked)(handler)
+
+    server.script = [answer] * 500
+    with pytest.raises(NetworkError, match="what has come is kept|and never the whole of it"):
+        fetch(server.file(), target)
+    assert asked == {"begins again": 6, "loses its range": 6, "ignores ranges": 16}[kind]
+
+
 @pytest.mark.parametrize(("etag", "later"), [('"one"', '"one"'), ('"one"', '"two"'), ("", "")])
 def test_row_32_range_ignored_starts_again(server: FaultServer, target: Path, etag: str, later: str) -> None:
     """A server without ranges, a file that changed meanwhile, a server without ETag: only what fits is joined."""
@@ -225,7 +252,7 @@ def test_row_34_wrong_hash_is_deleted_and_the_next_mirror_asked(server: FaultSer
 
 def test_row_35_redirects(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Followed a few times; never to plain HTTP from HTTPS, nor to other schemes; a token stays with its host."""
-    monkeypatch.setattr(download, "TOKENS", {"127.0.0.1": "SOME_TOKEN"})
+    monkeypatch.setattr(attempts, "TOKENS", {"127.0.0.1": "SOME_TOKEN"})
     monkeypatch.setenv("SOME_TOKEN", "secret")
     elsewhere = f"http://localhost:{server.port}/moved/file.bin"
     server.script = [server.refuse(302, Location="/next"), server.refuse(307, Location=elsewhere)]
@@ -236,6 +263,10 @@ def test_row_35_redirects(server: FaultServer, target: Path, monkeypatch: pytest
     server.script = [server.refuse(302, Location="/again")] * 20
     with pytest.raises(NetworkError, match="more than 5 redirects"):
         fetch(server.file(), target)
+    for location in ("http://[::1", "http://127.0.0.1:99999999/x", "http://" + "a" * 70 + ".example", "http://.."):
+        server.script = [server.refuse(302, Location=location)] * 20
+        with pytest.raises(NetworkError):
+            fetch(server.file(), target)
     for location in ("ftp://127.0.0.1/file.bin", "file:///etc/passwd"):
         server.script = [server.refuse(302, Location=location)]
         with pytest.raises(NetworkError, match=f"redirects from http to {location}; refused"):
@@ -315,7 +346,7 @@ def test_row_37_refusals_name_the_token(
     server.script = [server.refuse(code)] * 2
     with pytest.raises(NetworkError, match=f"{code} .*not public"):
         fetch(server.file(), target)
-    monkeypatch.setattr(download, "TOKENS", {"127.0.0.1": "HF_TOKEN"})
+    monkeypatch.setattr(attempts, "TOKENS", {"127.0.0.1": "HF_TOKEN"})
     with pytest.raises(NetworkError, match="set HF_TOKEN to a token of yours"):
         fetch(server.file(), target)
     assert len(server.asked) == 2
@@ -326,8 +357,8 @@ def test_row_38_busy_servers_are_asked_again(
     server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(download.time, "sleep", waits.append)
-    monkeypatch.setattr(download, "BACKOFF_S", (1.0, 2.0, 4.0, 8.0, 16.0))
+    monkeypatch.setattr(attempts.time, "sleep", waits.append)
+    monkeypatch.setattr(attempts, "BACKOFF_S", (1.0, 2.0, 4.0, 8.0, 16.0))
     in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
     server.script = [
         server.refuse(code),
@@ -348,32 +379,63 @@ def test_row_38_busy_servers_are_asked_again(
         fetch(server.file(), target)
 
 
-def test_row_39_slow_drip_is_dropped(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["headers", "file", "chunk lines", "between answers"])
+def test_row_39_slow_drip_is_dropped(
+    server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     """Bytes keep coming, so that no read ever times out."""
-    monkeypatch.setattr(download, "FLOOR_WINDOW_S", 0.3)
-    monkeypatch.setattr(download, "BACKOFF_S", (0.0,))
+    monkeypatch.setattr(connections, "FLOOR_WINDOW_S", 0.3)
+    monkeypatch.setattr(attempts, "BACKOFF_S", (0.0,))
+    start = b"HTTP/1.1 200 OK\r\n"
+    quick, slow = {
+        "headers": (start + b"X-Long: ", b"x"),
+        "file": (start + b"Content-Length: %d\r\n\r\n" % len(CONTENT), CONTENT),
+        "chunk lines": (start + b"Transfer-Encoding: chunked\r\n\r\n2;", b"x"),
+        "between answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    }[where]
 
     def drip(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(CONTENT)))
-        handler.end_headers()
-        for byte in range(400):
-            handler.wfile.write(CONTENT[byte : byte + 1])
+        handler.wfile.write(quick)
+        for count in range(400):
+            handler.wfile.write(slow[count : count + 1] if where == "file" else slow)
             handler.wfile.flush()
             time.sleep(0.02)
 
     server.script = [drip] * 3
-    start = time.monotonic()
+    begin = time.monotonic()
     with pytest.raises(NetworkError, match="slower than 1024 bytes a second, 2 times"):
         fetch(server.file(), target)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - begin < 4
+
+
+@pytest.mark.parametrize("header", ["Content-Length", "Content-Range", "Retry-After", "ETag", "chunk"])
+def test_row_31_numbers_beyond_all_bounds(server: FaultServer, target: Path, header: str) -> None:
+    huge = "9" * 5000
+    head, body = {
+        "Content-Length": (f"200 OK\r\nContent-Length: {huge}", b""),
+        "Content-Range": (f"206 Partial\r\nContent-Range: bytes {huge}-{huge}/{huge}", b""),
+        "Retry-After": (f"503 Busy\r\nRetry-After: Mon, 01 Jan {huge} 00:00:00 GMT", b""),
+        "ETag": (f'200 OK\r\nETag: "{huge}"', b"x"),
+        "chunk": ("200 OK\r\nTransfer-Encoding: chunked", b"f" * 5000 + b"\r\nxx"),
+    }[header]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
+        handler.close_connection = True
+
+    server.script = [answer] * 20
+    with pytest.raises((NetworkError, IntegrityError)):
+        fetch(server.file(), target)
+    server.script = [answer]
+    if header != "Content-Length":
+        assert fetch(server.file(), target).read_bytes() == CONTENT
 
 
 def test_row_40_no_network(
     cli: Callable[..., object], target: Path, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line, and what is here goes on working."""
-    monkeypatch.setattr(download, "BACKOFF_S", (0.0,))
+    monkeypatch.setattr(attempts, "BACKOFF_S", (0.0,))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -400,6 +462,24 @@ def test_row_41_offline_opens_no_socket(server: FaultServer, target: Path, monke
     target.parent.mkdir()
     target.write_bytes(CONTENT)
     assert fetch(server.file(), target) == target
+
+
+NO_SOCKET = """
+import socket, sys
+def no_socket(*_arguments, **_named):
+    raise AssertionError("a socket was opened")
+socket.socket.__init__ = no_socket
+from sr_upscale.cli.app import main
+main()
+"""
+
+
+def test_row_41_offline_makes_no_socket_at_all(nearest: Path, photo: Path) -> None:
+    """Importing urllib3 binds one, to see whether there is IPv6."""
+    for weights, code in ((nearest, 0), ("realesrgan-x4plus", 6)):
+        words = [sys.executable, "-c", NO_SOCKET, photo, "--offline", "-n", weights, "-o", photo.with_name("out.png")]
+        ran = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert ran.returncode == code, ran.stderr
 
 
 def test_row_42_proxies_and_certificates(
@@ -543,3 +623,42 @@ def test_note_says_which_file_a_part_belongs_to(server: FaultServer, target: Pat
     (target.parent / "file.bin.part.json").write_text(json.dumps({"sha256": "other", "etag": server.etag}))
     assert fetch(server.file(), target).read_bytes() == CONTENT
     assert "Range" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize(
+    "note", ["null", "[]", "7", '{"sha256": 1}', "[" * 4000, '{"etag": "' + "x" * 9000, "{", "\xff"]
+)
+def test_a_damaged_note_begins_again(server: FaultServer, target: Path, note: str) -> None:
+    target.parent.mkdir()
+    (target.parent / "file.bin.part").write_bytes(CONTENT[:1000])
+    (target.parent / "file.bin.part.json").write_text(note, encoding="latin-1")
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert "Range" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize("etag", [7, ["x"], None, '"two\nlines"', 'W/"weak"', '"' + "ü" + '"', "bare"])
+def test_an_etag_that_cannot_be_sent_begins_again(server: FaultServer, target: Path, etag: object) -> None:
+    target.parent.mkdir()
+    (target.parent / "file.bin.part").write_bytes(CONTENT[:1000])
+    note = {"sha256": server.file().sha256, "etag": etag}
+    (target.parent / "file.bin.part.json").write_text(json.dumps(note))
+    assert fetch(server.file(), target).read_bytes() == CONTENT
+    assert "Range" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize("name", ["file.bin.part", "file.bin.part.json"])
+def test_links_beside_a_target_are_not_followed(server: FaultServer, target: Path, name: str) -> None:
+    """A cache that others write to cannot lead a download into another file."""
+    target.parent.mkdir()
+    precious = target.parent / "precious"
+    precious.write_bytes(b"mine")
+    (target.parent / name).symlink_to(precious)
+    with pytest.raises(OutputError, match="is a link"):
+        fetch(server.file(), target)
+    assert precious.read_bytes() == b"mine"
+
+
+def test_a_mirror_that_is_no_address(server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SR_UPSCALE_MIRROR", "http://[::1")
+    with pytest.raises(NetworkError, match="is no address; set another SR_UPSCALE_MIRROR"):
+        fetch(server.file(), target)
