@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, Usag
 from sr_upscale.formatting import shown
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
+from sr_upscale.images.frames import decode_frames, read_animation
 from sr_upscale.images.header_reader import Header, first_line, opened, read_header, up_to_damage
 from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
 from sr_upscale.images.metadata import (
@@ -81,8 +82,12 @@ def load_image(
             data = up_to_damage(data)
         if kind == "tif":
             refuse_raw(data, name)
-        header = read_header(data, kind, name, frame)
-        _check_size(header, name, max_pixels)
+        animation = read_animation(data, kind, name)
+        if animation is not None:  # before any library looks at it
+            _check_pixels(animation.pixels, name, max_pixels)
+        header = read_header(data, kind, name, frame, animation=animation)
+        if animation is None:
+            _check_pixels(header.width * header.height * (header.frames if header.animated else 1), name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
         if FORMATS[kind].streams and not header.animated:
             decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
@@ -93,8 +98,10 @@ def load_image(
             decoded = [Frame(pixels_hwc=deep)]
             if header.exif is not None and ORIENTATION in header.exif:
                 header.exif[ORIENTATION] = 1  # libvips has turned it
+        elif header.animated or kind == "gif":
+            decoded = decode_frames(data, header, frames, name, allow_truncated=allow_truncated)
         else:
-            decoded = _decode_pillow(data, frames, name, header, allow_truncated)
+            decoded = [Frame(pixels_hwc=_decode_pillow(data, name, header, allow_truncated))]
     except SrUpscaleError:
         raise
     except MemoryError as error:
@@ -214,8 +221,7 @@ def _kind_of(head: bytes, name: str) -> str:
     return kind
 
 
-def _check_size(header: Header, name: str, max_pixels: int) -> None:
-    pixels = header.width * header.height * (header.frames if header.animated else 1)
+def _check_pixels(pixels: int, name: str, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise InputError(
             f"{name}: {_megapixels(pixels)} MP exceeds {_megapixels(max_pixels)} MP; "
@@ -223,7 +229,7 @@ def _check_size(header: Header, name: str, max_pixels: int) -> None:
         )
 
 
-def _select_frames(header: Header, frame: int | None, name: str, notes: list[str]) -> list[int]:
+def _select_frames(header: Header, frame: int | None, name: str, notes: list[str]) -> Sequence[int]:
     if frame is not None:
         if not 0 <= frame < header.frames:
             raise UsageError(f"{name}: no frame {frame}; expected 0 to {header.frames - 1}")
@@ -232,7 +238,7 @@ def _select_frames(header: Header, frame: int | None, name: str, notes: list[str
         which = "main one" if header.kind == "heic" else "first"
         notes.append(f"{name} has {header.frames} pages; only the {which} is used (choose with --frame)")
         return [0]
-    return list(range(header.frames))
+    return range(header.frames)
 
 
 # --- pixels -----------------------------------------------------------------------------------------
@@ -325,49 +331,20 @@ def _float_to_16_bits(pixels: NDArray[Any], name: str, notes: list[str]) -> NDAr
     return scaled
 
 
-def _decode_pillow(data: bytes, frames: list[int], name: str, header: Header, allow_truncated: bool) -> list[Frame]:
-    decoded: list[NDArray[Any]] = []
-    durations: list[int] = []
+def _decode_pillow(data: bytes, name: str, header: Header, allow_truncated: bool) -> NDArray[Any]:
+    """Decodes a still picture."""
     try:
         with opened(data, header.kind, allow_truncated=allow_truncated) as image:
-            for number in frames:
-                image.seek(number + header.first_frame)
-                image.load()
-                if image.mode == "P" and image.palette is None:  # Pillow loses palettes behind gray frames
-                    return _decode_gif_vips(data, frames)
-                mode = _plain_mode(image, animated=header.animated)
-                durations.append(int(image.info.get("duration", 0)) if len(frames) > 1 else 0)
-                decoded.append(np.asarray(image.convert(mode)).reshape(image.height, image.width, -1))
+            image.load()
+            return np.asarray(image.convert(_plain_mode(image))).reshape(image.height, image.width, -1)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        number = len(decoded)
-        where = (
-            f"truncated or damaged at frame {number} of {len(frames)}" if header.animated else "truncated or damaged"
-        )
-        if not (allow_truncated and decoded):
-            raise InputError(
-                f"{name}: {where} ({error}); get the file again, or use --allow-truncated to take what is there"
-            ) from error
-    decoded = _same_channels(decoded)
-    if header.kind == "gif" and all((pixels[:, :, 3:] == 255).all() for pixels in decoded):
-        # many GIFs name a transparent colour that they never use
-        decoded = [pixels[:, :, :3] for pixels in decoded]
-    return [
-        Frame(pixels_hwc=pixels, duration_ms=duration)
-        for pixels, duration in zip(decoded, durations, strict=False)  # a damaged frame may have left its duration
-    ]
+        raise InputError(
+            f"{name}: truncated or damaged ({error}); get the file again, "
+            "or use --allow-truncated to take what is there"
+        ) from error
 
 
-def _decode_gif_vips(data: bytes, frames: list[int]) -> list[Frame]:
-    import pyvips
-
-    image = pyvips.Image.new_from_buffer(data, "", n=-1)
-    height = image.get("page-height")
-    pixels = image.numpy().reshape(-1, height, image.width, image.bands)
-    delays = image.get("delay") if len(frames) > 1 else [0] * len(pixels)
-    return [Frame(pixels_hwc=pixels[number], duration_ms=delays[number]) for number in frames]
-
-
-def _plain_mode(image: Image.Image, *, animated: bool) -> str:
+def _plain_mode(image: Image.Image) -> str:
     """Returns the mode among L, LA, RGB, RGBA that holds everything the image shows."""
     if image.mode in ("1", "L"):
         return "LA" if "transparency" in image.info else "L"
@@ -375,7 +352,7 @@ def _plain_mode(image: Image.Image, *, animated: bool) -> str:
         return "LA"
     if image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info or image.has_transparency_data:
         return "RGBA"
-    if image.mode == "P" and not animated and _is_gray_palette(image):
+    if image.mode == "P" and _is_gray_palette(image):
         return "L"
     return "RGB"
 
@@ -384,15 +361,6 @@ def _is_gray_palette(image: Image.Image) -> bool:
     palette = np.asarray(image.getpalette() or [], dtype=np.uint8).reshape(-1, 3)
     used = palette[np.unique(np.asarray(image))[: len(palette)]] if len(palette) else palette
     return bool(len(used)) and bool((used == used[:, :1]).all())
-
-
-def _same_channels(frames: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Brings all frames to the richest kind. Frames of an animation may differ: a first one may have no alpha."""
-    kinds = {pixels.shape[2] for pixels in frames}
-    if len(kinds) <= 1:
-        return frames
-    target = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[4 if kinds & {2, 4} else 3]
-    return [np.asarray(Image.fromarray(pixels.squeeze()).convert(target)) for pixels in frames]
 
 
 def _megapixels(pixels: int) -> str:

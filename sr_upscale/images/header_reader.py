@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError
+from sr_upscale.images.animation import Animation
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.images.metadata import info_of, read_exif, read_iptc, read_text
 
 _PILLOW_LOCK = threading.Lock()
+_FRAME_CHUNKS = (b"acTL", b"fcTL", b"fdAT")
 
 
 @dataclass(kw_only=True)
@@ -32,7 +34,7 @@ class Header:
         dpi: Pixels per inch, across and down as stored.
         loop: How often an animation plays, 0 for ever, None for once.
         notes: Sentences for the user about what was given up.
-        first_frame: 1 where a PNG begins with a picture for programs that know no animation, else 0.
+        animation: Layout of a GIF or of an animated PNG, else None.
     """
 
     kind: str
@@ -45,13 +47,13 @@ class Header:
     dpi: tuple[float, float] | None
     loop: int | None
     notes: list[str]
-    first_frame: int = 0
+    animation: Animation | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
 
 
-def read_header(data: bytes, kind: str, name: str, frame: int | None) -> Header:
+def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animation: Animation | None = None) -> Header:
     """Reads the header of a picture.
 
     Pages of a TIFF and pictures of a HEIC differ, so there it is the header of the wanted one. For anything else it is
@@ -62,14 +64,29 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None) -> Header:
         kind: Key of `FORMATS`.
         name: Of the file, for notes and errors.
         frame: Number of the page or picture, from 0. None takes the one that Pillow opens first.
+        animation: Its layout, where that has been read. Nothing else is read of a GIF.
 
     Raises:
         InputError: The header is damaged.
     """
+    if kind == "gif" and animation is not None:
+        return Header(
+            kind=kind,
+            width=animation.width,
+            height=animation.height,
+            frames=animation.frames,
+            animated=animation.frames > 1,
+            exif=None,
+            icc=None,
+            dpi=None,
+            loop=animation.loop,
+            notes=[],
+            animation=animation,
+        )
     try:
         with opened(data, kind) as image:
             notes: list[str] = []
-            frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+            frames = getattr(image, "n_frames", 1) if kind not in ("jpg", "png") else 1
             if kind in ("tif", "heic") and frame is not None and 0 <= frame < frames:
                 image.seek(frame)
             try:
@@ -77,24 +94,22 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None) -> Header:
             except Exception:  # a damaged block fails in many ways and is no reason to refuse the pixels
                 exif = None
                 notes.append(f"{name}: damaged EXIF is left out")
-            hidden = int(bool(image.info.get("default_image")) and frames > 1)
-            loop = info_of(image, "loop", int)
             dpi = info_of(image, "dpi", tuple)
             return Header(
                 kind=kind,
                 width=image.width,
                 height=image.height,
-                frames=frames - hidden,
-                first_frame=hidden,
-                animated=frames > 1 and FORMATS[kind].animation,
+                frames=frames if animation is None else animation.frames,
+                animated=animation is not None or (frames > 1 and FORMATS[kind].animation),
                 exif=exif,
                 icc=info_of(image, "icc_profile", bytes) or None,
                 dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
-                loop=loop + 1 if kind == "gif" and loop else loop,  # GIF counts repetitions, the others count plays
+                loop=info_of(image, "loop", int) if animation is None else animation.loop,
                 notes=notes,
                 xmp=info_of(image, "xmp", bytes),
                 iptc=read_iptc(image),
                 text=read_text(image),
+                animation=animation,
             )
     except UnidentifiedImageError as error:
         if kind == "tif":  # Pillow does not know every TIFF, float RGB for one; libvips does
@@ -127,7 +142,7 @@ def _tiff_header(data: bytes, name: str) -> Header:
 
 
 def up_to_damage(png: bytes) -> bytes:
-    """Cuts a PNG off at the first critical chunk with a wrong checksum. Decoders overlook some of them.
+    """Cuts a PNG off at the first chunk of its pixels or frames with a wrong checksum. Decoders overlook some of them.
 
     Args:
         png: The bytes of the file.
@@ -136,20 +151,21 @@ def up_to_damage(png: bytes) -> bytes:
         The file up to the damage, or the file itself where there is none.
     """
     view = memoryview(png)
-    for kind, at, end in _chunks(png):
-        if kind[:1].isupper() and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+    for kind, at, end in png_chunks(png):
+        critical = kind[:1].isupper() or kind in _FRAME_CHUNKS
+        if critical and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             return png[: max(at + 8, end - 12)]  # the decoder then stops in this chunk, and says at which row
     return png
 
 
 def _text_follows(png: bytes) -> bool:
     """Says whether text or EXIF stands behind the pixels."""
-    kinds = [kind for kind, _at, _end in _chunks(png)]
+    kinds = [kind for kind, _at, _end in png_chunks(png)]
     behind = kinds[kinds.index(b"IDAT") :] if b"IDAT" in kinds else []
     return not {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.isdisjoint(behind)
 
 
-def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+def png_chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yields (kind, start, end) of the chunks of a PNG. The last one may end beyond the file."""
     at = 8
     while at + 12 <= len(png):

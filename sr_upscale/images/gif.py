@@ -1,0 +1,166 @@
+"""GIF: where its frames lie, read from its descriptors, and the pixels of one frame, decoded by Pillow.
+
+Source: Graphics Interchange Format, version 89a. Where files and the specification disagree, this reads as browsers do:
+what is not drawn is transparent and not of the background colour.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_upscale.images.animation import Animation
+from sr_upscale.images.compositor import Blend, Disposal, Place
+from sr_upscale.images.header_reader import opened
+
+_BLOCK = re.compile(rb"[!,;]")
+_EXTENSION, _IMAGE = b"!", b","
+_CONTROL, _APPLICATION = 0xF9, 0xFF
+_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+_DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE, 4: Disposal.RESTORE}  # 4 is an old slip for 3
+_RAMP = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image descriptor, and what belongs to it.
+
+    Attributes:
+        colours: (n, 3) RGB, n at most 256; None where the file has none.
+        transparent: Index that stands for nothing, or None.
+        interlaced: Whether the rows come in four turns.
+        data: The code size and the compressed indices, to the end of the last block.
+    """
+
+    colours: NDArray[np.uint8] | None
+    transparent: int | None
+    interlaced: bool
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gif(Animation):
+    """A GIF, also one of a single frame. See `read_gif`."""
+
+    images: tuple[_Image, ...]
+
+    def decoded(self, number: int, *, allow_truncated: bool) -> NDArray[np.uint8]:
+        """Decodes a frame: (h, w, 4) uint8. See `Animation.decoded`."""
+        image, place = self.images[number], self.places[number]
+        colours = np.zeros((256, 4), dtype=np.uint8)
+        table = np.frombuffer(_RAMP, dtype=np.uint8).reshape(-1, 3) if image.colours is None else image.colours
+        colours[: len(table), :3] = table
+        colours[:, 3] = 255
+        if image.transparent is not None:
+            colours[image.transparent] = 0
+        return colours[_indices(image, place.width, place.height, allow_truncated=allow_truncated)]
+
+
+def _indices(image: _Image, width: int, height: int, *, allow_truncated: bool) -> NDArray[np.uint8]:
+    """Decodes indices (h, w), as the levels of a gray GIF made of the one frame."""
+    if not width * height:
+        return np.zeros((height, width), dtype=np.uint8)
+    size = struct.pack("<HH", width, height)
+    head = b"GIF89a" + size + b"\xf7\0\0" + _RAMP + _IMAGE + bytes(4) + size + bytes([64 * image.interlaced])
+    with opened(head + image.data, "gif", allow_truncated=allow_truncated) as gray:
+        return np.asarray(gray)
+
+
+def read_gif(data: bytes) -> Gif:
+    """Reads the layout of a GIF. It decodes nothing.
+
+    A canvas that is smaller than its first frame grows to it, as browsers and Pillow have it.
+
+    Raises:
+        EOFError: It ends before its first frame.
+    """
+    try:
+        width, height, flags = struct.unpack_from("<HHB", data, 6)
+    except struct.error as error:
+        raise EOFError("the file ends in its header") from error
+    colours, at = _colour_table(data, 13, flags)
+    places: list[Place] = []
+    images: list[_Image] = []
+    loop: int | None = None
+    control: tuple[int, int, int] | None = None
+    cut = False
+    while (block := _BLOCK.search(data, at)) is not None and block.group() != b";":
+        at = block.end()
+        try:
+            if block.group() == _EXTENSION:
+                label, parts = data[at], list(_parts(data, at + 1))
+                at = _end(data, at + 1)
+                if label == _CONTROL:
+                    control = struct.unpack("<BHB", b"".join(parts)[:4].ljust(4, b"\0"))
+                elif label == _APPLICATION and len(parts) > 1 and parts[0] in _LOOPS and parts[1][:1] == b"\1":
+                    repeats = int.from_bytes(parts[1][1:3], "little")
+                    loop = repeats + 1 if repeats else 0
+                continue
+            left, top, image_width, image_height, flags = struct.unpack_from("<HHHHB", data, at)
+        except (struct.error, IndexError):
+            cut = True
+            break
+        own, at = _colour_table(data, at + 9, flags)
+        end = _end(data, at + 1)
+        packed, delay, transparent = control or (0, 0, 0)
+        places.append(
+            Place(
+                left=left,
+                top=top,
+                width=image_width,
+                height=image_height,
+                blend=Blend.OVER,
+                disposal=_DISPOSALS.get(packed >> 2 & 7, Disposal.KEEP),
+                duration_ms=delay * 10,
+            )
+        )
+        images.append(
+            _Image(
+                colours=colours if own is None else own,
+                transparent=transparent if packed & 1 else None,
+                interlaced=bool(flags & 64),
+                data=data[at:end],
+            )
+        )
+        at, control = end, None
+    if not places:
+        raise EOFError("there is no image in it")
+    first = places[0]
+    return Gif(
+        width=max(width, first.left + first.width),
+        height=max(height, first.top + first.height),
+        places=tuple(places),
+        frames=len(places) + (cut or (block is None and control is not None)),
+        loop=loop,
+        channels=4,
+        dtype=np.dtype(np.uint8),
+        has_alpha=False,  # many GIFs name a transparent colour that they never use
+        images=tuple(images),
+    )
+
+
+def _colour_table(data: bytes, at: int, flags: int) -> tuple[NDArray[np.uint8] | None, int]:
+    """Returns the colours (n, 3) that follow a descriptor, or None, and where they end."""
+    if not flags & 128:
+        return None, at
+    end = at + (3 << (flags & 7) + 1)
+    table = data[at:end]
+    return np.frombuffer(table[: len(table) // 3 * 3], dtype=np.uint8).reshape(-1, 3), end
+
+
+def _parts(data: bytes, at: int) -> Iterator[bytes]:
+    while at < len(data) and (size := data[at]):
+        yield data[at + 1 : at + 1 + size]
+        at += 1 + size
+
+
+def _end(data: bytes, at: int) -> int:
+    """Returns where a chain of blocks ends, that of the file at most."""
+    while at < len(data) and (size := data[at]):
+        at += 1 + size
+    return min(at + 1, len(data))
