@@ -1,4 +1,4 @@
-"""Training pictures: find, decode once, hold out, and cut LR/HR pairs of patches.
+"""Training pictures: find, hold out, and cut LR/HR pairs of patches.
 
 A batch is a pure function of the seed and its number. So workers can make it ahead, and a resumed run goes on with the
 very batch that comes next. Several processes share a batch without speaking to each other.
@@ -7,13 +7,11 @@ very batch that comes next. Several processes share a batch without speaking to 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,21 +23,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.degradations import RealWorld, degrade, gaussian_blur
-from sr_upscale.errors import InputError, OutputError, TrainingError
+from sr_upscale.errors import TrainingError
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.pil_arrays import rgb8
-from sr_upscale.images import load_plain8
 from sr_upscale.images.formats import SUFFIXES
-from sr_upscale.storage.atomic import replace_file
-
-MAX_UNREADABLE = 0.01
-"""Share of pictures that may be unreadable or too small before a run refuses to start."""
 
 SUB_IMAGE = re.compile(r"_part\d{3}$")
 """End of the stems of the overlapping parts that `data.div2k` cuts pictures into."""
-
-CACHE_VERSION = 2
-"""Raise it when `_decode` makes other pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,118 +120,6 @@ def centre_of(pair: Pair, side: int) -> Pair:
     lr = pair.lr[top : top + height, left : left + width].copy()
     hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale].copy()
     return Pair(name=pair.name, hr=hr, lr=lr)
-
-
-def load_pairs(
-    paths: Sequence[Path],
-    *,
-    scale: int,
-    min_side: int,
-    cache: Path | None = None,
-    workers: int = 2,
-    on_warning: Callable[[str], None] = lambda _message: None,
-) -> list[Pair]:
-    """Decodes pictures to RGB and makes their LR twins (`downscale_matlab`).
-
-    Args:
-        paths: Pictures.
-        scale: LR is smaller by this factor; HR is cropped to a multiple of it.
-        min_side: Smallest HR side in pixels that can be used.
-        cache: Folder in which decoded pictures are kept for the next run. They are mapped into memory from there as
-            they are needed. Without it all are held in memory.
-        workers: Threads that decode.
-        on_warning: Called with a sentence about each picture that is left out, or about a cache that cannot be written.
-
-    Returns:
-        A pair for each picture that can be used, in the order of the paths.
-
-    Raises:
-        TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
-    """
-    index = None
-    if cache is not None:
-        try:
-            index = _fill_cache(cache, paths, scale=scale, min_side=min_side, workers=workers)
-        except (OSError, OutputError) as error:
-            on_warning(f"decoded pictures are held in memory, as the cache cannot be written: {error}")
-    if index is None:
-        results = list(_decode_all(paths, scale=scale, min_side=min_side, workers=workers))
-        pairs = [result for result in results if isinstance(result, Pair)]
-        bad = [result for result in results if isinstance(result, str)]
-    else:
-        pairs, bad = _mapped_pairs(index), json.loads(index.read_text("utf-8"))["bad"]
-    if not pairs or len(bad) > max(1, MAX_UNREADABLE * len(paths)):
-        shown = "; ".join(bad[:5])
-        msg = f"training data: {len(bad)} of {len(paths)} pictures cannot be used ({shown}); remove or replace them"
-        raise TrainingError(msg)
-    for each in bad:
-        on_warning(f"left out: {each}")
-    return pairs
-
-
-def _decode_all(paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Iterator[Pair | str]:
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 64):  # not all at once: results wait in memory
-            yield from pool.map(lambda path: _decode(path, scale, min_side), paths[start : start + 64])
-
-
-def _decode(path: Path, scale: int, min_side: int) -> Pair | str:
-    """Decodes a picture to a pair, or says in a sentence why there is none."""
-    try:
-        rgb = rgb8(load_plain8(path))
-    except InputError as error:
-        return str(error)
-    height, width = (side - side % scale for side in rgb.shape[:2])
-    if min(height, width) < min_side:
-        return f"{path}: {rgb.shape[1]}x{rgb.shape[0]} is smaller than {min_side} pixels"
-    hr = np.ascontiguousarray(rgb[:height, :width])
-    return Pair(name=path.name, hr=hr, lr=_reduced(hr, scale))
-
-
-def _reduced(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    return to_pixels(downscale_matlab(to_tensor(np.ascontiguousarray(hr)), scale), np.dtype(np.uint8))
-
-
-# --- decoded pictures on disk -----------------------------------------------------------------------
-
-
-def _fill_cache(folder: Path, paths: Sequence[Path], *, scale: int, min_side: int, workers: int) -> Path:
-    """Returns the index of the decoded pictures, made unless it is there: ``KEY.json`` beside ``KEY.bin``."""
-    stats = [(str(path), stat.st_size, stat.st_mtime_ns) for path in paths for stat in [path.stat()]]
-    key = hashlib.sha256(json.dumps([CACHE_VERSION, scale, min_side, stats]).encode()).hexdigest()[:32]
-    index = folder / f"{key}.json"
-    if index.exists():
-        return index
-    folder.mkdir(parents=True, exist_ok=True)
-    entries: list[dict[str, object]] = []
-    bad: list[str] = []
-    with replace_file(index.with_suffix(".bin")) as temporary, temporary.open("wb") as file:
-        for result in _decode_all(paths, scale=scale, min_side=min_side, workers=workers):
-            if isinstance(result, str):
-                bad.append(result)
-                continue
-            entries.append(
-                {"name": result.name, "at": file.tell(), "hr": result.hr.shape, "lr": result.lr.shape},
-            )
-            file.write(result.hr.tobytes())
-            file.write(result.lr.tobytes())
-    with replace_file(index) as temporary:  # last: an index means that the pixels are whole
-        temporary.write_text(json.dumps({"pictures": entries, "bad": bad}), encoding="utf-8")
-    return index
-
-
-def _mapped_pairs(index: Path) -> list[Pair]:
-    entries = json.loads(index.read_text("utf-8"))["pictures"]
-    if not entries:
-        return []
-    pixels = np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="r")
-    pairs = []
-    for entry in entries:
-        middle = entry["at"] + int(np.prod(entry["hr"]))
-        hr = pixels[entry["at"] : middle].reshape(entry["hr"])
-        lr = pixels[middle : middle + int(np.prod(entry["lr"]))].reshape(entry["lr"])
-        pairs.append(Pair(name=entry["name"], hr=hr, lr=lr))
-    return pairs
 
 
 # --- patches ----------------------------------------------------------------------------------------
@@ -341,7 +218,7 @@ class PatchSampler(Dataset[Batch]):
         cut = [each[top * scale : (top + side) * scale, left * scale : (left + side) * scale] for each in large]
         if pair.taught is None and rng.random() < self.smooth_share:
             cut = [_smooth(cut[0], scale, rng)]
-            lr = _reduced(cut[0], scale)
+            lr = reduced(cut[0], scale)
         elif self.degradation is None:
             lr = pair.lr[top : top + side, left : left + side]
         else:
@@ -404,6 +281,16 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends in order
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # and so does SIGTERM, as `timeout` and job schedulers send it
+
+
+def reduced(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Reduces a picture by MATLAB's bicubic kernel, rounded to 8 bits.
+
+    Args:
+        hr: (H, W, 3) uint8; H and W multiples of the scale.
+        scale: Factor.
+    """
+    return to_pixels(downscale_matlab(to_tensor(np.ascontiguousarray(hr)), scale), np.dtype(np.uint8))
 
 
 def _smooth(hr: NDArray[np.uint8], scale: int, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import (
     Batch,
     Pair,
     PatchSampler,
     batches,
     centre_of,
-    load_pairs,
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from sr_upscale.data.patches import Pair, centre_of, find_pictures, load_pairs, split_validation
+from sr_upscale.data.decoded import load_pairs
+from sr_upscale.data.patches import Pair, centre_of, find_pictures, split_validation
 from sr_upscale.errors import UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
 from sr_upscale.pretrained.registry import resolve_weights

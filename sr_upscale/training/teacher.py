@@ -328,7 +328,7 @@ def lessons_of(
     Args:
         recipe, weights, cache: See `Lessons`.
         folders: Paths of each folder; one without pictures is left out.
-        decode: `data.patches.load_pairs`, with its cache.
+        decode: `data.decoded.load_pairs`, with its cache.
 
     Raises:
         TrainingError: Pictures cannot be read, or are smaller than a crop.

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sr_upscale.benchmark.sets import folder_set
 from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import (
     Batch,
@@ -22,7 +23,6 @@ from sr_upscale.data.patches import (
     batches,
     centre_of,
     find_pictures,
-    load_pairs,
     split_validation,
 )
 from sr_upscale.errors import InputError, TrainingError
@@ -87,29 +87,6 @@ def test_degraded_patches_lie_over_their_hr(folder: Path) -> None:
     assert (downscale_matlab(hr, 2)[inner] - lr[inner]).abs().max() <= 1.01 / 255
 
 
-def test_cached_pictures_are_the_decoded_ones(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second run decodes nothing; a changed picture is decoded again; bad ones are named each time."""
-    (folder / "bad.png").write_bytes(b"nothing")
-    paths, cache = find_pictures([folder]), tmp_path / "cache"
-    options = {"scale": 2, "min_side": 16}
-    plain = load_pairs(paths, **options)  # type: ignore[arg-type]
-    first = load_pairs(paths, **options, cache=cache)  # type: ignore[arg-type]
-    said: list[str] = []
-    with monkeypatch.context() as patched:
-        patched.setattr("sr_upscale.data.patches._decode", None)
-        second = load_pairs(paths, **options, cache=cache, on_warning=said.append)  # type: ignore[arg-type]
-    assert len(said) == 1
-    assert "bad.png" in said[0]
-    for pairs in (first, second):
-        for ours, theirs in zip(pairs, plain, strict=True):
-            assert ours.name == theirs.name
-            np.testing.assert_array_equal(ours.hr, theirs.hr)
-            np.testing.assert_array_equal(ours.lr, theirs.lr)
-    Image.fromarray(255 - pattern(44, 47)).save(paths[0])
-    changed = load_pairs(paths, **options, cache=cache)[0]  # type: ignore[arg-type]
-    np.testing.assert_array_equal(changed.hr, (255 - pattern(44, 47))[:, :46])
-
-
 def test_validation_pictures_do_not_depend_on_order_or_place(folder: Path, tmp_path: Path) -> None:
     paths = find_pictures([folder])
     training, held_out = split_validation(paths, 2)
@@ -159,17 +136,6 @@ def test_middle_of_a_pair_fits_together() -> None:
 def test_names_that_are_no_text_can_be_split() -> None:
     paths = [Path(os.fsdecode(b"/d/\xff%d.png" % number)) for number in range(10)]
     assert len(split_validation(paths, 2)[1]) == 2
-
-
-def test_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
-    Image.fromarray(pattern(32, 40)).save(tmp_path / "a.png")
-    (tmp_path / "file").write_text("")
-    said: list[str] = []
-    (pair,) = load_pairs(
-        [tmp_path / "a.png"], scale=2, min_side=16, cache=tmp_path / "file" / "cache", on_warning=said.append
-    )
-    assert np.array_equal(pair.hr, pattern(32, 40))
-    assert "decoded pictures are held in memory, as the cache cannot be written" in said[0]
 
 
 def test_batches_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sr_upscale.data.patches import find_pictures, load_pairs, split_validation
+from sr_upscale.data.decoded import load_pairs
+from sr_upscale.data.patches import find_pictures, split_validation
 from sr_upscale.errors import UsageError
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator

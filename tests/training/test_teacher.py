@@ -12,8 +12,9 @@ import torch
 from filelock import FileLock
 
 from sr_upscale.data.bicubic import downscale_matlab
+from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
-from sr_upscale.data.patches import Pair, PatchSampler, find_pictures, load_pairs
+from sr_upscale.data.patches import Pair, PatchSampler, find_pictures
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
