@@ -22,8 +22,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scores import jpeg40, vgg
 
+from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import gaussian_blur
-from sr_upscale.data.patches import centre_of, find_pictures, load_pairs, split_validation
+from sr_upscale.data.patches import centre_of, find_pictures, split_validation
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.functional.resize import resize
