@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow oldest lock bench looks wheel clean
+.PHONY: demo test check slow crash oldest lock bench looks wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -29,6 +29,10 @@ oldest: .venv-oldest/.installed
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 		--custom-compile-command "make lock" --no-emit-index-url --output-file requirements-dev.lock
+
+# runs killed at known places of every write path; minutes, Linux
+crash: $(STAMP)
+	$(BIN)/python scripts/crash.py
 
 # every figure of docs/speed.md; takes half an hour, and wants the machine for itself
 bench: $(STAMP)

@@ -132,7 +132,7 @@ def read_info(path: Path) -> WeightsInfo:
 
 
 def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
-    """Writes weights and header, whole or not at all.
+    """Writes weights and header, whole or not at all. The same model and header make the same bytes.
 
     Args:
         path: Target, replaced if it exists.
@@ -146,9 +146,19 @@ def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
 
     info = WeightsInfo(**{**_shallow(info), "config": asdict(model.config)})
     state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
-    content = save(state, metadata=info.to_metadata())
+    content = _in_order(save(state, metadata=info.to_metadata()))
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sorts the strings of a file's header, which safetensors writes in an order of chance."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:

@@ -27,7 +27,7 @@ def replace_file(
     """Makes a temporary file, which takes the place of `path` on leaving, after it was flushed to disk.
 
     On any error the temporary file is removed and `path` stays as it was. The temporary name is short,
-    whatever the length of the final one.
+    whatever the length of the final one. What killed processes left is removed when a process first writes to a folder.
 
     Args:
         path: File that appears or changes.
@@ -43,6 +43,7 @@ def replace_file(
         DiskFullError: The disk is full, or the quota used up.
     """
     try:
+        _remove_orphans_once(path.parent)
         temporary = _new_file(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
@@ -121,13 +122,18 @@ def remove_orphans(folder: Path) -> None:
 
     A file goes if its process ran on this machine, in this container, and is no more.
     """
-    import psutil
-
     for orphan in folder.glob(f"{_PREFIX}{_place()}-*{_SUFFIX}"):
+        import psutil
+
         process = orphan.name.split("-")[2]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             with contextlib.suppress(OSError):
                 orphan.unlink()
+
+
+@functools.cache
+def _remove_orphans_once(folder: Path) -> None:
+    remove_orphans(folder)
 
 
 def _new_file(folder: Path) -> Path:

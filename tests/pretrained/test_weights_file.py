@@ -107,3 +107,13 @@ def test_header_larger_than_the_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 1 << 40) + json.dumps({}).encode())
     with pytest.raises(ModelError, match="not a readable safetensors file"):
         load_generator(path)
+
+
+def test_the_same_weights_make_the_same_bytes(tmp_path: Path) -> None:
+    """A batch knows weights by their hash: a blend that is made again must not make all outputs anew."""
+    info = WeightsInfo(name="mine", license="CC0-1.0", recipe={"b": 1, "a": 2})
+    made = set()
+    for number in range(4):
+        save_generator(tmp_path / f"{number}.safetensors", micro_generator(2), info)
+        made.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(made) == 1
