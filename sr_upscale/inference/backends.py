@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_upscale.errors import SrUpscaleError, UsageError
+from sr_upscale.errors import UsageError
+from sr_upscale.inference.color_drift import doubtful
+from sr_upscale.inference.network import finite
 
 Run = Callable[
     ["np.ndarray[tuple[int, ...], np.dtype[np.float32]]"], "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"
@@ -22,7 +25,8 @@ BACKENDS = ("torch", "onnxruntime", "openvino")
 class BackendNetwork:
     """A network that another program runs: (1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32.
 
-    Input and output are on the CPU. The output is always finite.
+    Input and output are on the CPU. The output is always finite. A doubtful one in bfloat16 (`color_drift.doubtful`) is
+    computed again in float32.
 
     Args:
         onnx_file: The network, with free height and width.
@@ -31,19 +35,23 @@ class BackendNetwork:
 
     Raises:
         UsageError: The extra is not installed.
-        SrUpscaleError: When called: the output is not finite.
+        SrUpscaleError: When called: the output is not finite, even in float32.
     """
 
     def __init__(self, onnx_file: Path, backend: str, dtype: torch.dtype) -> None:
         self.device = torch.device("cpu")
         self.dtype = dtype
-        self._run = _STARTS[backend](onnx_file, dtype)
+        self._start = functools.cache(lambda dtype: _STARTS[backend](onnx_file, dtype))
+        self._start(dtype)
 
     def __call__(self, tile_nchw: Tensor) -> Tensor:
-        out = torch.from_numpy(self._run(np.ascontiguousarray(tile_nchw.numpy(), dtype=np.float32)))
-        if not torch.isfinite(out).all():
-            raise SrUpscaleError("the network's output is not finite; use --backend torch, or --fp32")
-        return out
+        out = self._run(tile_nchw, self.dtype)
+        if self.dtype != torch.float32 and doubtful(tile_nchw, out):
+            out = self._run(tile_nchw, torch.float32)
+        return finite(out)
+
+    def _run(self, tile_nchw: Tensor, dtype: torch.dtype) -> Tensor:
+        return torch.from_numpy(self._start(dtype)(np.ascontiguousarray(tile_nchw.numpy(), dtype=np.float32)))
 
 
 def _start_onnxruntime(file: Path, _dtype: torch.dtype) -> Run:

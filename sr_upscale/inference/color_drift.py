@@ -1,18 +1,58 @@
-"""A guard on colours: enlarging must not change a picture's mean, so a change of it means a fault."""
+"""A guard on what networks give: enlarging keeps a picture's mean colours, and makes nothing one colour that was not.
+
+A piece of a picture that breaks this in half precision is computed again in fp32 (`doubtful`). A whole picture that
+breaks it gets a warning, or fails (`Drift`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from sr_upscale.errors import ModelError
 
 MAX_DRIFT = 5.0
 """Levels of 255. Our weights stay at 3 and below (tint in their cards). Swapped channels or black go far beyond."""
 
+FAR_DRIFT = 16.0
+"""Levels of 255. A piece of eight rows may change more than a picture: with our weights by 6."""
+
+VARIED, CONSTANT = 8.0, 0.5
+"""Levels of 255. A piece with a standard deviation above the first is varied, and one whose values all lie within twice
+the second is constant. Faint noise on black may come out black, as some models clean."""
+
+
+def doubtful(before_nchw: Tensor, after_nchw: Tensor) -> bool:
+    """Says whether a network's answer cannot be right.
+
+    It is not finite, its mean colour is far from the input's (`FAR_DRIFT`), or it is one colour and the input is not.
+
+    Args:
+        before_nchw: Input, (N, C, h, w) in [0, 1].
+        after_nchw: Answer, (N, C, h * s, w * s), on the same device.
+    """
+    drift = (after_nchw.mean(dim=(2, 3)) - before_nchw.mean(dim=(2, 3))).abs().max()
+    some = after_nchw[:, :, ::8, ::8].clamp(0, 1)
+    spread = (some - some[:, :, :1, :1]).abs().max()
+    levels, spread_levels = (255 * torch.stack((drift, spread))).tolist()
+    if not levels <= FAR_DRIFT:  # NaN, too
+        return True
+    return spread_levels <= CONSTANT and _is_constant(after_nchw, after_nchw[:, :, :1, :1]) and _is_varied(before_nchw)
+
+
+def _is_constant(rows_nchw: Tensor, colour: Tensor) -> bool:
+    return bool(((rows_nchw.clamp(0, 1) - colour.clamp(0, 1)).abs() <= CONSTANT / 255).all())
+
+
+def _is_varied(rows_nchw: Tensor) -> bool:
+    return 255 * float(rows_nchw.std(dim=(2, 3), correction=0).max()) > VARIED
+
 
 class Drift:
-    """The mean colours of a picture before and after enlarging, gathered strip by strip. It costs a sum."""
+    """The colours of a picture before and after enlarging, gathered strip by strip. It costs a sum.
+
+    Whether the picture varies is looked at until a strip does.
+    """
 
     def __init__(self) -> None:
         self.clear()
@@ -21,14 +61,35 @@ class Drift:
         """Forgets all, for another attempt."""
         self._sums: dict[str, Tensor] = {}
         self._pixels = {"before": 0, "after": 0}
+        self._varied = False
+        self._colour: Tensor | None = None
+        self._constant = True
 
     def before(self, strip_nchw: Tensor) -> None:
         """Adds rows of the input, (1, C, n, W) in [0, 1]."""
         self._add("before", strip_nchw)
+        self._varied = self._varied or _is_varied(strip_nchw)
 
     def after(self, band_nchw: Tensor) -> None:
         """Adds rows of the output, (1, C, m, W), nominally in [0, 1] and clamped to it."""
-        self._add("after", band_nchw.clamp(0, 1))
+        clamped = band_nchw.clamp(0, 1)
+        self._add("after", clamped)
+        if self._constant:
+            self._colour = clamped[:, :, :1, :1].clone() if self._colour is None else self._colour
+            self._constant = _is_constant(clamped, self._colour)
+
+    def check(self) -> None:
+        """Refuses an output of one colour where the input has more, after the last row.
+
+        Raises:
+            ModelError: It is so.
+        """
+        if self._varied and self._constant and self._colour is not None:
+            levels = ", ".join(f"{255 * float(value):.0f}" for value in self._colour.flatten())
+            raise ModelError(
+                f"the network makes one colour ({levels} of 255) of a picture that has more; "
+                "the weights are damaged: get them again, or try another model"
+            )
 
     def levels(self) -> list[float]:
         """Computes how much brighter each channel became.

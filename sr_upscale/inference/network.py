@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from sr_upscale.errors import SrUpscaleError
+from sr_upscale.inference.color_drift import doubtful
 
 
 class Network:
     """A network ready to run: (1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32 on `device`, always finite.
 
-    Weights stay float32 and convs run under autocast, so that the image skip keeps all its bits. A result that is not
-    finite (fp16 overflows on some inputs) is computed again in float32.
+    Weights stay float32 and convs run under autocast, so that the image skip keeps all its bits. A doubtful result
+    (fp16 overflows on some inputs: `color_drift.doubtful`) is computed again in float32.
 
     Args:
         module: Network in evaluation mode.
@@ -39,7 +40,7 @@ class Network:
         tile_nchw = tile_nchw.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             out = self._run(tile_nchw, self.dtype)
-            if not torch.isfinite(out).all() and self.dtype != torch.float32:
+            if self.dtype != torch.float32 and doubtful(tile_nchw, out):
                 self.redone += 1
                 out = self._run(tile_nchw, torch.float32)
         return finite(out)

@@ -57,6 +57,7 @@ class Rows:
 
         Raises:
             SrUpscaleError: A network's output is not finite.
+            ModelError: All rows are of one colour, and those of the picture are not.
         """
         drift = drift or Drift()
         progress = _Progress(on_step, plan.steps * len(picture.frames))
@@ -104,6 +105,7 @@ class Rows:
             bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
         for pixels in to_host(_watched(bands, drift.after), dtype, self.planner.choice.device):
             yield np.repeat(pixels, channels, axis=2) if gray and channels > 1 else pixels
+        drift.check()
 
     def _pass_rows(
         self, step: Pass, dtype: torch.dtype, bands: Iterator[Tensor], progress: _Progress

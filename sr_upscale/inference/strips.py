@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_upscale.inference.color_drift import doubtful
 from sr_upscale.inference.dynamic_batching import Together
 from sr_upscale.inference.network import finite
 from sr_upscale.inference.strip_layers import (
@@ -59,7 +60,7 @@ class StreamNetwork:
         dtype: Number type of features and convs; the image skip stays float32.
 
     Attributes:
-        redone: Strips that were not finite in half precision and were computed again in float32.
+        redone: Strips that were doubtful in half precision (`color_drift.doubtful`) and were computed again in float32.
     """
 
     def __init__(self, model: Generator, dtype: torch.dtype = torch.float32) -> None:
@@ -104,15 +105,17 @@ class StreamNetwork:
     def _whole(self, images: Tensor) -> Tensor:
         """Runs a batch, (N, 3, H, W) -> float32 (N, 3, H * scale, W * scale).
 
-        Pictures whose output is not finite are done again in float32.
+        Pictures whose output is doubtful in half precision are done again in float32.
         """
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        if self.dtype == torch.float32:
+            return finite(self.model(images))
+        with torch.autocast(self.device.type, self.dtype):
             out = cast("Tensor", self.model(images)).float()
-        if not torch.isfinite(out.sum()):
-            for number in range(len(images)):
-                if not torch.isfinite(out[number].sum()):
-                    self.redone += self.dtype != torch.float32
-                    out[number] = finite(self.model(images[number : number + 1]))[0]
+        for number in range(len(images)):
+            one = slice(number, number + 1)
+            if doubtful(images[one], out[one]):
+                self.redone += 1
+                out[one] = finite(self.model(images[one]))
         return out
 
 
@@ -243,7 +246,7 @@ class _Column:
         if features is None:
             return None
         out = self.tail(features, self.image.get(self.image_lag), self.at)
-        return out if torch.isfinite(out.sum()) else self._in_float32(out)
+        return self._in_float32(out) if self._is_doubtful(out) else out
 
     def _features(self, strip: Tensor) -> Tensor | None:
         """Runs head, blocks, trunk and long skip: (1, 3, n, W) -> (1, C, n, W), `trunk_lag` rows late.
@@ -288,12 +291,29 @@ class _Column:
         for each, memory in zip((lines, short, long1, long2), kept, strict=True):
             memory.copy_(each.last)
 
+    def _is_doubtful(self, out: Tensor) -> bool:
+        """Says whether a strip is not finite, or in half precision not an answer to the rows that it enlarges."""
+        network, scale = self.network, self.network.scale
+        if not torch.isfinite(out.sum()):
+            return True
+        first, start, stop = self._inside(out)
+        top, bottom = -(-start // scale), stop // scale
+        if network.dtype == torch.float32 or bottom <= top:
+            return False
+        rows = self.image.get(self.at - top, bottom - top)
+        return doubtful(rows, out[:, :, top * scale - first : bottom * scale - first])
+
+    def _inside(self, out: Tensor) -> tuple[int, int, int]:
+        """Returns the number of a strip's first row, and of the first row and the end of what lies in the picture."""
+        scale = self.network.scale
+        first = self.at * scale - self.lag
+        return first, max(first, 0), min(first + out.shape[2], self.height * scale)
+
     def _in_float32(self, out: Tensor) -> Tensor:
         """Computes the strip again by the whole network, from as many rows of the picture as it can depend on."""
         network, scale = self.network, self.network.scale
         network.redone += 1
-        first = self.at * scale - self.lag
-        start, stop = max(first, 0), min(first + out.shape[2], self.height * scale)
+        first, start, stop = self._inside(out)
         top = max(0, start // scale - network.config.halo)
         bottom = min(self.height, -(-stop // scale) + network.config.halo)
         rows = self.image.get(self.at - top, bottom - top)

@@ -13,14 +13,28 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sr_upscale.errors import ModelError
 from sr_upscale.images.picture import Frame, Picture
-from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference import backends
+from sr_upscale.inference.color_drift import Drift, doubtful
+from sr_upscale.inference.network import Network
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import Ran, pattern
 
 Cli = Callable[..., Ran]
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+WRONG: dict[str, Change] = {
+    "black": torch.zeros_like,
+    "below black": lambda x: x * 0.01 - 1,
+    "one colour": lambda x: torch.zeros_like(x) + x.mean(dim=(2, 3), keepdim=True),
+    "white": lambda x: x + 2,
+    "tint": lambda x: x + torch.tensor([0.1, 0.0, 0.0])[:, None, None],
+    "not finite": lambda x: x / 0,
+}
+"""Answers that cannot be right."""
 
 
 def test_levels_are_the_difference_of_the_means_whatever_the_strips() -> None:
@@ -68,3 +82,76 @@ def test_a_tint_is_noticed_in_one_picture_and_in_a_folder(tmp_path: Path, cli: C
     upscaler = Upscaler(tmp_path / "red.safetensors")
     upscaler.upscale(Picture(frames=(Frame(pixels_hwc=gray),)), Target(scale=2.0), drift=drift)
     assert drift.levels() == pytest.approx([51, 0, 0], abs=1)
+
+
+def varied() -> torch.Tensor:
+    return torch.from_numpy(pattern(40, 30)).permute(2, 0, 1)[None] / 255
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_row_60_a_piece_that_half_precision_spoils_is_done_again_in_fp32(wrong: Change) -> None:
+    class Spoilt(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return wrong(x) if torch.is_autocast_enabled("cpu") else x
+
+    network = Network(Spoilt(), torch.device("cpu"), torch.bfloat16)
+    assert torch.equal(network(varied()), varied())
+    assert network.redone == 1
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_row_60_another_program_in_half_precision_too(wrong: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_file: Path, dtype: torch.dtype) -> backends.Run:
+        def answer(tile: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+            return wrong(torch.from_numpy(tile)).numpy() if dtype is torch.bfloat16 else tile
+
+        return answer
+
+    monkeypatch.setitem(backends._STARTS, "openvino", start)
+    assert torch.equal(backends.BackendNetwork(Path("x.onnx"), "openvino", torch.bfloat16)(varied()), varied())
+
+
+def test_ordinary_pieces_are_not_done_again() -> None:
+    """A flat piece stays flat; noise that a model cleans may become one colour; overshoot at edges is no drift."""
+    flat = torch.full((1, 3, 20, 20), 0.7)
+    faint = (torch.randn(1, 3, 20, 20, generator=torch.Generator().manual_seed(0)) * 0.02).clamp(0, 1)
+    assert not doubtful(flat, flat.repeat_interleave(2, dim=3))
+    assert not doubtful(faint, torch.zeros(1, 3, 40, 40))
+    assert not doubtful(varied(), varied() * 1.2 - 0.08)
+
+
+@pytest.mark.parametrize("strips", [(40,), (7, 1, 32)])
+def test_row_60_one_colour_of_a_varied_picture_is_refused(strips: tuple[int, ...]) -> None:
+    def seen(before: torch.Tensor, after: torch.Tensor) -> Drift:
+        drift = Drift()
+        for rows, out in zip(before.split(strips, dim=2), after.split(strips, dim=2), strict=True):
+            drift.before(rows)
+            drift.after(out)
+        return drift
+
+    flat = torch.full((1, 3, 40, 30), 0.5)
+    with pytest.raises(ModelError, match=r"one colour \(128, 128, 128 of 255\)"):
+        seen(varied(), flat).check()
+    seen(flat, flat).check()
+    seen(varied(), varied()).check()
+    late = flat.clone()
+    late[:, :, -1, -1] = 0.6
+    seen(varied(), late).check()
+
+
+@pytest.mark.parametrize("words", [(), ("--bf16",), ("-t", "16")])
+def test_row_60_black_weights_write_nothing(tmp_path: Path, cli: Cli, words: tuple[str, ...]) -> None:
+    source = resolve_weights("psnr-x2")
+    tensors = load_file(source)
+    bias = next(name for name, tensor in tensors.items() if name.startswith("tail.") and tensor.shape == (12,))
+    tensors[bias] -= 5
+    with safe_open(source, framework="pt") as file:
+        save_file(tensors, tmp_path / "black.safetensors", metadata=file.metadata())
+    (tmp_path / "in").mkdir()
+    Image.fromarray(pattern(40, 30)).save(tmp_path / "in" / "a.png")
+    ran = cli(tmp_path / "in" / "a.png", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out.png", *words)
+    assert ran.code == 7
+    assert ran.err.splitlines()[-1].startswith("sr-upscale: the network makes one colour (0, 0, 0 of 255)")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "black.safetensors"}
+    ran = cli("batch", tmp_path / "in", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out", *words)
+    assert (ran.code, list((tmp_path / "out").glob("*.png"))) == (3, [])
