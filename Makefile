@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: demo test check slow crash oldest lock bench looks wheel clean
+.PHONY: demo test check slow crash faults bench looks wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -29,6 +30,9 @@ oldest: .venv-oldest/.installed
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 		--custom-compile-command "make lock" --no-emit-index-url --output-file requirements-dev.lock
+# every row of docs/faults.md, what it promises and whether its tests hold
+faults: $(STAMP)
+	$(BIN)/python scripts/faults.py
 
 # runs killed at known places of every write path; minutes, Linux
 crash: $(STAMP)

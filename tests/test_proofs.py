@@ -1,0 +1,51 @@
+"""The scripts that prove: `make faults` says what holds, and sees what does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.helpers import ROOT
+
+
+def faults(*words: object) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, ROOT / "scripts" / "faults.py", *words]
+    return subprocess.run([str(word) for word in program], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_rows_of_the_table_hold() -> None:
+    ran = faults(5, 17)
+    assert ran.returncode == 0, ran.stdout
+    five, seventeen, end = ran.stdout.splitlines()[-3:]
+    assert five.split() == [*["5", "An", "empty", "file", "refused", "as", "such", "4", "held", "(1"], "passed)"]
+    assert seventeen.startswith(" 17  One pixel, one row ")
+    assert end == "2 of 2 rows held"
+
+
+def test_rows_that_do_not_hold_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_a.py").write_text(
+        "import pytest\n"
+        "def test_row_01_and_row_02_good(): pass\n"
+        "@pytest.mark.parametrize('row_05', [1])\n"
+        "def test_row_02_bad(row_05): assert False\n"
+        "@pytest.mark.skip\n"
+        "def test_row_03_skipped(): pass\n"
+        "def test_row_04_in_a_file_that_its_row_does_not_name(): pass\n"
+    )
+    (tmp_path / "test_b.py").write_text("def test_other(): pass\n")
+    page = tmp_path / "page.md"
+    lines = [f"| {number} | fault | promise | 4 | `test_{'b' if number == 4 else 'a'}.py` |" for number in range(1, 6)]
+    page.write_text("| row | fault | what users get | exit code | tests |\n|---|---|---|---|---|\n" + "\n".join(lines))
+    ran = faults("--page", page, "--root", tmp_path)
+    assert ran.returncode == 1
+    results = [line.split("  4         ")[-1] for line in ran.stdout.splitlines()[-6:]]
+    assert results == [
+        "held (1 passed)",
+        "NOT HELD (1 failed, 1 passed)",
+        "NOT HELD (1 skipped)",
+        "NOT HELD (no test)",
+        "NOT HELD (no test)",
+        "1 of 5 rows held",
+    ]
