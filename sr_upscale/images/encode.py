@@ -363,7 +363,21 @@ def _write_pillow(
         settings |= {"save_all": True, "append_images": images[1:]}
         settings["duration"] = [frame.duration_ms for frame in picture.frames]
         settings["loop"] = 1 if picture.loop is None else picture.loop
-    images[0].save(path, format=fmt.pillow, **settings)
+    with path.open("wb") as file:
+        images[0].save(_Plain(file), format=fmt.pillow, **settings)  # type: ignore[arg-type]
+
+
+class _Plain:
+    """A file without its descriptor: to that Pillow writes by itself, and takes a short write for a whole one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.write, self.seek, self.tell, self.flush = (
+            file.read,
+            file.write,
+            file.seek,
+            file.tell,
+            file.flush,
+        )
 
 
 def _format_settings(fmt: Format, options: SaveOptions) -> dict[str, Any]:

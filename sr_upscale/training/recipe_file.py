@@ -85,6 +85,8 @@ def load_recipe(
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"recipe {path}: {error.strerror}; expected a TOML file") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"recipe {path}: not UTF-8 ({error.reason}); expected a TOML file") from error
     elif name_or_path in shipped_recipes():
         text = read_recipe(name_or_path)
     else:
@@ -92,7 +94,7 @@ def load_recipe(
         raise UsageError(f"no recipe named {name_or_path!r}; expected one of {known}, or a file ending in .toml")
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"recipe {name_or_path}: not valid TOML: {error}") from error
     gpu = table.pop("gpu", {})
     table.setdefault("name", path.stem)

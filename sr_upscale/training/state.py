@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sr_upscale.errors import TrainingError, UsageError
+from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.registry import resolve_weights
@@ -191,16 +191,19 @@ def load_checkpoint(
     """
     for path in (out / CHECKPOINT, out / PREVIOUS):
         try:
-            with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
-                if (damaged := archive.testzip()) is not None:
-                    raise OSError(f"{damaged} is damaged")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return _restored(path, recipe, device=device, fp16=fp16)
+        except (SrUpscaleError, MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:  # a damaged file fails in many ways; the one before it may be whole
             on_warning(f"{path.name} cannot be read ({type(error).__name__}); trying the one before it")
-            continue
-        break
-    else:
-        raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
+    raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
+
+
+def _restored(path: Path, recipe: Recipe, *, device: torch.device, fp16: bool) -> TrainState:
+    with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
+        if (damaged := archive.testzip()) is not None:
+            raise OSError(f"{damaged} is damaged")
+    content = torch.load(path, map_location="cpu", weights_only=True)
     _refuse_changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
     state = begin_stage(recipe, content["stage"], new_generator(recipe), device=device, fp16=fp16)
     for name in _PARTS:

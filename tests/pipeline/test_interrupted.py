@@ -211,6 +211,26 @@ def test_row_50_full_disk(cli: Cli, folder: Path, nearest: Path, monkeypatch: py
     assert {path.name for path in out.parent.iterdir()} == {"in", "out.png"}
 
 
+SHORT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()), resource.RLIM_INFINITY))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
+@pytest.mark.parametrize("kind", ["png", "webp", "bmp", "gif"])
+def test_row_50_a_write_that_falls_short_is_not_taken_for_a_whole_one(
+    folder: Path, nearest: Path, tmp_path: Path, kind: str
+) -> None:
+    """The file may grow to 200 bytes: what is asked to be written is written in part, as where the disk gets full."""
+    out = tmp_path / f"out.{kind}"
+    process = child(SHORT, folder / "5.png", "-o", out, "-n", nearest, "200")
+    _said, errors = process.communicate(timeout=120)
+    assert process.returncode == 5, errors
+    assert "cannot write" in errors
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == []
+
+
 @pytest.mark.parametrize(("where", "after"), [("write", 2), ("fsync", 6), ("rename", 2)])
 def test_row_50_full_disk_stops_a_batch(
     cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, where: str, after: int

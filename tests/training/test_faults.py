@@ -97,6 +97,17 @@ def test_row_62_newest_checkpoint_is_damaged(folder: Path, recipe: Path, tmp_pat
         train(settings, data=[folder], out=out, resume=True)
 
 
+@pytest.mark.parametrize("change", [{"recipe": "{"}, {"g": {"x": 1}}, {"stage": 7}], ids=str)
+def test_row_62_a_checkpoint_that_loads_and_does_not_fit(
+    folder: Path, recipe: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    out, settings, said = tmp_path / "run", load_recipe(str(recipe)), []
+    train(settings, data=[folder], out=out)
+    torch.save(torch.load(out / "checkpoint.pt") | change, out / "checkpoint.pt")
+    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    assert "checkpoint.pt cannot be read" in said[0]
+
+
 def test_row_63_loss_that_is_not_finite_stops_the_run(
     folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,3 +179,11 @@ def test_the_published_recipe_has_the_published_sizes() -> None:
     assert (gan.pixel_weight, gan.perceptual_weight, gan.gan_weight) == (0.1, 1.0, 5e-3)
     assert (gan.perceptual_layers, gan.gan_loss, gan.discriminator) == ({"conv5_4": 1.0}, "relativistic", "vgg")
     assert sum(parameter.numel() for parameter in new_generator(recipe).parameters()) == 913_027
+
+
+@pytest.mark.parametrize("content", [b"name = '\x8a'", b"a = " + b"[" * 5000], ids=["not UTF-8", "deep"])
+def test_files_that_are_no_toml_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"odd\.toml: not (UTF-8|valid TOML)"):
+        load_recipe(str(path))
