@@ -5,6 +5,7 @@ STAMP := .venv/.installed
 
 .PHONY: demo test check slow crash oldest lock bench looks wheel clean
 .PHONY: demo test check slow crash faults bench looks wheel clean
+.PHONY: demo test check slow crash faults fuzz bench looks wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -30,6 +31,11 @@ oldest: .venv-oldest/.installed
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 		--custom-compile-command "make lock" --no-emit-index-url --output-file requirements-dev.lock
+# hostile bytes for everything that reads, SECONDS for each of six targets; finds go to finds/ (Linux, Atheris)
+SECONDS ?= 600
+fuzz: $(STAMP)
+	$(BIN)/python scripts/fuzz.py --seconds $(SECONDS)
+
 # every row of docs/faults.md, what it promises and whether its tests hold
 faults: $(STAMP)
 	$(BIN)/python scripts/faults.py

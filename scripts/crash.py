@@ -131,13 +131,15 @@ def play(scene: Scene, root: Path, kills: int, seed: int = 0) -> Tally:
         shutil.rmtree(folder)
         shutil.copytree(before, folder)
         ended = child(scene.run, folder, stop=place.stop, more=place.more)
+        where = calls[place.stop].name + ("" if place.more is None else f", {place.more} bytes")
         if not ended.killed:
             if place.more is None or ended.status:
-                tally.unlike.append(f"{place}: ended with {ended.status} instead: {ended.said}")
+                tally.unlike.append(f"{where}: ended with {ended.status} instead: {ended.said}")
+            elif contents(scene, folder) != new:
+                tally.torn.append(f"{where}: a short write was taken for a whole one")
             continue
         tally.kills += 1
         tally.in_writes += place.more is not None
-        where = ended.calls[place.stop].name + ("" if place.more is None else f", {place.more} bytes")
         _check_left(scene, folder, old, new, where, tally)
         ended = child(scene.run, folder)
         if ended.status:

@@ -1,4 +1,4 @@
-"""The scripts that prove: `make faults` says what holds, and sees what does not."""
+"""The scripts that prove, in short: `make faults` and `make fuzz` hold, and see what does not."""
 
 from __future__ import annotations
 
@@ -48,4 +48,37 @@ def test_rows_that_do_not_hold_are_seen(tmp_path: Path) -> None:
         "NOT HELD (no test)",
         "NOT HELD (no test)",
         "1 of 5 rows held",
+    ]
+
+
+def fuzz(*words: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nsys.path.insert(0, 'scripts')\nimport fuzz\n{prelude}\nsys.exit(fuzz.main())"
+    program = [sys.executable, "-c", code, *words]
+    return subprocess.run(
+        [str(word) for word in program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_mutants_of_sound_files_are_taken_or_refused(tmp_path: Path) -> None:
+    targets = ("decode", "weights", "checkpoint", "recipe", "manifest")
+    ran = fuzz("--mutants", 40, "--finds", tmp_path, *(word for name in targets for word in ("--target", name)))
+    assert ran.returncode == 0, ran.stdout + "".join(path.read_text() for path in tmp_path.glob("*.txt"))
+    assert len(ran.stdout.splitlines()) == len(targets)
+
+
+def test_an_exception_that_users_must_not_meet_is_a_find(tmp_path: Path) -> None:
+    """One find for a place, however many inputs lead there; an error with an exit code of its own is none."""
+    broken = """
+import fuzz_targets
+from sr_upscale.errors import InputError, SrUpscaleError
+def attempt(data, _folder):
+    raise {0: InputError, 1: SrUpscaleError, 2: KeyError}[len(data) % 3]("x")
+fuzz_targets.TARGETS["recipe"] = fuzz_targets.Target(seeds=lambda: [b"a", b"ab", b"abc"], attempt=attempt)
+"""
+    ran = fuzz("--mutants", 20, "--finds", tmp_path, "--target", "recipe", prelude=broken)
+    assert ran.returncode == 1
+    assert "2 finds" in ran.stdout
+    assert sorted(path.read_text().splitlines()[-1] for path in tmp_path.glob("*.txt")) == [
+        "KeyError: 'x'",
+        "sr_upscale.errors.SrUpscaleError: x",
     ]
