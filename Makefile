@@ -6,6 +6,7 @@ STAMP := .venv/.installed
 .PHONY: demo test check slow crash oldest lock bench looks wheel clean
 .PHONY: demo test check slow crash faults bench looks wheel clean
 .PHONY: demo test check slow crash faults fuzz bench looks wheel clean
+.PHONY: demo test check slow crash faults fuzz audit bench looks wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -36,6 +37,11 @@ SECONDS ?= 600
 fuzz: $(STAMP)
 	$(BIN)/python scripts/fuzz.py --seconds $(SECONDS)
 
+# known flaws of what is installed, by pip-audit in an environment of its own; needs the network
+audit: $(STAMP) .audit/bin/pip-audit
+	$(BIN)/pip freeze --exclude-editable | sed 's/+.*//' > .audit/installed.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .audit/installed.txt
+
 # every row of docs/faults.md, what it promises and whether its tests hold
 faults: $(STAMP)
 	$(BIN)/python scripts/faults.py
@@ -62,6 +68,11 @@ wheel: $(STAMP)
 
 clean:
 	rm -rf .venv .venv-oldest dist demo
+	rm -rf .venv .audit dist demo finds
+
+.audit/bin/pip-audit:
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet --disable-pip-version-check "pip-audit>=2.9"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -18,6 +18,7 @@ import hashlib
 import logging
 import random
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from sr_upscale.errors import SrUpscaleError
 
 TARGETS = ("decode", "weights", "checkpoint", "recipe", "manifest", "download")
 HANG_S, MEMORY_MIB, MAX_BYTES = 10, 3072, 1 << 16
+LAST_MIB = 2 * MEMORY_MIB
+"""Where the system refuses memory, so that a find does not take the machine's: Atheris looks once a second."""
 
 
 def fuzz(name: str, seconds: int, corpus: Path, finds: Path) -> None:
@@ -138,6 +141,7 @@ def main() -> int:
     names = options.target or TARGETS
     warnings.simplefilter("ignore")
     logging.disable()
+    resource.setrlimit(resource.RLIMIT_DATA, (LAST_MIB << 20, LAST_MIB << 20))
     if options.input:
         return again(names[0], options.input)
     options.finds.mkdir(exist_ok=True)

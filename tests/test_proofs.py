@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.helpers import ROOT
 
@@ -51,6 +54,9 @@ def test_rows_that_do_not_hold_are_seen(tmp_path: Path) -> None:
     ]
 
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+
+
 def fuzz(*words: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
     code = f"import sys\nsys.path.insert(0, 'scripts')\nimport fuzz\n{prelude}\nsys.exit(fuzz.main())"
     program = [sys.executable, "-c", code, *words]
@@ -59,6 +65,7 @@ def fuzz(*words: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
+@on_linux
 def test_mutants_of_sound_files_are_taken_or_refused(tmp_path: Path) -> None:
     targets = ("decode", "weights", "checkpoint", "recipe", "manifest")
     ran = fuzz("--mutants", 40, "--finds", tmp_path, *(word for name in targets for word in ("--target", name)))
@@ -66,6 +73,7 @@ def test_mutants_of_sound_files_are_taken_or_refused(tmp_path: Path) -> None:
     assert len(ran.stdout.splitlines()) == len(targets)
 
 
+@on_linux
 def test_an_exception_that_users_must_not_meet_is_a_find(tmp_path: Path) -> None:
     """One find for a place, however many inputs lead there; an error with an exit code of its own is none."""
     broken = """
@@ -82,3 +90,16 @@ fuzz_targets.TARGETS["recipe"] = fuzz_targets.Target(seeds=lambda: [b"a", b"ab",
         "KeyError: 'x'",
         "sr_upscale.errors.SrUpscaleError: x",
     ]
+
+
+def test_the_security_page_names_rows_and_tests_that_there_are() -> None:
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    known = {int(number) for number in re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "faults.md").read_text(), re.M)}
+    proofs = [line.split("|")[2] for line in page.splitlines() if line.startswith("| ")][1:]
+    assert len(proofs) == 9
+    for proof in proofs:
+        rows = {int(number) for number in re.findall(r"\b\d+\b", proof)}
+        files = re.findall(r"`(tests/[^`]+)`", proof)
+        assert rows or files
+        assert rows <= known
+        assert all((ROOT / file).is_file() for file in files)
