@@ -29,6 +29,7 @@ oldest: .venv-oldest/.installed
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 		--custom-compile-command "make lock" --no-emit-index-url --output-file requirements-dev.lock
+
 # hostile bytes for everything that reads, SECONDS for each of six targets; finds go to finds/ (Linux, Atheris)
 SECONDS ?= 600
 fuzz: $(STAMP)
@@ -64,8 +65,7 @@ wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf .venv .venv-oldest dist demo
-	rm -rf .venv .audit dist demo finds
+	rm -rf .venv .venv-oldest .audit dist demo finds
 
 .audit/bin/pip-audit:
 	$(PYTHON) -m venv .audit
