@@ -98,6 +98,8 @@ class StageSection:
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
         lattice_weight: Weight of the loss against a lattice of one and of two LR pixels. It compares with HR, or with
             the teacher's answer where a stage that listens to a teacher has no `pixel_weight`.
+        color_weight: Weight of `training.losses.color_loss` towards HR. It holds the colours of a stage that learns its
+            detail from a teacher or a discriminator.
         perceptual_weight: Weight of the VGG19 loss towards HR.
         perceptual_layers: Weight of each VGG19 layer, before activation.
         gan_weight: Weight of the generator's adversarial loss.
@@ -134,6 +136,7 @@ class StageSection:
     teacher_perceptual_weight: float = 0.0
     fft_weight: float = 0.0
     lattice_weight: float = 0.0
+    color_weight: float = 0.0
     perceptual_weight: float = 0.0
     perceptual_layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
     gan_weight: float = 0.0

@@ -83,6 +83,24 @@ def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
+def color_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    """Computes the mean absolute difference of means over `COLOR_WINDOW` LR pixels a side: colours without detail.
+
+    What LR says of these means is certain, so that this loss does not blur as a pixel loss does.
+
+    Args:
+        sr, hr: (N, C, H, W), of equal shape.
+        scale: HR pixels of an LR pixel.
+
+    Returns:
+        A scalar.
+    """
+    return F.avg_pool2d(sr - hr, COLOR_WINDOW * scale, ceil_mode=True).abs().mean()
+
+
+COLOR_WINDOW = 4
+"""LR pixels of a side over which `color_loss` averages."""
+
 LATTICE_WINDOW = 6
 """Periods of a side over which `lattice_loss` averages."""
 

@@ -15,7 +15,15 @@ from torch.nn import functional as F
 from sr_upscale.data.patches import Batch
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.training.config import StageSection, listens
-from sr_upscale.training.losses import GAN_LOSSES, PIXEL_LOSSES, fft_loss, lattice_losses, perceptual_loss, unsharp_mask
+from sr_upscale.training.losses import (
+    GAN_LOSSES,
+    PIXEL_LOSSES,
+    color_loss,
+    fft_loss,
+    lattice_losses,
+    perceptual_loss,
+    unsharp_mask,
+)
 from sr_upscale.training.parallel import World
 from sr_upscale.training.state import TrainState
 
@@ -52,8 +60,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Seed of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, teacher, fft, lattice, perceptual, teacher_perceptual, gan, d, and the mean
-            logits d_real and d_fake, as far as the stage has them. ``loss`` is the generator's weighted sum.
+        Losses by name, unweighted: pixel, teacher, fft, lattice, color, perceptual, teacher_perceptual, gan, d, and the
+            mean logits d_real and d_fake, as far as the stage has them. ``loss`` is the generator's weighted sum.
 
     Raises:
         NotFinite: A loss or a gradient was infinite or not a number.
@@ -73,6 +81,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     if stage.lattice_weight:
         truth = target if taught is None or stage.pixel_weight else taught
         terms["lattice"] = (stage.lattice_weight, lattice_losses(sr, truth, hr.shape[-1] // lr.shape[-1]))
+    if stage.color_weight:
+        terms["color"] = (stage.color_weight, color_loss(sr, hr, hr.shape[-1] // lr.shape[-1]))
     window = _window(stage, hr.shape[-1], seed)
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None

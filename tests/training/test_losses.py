@@ -14,6 +14,7 @@ from sr_upscale.errors import ShapeError
 from sr_upscale.training.losses import (
     GAN_LOSSES,
     PIXEL_LOSSES,
+    color_loss,
     fft_loss,
     lattice_loss,
     lattice_losses,
@@ -50,6 +51,17 @@ def test_unsharp_mask_is_opencv_s_recipe_as_real_esrgan_writes_it() -> None:
     wanted = mask * np.clip(picture + 0.5 * detail, 0, 1) + (1 - mask) * picture
     np.testing.assert_allclose(unsharp_mask(x, 0.5)[0].permute(1, 2, 0).numpy(), wanted, atol=2e-3)
     assert torch.equal(unsharp_mask(x, 0.0), x)
+
+
+def test_colour_loss_sees_means_of_lr_pixels_and_no_detail() -> None:
+    hr = torch.rand(2, 3, 32, 16, generator=torch.Generator().manual_seed(0))
+    assert color_loss(hr + 0.25, hr, 2).item() == pytest.approx(0.25, rel=1e-5)
+    checks = torch.ones(32, 16)
+    checks[::2, 1::2] = checks[1::2, ::2] = -1
+    assert color_loss(hr + 0.25 * checks, hr, 2).item() == pytest.approx(0, abs=1e-6)
+    lopsided = hr.clone()
+    lopsided[..., :8, :8] += 0.4  # one window of four LR pixels a side, of eight in all
+    assert color_loss(lopsided, hr, 2).item() == pytest.approx(0.4 / 8, rel=1e-5)
 
 
 def test_lattice_loss_sees_the_lattice_and_nothing_else() -> None:
