@@ -5,6 +5,7 @@ Importing this file does not import torch; a command imports what it needs when 
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
@@ -22,7 +23,9 @@ from sr_upscale.cli.console import print_error
 from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.options import Session
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
+from sr_upscale.formatting import shown
 from sr_upscale.interrupts import Insistence
+from sr_upscale.pipeline.elsewhere import advice
 
 
 class DefaultGroup(TyperGroup):
@@ -31,10 +34,19 @@ class DefaultGroup(TyperGroup):
     default_command = "upscale"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = [*args[1:], "--help"] if args[:1] == ["help"] else ["--version"] if args == ["version"] else args
         own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         if args and args[0] not in self.commands and args[0].split("=")[0] not in own | {"--help", "-h"}:
+            if not ctx.resilient_parsing:
+                self._ask_back(args[0])
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
+
+    def _ask_back(self, word: str) -> None:
+        """Refuses a mistyped command, which would be taken for a picture."""
+        near = difflib.get_close_matches(word.lower(), self.commands, n=1, cutoff=0.7)
+        if near and not os.path.splitext(word)[1] and not os.path.lexists(word):
+            raise UsageError(f"{shown(word)!r} is no command and no file; did you mean `sr-upscale {near[0]}`?")
 
 
 app = typer.Typer(
@@ -126,7 +138,8 @@ def run(argv: Sequence[str]) -> int:
     except typer.TyperException as error:
         if session.debug:
             traceback.print_exc()
-        text = _refused_value(error, argv) or error.format_message()
+        unknown = advice(str(getattr(error, "option_name", "-?")), argv)
+        text = unknown or _refused_value(error, argv) or error.format_message()
         print_error(f"sr-upscale: {text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`")
         return error.exit_code
     except SrUpscaleError as error:

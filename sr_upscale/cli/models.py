@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,24 +10,17 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.help import PanelCommand
-from sr_upscale.errors import IntegrityError, ModelError, OutputError, UsageError
+from sr_upscale.errors import IntegrityError, OutputError, UsageError
 from sr_upscale.formatting import mebibytes, shown
-from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained import library
 from sr_upscale.pretrained.registry import (
     DEFAULT_MODEL,
-    TABLE,
-    WEIGHTS_SUFFIXES,
-    StoredWeights,
-    added,
-    added_folder,
     cached_path,
     catalogue_entry,
     known_names,
     models_folder,
     resolve_weights,
 )
-from sr_upscale.pretrained.weights_file import read_info
-from sr_upscale.storage.atomic import make_folder, output_error, replace_file
 
 app = typer.Typer(
     help="List models, and download, check, add, blend or remove them.",
@@ -52,65 +43,42 @@ def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug =
     del debug  # they act when they are parsed
     if context.invoked_subcommand is not None:
         return 0
-    console = Console(as_json=as_json)
-    rows = [_ours(entry) for entry in TABLE] + [_remote(entry) for entry in CATALOGUE]
-    rows += [_added(name, path) for name, path in added().items()]
-    console.result({"models": rows})
-    if not as_json:
-        for row in rows:
-            size = mebibytes(row["bytes"]) if row["bytes"] else "missing"
-            mark = "*" if row["default"] else "+" if row["installed"] else " "
-            console.line(
-                f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12} {row['purpose']}"
-            )
-        console.line("* default family, the factor goes by the scale; + installed; the rest is downloaded when used")
+    _list(library.model_rows(), Console(as_json=as_json))
     return 0
 
 
-def _ours(entry: StoredWeights) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": entry.name,
-        "scale": entry.scale,
-        "purpose": entry.purpose,
-        "license": entry.license,
-        "installed": entry.path.is_file(),
-        "default": entry.name.startswith(f"{DEFAULT_MODEL}-"),
-        "path": str(entry.path),
-        "bytes": 0,
-    }
-    if row["installed"]:
-        info = read_info(entry.path)
-        row |= {"bytes": entry.path.stat().st_size, "data": info.data, "scores": info.scores}
-    return row
+def _list(rows: list[dict[str, Any]], console: Console, *, tags: bool = False) -> None:
+    console.result({"models": rows})
+    if console.as_json:
+        return
+    for row in rows:
+        size = mebibytes(row["bytes"]) if row["bytes"] else "missing"
+        mark = "*" if row["default"] else "+" if row["installed"] else " "
+        console.line(
+            f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12} {row['purpose']}"
+            + (f" [{', '.join(row['tags'])}]" if tags and row["tags"] else "")
+        )
+    console.line("* default family, the factor goes by the scale; + installed; the rest is downloaded when used")
 
 
-def _remote(entry: RemoteWeights) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "scale": entry.scale,
-        "purpose": entry.purpose,
-        "license": entry.license,
-        "installed": cached_path(entry).is_file(),
-        "default": False,
-        "path": str(cached_path(entry)),
-        "bytes": entry.file.size,
-        "architecture": entry.architecture,
-        "url": entry.file.url,
-        "sha256": entry.file.sha256,
-    }
+@app.command("list", cls=PanelCommand)
+def list_models(as_json: opt.Json = False) -> int:
+    """List the models; `sr-upscale models` alone does the same."""
+    _list(library.model_rows(), Console(as_json=as_json))
+    return 0
 
 
-def _added(name: str, path: Path) -> dict[str, Any]:
-    return {
-        "name": name,
-        "scale": None,
-        "purpose": "added by you",
-        "license": "unknown",
-        "installed": True,
-        "default": False,
-        "path": str(path),
-        "bytes": path.stat().st_size,
-    }
+@app.command("search", cls=PanelCommand)
+def search(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="WORD...", help="Such as anime, x2, jpeg, MIT; all must fit.", show_default=False),
+    ],
+    as_json: opt.Json = False,
+) -> int:
+    """List the models of which all words are said: name, purpose, tags, architecture, licence, factor."""
+    _list(library.search(words), Console(as_json=as_json), tags=True)
+    return 0
 
 
 @app.command("info", cls=PanelCommand)
@@ -120,18 +88,7 @@ def info(
 ) -> int:
     """Say all that is known of a model. Downloads nothing."""
     console = Console(as_json=as_json)
-    entry = catalogue_entry(name)
-    if entry is not None and not Path(name).is_file():
-        row = _remote(entry)
-    else:
-        from sr_upscale.pretrained.load import traits_of
-
-        path = resolve_weights(name)
-        stored = next((each for each in TABLE if each.path == path), None)
-        row = _ours(stored) if stored else _added(path.stem, path)
-        traits = traits_of(path)
-        row |= {"architecture": traits.architecture, "scale": traits.scale, "half": list(traits.half)}
-        row |= {"parameters": traits.parameters} if traits.parameters else {}
+    row = library.model_row(name)
     console.result(row)
     if not as_json:
         for key, value in row.items():
@@ -159,7 +116,7 @@ def obtain(name: str, console: Console) -> Path:
         NetworkError, IntegrityError, OutputError: The download failed.
     """
     entry = catalogue_entry(name)
-    if entry is None or cached_path(entry).is_file() or Path(name).is_file():
+    if entry is None or cached_path(entry).is_file():
         return resolve_weights(name)
     host = entry.file.addresses[0].split("/")[2]
     console.note(f"{entry.name}: licence {entry.license}; downloading {mebibytes(entry.file.size)} from {host}")
@@ -185,23 +142,8 @@ def obtain_named(values: list[str] | None, console: Console) -> list[str]:
 @app.command("verify", cls=PanelCommand)
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
-    from sr_upscale.pretrained.load import module_of
-    from sr_upscale.storage.digest import hash_file
-
     console = Console(as_json=as_json)
-    bad: list[str] = []
-    good: list[str] = []
-    for entry in CATALOGUE:
-        path = cached_path(entry)
-        if path.is_file():
-            (good if hash_file(path) == entry.file.sha256 else bad).append(entry.name)
-    for name, path in {**{entry.name: entry.path for entry in TABLE}, **added()}.items():
-        try:
-            module_of(path)
-        except ModelError:
-            bad.append(name)
-        else:
-            good.append(name)
+    good, bad = library.verify()
     console.result({"good": good, "bad": bad})
     if not as_json:
         for name in good:
@@ -215,15 +157,7 @@ def verify(as_json: opt.Json = False) -> int:
 def remove(names: Names) -> int:
     """Delete models from the cache. Ours are part of the program and stay."""
     for name in names:
-        entry = catalogue_entry(name)
-        path = cached_path(entry) if entry is not None else added().get(name)
-        if path is None or not path.is_file():
-            known = "is part of the program" if name in {each.name for each in TABLE} else "is not in the cache"
-            raise UsageError(f"{name} {known}; `sr-upscale models` marks with + what can be removed")
-        try:
-            path.unlink()
-        except OSError as error:
-            raise output_error(path, error) from error
+        library.remove(name)
     return 0
 
 
@@ -253,32 +187,11 @@ def add(
     force: opt.Force = False,
 ) -> int:
     """Copy weights into the cache, after a look inside, so that -n takes their name."""
-    from sr_upscale.pretrained.load import module_of, traits_of
-
     source = Path(file)
     label = name or source.stem
-    if source.suffix.lower() not in WEIGHTS_SUFFIXES or not source.is_file():
-        raise UsageError(f"{shown(source)}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
-    taken = label in known_names() and label not in added()
-    if "/" in label or label.startswith(".") or taken or catalogue_entry(label) is not None:
-        raise UsageError(f"--name is {label!r}; expected a plain name that is not taken")
-    target = added_folder() / f"{label}{source.suffix}"
-    if label in added() and not force:
-        raise UsageError(f"{label} is there already; use --force, or another --name")
-    traits = traits_of(source)
-    module_of(source)
-    _copy(source, target)
-    for old in target.parent.glob(f"{glob.escape(label)}.*"):
-        if old != target and old.stem == label and old.suffix.lower() in WEIGHTS_SUFFIXES:
-            old.unlink()  # -n would take it
+    traits = library.add(source, label, force=force)
     Console().note(f"{label}: {traits.architecture} x{traits.scale}; use it with -n {label}")
     return 0
-
-
-def _copy(source: Path, target: Path) -> None:
-    make_folder(target.parent)
-    with replace_file(target) as temporary:
-        shutil.copyfile(source, temporary)
 
 
 @app.command("blend", cls=PanelCommand)

@@ -57,7 +57,7 @@ class SaveOptions:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality}; expected 1 to 100")
         if self.compression is not None and not 0 <= self.compression <= 9:
-            raise UsageError(f"compression is {self.compression}; expected 0 to 9")
+            raise UsageError(f"compression is {self.compression}; expected 0 to 9; -q is the quality of JPEG and WebP")
 
 
 def check_target(fmt: Format, width: int, height: int, *, name: str) -> None:

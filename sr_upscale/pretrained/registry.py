@@ -18,7 +18,7 @@ import platformdirs
 
 from sr_upscale.errors import IntegrityError, ModelError
 from sr_upscale.formatting import shortened, shown
-from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained.catalogue import CATALOGUE, ELSEWHERE, RemoteWeights
 from sr_upscale.pretrained.weights_file import is_ours, read_info
 from sr_upscale.storage.digest import hash_file
 
@@ -48,6 +48,11 @@ class StoredWeights:
     purpose: str
     license: str = "MIT"
     twin: str = ""
+
+    @property
+    def family(self) -> str:
+        """Returns the name without the factor."""
+        return self.name.rsplit("-x", 1)[0]
 
     @property
     def path(self) -> Path:
@@ -88,13 +93,31 @@ def weights_folder() -> Path:
 # --- names ------------------------------------------------------------------------------------------
 
 
-def catalogue_entry(name: str) -> RemoteWeights | None:
-    """Finds the row of the catalogue that a name means; None where there is none.
+def squashed(name: str) -> str:
+    """Reduces a name to what tells it from others: ``4xHFA2k``, ``4x_hfa2k`` and ``4x-HFA2k.pth`` are one."""
+    stem, suffix = os.path.splitext(name.lower())
+    return "".join(char for char in (stem if suffix in WEIGHTS_SUFFIXES else name.lower()) if char.isalnum())
 
-    Case does not matter, and ``_`` counts as ``-``.
-    """
-    wanted = name.lower().replace("_", "-")
-    return next((entry for entry in CATALOGUE if entry.name == wanted), None)
+
+def catalogue_entry(name: str) -> RemoteWeights | None:
+    """Finds the row of the catalogue that a name means (`squashed`); None where there is none."""
+    wanted = squashed(name)
+    return None if _means_file(name) else next((row for row in CATALOGUE if squashed(row.name) == wanted), None)
+
+
+def stored_entries(name: str) -> list[StoredWeights]:
+    """Finds the rows of ours that a name means (`squashed`): one model, or all of a family. Largest factor first."""
+    if _means_file(name):
+        return []
+    wanted = squashed(name)
+    found = [row for row in TABLE if wanted in (squashed(row.name), squashed(row.family))]
+    return sorted(found, key=lambda row: -row.scale)
+
+
+def _means_file(name: str) -> bool:
+    """Says whether a word is a path: it leads into a folder, or ends like weights and is there."""
+    path = Path(name)
+    return path.name != name or (path.suffix.lower() in WEIGHTS_SUFFIXES and _is_file(path))
 
 
 def cached_path(entry: RemoteWeights) -> Path:
@@ -134,7 +157,7 @@ def known_names() -> list[str]:
 
 def families() -> list[str]:
     """Lists the names without a factor, sorted: ``photo`` is ``photo-x4`` or ``photo-x2``."""
-    return sorted({entry.name.rsplit("-x", 1)[0] for entry in TABLE})
+    return sorted({entry.family for entry in TABLE})
 
 
 def resolve_weights(
@@ -143,7 +166,7 @@ def resolve_weights(
     """Finds the file of a model, and downloads it if need be.
 
     Args:
-        name_or_path: Name of one model, or the path of a weights file.
+        name_or_path: Name of one model, or of a family for its largest factor, or the path of a weights file.
         on_progress: Called with the finished share of a download (0 to 1) and a few words.
 
     Returns:
@@ -153,12 +176,8 @@ def resolve_weights(
         ModelError: There is no such name and no such file (the nearest name is suggested), or our own file is missing.
         NetworkError, IntegrityError, OutputError: The download failed.
     """
-    for entry in TABLE:
-        if entry.name == name_or_path:
-            if not entry.path.is_file():
-                msg = f"model {entry.name}: {entry.path} is missing; the installation is damaged, install it again"
-                raise ModelError(msg)
-            return entry.path
+    if mine := stored_entries(name_or_path):
+        return _present(mine[0])
     path, remote = Path(name_or_path), catalogue_entry(name_or_path)
     if remote is None and _is_file(path):
         return path
@@ -170,12 +189,28 @@ def resolve_weights(
         return found
     if name_or_path in added():
         return added()[name_or_path]
-    names = known_names()
-    near = difflib.get_close_matches(name_or_path.lower().replace("_", "-"), names, n=1)
-    ours = ", ".join([*families(), *(entry.name for entry in TABLE)])
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {ours}, a name of `sr-upscale models`, or a file"
-    msg = f"no model named {shortened(name_or_path)!r}, and no such file; {hint}"
+    msg = f"no model named {shortened(name_or_path)!r}, and no such file; {_hint(name_or_path)}"
     raise ModelError(msg)
+
+
+def _hint(name: str) -> str:
+    """Says what to use in the place of a name that is none."""
+    wanted, names = squashed(name), {squashed(each): each for each in known_names()}
+    near = difflib.get_close_matches(wanted, names, n=1)
+    elsewhere = next((advice for word, advice in ELSEWHERE.items() if word in wanted), None)
+    if elsewhere is not None and not difflib.get_close_matches(wanted, near, cutoff=0.9):
+        return elsewhere
+    if near:
+        return f"did you mean {names[near[0]]}?"
+    ours = ", ".join([*families(), *(entry.name for entry in TABLE)])
+    return f"expected one of {ours}, a name of `sr-upscale models`, or a file"
+
+
+def _present(entry: StoredWeights) -> Path:
+    if not entry.path.is_file():
+        msg = f"model {entry.name}: {entry.path} is missing; the installation is damaged, install it again"
+        raise ModelError(msg)
+    return entry.path
 
 
 def _is_file(path: Path) -> bool:
@@ -208,9 +243,8 @@ def resolve_family(name_or_path: str) -> dict[int, Path]:
         ModelError: There is no such name and no such file, or the file cannot be used.
         NetworkError, IntegrityError, OutputError: The download failed.
     """
-    family = [entry for entry in TABLE if entry.name == f"{name_or_path}-x{entry.scale}"]
-    if family:
-        return {entry.scale: resolve_weights(entry.name) for entry in family}
+    if mine := stored_entries(name_or_path):
+        return {entry.scale: _present(entry) for entry in mine}
     path = resolve_weights(name_or_path)
     if is_ours(path):
         return {int(read_info(path).config.get("scale", 0)): path}

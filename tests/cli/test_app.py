@@ -306,6 +306,37 @@ def test_usage_errors_are_one_line_and_exit_code_2(
     assert [path.name for path in photo.parent.iterdir()] == ["p.png"]
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["-dn", "0.5"], "no option -dn: --fidelity 0..1"),
+        (["--noise", "2"], "no option --noise: --fidelity"),
+        (["--face_enhance"], "no option --face-enhance: faces are not repaired"),
+        (["-m", "models"], "no option -m: a folder of models is not needed"),
+        (["-c", "95"], "-q is the quality"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_of_other_programs_are_answered(cli: Cli, photo: Path, words: list[str], answer: str) -> None:
+    ran = cli(photo, *words)
+    assert ran.code == 2
+    assert answer in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("help").out == cli("--help").out
+    assert cli("help", "batch").out == cli("batch", "--help").out
+    assert cli("version").out == cli("--version").out
+    assert cli("models", "list").out == cli("models").out
+    ran = cli("uspcale", photo)
+    assert ran.code == 2
+    assert "'uspcale' is no command and no file; did you mean `sr-upscale upscale`?" in ran.err
+    monkeypatch.chdir(photo.parent)
+    photo.rename("batches")
+    assert cli("batches", "--dry-run", "-f", "png").code == 0  # a file that is there is a picture
+
+
 def test_no_words_at_all_show_the_help(cli: Cli) -> None:
     ran = cli()
     assert (ran.code, ran.err) == (2, "")

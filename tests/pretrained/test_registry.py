@@ -50,7 +50,7 @@ def remote(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteWei
             sha256=hashlib.sha256(content).hexdigest(),
         ),
     )
-    for module in ("sr_upscale.pretrained.registry", "sr_upscale.cli.models"):
+    for module in ("sr_upscale.pretrained.registry", "sr_upscale.pretrained.library"):
         monkeypatch.setattr(f"{module}.CATALOGUE", (entry,))
     with serving(content) as server:
         monkeypatch.setenv("SR_UPSCALE_MIRROR", server.url)
@@ -68,11 +68,12 @@ def test_catalogue_equals_the_database(shared: Path) -> None:
         assert entry.file.size == int(row["bytes"])
         assert entry.scale == int(row["scale"])
         assert entry.license == row["licence"]
+        assert ",".join(entry.tags) == row["tags"]
 
 
 def test_catalogue_is_sound() -> None:
     names = [entry.name for entry in CATALOGUE]
-    assert len(names) == len(set(names)) >= 40
+    assert len(names) == len(set(names)) >= 80
     for entry in CATALOGUE:
         assert entry.file.url.startswith("https://")
         assert "NC" not in entry.license
@@ -86,6 +87,73 @@ def test_catalogue_is_sound() -> None:
 )
 def test_names_are_found_as_people_type_them(name: str) -> None:
     assert catalogue_entry(name) is not None
+
+
+@pytest.mark.parametrize("name", ["4xHFA2k", "4x_hfa2k", "4x-HFA2k.pth", "4XHFA2K.safetensors"])
+def test_case_dashes_and_endings_do_not_matter(name: str) -> None:
+    entry = catalogue_entry(name)
+    assert entry is not None
+    assert entry.name == "4x-hfa2k"
+    assert catalogue_entry(f"./{name}") is None
+
+
+def test_names_stay_apart_when_they_are_squashed() -> None:
+    names = [store.squashed(name) for name in store.known_names()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_file_with_the_ending_of_weights_wins_over_a_name(
+    micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_weights("PSNR_x4.safetensors").name == "psnr-x4.safetensors"
+    (tmp_path / "PSNR_x4.safetensors").write_bytes(micro.read_bytes())
+    assert resolve_weights("PSNR_x4.safetensors") == Path("PSNR_x4.safetensors")
+
+
+def test_a_family_works_in_every_command(cli: Cli, tmp_path: Path) -> None:
+    """Where one file is needed it is the larger factor's."""
+    assert json.loads(cli("models", "info", "Photo", "--json").out)["name"] == "photo-x4"
+    assert Path(cli("models", "path", "psnr").out.strip()).name == "psnr-x4.safetensors"
+    assert Path(cli("models", "download", "psnr").out.strip()).name == "psnr-x4.safetensors"
+    ran = cli("models", "blend", "psnr", "gan", "-o", tmp_path / "mix.safetensors")
+    assert ran.code == 0, ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("anime", "use realesrgan-x4plus-anime-6b"),
+        ("4x-UltraSharp", "is not openly licensed; use 4x-"),
+        ("Remacri", "or give its file"),
+        ("GFPGANv1.4", "faces are not repaired"),
+    ],
+)
+def test_names_of_other_programs_are_answered_with_what_to_use_here(
+    cli: Cli, photo: Path, name: str, words: str
+) -> None:
+    ran = cli(photo, "-n", name)
+    assert ran.code == 7
+    assert words in ran.err
+    for advised in (
+        "realesrgan-x4plus-anime-6b",
+        "4x-hfa2k",
+        "4x-nomoswebphoto-esrgan",
+        "4x-nomos8ksc",
+        "4x-lsdirplus",
+    ):
+        assert catalogue_entry(advised) is not None
+
+
+def test_search_finds_by_purpose_tag_factor_and_licence(cli: Cli) -> None:
+    found = json.loads(cli("models", "search", "Anime", "x2", "--json").out)["models"]
+    assert {"2x-hfa2kavccompact", "2x-modernspanimationv1"} <= {row["name"] for row in found}
+    assert all(row["scale"] == 2 for row in found)
+    assert "1x-dejpg-realplksr-otf" in cli("models", "search", "jpeg", "1x").out
+    assert "psnr-x4" in cli("models", "search", "faithful", "mit").out
+    nothing = cli("models", "search", "nonsense")
+    assert nothing.code == 7
+    assert "there are ai-generated, anime" in nothing.err
 
 
 def test_unknown_names_get_the_nearest_one() -> None:

@@ -1,0 +1,197 @@
+"""The models that are here or can be had, as rows ready for JSON, and what changes the cache. Does not import torch."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.formatting import shown
+from sr_upscale.models.descriptor import Traits
+from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained.registry import (
+    DEFAULT_MODEL,
+    TABLE,
+    WEIGHTS_SUFFIXES,
+    StoredWeights,
+    added,
+    added_folder,
+    cached_path,
+    catalogue_entry,
+    known_names,
+    resolve_weights,
+    squashed,
+    stored_entries,
+)
+from sr_upscale.pretrained.weights_file import read_info
+from sr_upscale.storage.atomic import make_folder, output_error, replace_file
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """Lists ours, the catalogue, and what users added."""
+    rows = [_ours(entry) for entry in TABLE] + [_remote(entry) for entry in CATALOGUE]
+    return rows + [_added(name, path) for name, path in added().items()]
+
+
+def search(words: Iterable[str]) -> list[dict[str, Any]]:
+    """Finds the models that every one of the words is said of: in name, purpose, tags, architecture, licence, factor.
+
+    Raises:
+        ModelError: There is none.
+    """
+    wanted = [word.lower() for word in words]
+    found = [row for row in model_rows() if all(word in _said_of(row) for word in wanted)]
+    if not found:
+        tags = sorted({tag for entry in CATALOGUE for tag in entry.tags})
+        raise ModelError(f"no model for {' '.join(wanted)!r}; there are {', '.join(tags)}")
+    return found
+
+
+def _said_of(row: dict[str, Any]) -> str:
+    words = [
+        row["name"],
+        squashed(row["name"]),
+        row["purpose"],
+        *row["tags"],
+        row.get("architecture", ""),
+        row["license"],
+    ]
+    return " ".join([*words, f"x{row['scale']}", f"{row['scale']}x"]).lower()
+
+
+def model_row(name: str) -> dict[str, Any]:
+    """Says all that is known of a model, without a download; of a family, its largest factor.
+
+    Raises:
+        ModelError: There is no such name and no such file, or the file cannot be used.
+    """
+    if (entry := catalogue_entry(name)) is not None:
+        return _remote(entry)
+    from sr_upscale.pretrained.load import traits_of
+
+    path = resolve_weights(name)
+    mine = stored_entries(name)
+    row = _ours(mine[0]) if mine else _added(path.stem, path)
+    traits = traits_of(path)
+    row |= {"architecture": traits.architecture, "scale": traits.scale, "half": list(traits.half)}
+    return row | ({"parameters": traits.parameters} if traits.parameters else {})
+
+
+def _ours(entry: StoredWeights) -> dict[str, Any]:
+    row = _row(entry.name, entry.scale, entry.purpose, entry.license, entry.path)
+    row |= {"default": entry.family == DEFAULT_MODEL, "bytes": 0}
+    if row["installed"]:
+        info = read_info(entry.path)
+        row |= {"bytes": entry.path.stat().st_size, "data": info.data, "scores": info.scores}
+    return row
+
+
+def _remote(entry: RemoteWeights) -> dict[str, Any]:
+    row = _row(entry.name, entry.scale, entry.purpose, entry.license, cached_path(entry))
+    return row | {
+        "bytes": entry.file.size,
+        "tags": list(entry.tags),
+        "architecture": entry.architecture,
+        "url": entry.file.url,
+        "sha256": entry.file.sha256,
+    }
+
+
+def _added(name: str, path: Path) -> dict[str, Any]:
+    return _row(name, None, "added by you", "unknown", path) | {"bytes": path.stat().st_size}
+
+
+def _row(name: str, scale: int | None, purpose: str, license_: str, path: Path) -> dict[str, Any]:
+    return {
+        "name": name,
+        "scale": scale,
+        "purpose": purpose,
+        "license": license_,
+        "installed": path.is_file(),
+        "default": False,
+        "path": str(path),
+        "tags": [],
+    }
+
+
+def verify() -> tuple[list[str], list[str]]:
+    """Checks the bytes of all that is installed: downloads by their hash, the rest by loading it.
+
+    Returns:
+        Names of what is whole, and of what is damaged.
+    """
+    from sr_upscale.pretrained.load import module_of
+    from sr_upscale.storage.digest import hash_file
+
+    good: list[str] = []
+    bad: list[str] = []
+    for entry in CATALOGUE:
+        path = cached_path(entry)
+        if path.is_file():
+            (good if hash_file(path) == entry.file.sha256 else bad).append(entry.name)
+    for name, path in {**{entry.name: entry.path for entry in TABLE}, **added()}.items():
+        try:
+            module_of(path)
+        except ModelError:
+            bad.append(name)
+        else:
+            good.append(name)
+    return good, bad
+
+
+def remove(name: str) -> None:
+    """Deletes a model from the cache.
+
+    Raises:
+        UsageError: It is not there, or is one of ours.
+        OutputError: It cannot be deleted.
+    """
+    entry = catalogue_entry(name)
+    path = cached_path(entry) if entry is not None else added().get(name)
+    if path is None or not path.is_file():
+        known = "is part of the program" if stored_entries(name) else "is not in the cache"
+        raise UsageError(f"{name} {known}; `sr-upscale models` marks with + what can be removed")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def add(source: Path, label: str, *, force: bool) -> Traits:
+    """Copies weights into the cache, after a look inside, so that `label` is their name.
+
+    Args:
+        source: A weights file.
+        label: A plain name that no other model has.
+        force: Take the place of other weights of that name.
+
+    Returns:
+        What is known of the network.
+
+    Raises:
+        UsageError: It is no weights file, or the name cannot be.
+        ModelError: The file cannot be used.
+        OutputError: The cache cannot be written.
+    """
+    from sr_upscale.pretrained.load import module_of, traits_of
+
+    if source.suffix.lower() not in WEIGHTS_SUFFIXES or not source.is_file():
+        raise UsageError(f"{shown(source)}: expected a file ending in {', '.join(WEIGHTS_SUFFIXES)}")
+    taken = {squashed(name) for name in known_names() if name not in added()}
+    if "/" in label or label.startswith(".") or squashed(label) in taken:
+        raise UsageError(f"--name is {label!r}; expected a plain name that is not taken")
+    if label in added() and not force:
+        raise UsageError(f"{label} is there already; use --force, or another --name")
+    traits = traits_of(source)
+    module_of(source)
+    target = added_folder() / f"{label}{source.suffix}"
+    make_folder(target.parent)
+    with replace_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+    for old in target.parent.glob(f"{glob.escape(label)}.*"):
+        if old != target and old.stem == label and old.suffix.lower() in WEIGHTS_SUFFIXES:
+            old.unlink()  # -n would take it
+    return traits
