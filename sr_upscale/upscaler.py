@@ -117,6 +117,7 @@ class Upscaler:
         scale: float | None = None,
         width: int | None = None,
         height: int | None = None,
+        fit: str = "inside",
     ) -> ImageKind:
         """Enlarges one image.
 
@@ -125,6 +126,7 @@ class Upscaler:
                 RGB, 4 RGBA; or a PIL image.
             scale: Any factor from 1 to 64; by default the model's own.
             width, height: Target size in pixels instead of a scale; one alone keeps the proportions.
+            fit: What both mean for an image of another shape: ``inside``, ``cover`` or ``stretch`` (`sizing.Target`).
 
         Returns:
             The same kind and type, enlarged. PIL images of palette, 1-bit or CMYK come back as L, RGB or RGBA.
@@ -134,7 +136,7 @@ class Upscaler:
             UsageError: An impossible scale or size.
             OutOfMemoryError: Not even the smallest tile fits.
         """
-        target = Target(scale=scale, width=width, height=height)
+        target = Target(scale=scale, width=width, height=height, fit=fit)
         pixels = pixels_of(image)
         out = self.upscale(Picture(frames=(Frame(pixels_hwc=pixels),)), target).frames[0].pixels_hwc
         return like(image, np.asarray(out))

@@ -98,7 +98,50 @@ def test_target_sizes(nearest: Path) -> None:
     upscaler = Upscaler(nearest)
     assert upscaler(pixels, width=50).shape == (25, 50, 3)
     assert upscaler(pixels, height=15).shape == (15, 30, 3)
-    assert upscaler(pixels, width=31, height=47).shape == (47, 31, 3)
+    assert upscaler(pixels, width=31, height=47, fit="stretch").shape == (47, 31, 3)
+    assert upscaler(pixels, width=31, height=47).shape == (16, 31, 3)
+    assert upscaler(pixels, width=1000, height=25).shape == (25, 50, 3)
+    assert upscaler(pixels, width=31, height=47, fit="cover").shape == (47, 31, 3)
+    with pytest.raises(UsageError, match="--fit is 'fill'; expected inside, cover, stretch"):
+        upscaler(pixels, width=31, height=47, fit="fill")
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (26, 30), (51, 33)])
+def test_cover_is_the_middle_of_the_enlarged_picture_and_stretch_distorts_it(
+    nearest: Path, width: int, height: int
+) -> None:
+    pixels = pattern(10, 20, 4)
+    ratio = max(width / 20, height / 10)
+    whole = to_tensor(doubled(pixels))
+    large = to_pixels(resize(whole, (round(10 * ratio), round(20 * ratio)), kernel="lanczos3"), pixels.dtype)
+    top, left = (large.shape[0] - height) // 2, (large.shape[1] - width) // 2
+    middle = large[top : top + height, left : left + width]
+    upscaler = Upscaler(nearest, dtype="fp32")
+    out = upscaler(pixels, width=width, height=height, fit="cover")
+    assert out.shape == (height, width, 4)
+    alpha = np.abs(out[:, :, 3].astype(int) - middle[:, :, 3])
+    assert alpha.max() <= 1
+    if width >= 20 and height >= 10:
+        distorted = upscaler(pixels[:, :, :3], width=width, height=height, fit="stretch")
+        expected = to_pixels(resize(whole[:, :3], (height, width), kernel="lanczos3"), pixels.dtype)
+        assert np.abs(distorted.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "models"),
+    [
+        ((20, 10), {"width": 81}, ["nearest-x2"] * 2),  # 4.05 times: two passes and a little resampling, not three
+        ((20, 10), {"width": 46, "height": 18, "fit": "stretch"}, ["nearest-x2"]),
+        ((20, 10), {"width": 48, "height": 1000}, ["nearest-x2"]),
+        ((20, 10), {"scale": 3.0}, ["nearest-x2"] * 2),
+    ],
+)
+def test_no_pass_is_run_where_resampling_does(
+    nearest: Path, size: tuple[int, int], target: dict[str, Any], models: list[str]
+) -> None:
+    picture = Picture(frames=(Frame(pixels_hwc=pattern(size[1], size[0])),))
+    plan = Upscaler(nearest).plan(picture, Target(**target))
+    assert [step.weights.stem for step in plan.passes] == models
 
 
 @pytest.mark.parametrize(
@@ -111,6 +154,8 @@ def test_target_sizes(nearest: Path) -> None:
         ({4}, 2, (4,)),
         ({2}, 8, (2, 2, 2)),
         ({2, 4}, 1, (2,)),
+        ({2, 4}, 4.5, (4,)),
+        ({2, 4}, 5, (4, 2)),
     ],
 )
 def test_factors(available: set[int], needed: float, expected: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from sr_upscale.errors import BATCH_PARTLY_FAILED, SrUpscaleError, UsageError
 from sr_upscale.formatting import duration, mebibytes, shown
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.inference.sizing import Target, choose_factors
-from sr_upscale.pipeline.batch_plan import BatchPlan, Item, refuse_unwritable
+from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
 from sr_upscale.pipeline.batch_run import Outcome, run_batch
 from sr_upscale.pipeline.manifest import is_done, manifests_of
 from sr_upscale.pipeline.request import NetworkOptions, Request
@@ -93,6 +93,8 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
     """
     for warning in plan.warnings:
         console.warn(warning)
+    if plan.left_out:
+        console.note(f"left out, no pictures that can be read: {counted(plan.left_out)}")
     refuse_unwritable([item.target for item in plan.items])
     with console.progress(f"{len(plan.items)} pictures") as report:
         from sr_upscale.pipeline.executor import LocalExecutor  # takes more than a second; the bar stands before it
@@ -135,6 +137,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
     summary = {
         "output": plan.root and str(plan.root),
         **counts,
+        "left_out": dict(plan.left_out),
         "seconds": round(seconds, 3),
         "network_busy": round(busy, 4),
     }

@@ -6,6 +6,7 @@ Nothing is computed or loaded here.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +69,15 @@ class UpscalePlan:
 
     Attributes:
         input_size, output_size: (width, height) in pixels.
+        enlarged_size: (width, height) of the whole picture, of which the output is the middle; mostly the same.
         passes: Networks, in order.
-        resample: Whether a Lanczos step follows, from the passes' size to the output's.
+        resample: Whether a Lanczos step follows, from the passes' size to the enlarged one.
         device_bytes: Estimate of what the networks take at most, in bytes.
         host_bytes: Estimate of what input, bands of rows and output take in host memory, in bytes.
     """
 
     input_size: tuple[int, int]
+    enlarged_size: tuple[int, int]
     output_size: tuple[int, int]
     passes: tuple[Pass, ...]
     resample: bool
@@ -188,8 +191,9 @@ class Planner:
             UsageError: The size is impossible.
         """
         width, height = picture.width, picture.height
+        enlarged = target.enlarged_size(width, height, default_scale=max(self.weights))
         out_width, out_height = target.output_size(width, height, default_scale=max(self.weights))
-        factors = choose_factors(self.weights, max(out_width / width, out_height / height))
+        factors = choose_factors(self.weights, math.sqrt(enlarged[0] / width * enlarged[1] / height))
         paths = (*self.before, *(self.weights[factor] for factor in factors))
         sample_bytes = picture.bits // 8 * picture.channels
         frames = len(picture.frames)
@@ -210,9 +214,10 @@ class Planner:
             device_bytes += cut_bytes(cut, traits, half=half)
             passes.append(Pass(weights=path, scale=traits.scale, cut=cut, half=half))
             at_width, at_height = at_width * traits.scale, at_height * traits.scale
-        resample = (at_width, at_height) != (out_width, out_height)
+        resample = (at_width, at_height) != enlarged
         return UpscalePlan(
             input_size=(width, height),
+            enlarged_size=enlarged,
             output_size=(out_width, out_height),
             passes=tuple(passes),
             resample=resample,
@@ -220,7 +225,7 @@ class Planner:
             host_bytes=plan_host_bytes(
                 input_bytes=input_bytes,
                 output_bytes=output_bytes,
-                row_bytes=(width * sample_bytes, out_width * sample_bytes),
+                row_bytes=(width * sample_bytes, enlarged[0] * sample_bytes),
                 channels=picture.channels,
                 passes=passes,
                 resample=resample,

@@ -62,7 +62,7 @@ class Rows:
         drift = drift or Drift()
         progress = _Progress(on_step, plan.steps * len(picture.frames))
         for frame in picture.frames:
-            yield from self._frame_rows(frame.pixels_hwc, plan, progress, drift)
+            yield from _middle(self._frame_rows(frame.pixels_hwc, plan, progress, drift), plan)
 
     def _frame_rows(
         self, pixels_hwc: AnyPixels, plan: UpscalePlan, progress: _Progress, drift: Drift
@@ -100,7 +100,7 @@ class Rows:
             bands = self._pass_rows(step, self.planner.dtype_for(dtype.itemsize * 8), bands, progress)
         if plan.resample:
             height = plan.passes[-1].cut.height * plan.passes[-1].scale
-            width, out_height = plan.output_size
+            width, out_height = plan.enlarged_size
             clamped = (band.clamp(0, 1) for band in bands)
             bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
         for pixels in to_host(_watched(bands, drift.after), dtype, self.planner.choice.device):
@@ -145,6 +145,18 @@ def gathered(rows: Iterable[NDArray[Any]], picture: Picture, plan: UpscalePlan) 
         Frame(pixels_hwc=part, duration_ms=frame.duration_ms) for part, frame in zip(parts, picture.frames, strict=True)
     )
     return dataclasses.replace(picture, frames=tuple(frames))
+
+
+def _middle(bands: Iterator[NDArray[Any]], plan: UpscalePlan) -> Iterator[NDArray[Any]]:
+    """Cuts the output out of the enlarged picture, where it is smaller."""
+    (width, height), (whole_width, whole_height) = plan.output_size, plan.enlarged_size
+    left, top = (whole_width - width) // 2, (whole_height - height) // 2
+    at = 0
+    for band in bands:
+        part = band[max(0, top - at) : max(0, top + height - at), left : left + width]
+        at += len(band)
+        if len(part):
+            yield part
 
 
 def _watched(bands: Iterable[Tensor], watch: Callable[[Tensor], None]) -> Iterator[Tensor]:

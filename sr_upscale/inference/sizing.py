@@ -6,8 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shortened
 
 MAX_SCALE = 64.0
+FITS = ("inside", "cover", "stretch")
+RESAMPLED = 1.2
+"""Factor that is left to resampling, rather than run another network over a picture that is already large."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,15 +20,18 @@ class Target:
 
     Attributes:
         scale: Any factor from 1 to 64.
-        width, height: Output size in pixels. One alone keeps the proportions; both are taken exactly.
+        width, height: Output size in pixels. One alone keeps the proportions.
+        fit: What both together mean for a picture of another shape. ``inside``: the largest picture in that box.
+            ``cover``: the smallest that fills it, its middle. ``stretch``: exactly that size, distorted.
 
     Raises:
-        UsageError: Both a scale and a size are given, or one of them is out of range.
+        UsageError: Both a scale and a size are given, one of them is out of range, or there is no such fit.
     """
 
     scale: float | None = None
     width: int | None = None
     height: int | None = None
+    fit: str = "inside"
 
     def __post_init__(self) -> None:
         if self.scale is not None and (self.width is not None or self.height is not None):
@@ -34,9 +41,16 @@ class Target:
         for name, value in (("width", self.width), ("height", self.height)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}; expected at least 1 pixel")
+        if self.fit not in FITS:
+            raise UsageError(f"--fit is {shortened(self.fit)!r}; expected {', '.join(FITS)}")
 
     def output_size(self, width: int, height: int, *, default_scale: int) -> tuple[int, int]:
-        """Computes the output's (width, height) in pixels.
+        """Computes the output's (width, height) in pixels; see `enlarged_size`, of which it is the middle."""
+        enlarged = self.enlarged_size(width, height, default_scale=default_scale)
+        return (self.width, self.height) if self.width and self.height and self.fit == "cover" else enlarged
+
+    def enlarged_size(self, width: int, height: int, *, default_scale: int) -> tuple[int, int]:
+        """Computes the (width, height) in pixels to which the whole picture is enlarged.
 
         Args:
             width, height: Size of the input in pixels.
@@ -48,8 +62,11 @@ class Target:
         if self.width is None and self.height is None:
             scale = self.scale or default_scale
             return max(1, round(width * scale)), max(1, round(height * scale))
-        out_width = self.width or max(1, round(width * (self.height or 0) / height))
-        out_height = self.height or max(1, round(height * (self.width or 0) / width))
+        ratios = [wanted / have for wanted, have in ((self.width, width), (self.height, height)) if wanted]
+        ratio = max(ratios) if self.fit == "cover" else min(ratios)
+        out_width, out_height = max(1, round(width * ratio)), max(1, round(height * ratio))
+        if self.width and self.height and self.fit == "stretch":
+            out_width, out_height = self.width, self.height
         if out_width < width or out_height < height:
             raise UsageError(
                 f"the target of {out_width}x{out_height} is smaller than the input of {width}x{height}; "
@@ -66,10 +83,10 @@ def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]
     """Chooses trained factors, in order, whose product is at least `needed`.
 
     The smallest factor that reaches it alone is taken. If none does, the largest comes first, and then what is still
-    missing.
+    missing. Resampling makes up for what is missing at most by `RESAMPLED`.
 
-    >>> choose_factors({2, 4}, 3.5), choose_factors({2, 4}, 8), choose_factors({4}, 2)
-    ((4,), (4, 2), (4,))
+    >>> choose_factors({2, 4}, 3.5), choose_factors({2, 4}, 8), choose_factors({4}, 2), choose_factors({2, 4}, 4.1)
+    ((4,), (4, 2), (4,), (4,))
 
     Where there is nothing but 1, that is all: the rest is resampled.
 
@@ -81,6 +98,6 @@ def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]
     if reaching:
         return (min(reaching),)
     largest = max(available)
-    if largest == 1:
-        return (1,)
+    if largest == 1 or needed / largest <= RESAMPLED:
+        return (largest,)
     return (largest, *choose_factors(available, needed / largest))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sr_upscale.errors import InputError, UsageError
@@ -36,11 +37,13 @@ class BatchPlan:
         items: Pictures and their outputs.
         root: Folder of the manifest, above all outputs; None where each folder of outputs has its own.
         warnings: Sentences for the user.
+        left_out: How many files of each ending are no pictures that can be read.
     """
 
     items: tuple[Item, ...]
     root: Path | None
     warnings: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
@@ -78,19 +81,21 @@ def plan_folder(
     if not folder.is_dir():
         raise InputError(f"{shown(folder)}: no such folder; check the path")
     warnings: list[str] = []
+    left_out: Counter[str] = Counter()
     items = [
         Item(
             source=path,
             target=out / path.relative_to(folder).parent / output_name(path, label="", suffix=suffix, fmt=fmt),
         )
-        for path in _walk(folder, out, recursive, warnings)
+        for path in _walk(folder, out, recursive, warnings, left_out)
     ]
     if not items:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}")
+        others = f"; left out: {counted(left_out)}" if left_out else ""
+        raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}{others}")
     items = _apart(items)
     refuse_collisions(items)
-    return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings))
+    return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings), left_out=dict(left_out.most_common()))
 
 
 def plan_items(items: Sequence[Item]) -> BatchPlan:
@@ -105,13 +110,18 @@ def plan_items(items: Sequence[Item]) -> BatchPlan:
     return BatchPlan(items=tuple(items), root=Path(folders.pop()) if len(folders) == 1 else None)
 
 
+def counted(left_out: Mapping[str, int]) -> str:
+    """Puts endings and how many files have them into words: ``3 .txt, 1 .nef``."""
+    return ", ".join(f"{count} {shown(ending)}" for ending, count in left_out.items())
+
+
 def _apart(items: Sequence[Item]) -> list[Item]:
     """Returns the items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
-    targets = Counter(os.path.normcase(item.target) for item in items)
+    targets = Counter(_folded(item.target) for item in items)
 
     def renamed(item: Item) -> Item:
         own = format_of_path(item.source)
-        if own is None or not own.written_as or targets[os.path.normcase(item.target)] == 1:
+        if own is None or not own.written_as or targets[_folded(item.target)] == 1:
             return item
         target = item.target.with_name(f"{item.target.stem}_{own.name}{item.target.suffix}")
         return Item(source=item.source, target=target)
@@ -119,8 +129,13 @@ def _apart(items: Sequence[Item]) -> list[Item]:
     return [renamed(item) for item in items]
 
 
+def _folded(path: str | os.PathLike[str]) -> str:
+    """Returns what is the same for all spellings that a disc may take for one name: of case, and of accents."""
+    return unicodedata.normalize("NFC", os.path.normcase(path)).casefold()
+
+
 def refuse_collisions(items: Sequence[Item]) -> None:
-    """Refuses a plan in which two inputs become one output, or an output is any input.
+    """Refuses a plan in which two inputs become one output on any disc (`_folded`), or an output is any input.
 
     Raises:
         UsageError: There is such a pair; it is named.
@@ -128,14 +143,14 @@ def refuse_collisions(items: Sequence[Item]) -> None:
     by_target: dict[str, Item] = {}
     sources = {os.path.normcase(os.path.realpath(item.source)) for item in items}
     for item in items:
-        key = os.path.normcase(os.path.realpath(item.target))
+        key = _folded(os.path.realpath(item.target))
         if (other := by_target.get(key)) is not None:
             raise UsageError(
                 f"{shown(other.source)} and {shown(item.source)} would both become {shown(item.target)}; "
                 "leave out --format, or rename one of them"
             )
         by_target[key] = item
-        if key in sources or _same_file(item.source, item.target):
+        if os.path.normcase(os.path.realpath(item.target)) in sources or _same_file(item.source, item.target):
             raise UsageError(f"{shown(item.target)} is an input and would be overwritten; choose another -o")
 
 
@@ -166,7 +181,7 @@ def refuse_unwritable(targets: Sequence[Path]) -> None:
             raise output_error(target, error) from error
 
 
-def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str]) -> Iterator[Path]:
+def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str], left_out: Counter[str]) -> Iterator[Path]:
     visited: set[tuple[int, int]] = set()
     skip = os.path.realpath(out)
 
@@ -185,8 +200,12 @@ def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str]) -> Iter
             folders.clear()
         for name in sorted(files):
             path = Path(place) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".sr-"):
+            if name.startswith(".sr-"):
+                continue
+            if path.suffix.lower() in SUFFIXES:
                 yield path
+            else:
+                left_out[path.suffix.lower() or "without an ending"] += 1
 
 
 def _same_file(first: Path, second: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import WRITTEN, Format
-from sr_upscale.inference.sizing import Target
+from sr_upscale.inference.sizing import FITS, Target
 from sr_upscale.pipeline.words import (
     Jobs,
     dtype_name,
@@ -103,11 +103,19 @@ class SizeOptions:
     size: tuple[int, int] | None = option(
         None,
         "--size",
-        help="Exact output size, such as 1920x1080.",
+        help="Output size, such as 1920x1080; see --fit.",
         panel=SIZE,
         pixels=True,
         metavar="WxH",
         parse=parse_size,
+    )
+    fit: str = option(
+        "inside",
+        "--fit",
+        help="Where width and height have another shape than the picture: inside the box, cover it (cut), or stretch.",
+        panel=SIZE,
+        pixels=True,
+        choices=lambda: FITS,
     )
 
     def __post_init__(self) -> None:
@@ -119,7 +127,7 @@ class SizeOptions:
     def target(self) -> Target:
         """Returns what sizing needs of the options."""
         width, height = self.size or (self.width, self.height)
-        return Target(scale=self.scale, width=width, height=height)
+        return Target(scale=self.scale, width=width, height=height, fit=self.fit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,7 +188,8 @@ def test_default_command_and_default_name(cli: Cli, photo: Path, nearest: Path) 
         (["-s", "3"], "photo_x3_nearest-x2.png"),
         (["--outscale", "1.5"], "photo_x1.5_nearest-x2.png"),
         (["-w", "42"], "photo_w42_nearest-x2.png"),
-        (["--size", "50x26"], "photo_50x26_nearest-x2.png"),
+        (["--size", "50x26", "--fit", "stretch"], "photo_50x26_nearest-x2.png"),
+        (["--size=60x39"], "photo_60x39_nearest-x2.png"),
         (["--suffix", "-big"], "photo-big.png"),
         (["--ext", "jpg"], "photo_x2_nearest-x2.jpg"),
         (["-f", "TIFF", "--suffix", ""], "photo.tif"),
@@ -200,7 +201,7 @@ def test_default_command_and_default_name(cli: Cli, photo: Path, nearest: Path) 
 def test_flags_that_people_type(cli: Cli, photo: Path, nearest: Path, options: list[str], expected: str) -> None:
     ran = cli("-i", photo, "--model_path", nearest, *options)
     assert ran.code == 0, ran.err
-    sizes = {"-s": (63, 39), "--outscale": (32, 20), "-w": (42, 26), "--size": (50, 26)}
+    sizes = {"-s": (63, 39), "--outscale": (32, 20), "-w": (42, 26), "--size": (50, 26), "--size=60x39": (60, 37)}
     found = load_image(photo.with_name(expected))
     assert (found.width, found.height) == sizes.get(options[0], (42, 26))
 
@@ -274,6 +275,7 @@ def test_the_estimate_grows_with_the_picture_and_is_what_a_slow_network_takes(
         (["p.png", "--scale", "2", "--width", "9"], "contradict each other"),
         (["p.png", "--size", "9by9"], "expected WIDTHxHEIGHT"),
         (["p.png", "--size", "9x9", "-w", "3"], "--size and --width"),
+        (["p.png", "--size", "90x90", "--fit", "fill"], "--fit is 'fill'; expected inside, cover, stretch"),
         (["p.png", "--fp32", "--fp16"], "--fp32 and --fp16 contradict"),
         (["p.png", "--tile", "32", "--no-tile"], "--tile and --no-tile contradict"),
         (["p.png", "-q", "101"], "expected 1 to 100"),
@@ -507,6 +509,25 @@ def test_batch_mirrors_the_tree_and_survives_a_bad_file(cli: Cli, folder: Path, 
     assert (data["done"], data["failed"]) == (2, 1)
     assert [row["status"] for row in data["items"]] == ["done", "failed", "done"]
     assert data["items"][1]["exit_code"] == 4
+
+
+def test_batch_names_what_it_leaves_out(cli: Cli, folder: Path, nearest: Path) -> None:
+    for name in ("a.NEF", "b.nef", "Makefile"):
+        (folder / name).write_bytes(b"...")
+    ran = cli("batch", folder, "-n", nearest, "--json")
+    assert "left out, no pictures that can be read: 2 .nef, 1 without an ending, 1 .txt\n" in ran.err
+    assert json.loads(ran.out)["left_out"] == {".nef": 2, ".txt": 1, "without an ending": 1}
+
+
+@pytest.mark.parametrize("other", ["A.PNG", "a.Png"])
+def test_outputs_that_differ_in_case_alone_are_one_on_some_discs(
+    cli: Cli, folder: Path, nearest: Path, other: str
+) -> None:
+    (folder / other).write_bytes((folder / "a.png").read_bytes())
+    ran = cli("batch", folder, "-n", nearest)
+    assert ran.code == 2
+    assert "would both become" in ran.err
+    assert not folder.with_name("in_x2").exists()
 
 
 def test_batch_without_recursion_and_with_a_format(cli: Cli, folder: Path, nearest: Path, tmp_path: Path) -> None:
