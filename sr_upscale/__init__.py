@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sr_upscale.errors import SrUpscaleError
+    from sr_upscale.errors import ShapeError, SrUpscaleError
     from sr_upscale.images import Picture, load_image, save_image
     from sr_upscale.upscaler import Upscaler
 
-__all__ = ["Picture", "SrUpscaleError", "Upscaler", "__version__", "load_image", "save_image"]
+__all__ = ["Picture", "ShapeError", "SrUpscaleError", "Upscaler", "__version__", "load_image", "save_image"]
 
 _HOMES = {
     "Picture": "sr_upscale.images",
+    "ShapeError": "sr_upscale.errors",
     "SrUpscaleError": "sr_upscale.errors",
     "Upscaler": "sr_upscale.upscaler",
     "load_image": "sr_upscale.images",
@@ -31,3 +32,7 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(_HOMES[name]), name)
     msg = f"module 'sr_upscale' has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
     SrUpscaleError            1  internal, or anything without a better place
     ├── UsageError            2  the command or the call asks for something impossible
+    │   └── ShapeError        2  a tensor or array has the wrong shape, type or range; a ValueError, too
     ├── InputError            4  a picture (or a folder of them) cannot be used
     ├── OutputError           5  the result cannot be written
     │   └── DiskFullError     5  nor can any other be there
@@ -10,7 +11,6 @@
     ├── IntegrityError        7  a download or archive is not what its hash or its limits say
     ├── OutOfMemoryError      8  not enough memory, even in the smallest pieces
     └── TrainingError         9  a data set or a training run cannot go on
-    ShapeError (a ValueError)    a tensor or array has the wrong shape, type or range
 
 The number is the exit code of the command line; it is translated there and nowhere else.
 """
@@ -35,6 +35,10 @@ class UsageError(SrUpscaleError):
     """What was asked for contradicts itself or cannot exist."""
 
     exit_code = 2
+
+
+class ShapeError(UsageError, ValueError):
+    """A tensor or array has a shape, type or range that the function does not take."""
 
 
 class InputError(SrUpscaleError):
@@ -81,7 +85,3 @@ class TrainingError(SrUpscaleError):
     """A training run or its data cannot go on."""
 
     exit_code = 9
-
-
-class ShapeError(ValueError):
-    """A tensor or array has a shape, type or range that the function does not take."""

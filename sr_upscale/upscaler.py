@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from sr_upscale.device import choose, is_out_of_memory
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.functional.pil_arrays import ImageKind, like, pixels_of
+from sr_upscale.images.decode import load_image
+from sr_upscale.images.metadata import enlarged_exif
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.backends import BACKENDS
 from sr_upscale.inference.color_drift import Drift
@@ -26,6 +29,12 @@ from sr_upscale.pretrained.load import traits_of
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, resolve_family, resolve_weights, twin_of
 
 Made = TypeVar("Made")
+OnStep = Callable[[int, int], None]
+"""Called with (strips or tiles done, in all)."""
+
+
+def _silent(_done: int, _total: int) -> None:
+    pass
 
 
 class Upscaler:
@@ -110,6 +119,19 @@ class Upscaler:
 
     # --- the product ------------------------------------------------------------------------------
 
+    @overload
+    def __call__(
+        self,
+        image: str | Path,
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fit: str = "inside",
+        progress: OnStep = _silent,
+    ) -> Picture: ...
+
+    @overload
     def __call__(
         self,
         image: ImageKind,
@@ -118,28 +140,52 @@ class Upscaler:
         width: int | None = None,
         height: int | None = None,
         fit: str = "inside",
-    ) -> ImageKind:
+        progress: OnStep = _silent,
+    ) -> ImageKind: ...
+
+    def __call__(
+        self,
+        image: Any,
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fit: str = "inside",
+        progress: OnStep = _silent,
+    ) -> Any:
         """Enlarges one image.
 
         Args:
-            image: Array (H, W) or (H, W, C) of uint8, uint16, or floats in [0, 1], with C of 1 gray, 2 gray + alpha, 3
-                RGB, 4 RGBA; or a PIL image.
+            image: Path of a picture. Or an array (H, W) or (H, W, C) of uint8, uint16, or floats in [0, 1], with C of 1
+                gray, 2 gray + alpha, 3 RGB, 4 RGBA. Or a PIL image.
             scale: Any factor from 1 to 64; by default the model's own.
             width, height: Target size in pixels instead of a scale; one alone keeps the proportions.
             fit: What both mean for an image of another shape: ``inside``, ``cover`` or ``stretch`` (`sizing.Target`).
+            progress: Called with (strips or tiles done, in all); the number in all may grow.
 
         Returns:
-            The same kind and type, enlarged. PIL images of palette, 1-bit or CMYK come back as L, RGB or RGBA.
+            The same kind and type, enlarged; of a path a `Picture`, which has a method ``save``. PIL images keep EXIF,
+            profile and resolution in ``info``; those of palette, 1-bit or CMYK come back as L, RGB or RGBA.
 
         Raises:
             ShapeError: Not such an image.
+            InputError: The file cannot be used.
             UsageError: An impossible scale or size.
             OutOfMemoryError: Not even the smallest tile fits.
         """
         target = Target(scale=scale, width=width, height=height, fit=fit)
-        pixels = pixels_of(image)
-        out = self.upscale(Picture(frames=(Frame(pixels_hwc=pixels),)), target).frames[0].pixels_hwc
-        return like(image, np.asarray(out))
+        if isinstance(image, str | Path):
+            return self.upscale(load_image(image), target, on_step=progress)
+        picture = Picture(frames=(Frame(pixels_hwc=pixels_of(image)),))
+        large = self.upscale(picture, target, on_step=progress)
+        out = like(image, np.asarray(large.frames[0].pixels_hwc))
+        if isinstance(image, Image.Image) and (exif := enlarged_exif(image, large.width, large.height)):
+            out.info["exif"] = exif
+        return out
+
+    def __repr__(self) -> str:
+        names = ", ".join(path.stem for path in self.weights.values())
+        return f"<Upscaler {names} on {self.choice.device}, {str(self.choice.dtype).removeprefix('torch.')}>"
 
     def upscale(
         self,

@@ -91,6 +91,7 @@ def test_a_file_is_one_idea(path: Path) -> None:
 def test_public_names_are_lazy_and_complete() -> None:
     import sr_upscale
 
+    assert set(sr_upscale.__all__) <= set(dir(sr_upscale))
     for name in sr_upscale.__all__:
         assert getattr(sr_upscale, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -73,6 +73,21 @@ def test_readme_python_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert image.size == (60, 40)
 
 
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmWarning")
+@pytest.mark.parametrize("number", range(4))
+def test_examples_of_the_python_page_work(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pattern(20, 30)).save("photo.jpg")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 4
+    if "import tqdm" in blocks[number]:
+        pytest.importorskip("tqdm")
+    exec(compile(blocks[number], f"docs/python.md, {number}", "exec"), {})
+    if number == 0:
+        with Image.open("large.png") as large, Image.open("square.webp") as square:
+            assert (large.size, square.size) == ((120, 80), (160, 160))
+
+
 def test_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> None:
     first_block = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)[0]
     assert [line.split("#")[0].strip() for line in first_block.splitlines()] == ["make demo", "make test"]

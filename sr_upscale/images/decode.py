@@ -43,7 +43,7 @@ _LARGE_TIFF = 16 << 20
 
 
 def load_image(
-    source: Path | bytes,
+    source: str | Path | bytes,
     *,
     max_pixels: int = MAX_PIXELS,
     frame: int | None = None,
@@ -70,6 +70,7 @@ def load_image(
         UsageError: There is no such frame.
         OutOfMemoryError: The picture does not fit in the memory that is free.
     """
+    source = Path(source) if isinstance(source, str) else source
     name = "standard input" if isinstance(source, bytes) else shown(source)
     data = source if isinstance(source, bytes) else _read_file(source)
     kind = _kind_of(data[:256], name)

@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.images.formats import FORMATS, Format
+from sr_upscale.images.formats import FORMATS, Format, format_by_name
 from sr_upscale.images.header_writer import png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
@@ -132,8 +133,8 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
 
 def save_image(
     picture: Picture,
-    target: Path | BinaryIO,
-    fmt: Format,
+    target: str | Path | BinaryIO,
+    fmt: Format | None = None,
     options: SaveOptions | None = None,
     *,
     on_whole: Callable[[Path], None] = lambda _temporary: None,
@@ -142,16 +143,24 @@ def save_image(
     """Writes a picture.
 
     Args:
-        picture: Already adapted to the format (`adapt`). 16 bits are rounded to 8 where the format holds no more.
+        picture: The picture. 16 bits are rounded to 8 where the format holds no more.
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
-        fmt: Format to write.
+        fmt: Format to write, to which the picture was adapted (`adapt`). None goes by the ending of the path, adapts
+            the picture, and warns of what had to be given up.
         options: Quality, compression and metadata; None takes the defaults.
         on_whole, overwrite: See `replace_file`; only for a path.
 
     Raises:
         OutputError: The file cannot be written, or a side is longer than the format allows.
+        UsageError: The ending is of no format that can be written, or the format needs a background.
     """
     options = options or SaveOptions()
+    target = Path(target) if isinstance(target, str) else target
+    if fmt is None:
+        fmt = format_by_name(target.suffix if isinstance(target, Path) else "")
+        picture, notes = adapt(picture, fmt, options, name=_name_of(target))
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
     pixels = picture.frames[0].pixels_hwc
     if len(picture.frames) == 1 and (fmt.streams or isinstance(pixels, RowSource)):
         size = picture.width, picture.height

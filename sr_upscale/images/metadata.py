@@ -136,6 +136,22 @@ def exif_bytes(exif: Image.Exif | None) -> bytes | None:
     return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
+def enlarged_exif(image: Image.Image, width: int, height: int) -> bytes | None:
+    """Makes the EXIF of an upright, enlarged PIL image, as ``info["exif"]`` holds it; None where there is none.
+
+    A damaged block counts as none.
+
+    Args:
+        image: The image before.
+        width, height: Of the new one, in pixels.
+    """
+    try:
+        block = resized_exif(exif_bytes(read_exif(image, to_the_end=False)), width, height)
+    except Exception:  # Pillow raises many kinds for a damaged block
+        return None
+    return b"Exif\0\0" + block if block else None
+
+
 def resized_exif(block: bytes | None, width: int, height: int) -> bytes | None:
     """Sets the pixel dimensions in an EXIF block to the new picture's, where the block states them.
 

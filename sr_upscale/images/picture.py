@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,7 +111,7 @@ class Frame:
     duration_ms: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Picture:
     """A decoded picture, upright. All frames have one shape and type.
 
@@ -128,6 +130,28 @@ class Picture:
     loop: int | None = None
     warnings: tuple[str, ...] = ()
     sha256: str = ""
+
+    def __repr__(self) -> str:
+        frames = f", {len(self.frames)} frames" if len(self.frames) > 1 else ""
+        return f"<Picture {self.width}x{self.height}, {self.channels} channels of {self.bits} bits{frames}>"
+
+    def _repr_png_(self) -> bytes:
+        """Shows the first frame in a notebook: 8 bits, at most 1024 pixels a side, in the picture's own colours."""
+        from PIL import Image
+
+        pixels = np.asarray(self.frames[0].pixels_hwc)
+        pixels = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8)
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        image.thumbnail((1024, 1024))
+        file = io.BytesIO()
+        image.save(file, "PNG", icc_profile=self.metadata.icc)
+        return file.getvalue()
+
+    def save(self, target: str | Path) -> None:
+        """Writes the picture, with all that belongs to it; see `encode.save_image`."""
+        from sr_upscale.images.encode import save_image
+
+        save_image(self, target)
 
     @property
     def width(self) -> int:
