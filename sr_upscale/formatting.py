@@ -1,9 +1,12 @@
-"""Names of files, durations and sizes as they may be shown in one line of a terminal."""
+"""Names of files, durations and sizes as they may be shown in one line of a terminal, and read from one."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import PurePath
+
+from sr_upscale.errors import UsageError
 
 
 def shown(path: PurePath | str) -> str:
@@ -31,3 +34,19 @@ def mebibytes(size: float) -> str:
 def shortened(text: str, length: int = 60) -> str:
     """Cuts a long text, so that an error stays a line."""
     return text if len(text) <= length else f"{text[:length]}..."
+
+
+def parse_duration(text: str) -> float:
+    """Reads a duration: ``90``, ``45m``, ``1h30m``, ``20s``. A bare number is seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UsageError: The text is no duration.
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    if not text.strip() or match is None:
+        raise UsageError(f"--max-time is {text!r}; expected a duration such as 45m, 1h30m or 600")
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds

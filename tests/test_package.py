@@ -50,8 +50,8 @@ def test_readme_commands_work(
     Image.fromarray(pattern(300, 40)).save("huge.tif")
     Path("folder").mkdir()
     Image.fromarray(pattern(6, 7)).save("folder/a.png")
-    Path("runs/gan-x4").mkdir(parents=True)
-    shutil.copy(TABLE[0].path, "runs/gan-x4/gan-x4.safetensors")
+    Path("runs/psnr-x4").mkdir(parents=True)
+    shutil.copy(TABLE[0].path, "runs/psnr-x4/psnr-x4.safetensors")
     monkeypatch.setattr("sr_upscale.pretrained.registry._check_cached", lambda *_: None)  # it is a small stand-in
     other = cached_path(catalogue_entry("realesrgan-x4plus"))  # type: ignore[arg-type]
     other.parent.mkdir(parents=True, exist_ok=True)

@@ -2,110 +2,24 @@
 
 from __future__ import annotations
 
-import platform
-import time
-from importlib import metadata
 from typing import Any
 
-from sr_upscale import __version__
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.errors import SrUpscaleError
 from sr_upscale.formatting import mebibytes, shown
-from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
-from sr_upscale.storage.digest import hash_file
-
-LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
 
 
 def doctor(device: opt.Device = "auto", as_json: opt.Json = False, debug: opt.Debug = False) -> int:
     """Check the installation: versions, devices, number type and why, weights and their hashes, a run."""
     del debug  # they act when they are parsed
     console = Console(as_json=as_json)
-    report: dict[str, Any] = {
-        "sr_upscale": __version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "libraries": {name: _version(name) for name in LIBRARIES},
-        "libvips": _libvips(),
-        "weights_folder": str(weights_folder()),
-        "cache_folder": str(cache_folder()),
-        "weights": {entry.name: hash_file(entry.path) if entry.path.is_file() else "missing" for entry in TABLE},
-    }
-    problems = [f"weights {name} are missing" for name, found in report["weights"].items() if found == "missing"]
-    if _libvips() is None:
-        problems.append(
-            "libvips does not load: 16-bit files and JPEG, PNG, TIFF cannot be read; reinstall pyvips[binary]"
-        )
-    try:
-        report |= _run(device)
-    except (SrUpscaleError, RuntimeError) as error:
-        problems.append(f"the smoke run failed: {error}")
-    report["problems"] = problems
+    from sr_upscale.benchmark.checkup import check_up
+
+    report = check_up(device)
     console.result(report)
     if not as_json:
         _say(report, console)
-    return 1 if problems else 0
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-def _libvips() -> str | None:
-    try:
-        import pyvips
-    except (ImportError, OSError):
-        return None
-    return ".".join(str(pyvips.version(part)) for part in range(3))
-
-
-def _run(device: str) -> dict[str, Any]:
-    import torch
-
-    from sr_upscale.device import free_memory
-    from sr_upscale.inference.networks import agreement_db
-    from sr_upscale.upscaler import Upscaler
-
-    upscaler = Upscaler(device=device)
-    choice = upscaler.choice
-    devices = [
-        "cpu",
-        *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())),
-    ]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    scale = max(upscaler.weights)
-    network = upscaler.networks.get(upscaler.weights[scale], choice.dtype)
-    exact = upscaler.networks.get(upscaler.weights[scale], torch.float32)
-    agreement = agreement_db(network, exact) if network.dtype != torch.float32 else None
-    reason = choice.dtype_reason
-    if network.dtype != choice.dtype:
-        reason = "half precision does not agree with fp32 here"
-    tile = torch.rand(1, 3, 128, 128)
-    network(tile)
-    start = time.monotonic()
-    network(tile).cpu()
-    seconds = time.monotonic() - start
-    return {
-        "devices": devices,
-        "device": str(choice.device),
-        "device_reason": choice.device_reason,
-        "dtype": str(network.dtype).removeprefix("torch."),
-        "dtype_reason": reason,
-        "dtype_agreement_db": round(agreement, 1) if agreement is not None else None,
-        "free_memory_bytes": free_memory(choice.device),
-        "threads": torch.get_num_threads(),
-        "smoke_run": {
-            "model": upscaler.weights[scale].stem,
-            "input": "128x128",
-            "seconds": round(seconds, 4),
-            "output_megapixels_per_s": round(128 * 128 * scale**2 / 1e6 / seconds, 2),
-        },
-    }
+    return 1 if report["problems"] else 0
 
 
 def _say(report: dict[str, Any], console: Console) -> None:

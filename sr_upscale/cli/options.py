@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import re
 import typing
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 
-from sr_upscale.errors import UsageError
 from sr_upscale.pipeline.request import RUNNING, SECTIONS, FileOptions, Flag, NetworkOptions, flags, request_of
 
 
@@ -20,11 +18,18 @@ class Session:
     """What holds for a whole command line. `app.run` makes one, and typer hands it around as ``ctx.obj``."""
 
     debug = False
+    as_json = False
 
 
 def _debug(context: typer.Context, wanted: bool) -> bool:
     if wanted and isinstance(context.obj, Session):
         context.obj.debug = True
+    return wanted
+
+
+def _json(context: typer.Context, wanted: bool) -> bool:
+    if wanted and isinstance(context.obj, Session):
+        context.obj.as_json = True
     return wanted
 
 
@@ -74,7 +79,16 @@ Offline = Annotated[
     bool,
     typer.Option("--offline", help="Open no connection.", rich_help_panel=RUNNING, is_eager=True, callback=_offline),
 ]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=RUNNING)]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="The result as JSON on stdout, an object a line; errors, too.",
+        rich_help_panel=RUNNING,
+        is_eager=True,
+        callback=_json,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=RUNNING)]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say device, type and tiles.", rich_help_panel=RUNNING)]
 Debug = Annotated[
@@ -121,19 +135,3 @@ def _typer_type(section: type, name: str, default: Any, flag: Flag) -> tuple[Any
     if kind == tuple[str, ...]:
         kind, default = list[str] | None, None
     return default, Annotated[kind, _option(flag, default)]
-
-
-def parse_duration(text: str) -> float:
-    """Reads a duration: ``90``, ``45m``, ``1h30m``, ``20s``. A bare number is seconds.
-
-    Returns:
-        Seconds.
-
-    Raises:
-        UsageError: The text is no duration.
-    """
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
-    if not text.strip() or match is None:
-        raise UsageError(f"--max-time is {text!r}; expected a duration such as 45m, 1h30m or 600")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds

@@ -11,15 +11,12 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import SIGNALLED, UsageError
-from sr_upscale.formatting import duration, shown
+from sr_upscale.formatting import shown
 from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.training.recipes import shipped_recipes
 
 if TYPE_CHECKING:
-    import torch
-
-    from sr_upscale.device import Choice
     from sr_upscale.training.config import Recipe
     from sr_upscale.training.parallel import World
     from sr_upscale.training.run import Progress
@@ -29,7 +26,7 @@ _RECIPE, _DATA, _RUN = "Recipe", "Data", "Running"
 
 def train(
     config: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-c",
             "--config",
@@ -37,16 +34,16 @@ def train(
             rich_help_panel=_RECIPE,
             autocompletion=opt.completing(shipped_recipes),
         ),
-    ],
+    ] = None,
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--data",
             help="Folder of pictures, searched recursively, or div2k (downloaded once); may be repeated.",
             autocompletion=opt.completing(lambda: ["div2k"]),
             rich_help_panel=_DATA,
         ),
-    ],
+    ] = None,
     out: Annotated[str | None, typer.Option("-o", "--out", help="Folder of the run. Default: runs/NAME.")] = None,
     val: Annotated[
         str | None,
@@ -133,27 +130,40 @@ def train(
 ) -> int:
     """Teach a generator on your own pictures; the result works with -n FILE."""
     del debug  # they act when they are parsed
+    if config is None:
+        raise UsageError(f"--config is missing; expected {', '.join(shipped_recipes())}, or a TOML file")
+    if not data:
+        raise UsageError("--data is missing; expected a folder of pictures, or div2k")
     from sr_upscale.device import choose
     from sr_upscale.training.loop import Interrupted
     from sr_upscale.training.loop import train as run
     from sr_upscale.training.parallel import joined
+    from sr_upscale.training.setup import dtype_in_words, own_device, recipe_of, resized, training_dtype
 
     wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
     with joined(device) as world:
-        choice = choose(device if world.size == 1 else _own_device(device), wanted_dtype)
+        choice = choose(device if world.size == 1 else own_device(device), wanted_dtype)
         if size not in ("auto", "cpu", "gpu"):
             raise UsageError(f"--size is {size!r}; expected auto, cpu or gpu")
         if size == "auto":
             size = "cpu" if choice.device.type == "cpu" else "gpu"
-        recipe = _recipe(config, settings or [], size=size, stages=stages or [], lr=lr, seed=seed, init=init)
-        recipe = _resized(recipe, max_time=max_time, steps=steps, lr_patch=lr_patch, batch_size=batch_size)
-        dtype = _training_dtype(choice, wanted_dtype)
+        recipe = recipe_of(config, settings or [], size=size, stages=stages or [], lr=lr, seed=seed, init=init)
+        recipe = resized(recipe, max_time=max_time, steps=steps, lr_patch=lr_patch, batch_size=batch_size)
+        dtype = training_dtype(choice, wanted_dtype)
         folder = Path(out) if out is not None else Path("runs") / recipe.name
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{shown(folder)} is a file; --out needs a folder")
         console = Console(quiet=quiet or world.rank > 0, as_json=as_json and world.rank == 0)
-        console.note(f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {_words(dtype)}{_others(world)}")
+        console.note(
+            f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {dtype_in_words(dtype)}{_others(world)}"
+        )
         show = _Show(recipe, console)
+        warnings: list[str] = []
+
+        def warn(message: str) -> None:
+            warnings.append(message)
+            console.warn(message)
+
         try:
             with console.progress(recipe.name) as report, _tensorboard(folder, tensorboard) as write:
                 weights = run(
@@ -170,77 +180,18 @@ def train(
                     world=world,
                     on_progress=lambda progress: show(progress, report, write),
                     on_asking=show.asking(report),
-                    on_warning=console.warn,
+                    on_warning=warn,
                 )
         except Interrupted as stopped:
             console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
             return SIGNALLED + stopped.signal
-        console.note(show.speed())
-        console.result({"weights": str(weights), "recipe": recipe.name, **show.result()})
+        console.note(show.figures.speed())
+        console.result({"weights": str(weights), "recipe": recipe.name, "warnings": warnings, **show.figures.result()})
         console.note(f"done: {shown(weights)}; try `sr-upscale photo.jpg -n {shown(weights)}`")
         return 0
 
 
 # --- what was asked for -----------------------------------------------------------------------------
-
-
-def _recipe(
-    config: str,
-    settings: list[str],
-    *,
-    size: str,
-    stages: list[str],
-    lr: float | None,
-    seed: int | None,
-    init: str | None,
-) -> Recipe:
-    from sr_upscale.training.recipe_file import load_recipe, parse_override
-
-    overrides: dict[str, Any] = {"stage.lr": lr, "seed": seed, "init": "" if init == "none" else init}
-    overrides |= dict(parse_override(text) for text in settings)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return load_recipe(config, given, size=size, stages=stages)
-
-
-def _resized(
-    recipe: Recipe, *, max_time: str | None, steps: int | None, lr_patch: int | None, batch_size: int | None
-) -> Recipe:
-    from sr_upscale.training.recipe_file import with_length, with_patches
-
-    seconds = opt.parse_duration(max_time) if max_time is not None else None
-    return with_length(with_patches(recipe, lr_patch=lr_patch, batch_size=batch_size), max_time_s=seconds, steps=steps)
-
-
-def _own_device(device: str) -> str:
-    """Chooses the device of this process among those of ``torchrun``.
-
-    ``auto`` is a GPU of its own, or the CPU where there is no GPU.
-    """
-    import os
-
-    import torch
-
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    return f"cuda:{os.environ['LOCAL_RANK']}"
-
-
-def _training_dtype(choice: Choice, wanted: str) -> torch.dtype:
-    """Chooses what was asked for; else bf16 where the hardware has it, because bf16 needs no loss scaling."""
-    import torch
-
-    from sr_upscale.device import has_bf16
-
-    if wanted != "auto":
-        return choice.dtype
-    if has_bf16(choice.device):
-        return torch.bfloat16
-    return torch.float16 if choice.device.type == "cuda" else torch.float32
-
-
-def _words(dtype: torch.dtype) -> str:
-    short = str(dtype).removeprefix("torch.")
-    return {"float32": "fp32", "bfloat16": "bf16 autocast", "float16": "fp16 autocast with loss scaling"}[short]
 
 
 def _others(world: World) -> str:
@@ -261,40 +212,19 @@ def _pictures(name: str, console: Console) -> Path:
 
 
 class _Show:
-    """Turns progress into a bar, a line at every validation, and the figures at the end."""
+    """Turns progress into a bar, and a line at every validation."""
 
     def __init__(self, recipe: Recipe, console: Console) -> None:
-        self.recipe = recipe
-        self.console = console
-        self.last: Progress | None = None
-        self.scores: dict[str, float] = {}
-        self._time: dict[str, list[float]] = {}
+        from sr_upscale.training.figures import Figures
+
+        self.recipe, self.console, self.figures = recipe, console, Figures()
 
     def __call__(self, progress: Progress, report: Report, write: Callable[[Progress], None]) -> None:
-        self.last = progress
-        loss = progress.losses["loss"]
-        report(
-            progress.total_fraction,
-            f"{self.recipe.name} {progress.stage} step {progress.step} loss {loss:.4f} {progress.steps_per_s:.1f}/s",
-        )
+        words = f"{progress.stage} step {progress.step} loss {progress.losses['loss']:.4f} {progress.steps_per_s:.1f}/s"
+        report(progress.total_fraction, f"{self.recipe.name} {words}")
         write(progress)
-        for key in ("steps_per_s", "network_share", "data_s"):
-            self._time.setdefault(key, []).append(getattr(progress, key))
-        if progress.scores is None:
-            return
-        from dataclasses import asdict
-
-        self.scores = {key: round(value, 4) for key, value in asdict(progress.scores).items() if value is not None}
-        distance = f"  distance {progress.scores.distance:.3f}" if progress.scores.distance is not None else ""
-        for name in ("teacher_l1", "teacher_distance"):
-            if name in self.scores:
-                distance += f"  {name.replace('_', ' ')} {self.scores[name]:.3f}"
-        judge = f"  d {progress.losses['d']:.3f}" if "d" in progress.losses else ""
-        self.console.note(
-            f"{duration(progress.elapsed_s)}  {progress.stage} {progress.step}  loss {loss:.5f}{judge}  "
-            f"lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
-            f"validation {progress.scores.psnr:.2f} dB  SSIM {progress.scores.ssim:.4f}{distance}"
-        )
+        if (line := self.figures.add(progress)) is not None:
+            self.console.note(line)
 
     def asking(self, report: Report) -> Callable[[int, int], None]:
         """Makes a function that shows how far the teacher is: crops answered, and crops wanted."""
@@ -303,28 +233,6 @@ class _Show:
             report(there / wanted, f"{self.recipe.teacher.model} answers crop {there} of {wanted}")
 
         return show
-
-    def figures(self) -> dict[str, float]:
-        """Returns means over the run: steps a second, share of the network, seconds that a batch took to make."""
-        return {key: sum(values) / len(values) for key, values in self._time.items()}
-
-    def speed(self) -> str:
-        """Says in a sentence where the time went."""
-        if not self._time:
-            return "too short to measure its speed"
-        f = self.figures()
-        return (
-            f"{f['steps_per_s']:.2f} steps/s; the network had its batch {f['network_share']:.1%} of the time; "
-            f"making a batch took {f['data_s'] * 1000:.1f} ms of one core, "
-            f"{f['data_s'] * f['steps_per_s']:.1%} of a step"
-        )
-
-    def result(self) -> dict[str, Any]:
-        """Returns what ``--json`` shows: the last stage and step, scores, and means over the run."""
-        if self.last is None:
-            return {"scores": self.scores}
-        speed = {key: round(value, 4) for key, value in self.figures().items()}
-        return {"stage": self.last.stage, "step": self.last.step, "scores": self.scores, **speed}
 
 
 def _tensorboard(folder: Path, wanted: bool) -> Any:

@@ -46,7 +46,7 @@ from sr_upscale.training.state import (
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
 from sr_upscale.training.teacher import Lessons, answered, lessons_of
-from sr_upscale.training.validation import Scores
+from sr_upscale.training.validation import Scores, too_short
 
 __all__ = ["Interrupted", "Progress", "train"]
 
@@ -163,11 +163,14 @@ def train(
         )
         while True:
             over_processes(state, world)
-            _fit(run, state)
+            scores = _fit(run, state)
             if state.stage + 1 == len(recipe.stages):
                 break
             state = _next_stage(run, state, **options)  # type: ignore[arg-type]
         write({"step": state.total_steps, "elapsed_s": state.total_s, "finished": True})
+    invents = list(recipe.stages.values())[-1].gan_weight > 0
+    if scores is not None and (warning := too_short(scores, held_out, margin_db=2.0 if invents else 0.0)):
+        on_warning(warning)
     return out / f"{recipe.name}.safetensors"
 
 
@@ -205,8 +208,8 @@ class _Meter:
         return {name: float(np.mean(values)) for name, values in self.losses.items()}
 
 
-def _fit(run: Run, state: TrainState) -> None:
-    """Runs a stage to its end, or to a signal (`Interrupted`)."""
+def _fit(run: Run, state: TrainState) -> Scores | None:
+    """Runs a stage to its end, or to a signal (`Interrupted`). Returns the scores of the end, where any can be had."""
     recipe = run.recipe
     name, stage = list(recipe.stages.items())[state.stage]
     report, checkpoint, validation = Every(1.0), Every(stage.checkpoint_every_s), Every(stage.validate_every_s)
@@ -271,6 +274,7 @@ def _fit(run: Run, state: TrainState) -> None:
         raise Interrupted(int(stop))
     end = {"stage": name, "step": state.step, "elapsed_s": state.elapsed_s}
     run.log({**end, "scores": asdict(scores) if scores is not None else None})
+    return scores
 
 
 def _loader(run: Run, state: TrainState) -> tuple[Iterator[Batch], int]:

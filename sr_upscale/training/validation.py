@@ -68,6 +68,34 @@ def validate(model: nn.Module, pairs: Sequence[Pair], *, features: VGG19Features
     return Scores(**{key: float(np.mean([row[key] for row in rows])) for key in rows[0]})
 
 
+def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0) -> str | None:
+    """Says in a sentence where a run was too short to be of use: bicubic resampling does as well.
+
+    With a teacher, the measure is how near its answers are; else PSNR.
+
+    Args:
+        scores: Of the run's end.
+        pairs: The pictures that it was scored on.
+        margin_db: How far the PSNR of a network that invents detail may be below bicubic's.
+
+    Returns:
+        The sentence; None where the network does better.
+    """
+    rows = [_scores(_bicubic(pair.lr, pair.hr.shape), pair, None) for pair in pairs]
+    psnr, *taught = (float(np.mean([row[key] for row in rows])) for key in ("psnr", "teacher_l1") if key in rows[0])
+    if taught and scores.teacher_l1 is not None:
+        if scores.teacher_l1 < taught[0]:
+            return None
+        found = f"differs from its teacher by {scores.teacher_l1:.1f} of 255, and bicubic resampling by {taught[0]:.1f}"
+    else:
+        if scores.psnr >= psnr - margin_db:
+            return None
+        found = f"reaches {scores.psnr:.1f} dB on pictures it has not seen, and bicubic resampling {psnr:.1f} dB"
+    scale = pairs[0].hr.shape[0] // pairs[0].lr.shape[0]
+    start = f", or start from a trained model with --init psnr-x{scale}" if scale in (2, 4) else ""
+    return f"the run was too short to be of use: the network {found}; train longer (--max-time){start}"
+
+
 def _scores(sr_pixels: NDArray[np.uint8], pair: Pair, features: VGG19Features | None) -> dict[str, float]:
     """Scores one picture, by the names of `Scores`."""
     sr, hr = to_tensor(sr_pixels), to_tensor(pair.hr)
@@ -125,5 +153,9 @@ def _row(model: nn.Module, pair: Pair) -> list[NDArray[np.uint8]]:
     top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
     lr = pair.lr[top : top + height, left : left + width]
     hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
-    bicubic = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
-    return [np.repeat(np.repeat(lr, scale, 0), scale, 1), bicubic, upscaled(model, lr), hr]
+    return [np.repeat(np.repeat(lr, scale, 0), scale, 1), _bicubic(lr, hr.shape), upscaled(model, lr), hr]
+
+
+def _bicubic(lr: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Enlarges a picture, (H, W, 3) uint8, to the height and width of `shape`."""
+    return to_pixels(resize(to_tensor(lr), (shape[0], shape[1])), np.dtype(np.uint8))

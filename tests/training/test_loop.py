@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from safetensors.torch import save_file
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import find_pictures, split_validation
 from sr_upscale.errors import UsageError
+from sr_upscale.functional.color import to_tensor
+from sr_upscale.metrics.reference import psnr
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, state, step
@@ -28,7 +31,7 @@ from sr_upscale.training.loop import train
 from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.schedule import stage_lr
-from sr_upscale.training.validation import validate
+from sr_upscale.training.validation import Scores, _bicubic, too_short, validate
 from tests.helpers import Ran, lines, pattern, vgg19_state
 
 
@@ -60,6 +63,38 @@ def test_the_command_trains_to_a_file_that_upscales(
     assert cli(photo, "-n", out / "micro.safetensors", "-o", tmp_path / "o.png").code == 0
     with Image.open(tmp_path / "o.png") as image:
         assert image.size == (14, 18)
+
+
+def test_a_run_that_was_too_short_says_so_and_a_longer_one_does_not(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    ran = cli("train", "-c", recipe, "--data", folder, "-o", tmp_path / "a", "--json", "--steps", "1", "--fp32")
+    assert ran.code == 0, ran.err
+    (warning,) = json.loads(ran.out)["warnings"]
+    assert f"warning: {warning}" in ran.err
+    held_out = load_pairs(split_validation(find_pictures([folder]), 2)[1], scale=2, min_side=8)
+    bicubic = np.mean(
+        [
+            psnr(to_tensor(_bicubic(pair.lr, pair.hr.shape)), to_tensor(pair.hr), crop_border=2, y_channel=True).item()
+            for pair in held_out
+        ]
+    )
+    assert f"and bicubic resampling {bicubic:.1f} dB" in warning
+    assert "--init psnr-x2" in warning
+    good = Scores(psnr=float(bicubic) + 0.01, ssim=0.9)
+    assert too_short(good, held_out) is None
+    assert too_short(Scores(psnr=float(bicubic) - 1, ssim=0.9), held_out, margin_db=2.0) is None
+    taught = [replace(pair, taught=pair.hr) for pair in held_out]
+    near = np.mean([np.abs(_bicubic(pair.lr, pair.hr.shape) - pair.hr.astype(np.float32)).mean() for pair in held_out])
+    assert too_short(replace(good, psnr=0.0, teacher_l1=float(near) - 0.01), taught) is None
+    assert f"bicubic resampling by {near:.1f};" in str(too_short(replace(good, teacher_l1=float(near) + 1), taught))
+
+
+def test_a_missing_recipe_is_answered_with_the_list(cli: Callable[..., Ran], folder: Path) -> None:
+    ran = cli("train", "--data", folder)
+    assert ran.code == 2
+    assert "--config is missing; expected anime-x4, gan-x4" in ran.err
+    assert "--data is missing" in cli("train", "-c", "psnr-x4").err
 
 
 def test_warm_start_takes_over_what_fits(folder: Path, recipe: Path, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""What this installation is, what it will use and why, and whether it works."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+from sr_upscale import __version__
+from sr_upscale.errors import SrUpscaleError
+from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
+from sr_upscale.storage.digest import hash_file
+
+LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
+
+
+def check_up(device: str) -> dict[str, Any]:
+    """Gathers versions, folders, hashes of weights, and a run on `device`; ready for JSON.
+
+    What is wrong stands under ``problems``, as sentences.
+    """
+    report: dict[str, Any] = {
+        "sr_upscale": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libvips": _libvips(),
+        "weights_folder": str(weights_folder()),
+        "cache_folder": str(cache_folder()),
+        "weights": {entry.name: hash_file(entry.path) if entry.path.is_file() else "missing" for entry in TABLE},
+    }
+    problems = [f"weights {name} are missing" for name, found in report["weights"].items() if found == "missing"]
+    if _libvips() is None:
+        problems.append(
+            "libvips does not load: 16-bit files and JPEG, PNG, TIFF cannot be read; reinstall pyvips[binary]"
+        )
+    try:
+        report |= _run(device)
+    except (SrUpscaleError, RuntimeError) as error:
+        problems.append(f"the smoke run failed: {error}")
+    report["problems"] = problems
+    return report
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _libvips() -> str | None:
+    try:
+        import pyvips
+    except (ImportError, OSError):
+        return None
+    return ".".join(str(pyvips.version(part)) for part in range(3))
+
+
+def _run(device: str) -> dict[str, Any]:
+    import torch
+
+    from sr_upscale.device import free_memory
+    from sr_upscale.inference.networks import agreement_db
+    from sr_upscale.upscaler import Upscaler
+
+    upscaler = Upscaler(device=device)
+    choice = upscaler.choice
+    devices = [
+        "cpu",
+        *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())),
+    ]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    scale = max(upscaler.weights)
+    network = upscaler.networks.get(upscaler.weights[scale], choice.dtype)
+    exact = upscaler.networks.get(upscaler.weights[scale], torch.float32)
+    agreement = agreement_db(network, exact) if network.dtype != torch.float32 else None
+    reason = choice.dtype_reason
+    if network.dtype != choice.dtype:
+        reason = "half precision does not agree with fp32 here"
+    tile = torch.rand(1, 3, 128, 128)
+    network(tile)
+    start = time.monotonic()
+    network(tile).cpu()
+    seconds = time.monotonic() - start
+    return {
+        "devices": devices,
+        "device": str(choice.device),
+        "device_reason": choice.device_reason,
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "dtype_reason": reason,
+        "dtype_agreement_db": round(agreement, 1) if agreement is not None else None,
+        "free_memory_bytes": free_memory(choice.device),
+        "threads": torch.get_num_threads(),
+        "smoke_run": {
+            "model": upscaler.weights[scale].stem,
+            "input": "128x128",
+            "seconds": round(seconds, 4),
+            "output_megapixels_per_s": round(128 * 128 * scale**2 / 1e6 / seconds, 2),
+        },
+    }
