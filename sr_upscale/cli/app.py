@@ -5,6 +5,7 @@ Importing this file does not import torch; a command imports what it needs when 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import signal
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 
 from sr_upscale import __version__
 from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, train, upscale
-from sr_upscale.cli.console import print_error
+from sr_upscale.cli.console import Console, print_error
 from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.options import Session
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
@@ -131,6 +132,13 @@ def run(argv: Sequence[str]) -> int:
             print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
             os._exit(SIGNALLED + number)
 
+    def failed(code: int, message: str, kind: str) -> int:
+        print_error(f"sr-upscale: {message}")
+        if session.as_json or (kind == "UsageError" and "--json" in argv):
+            with contextlib.suppress(BrokenPipeError):  # the exit code says it as well
+                Console(as_json=True).event("error", {"code": code, "kind": kind, "message": message})
+        return code
+
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False, obj=session)
@@ -140,30 +148,26 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         unknown = advice(str(getattr(error, "option_name", "-?")), argv)
         text = unknown or _refused_value(error, argv) or error.format_message()
-        print_error(f"sr-upscale: {text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`")
-        return error.exit_code
+        text = f"{text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`"
+        return failed(error.exit_code, text, "UsageError")
     except SrUpscaleError as error:
         if session.debug:
             traceback.print_exc()
-        print_error(f"sr-upscale: {error}")
-        return error.exit_code
+        return failed(error.exit_code, str(error), type(error).__name__)
     except Stopped as stopped:
         word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
-        print_error(f"sr-upscale: {word}; unfinished files were removed")
-        return SIGNALLED + stopped.number
+        return failed(SIGNALLED + stopped.number, f"{word}; unfinished files were removed", "Stopped")
     except MemoryError:
-        print_error("sr-upscale: out of memory; close other programs, use a smaller scale or --tile 128")
-        return OutOfMemoryError.exit_code
+        text = "out of memory; close other programs, use a smaller scale or --tile 128"
+        return failed(OutOfMemoryError.exit_code, text, "OutOfMemoryError")
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads any more; a message would fail as well
         return READER_GONE
     except Exception as error:
         if session.debug:
             traceback.print_exc()
-        print_error(
-            f"sr-upscale: internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
-        )
-        return SrUpscaleError.exit_code
+        text = f"internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
+        return failed(SrUpscaleError.exit_code, text, type(error).__name__)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

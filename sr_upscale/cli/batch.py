@@ -9,9 +9,10 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.running import folder_target, obtain_models, run_items
+from sr_upscale.cli.running import obtain_models, run_items
 from sr_upscale.pipeline.batch_plan import plan_folder
 from sr_upscale.pipeline.request import Request
+from sr_upscale.pipeline.targets import folder_target
 
 
 @opt.takes_request

@@ -5,10 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import duration, shown
+
+SCHEMA = 1
+"""Version of the shape of what ``--json`` writes (docs/scripts.md); a key more is no new version."""
+
+LINE_EVERY_S = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
@@ -36,9 +43,14 @@ class Console:
         print_error(f"warning: {message}")
 
     def result(self, data: Mapping[str, Any]) -> None:
-        """Writes the command's result as one JSON object on stdout, if that was asked for."""
+        """Writes the command's result as JSON on stdout, if that was asked for. It is the last line."""
+        self.event("result", data)
+
+    def event(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Writes one JSON object as one line on stdout, at once, if that was asked for (docs/scripts.md)."""
         if self.as_json:
-            sys.stdout.write(json.dumps(data) + "\n")
+            sys.stdout.write(json.dumps({"schema": SCHEMA, "event": kind, **data}) + "\n")
+            sys.stdout.flush()
 
     def line(self, text: str) -> None:
         """Writes a line of the result on stdout."""
@@ -46,7 +58,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Report]:
-        """Shows a bar with the time left, on a terminal and unless quiet; nothing elsewhere.
+        """Shows a bar with the time left on a terminal, and elsewhere a line every half minute; nothing if quiet.
 
         Args:
             title: Stands before the bar while no other words do.
@@ -54,8 +66,11 @@ class Console:
         Yields:
             A `Report` that moves the bar.
         """
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet:
             yield lambda _share, _words: None
+            return
+        if not sys.stderr.isatty():
+            yield _lines(title)
             return
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -74,6 +89,21 @@ class Console:
         with Progress(*columns, console=console, transient=True, redirect_stdout=aside) as bar:
             task = bar.add_task(title, total=1.0)
             yield lambda share, words: bar.update(task, completed=share, description=words or title)
+
+
+def _lines(title: str) -> Report:
+    """Makes a report that writes a line on stderr every `LINE_EVERY_S` seconds, the first one after as long."""
+    start = last = time.monotonic()
+
+    def report(share: float, words: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S:
+            last = now
+            left = f", about {duration((now - start) * (1 - share) / share)} left" if share > 0 else ""
+            print_error(f"{words or title}: {share:.0%} after {duration(now - start)}{left}")
+
+    return report
 
 
 def print_error(message: str) -> None:

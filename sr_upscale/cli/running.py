@@ -12,13 +12,11 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
 from sr_upscale.errors import BATCH_PARTLY_FAILED, SrUpscaleError, UsageError
 from sr_upscale.formatting import duration, mebibytes, shown
-from sr_upscale.images.formats import format_of_path
-from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
 from sr_upscale.pipeline.batch_run import Outcome, run_batch
 from sr_upscale.pipeline.manifest import is_done, manifests_of
 from sr_upscale.pipeline.request import NetworkOptions, Request
-from sr_upscale.pretrained.registry import cached_path, catalogue_entry, resolve_family
+from sr_upscale.pretrained.registry import cached_path, catalogue_entry
 
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
@@ -39,40 +37,6 @@ def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool) -
             raise UsageError(f"a dry run downloads nothing; `sr-upscale models download {entry.name}` first")
         if entry is not None:
             obtain(name, console)
-
-
-def output_label(target: Target, model: str) -> str:
-    """Makes the part of a default output name that says what was done, such as ``x4_psnr-x4``."""
-    weights = resolve_family(model)
-    family = Path(model).stem
-    if target.width and target.height:
-        return f"{target.width}x{target.height}_{family}"
-    if target.width or target.height:
-        return f"w{target.width}_{family}" if target.width else f"h{target.height}_{family}"
-    scale = target.scale or max(weights)
-    return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}"
-
-
-def names_file(output: str) -> bool:
-    """Says whether -o, where a folder is needed, means a file: one that is there, or by its ending."""
-    path = Path(output)
-    return not path.is_dir() and (path.exists() or format_of_path(path) is not None)
-
-
-def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
-    """Says where a folder's outputs go: to -o, or to ``FOLDER_x4`` beside it.
-
-    Raises:
-        UsageError: -o means standard output, or a file.
-    """
-    if output == "-":
-        raise UsageError("a folder cannot be written to standard output; give -o a folder")
-    if output is not None:
-        if names_file(output):
-            raise UsageError(f"{shown(output)} is a file; a folder of pictures needs a folder with -o")
-        return Path(output)
-    path = Path(folder).resolve()
-    return path.with_name(f"{path.name}_{output_label(target, model).split('_')[0]}")
 
 
 def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: bool) -> int:
@@ -112,6 +76,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
             nonlocal finished
             finished += 1
             report(finished / len(plan.items), "")
+            console.event("picture", _row(outcome))
             if outcome.error is not None:
                 console.warn(f"failed: {outcome.error}")
             if verbose and outcome.status == "done":
@@ -134,26 +99,31 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
     busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / executor.jobs.proc / max(seconds, 1e-9)
     if counts["done"]:
         console.note(f"{duration(seconds)}; the network was busy {busy:.0%} of the time")
-    summary = {
-        "output": plan.root and str(plan.root),
-        **counts,
-        "left_out": dict(plan.left_out),
-        "seconds": round(seconds, 3),
-        "network_busy": round(busy, 4),
-    }
-    console.result({**summary, "items": [_row(each) for each in outcomes]})
-    return BATCH_PARTLY_FAILED if counts["failed"] else 0
+    code = BATCH_PARTLY_FAILED if counts["failed"] else 0
+    console.result(
+        {
+            "output": plan.root and str(plan.root),
+            **counts,
+            "left_out": dict(plan.left_out),
+            "seconds": round(seconds, 3),
+            "network_busy": round(busy, 4),
+            "exit_code": code,
+        }
+    )
+    return code
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "input": str(outcome.item.source),
-        "output": str(outcome.item.target),
-        "status": outcome.status,
-    }
-    if outcome.error is not None:
-        row |= {"error": str(outcome.error), "exit_code": outcome.error.exit_code}
-    return row | dict(outcome.details)
+    row = {"status": outcome.status, **_files(outcome.item)}
+    return row | _failure(outcome.error) | dict(outcome.details)
+
+
+def _files(item: Item) -> dict[str, str]:
+    return {"input": str(item.source), "output": str(item.target)}
+
+
+def _failure(error: SrUpscaleError | None) -> dict[str, Any]:
+    return {} if error is None else {"error": str(error), "exit_code": error.exit_code}
 
 
 def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any]) -> str:
@@ -165,28 +135,40 @@ def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any
 
 def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console) -> int:
     manifests, force = manifests_of(plan, executor.fingerprint), executor.request.file.force
-    failed = 0
+    counts, seconds = {"planned": 0, "skipped": 0, "failed": 0}, 0.0
     for item in plan.items:
         try:
             if is_done(item, manifests, force=force):
+                counts["skipped"] += 1
+                console.event("picture", {"status": "skipped", **_files(item)})
                 console.note(f"{shown(item.target)}: is there and would come out the same; skipped")
                 continue
-            say_plan(executor.load(item), executor.upscalers[0], str(item.target), console)
+            seconds += say_plan(executor.load(item), executor.upscalers[0], item.source, str(item.target), console)
+            counts["planned"] += 1
         except SrUpscaleError as error:
-            failed += 1
+            counts["failed"] += 1
+            console.event("picture", {"status": "failed", **_files(item), **_failure(error)})
             console.warn(f"would fail: {error}")
-    return BATCH_PARTLY_FAILED if failed else 0
+    code = BATCH_PARTLY_FAILED if counts["failed"] else 0
+    console.note(f"{', '.join(f'{count} {status}' for status, count in counts.items())}; about {duration(seconds)}")
+    summary = {"output": plan.root and str(plan.root), "dry_run": True, **counts, "left_out": dict(plan.left_out)}
+    console.result({**summary, "estimated_seconds": round(seconds, 2), "exit_code": code})
+    return code
 
 
-def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Console) -> None:
-    """Writes what a dry run found on stdout, as a line or as JSON, and warnings on stderr."""
+def say_plan(prepared: Prepared, upscaler: Upscaler, source: Path | str, target: str, console: Console) -> float:
+    """Writes what a dry run found on stdout, as a line or as JSON, and warnings on stderr.
+
+    Returns:
+        Seconds that the picture will take, as estimated.
+    """
     from sr_upscale.pipeline import job
 
     data = job.describe(prepared, upscaler)
     data["estimated_seconds"] = round(job.estimate_seconds(prepared, upscaler), 2)
     for warning in prepared.warnings:
         console.warn(warning)
-    console.result({"input": prepared.name, "output": target, "dry_run": True, **data})
+    console.event("picture", {"status": "planned", "input": str(source), "output": target, "dry_run": True, **data})
     if not console.as_json:
         before, after = ("x".join(map(str, data[key])) for key in ("input_size", "output_size"))
         frames = f", {data['frames']} frames" if data["frames"] > 1 else ""
@@ -196,3 +178,4 @@ def say_plan(prepared: Prepared, upscaler: Upscaler, target: str, console: Conso
             f"and {duration(data['estimated_seconds'])}"
         )
         sys.stdout.flush()
+    return float(data["estimated_seconds"])

@@ -12,28 +12,13 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.running import (
-    folder_target,
-    made_in_words,
-    names_file,
-    obtain_models,
-    output_label,
-    run_items,
-    say_plan,
-)
-from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.cli.running import made_in_words, obtain_models, run_items, say_plan
+from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.images.formats import FORMATS, Format, format_of_path, own_format, sniff
-from sr_upscale.pipeline.batch_plan import (
-    BatchPlan,
-    Item,
-    output_name,
-    plan_folder,
-    plan_items,
-    refuse_collisions,
-    refuse_unwritable,
-)
+from sr_upscale.images.formats import sniff
+from sr_upscale.pipeline.batch_plan import plan_folder
 from sr_upscale.pipeline.request import Request
+from sr_upscale.pipeline.targets import check_single, folder_target, format_for, plan_files, single_target
 from sr_upscale.storage.atomic import output_error
 
 
@@ -60,7 +45,7 @@ def upscale(
         plan = plan_folder(Path(names[0]), folder, fmt=request.file.format, suffix=request.file.suffix or "")
         return run_items(plan, request, console, verbose=verbose)
     if len(names) > 1:
-        return run_items(_many(names, output, request), request, console, verbose=verbose)
+        return run_items(plan_files(names, output, request), request, console, verbose=verbose)
     return _single(names[0], output, request, console, verbose=verbose)
 
 
@@ -68,25 +53,25 @@ def _single(name: str, output: str | None, request: Request, console: Console, *
     """Enlarges one picture: a file or standard input, to a file or standard output."""
     dry_run = request.run.dry_run
     source = None if name == "-" else Path(name)
-    place = "-" if source is None and output is None else _single_target(source, output, request)
+    place = "-" if source is None and output is None else single_target(source, output, request)
     if place == "-" and console.as_json and not dry_run:
         raise UsageError("--json and a picture cannot share standard output; give -o a file")
     if place != "-":
-        _check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
-    from sr_upscale.images.decode import peek
-
+        check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
     data: Path | bytes = sys.stdin.buffer.read() if source is None else source
-    kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
-    fmt = _format_for(request.file.format, place, kind)
-
     buffer = io.BytesIO()
-    with console.progress(shown(name)) as report:
-        from sr_upscale.pipeline import job  # takes more than a second; the bar stands before it
+    with console.progress(shown(name)) as report:  # it stands before the imports, which take more than a second
+        from sr_upscale.images.decode import peek
+
+        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
+        fmt = format_for(request.file.format, place, kind)
+
+        from sr_upscale.pipeline import job
         from sr_upscale.pipeline.executor import upscaler_for
 
         upscaler = upscaler_for(request.network)
         if dry_run:
-            say_plan(job.prepare(data, fmt, upscaler, request), upscaler, place, console)
+            say_plan(job.prepare(data, fmt, upscaler, request), upscaler, name, place, console)
             return 0
         done = job.run(
             data,
@@ -106,7 +91,7 @@ def _single(name: str, output: str | None, request: Request, console: Console, *
             f"device {choice.device} ({choice.device_reason}), "
             f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {job.cut_in_words(done)}"
         )
-    console.result({"input": name, "output": str(place), **done})
+    console.event("picture", {"status": "done", "input": name, "output": str(place), **done})
     if sys.stderr.isatty() or verbose:
         console.note(made_in_words(name, str(place), done))
     return 0
@@ -120,64 +105,3 @@ def _to_standard_output(buffer: io.BytesIO) -> None:
         raise
     except OSError as error:
         raise output_error(Path("standard output"), error) from error
-
-
-def _default_name(source: Path, request: Request) -> str:
-    label = output_label(request.size.target, request.network.model)
-    return output_name(source, label=label, suffix=request.file.suffix, fmt=request.file.format)
-
-
-def _single_target(source: Path | None, output: str | None, request: Request) -> str:
-    if output == "-":
-        return "-"
-    name = _default_name(source or Path("stdin"), request)
-    if output is None:
-        return str((source or Path()).with_name(name))
-    if os.path.isdir(output) or output.endswith(("/", "\\")):
-        return str(Path(output) / name)
-    return output
-
-
-def _check_single(source: Path | None, target: Path, *, force: bool, dry_run: bool) -> None:
-    """Checks everything about the output that can be known before the input is opened."""
-    if source is not None:
-        refuse_collisions([Item(source=source, target=target)])
-    refuse_unwritable([target])
-    if not os.path.lexists(target.parent):
-        raise OutputError(f"{shown(target)}: the folder {shown(target.parent)} does not exist; create it first")
-    if target.is_dir():
-        raise OutputError(f"{shown(target)}: is a folder; choose a file name with -o")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{shown(target)}: is not a regular file; choose another -o, or - for a pipe")
-    if target.exists() and not force and not dry_run:
-        raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
-
-
-def _format_for(fmt: Format | None, place: str, kind: str) -> Format:
-    """Chooses the format that was asked for, else by the output's name, else (standard output) the input's own."""
-    if fmt is not None:
-        return fmt
-    if place == "-":
-        return own_format(FORMATS.get(kind, FORMATS["png"]))
-    by_name = format_of_path(Path(place))
-    if by_name is not None and by_name.written_as:
-        raise UsageError(f"{shown(place)}: {by_name.name.upper()} is only read; end the name in .{by_name.written_as}")
-    if by_name is None:
-        raise UsageError(f"{shown(place)}: no known ending; give --format, or end the name in .png")
-    return by_name
-
-
-def _many(names: list[str], output: str | None, request: Request) -> BatchPlan:
-    """Plans several files: every output goes into the folder of -o, or beside its input."""
-    if "-" in names or output == "-":
-        raise UsageError("standard input and output take one picture; give files and a folder with -o")
-    if output is not None and names_file(output):
-        raise UsageError(f"{shown(output)} is a file; several pictures need a folder with -o")
-    items = []
-    for name in names:
-        path = Path(name)
-        if os.path.isdir(name):
-            raise UsageError(f"{shown(name)} is a folder; give folders one at a time, or files only")
-        folder = Path(output) if output else path.parent
-        items.append(Item(source=path, target=folder / _default_name(path, request)))
-    return plan_items(items)

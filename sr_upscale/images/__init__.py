@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sr_upscale.images.decode import MAX_PIXELS, load_image, load_plain8
-    from sr_upscale.images.encode import SaveOptions, check_target, save_image, save_rows
+    from sr_upscale.images.encode import check_target, save_image, save_rows
     from sr_upscale.images.formats import FORMATS, Format, format_of_path
     from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture, RowSource, strips_of
+    from sr_upscale.images.save_options import SaveOptions
 
 __all__ = [
     "FORMATS",
@@ -38,9 +39,10 @@ __all__ = [
 
 _HOMES = {
     "decode": ("MAX_PIXELS", "load_image", "load_plain8"),
-    "encode": ("SaveOptions", "check_target", "save_image", "save_rows"),
+    "encode": ("check_target", "save_image", "save_rows"),
     "formats": ("FORMATS", "Format", "format_of_path"),
     "picture": ("AnyPixels", "Frame", "Metadata", "Picture", "RowSource", "strips_of"),
+    "save_options": ("SaveOptions",),
 }
 
 

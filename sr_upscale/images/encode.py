@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +25,7 @@ from sr_upscale.images.header_writer import png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
 from sr_upscale.images.row_writer import write_streamed
+from sr_upscale.images.save_options import SaveOptions
 from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
 from sr_upscale.storage.atomic import output_error, replace_file
 
@@ -33,32 +33,6 @@ GATHER_BYTES = 256 << 20
 """Rows for a format that is written whole are gathered in memory up to this many bytes, and in a file beyond."""
 
 _BAND_ROWS = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class SaveOptions:
-    """How to write.
-
-    Attributes:
-        quality: 1-100 for JPEG, WebP and AVIF; None takes the format's default. 100 is lossless in WebP.
-        background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
-        compression: 0-9 for PNG and TIFF, from large and quick to small and slow; None takes the default.
-        strip_metadata: Leave out EXIF, XMP, IPTC and texts. Colour profile and resolution stay.
-
-    Raises:
-        UsageError: `quality` or `compression` is outside its range.
-    """
-
-    quality: int | None = None
-    background: tuple[int, int, int] | None = None
-    compression: int | None = None
-    strip_metadata: bool = False
-
-    def __post_init__(self) -> None:
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"quality is {self.quality}; expected 1 to 100")
-        if self.compression is not None and not 0 <= self.compression <= 9:
-            raise UsageError(f"compression is {self.compression}; expected 0 to 9; -q is the quality of JPEG and WebP")
 
 
 def check_target(fmt: Format, width: int, height: int, *, name: str) -> None:

@@ -41,12 +41,14 @@ class Prepared:
         picture: What was read, as the format can hold it.
         plan: What will be done.
         warnings: Sentences for the user.
+        seconds: How long reading took.
     """
 
     name: str
     picture: Picture
     plan: UpscalePlan
     warnings: tuple[str, ...]
+    seconds: float = 0.0
 
 
 def prepare(
@@ -65,6 +67,7 @@ def prepare(
         InputError: The file cannot be used.
         OutputError, UsageError: The format cannot hold the output.
     """
+    begin = time.perf_counter()
     name = "standard input" if isinstance(source, bytes) else shown(source)
     options = request.file
     picture = load_image(
@@ -77,7 +80,8 @@ def prepare(
     plan = upscaler.plan(picture, request.size.target, streamed=_streams(picture, fmt), queued=queued)
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
-    return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
+    seconds = time.perf_counter() - begin
+    return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes), seconds=seconds)
 
 
 def run(
@@ -256,18 +260,19 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
-    """Estimates the seconds that the networks will take, from a timed tile of 96x96 pixels.
-
-    Decoding and encoding come on top.
+    """Estimates the seconds that a picture will take: reading it and loading the networks, which this does and times,
+    and computing, from a timed tile of 96x96 pixels. Encoding comes on top.
     """
     import torch
 
     from sr_upscale.models.ensemble import TURNS
 
     dtype = upscaler.planner.dtype_for(prepared.picture.bits)
-    seconds = 0.0
+    seconds, loading = 0.0, prepared.seconds
     for step in prepared.plan.passes:
+        start = time.monotonic()
         network = upscaler.networks.get(step.weights, dtype)
+        loading += time.monotonic() - start
         probe = torch.rand(1, 3, 96, 96)
         network(probe)
         start = time.monotonic()
@@ -275,4 +280,4 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
         seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
     times = len(prepared.picture.frames) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)
-    return seconds * times
+    return loading + seconds * times

@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import WRITTEN, Format
+from sr_upscale.images.save_options import SaveOptions
 from sr_upscale.inference.sizing import FITS, Target
 from sr_upscale.pipeline.words import (
     Jobs,
@@ -29,9 +30,6 @@ from sr_upscale.pipeline.words import (
 )
 from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families, known_names
-
-if TYPE_CHECKING:
-    from sr_upscale.images import SaveOptions
 
 Section = TypeVar("Section")
 
@@ -315,8 +313,6 @@ class FileOptions:
     @property
     def save(self) -> SaveOptions:
         """Returns what writing needs of the options."""
-        from sr_upscale.images import SaveOptions
-
         return SaveOptions(
             quality=self.quality,
             background=self.background,

@@ -6,11 +6,10 @@ import glob
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.pretrained.registry import (
     DEFAULT_MODEL,
@@ -28,6 +27,9 @@ from sr_upscale.pretrained.registry import (
 )
 from sr_upscale.pretrained.weights_file import read_info
 from sr_upscale.storage.atomic import make_folder, output_error, replace_file
+
+if TYPE_CHECKING:
+    from sr_upscale.models.descriptor import Traits
 
 
 def model_rows() -> list[dict[str, Any]]:

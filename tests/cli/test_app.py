@@ -31,6 +31,13 @@ def doubled(pixels: np.ndarray) -> np.ndarray:
     return pixels.repeat(2, axis=0).repeat(2, axis=1)
 
 
+def events(text: str) -> list[dict[str, Any]]:
+    """The lines that ``--json`` wrote, of one schema."""
+    found: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+    assert all(each["schema"] == 1 for each in found)
+    return found
+
+
 def pixels_of(path: Path) -> np.ndarray:
     return load_image(path).frames[0].pixels_hwc
 
@@ -265,7 +272,27 @@ def test_the_estimate_grows_with_the_picture_and_is_what_a_slow_network_takes(
     for side, expected in ((96, 0.05), (192, 0.2)):
         Image.fromarray(pattern(side, side)).save(tmp_path / f"{side}.png")
         data = json.loads(cli(tmp_path / f"{side}.png", "-n", nearest, "--dry-run", "--json").out)
-        assert expected <= data["estimated_seconds"] < 1.6 * expected
+        assert expected <= data["estimated_seconds"] < 1.6 * expected + 0.1  # reading is counted
+
+
+def test_the_estimate_counts_reading_and_loading(
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sr_upscale.inference.networks import LoadedNetworks
+    from sr_upscale.pipeline import job
+
+    load, get = job.load_image, LoadedNetworks.get
+
+    def slowly(function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*words: Any, **more: Any) -> Any:
+            time.sleep(0.3)
+            return function(*words, **more)
+
+        return slow
+
+    monkeypatch.setattr(job, "load_image", slowly(load))
+    monkeypatch.setattr(LoadedNetworks, "get", slowly(get))
+    assert json.loads(cli(photo, "-n", nearest, "--dry-run", "--json").out)["estimated_seconds"] >= 0.6
 
 
 @pytest.mark.parametrize(
@@ -505,10 +532,12 @@ def test_batch_mirrors_the_tree_and_survives_a_bad_file(cli: Cli, folder: Path, 
     assert np.array_equal(pixels_of(out / "deep" / "deeper" / "b.bmp"), doubled(pattern(6, 3)))
     assert "bad.jpg" in ran.err
     assert "2 done, 0 skipped, 1 failed of 3" in ran.err
-    data = json.loads(ran.out)
-    assert (data["done"], data["failed"]) == (2, 1)
-    assert [row["status"] for row in data["items"]] == ["done", "failed", "done"]
-    assert data["items"][1]["exit_code"] == 4
+    *pictures, data = events(ran.out)
+    assert (data["event"], data["done"], data["failed"], data["exit_code"]) == ("result", 2, 1, 3)
+    assert [row["status"] for row in pictures] == ["done", "failed", "done"]
+    assert all(row["event"] == "picture" for row in pictures)
+    assert pictures[1]["exit_code"] == 4
+    assert pictures[1]["input"] == str(folder / "deep" / "bad.jpg")
 
 
 def test_batch_names_what_it_leaves_out(cli: Cli, folder: Path, nearest: Path) -> None:
@@ -516,7 +545,7 @@ def test_batch_names_what_it_leaves_out(cli: Cli, folder: Path, nearest: Path) -
         (folder / name).write_bytes(b"...")
     ran = cli("batch", folder, "-n", nearest, "--json")
     assert "left out, no pictures that can be read: 2 .nef, 1 without an ending, 1 .txt\n" in ran.err
-    assert json.loads(ran.out)["left_out"] == {".nef": 2, ".txt": 1, "without an ending": 1}
+    assert events(ran.out)[-1]["left_out"] == {".nef": 2, ".txt": 1, "without an ending": 1}
 
 
 @pytest.mark.parametrize("other", ["A.PNG", "a.Png"])
@@ -550,6 +579,64 @@ def test_batch_dry_run(cli: Cli, folder: Path, nearest: Path) -> None:
     assert len(ran.out.splitlines()) == 2
     assert "would fail" in ran.err
     assert not folder.with_name("in_x2").exists()
+
+
+def test_a_dry_run_has_the_shape_of_a_run_with_the_failing_items_in_it(cli: Cli, folder: Path, nearest: Path) -> None:
+    ran = cli("batch", folder, "-n", nearest, "--dry-run", "--json")
+    assert ran.code == 3
+    *pictures, summary = events(ran.out)
+    assert [row["status"] for row in pictures] == ["planned", "failed", "planned"]
+    assert pictures[1]["exit_code"] == 4
+    assert pictures[0]["output_size"] == [10, 8]
+    assert (summary["planned"], summary["failed"], summary["exit_code"]) == (2, 1, 3)
+    assert summary["estimated_seconds"] >= pictures[0]["estimated_seconds"] > 0
+
+
+def test_every_failure_is_an_object_too(cli: Cli, folder: Path, nearest: Path, photo: Path) -> None:
+    for words, code, kind in (
+        ([folder / "readme.txt"], 4, "InputError"),
+        ([photo, "-n", "nonsense"], 7, "ModelError"),
+        ([photo, "--nonsense"], 2, "UsageError"),
+        ([photo, "-s", "four"], 2, "UsageError"),
+        (["models", "info", "nonsense"], 7, "ModelError"),
+        (["batch", folder / "none"], 4, "InputError"),
+    ):
+        ran = cli(*words, "--json")
+        assert ran.code == code, ran.err
+        (error,) = events(ran.out)
+        assert (error["event"], error["code"], error["kind"]) == ("error", code, kind)
+        assert error["message"] in ran.err
+
+
+def test_a_line_a_picture_also_when_it_is_interrupted(folder: Path, nearest: Path) -> None:
+    """Each line is there when its picture is, and the last one says how it ended."""
+    code = f"""
+import os, signal, sys
+from sr_upscale.cli.app import run
+from sr_upscale.cli.console import Console
+real = Console.event
+def event(self, kind, data):
+    real(self, kind, data)
+    if data.get("status") == "done":
+        os.kill(os.getpid(), signal.SIGINT)
+Console.event = event
+sys.exit(run(["batch", {str(folder)!r}, "-n", {str(nearest)!r}, "--json", "-j", "1:1:1"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    first, *_more, last = events(done.stdout)
+    assert (first["event"], first["status"]) == ("picture", "done")
+    assert (last["event"], last["code"]) == ("error", 130)
+
+
+def test_progress_off_a_terminal_is_a_line_now_and_then(
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "%" not in cli("batch", folder, "-n", nearest).err.split("network was busy")[0]
+    monkeypatch.setattr("sr_upscale.cli.console.LINE_EVERY_S", 0.0)
+    ran = cli("batch", folder, "-n", nearest, "--force")
+    assert re.search(r"^3 pictures: 100% after .* s, about 0.0 s left$", ran.err, flags=re.MULTILINE)
+    assert "%" not in cli("batch", folder, "-n", nearest, "--force", "--quiet").err
 
 
 def test_a_folder_as_the_picture_is_a_batch(cli: Cli, folder: Path, nearest: Path) -> None:

@@ -151,7 +151,7 @@ def test_a_folder_on_several_devices_comes_out_the_same(cli: Cli, tmp_path: Path
         Image.fromarray(pattern(5 + number, 9)).save(folder / f"{number}.png")
     ran = cli("batch", folder, "-o", out, "-n", nearest, "-g", devices, "-j", "2:1:2", "--json")
     assert ran.code == 0, ran.err
-    assert 0 < json.loads(ran.out)["network_busy"] <= 1
+    assert 0 < json.loads(ran.out.splitlines()[-1])["network_busy"] <= 1
     for number in range(7):
         expected = pattern(5 + number, 9).repeat(2, axis=0).repeat(2, axis=1)
         assert np.array_equal(np.asarray(Image.open(out / f"{number}.png")), expected)

@@ -1,0 +1,124 @@
+"""Where outputs go, by what -o says and by what was asked for. Does not import torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.formatting import shown
+from sr_upscale.images.formats import FORMATS, Format, format_of_path, own_format
+from sr_upscale.inference.sizing import Target, choose_factors
+from sr_upscale.pipeline.batch_plan import (
+    BatchPlan,
+    Item,
+    output_name,
+    plan_items,
+    refuse_collisions,
+    refuse_unwritable,
+)
+from sr_upscale.pipeline.request import Request
+from sr_upscale.pretrained.registry import resolve_family
+
+
+def output_label(target: Target, model: str) -> str:
+    """Makes the part of a default output name that says what was done, such as ``x4_psnr-x4``."""
+    weights = resolve_family(model)
+    family = Path(model).stem
+    if target.width and target.height:
+        return f"{target.width}x{target.height}_{family}"
+    if target.width or target.height:
+        return f"w{target.width}_{family}" if target.width else f"h{target.height}_{family}"
+    scale = target.scale or max(weights)
+    return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}"
+
+
+def names_file(output: str) -> bool:
+    """Says whether -o, where a folder is needed, means a file: one that is there, or by its ending."""
+    path = Path(output)
+    return not path.is_dir() and (path.exists() or format_of_path(path) is not None)
+
+
+def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
+    """Says where a folder's outputs go: to -o, or to ``FOLDER_x4`` beside it.
+
+    Raises:
+        UsageError: -o means standard output, or a file.
+    """
+    if output == "-":
+        raise UsageError("a folder cannot be written to standard output; give -o a folder")
+    if output is not None:
+        if names_file(output):
+            raise UsageError(f"{shown(output)} is a file; a folder of pictures needs a folder with -o")
+        return Path(output)
+    path = Path(folder).resolve()
+    return path.with_name(f"{path.name}_{output_label(target, model).split('_')[0]}")
+
+
+def default_name(source: Path, request: Request) -> str:
+    """Names the output of a picture for which -o names no file."""
+    label = output_label(request.size.target, request.network.model)
+    return output_name(source, label=label, suffix=request.file.suffix, fmt=request.file.format)
+
+
+def single_target(source: Path | None, output: str | None, request: Request) -> str:
+    """Says where one picture goes: to a file, or to ``-``, standard output.
+
+    Args:
+        source: The picture; None for standard input.
+        output: What -o says: a file, a folder, ``-``, or None for a file beside the picture.
+        request: Gives the name of a file in a folder.
+    """
+    if output == "-":
+        return "-"
+    name = default_name(source or Path("stdin"), request)
+    if output is None:
+        return str((source or Path()).with_name(name))
+    if os.path.isdir(output) or output.endswith(("/", "\\")):
+        return str(Path(output) / name)
+    return output
+
+
+def check_single(source: Path | None, target: Path, *, force: bool, dry_run: bool) -> None:
+    """Checks everything about the output that can be known before the input is opened."""
+    if source is not None:
+        refuse_collisions([Item(source=source, target=target)])
+    refuse_unwritable([target])
+    if not os.path.lexists(target.parent):
+        raise OutputError(f"{shown(target)}: the folder {shown(target.parent)} does not exist; create it first")
+    if target.is_dir():
+        raise OutputError(f"{shown(target)}: is a folder; choose a file name with -o")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{shown(target)}: is not a regular file; choose another -o, or - for a pipe")
+    if target.exists() and not force and not dry_run:
+        raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
+
+
+def format_for(fmt: Format | None, place: str, kind: str) -> Format:
+    """Chooses the format that was asked for, else by the output's name, else (standard output) the input's own."""
+    if fmt is not None:
+        return fmt
+    if place == "-":
+        return own_format(FORMATS.get(kind, FORMATS["png"]))
+    by_name = format_of_path(Path(place))
+    if by_name is not None and by_name.written_as:
+        raise UsageError(f"{shown(place)}: {by_name.name.upper()} is only read; end the name in .{by_name.written_as}")
+    if by_name is None:
+        raise UsageError(f"{shown(place)}: no known ending; give --format, or end the name in .png")
+    return by_name
+
+
+def plan_files(names: list[str], output: str | None, request: Request) -> BatchPlan:
+    """Plans several files: every output goes into the folder of -o, or beside its input."""
+    if "-" in names or output == "-":
+        raise UsageError("standard input and output take one picture; give files and a folder with -o")
+    if output is not None and names_file(output):
+        raise UsageError(f"{shown(output)} is a file; several pictures need a folder with -o")
+    items = []
+    for name in names:
+        path = Path(name)
+        if os.path.isdir(name):
+            raise UsageError(f"{shown(name)} is a folder; give folders one at a time, or files only")
+        folder = Path(output) if output else path.parent
+        items.append(Item(source=path, target=folder / default_name(path, request)))
+    return plan_items(items)
