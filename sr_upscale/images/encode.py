@@ -20,12 +20,14 @@ from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
+from sr_upscale.images.avif import set_plays
 from sr_upscale.images.formats import FORMATS, Format, format_by_name
 from sr_upscale.images.header_writer import png_text
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
 from sr_upscale.images.row_writer import write_streamed
 from sr_upscale.images.save_options import SaveOptions
+from sr_upscale.images.timing import fit_timing
 from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
 from sr_upscale.storage.atomic import output_error, replace_file
 
@@ -79,6 +81,8 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
     if len(picture.frames) > 1 and not fmt.animation:
         notes.append(f"{name}: {upper} holds one picture; the first of {len(picture.frames)} frames is used (--frame)")
         picture = dataclasses.replace(picture, frames=picture.frames[:1], loop=None)
+    if len(picture.frames) > 1:
+        picture, notes = fit_timing(picture, fmt, name=name)
     if picture.has_alpha and not fmt.alpha:
         if options.background is None and not _is_opaque(picture):
             raise UsageError(
@@ -100,7 +104,9 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
             for what, block in blocks.items()
             if len(block) > fmt.block_room
         ]
-    if picture.bits > fmt.bits:
+    if len(picture.frames) > 1 and picture.bits > 8:
+        notes.append(f"{name}: an animation is written with 8 bits per channel; it is reduced from {picture.bits}")
+    elif picture.bits > fmt.bits:
         notes.append(f"{name}: {upper} holds {fmt.bits} bits per channel; the output is reduced from {picture.bits}")
     return picture, notes
 
@@ -348,6 +354,8 @@ def _write_pillow(
         settings["loop"] = 1 if picture.loop is None else picture.loop
     with path.open("wb") as file:
         images[0].save(_Plain(file), format=fmt.pillow, **settings)  # type: ignore[arg-type]
+    if fmt.name == "avif" and len(images) > 1:
+        set_plays(path, 1 if picture.loop is None else picture.loop)
 
 
 class _Plain:

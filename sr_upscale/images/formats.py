@@ -21,6 +21,10 @@ class Format:
         bits: Most bits per channel that this program writes.
         max_side: Most pixels along a side.
         animation: Whether it holds several timed frames.
+        max_plays: How often an animation can be said to play, if not for ever.
+        delay_steps_ms: Units in which it can say how long a frame is shown, from the finest, in milliseconds.
+        max_delay_steps: Most units of one frame.
+        max_total_ms: How long all frames together may be shown, in milliseconds; None where there is no such limit.
         icc: Whether it holds an ICC profile.
         exif: Whether it holds EXIF.
         xmp: Whether it holds XMP.
@@ -42,6 +46,10 @@ class Format:
     bits: int = 8
     max_side: int = 2**31 - 1
     animation: bool = False
+    max_plays: int = 2**31 - 1
+    delay_steps_ms: tuple[int, ...] = (1,)
+    max_delay_steps: int = 2**31 - 1
+    max_total_ms: int | None = None
     icc: bool = True
     exif: bool = True
     xmp: bool = True
@@ -70,6 +78,8 @@ FORMATS: dict[str, Format] = {
             alpha=True,
             bits=16,
             animation=True,
+            delay_steps_ms=(1, 10, 100, 1000),
+            max_delay_steps=65535,
             text=True,
             magic=((0, b"\x89PNG\r\n\x1a\n"),),
             streams=True,
@@ -94,6 +104,9 @@ FORMATS: dict[str, Format] = {
             alpha=True,
             max_side=16383,
             animation=True,
+            max_plays=65535,
+            max_delay_steps=2**24 - 1,
+            max_total_ms=2**31 - 1,
             quality=90,
             magic=((8, b"WEBP"),),
             color_only=True,
@@ -128,6 +141,9 @@ FORMATS: dict[str, Format] = {
             alpha=True,
             max_side=65535,
             animation=True,
+            max_plays=65536,
+            delay_steps_ms=(10,),
+            max_delay_steps=65535,
             icc=False,
             exif=False,
             xmp=False,

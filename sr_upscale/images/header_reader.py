@@ -14,7 +14,9 @@ from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError
 from sr_upscale.images.animation import Animation
+from sr_upscale.images.avif import plays_of
 from sr_upscale.images.formats import FORMATS
+from sr_upscale.images.heif import is_deep
 from sr_upscale.images.metadata import info_of, read_exif, read_iptc, read_text
 
 _PILLOW_LOCK = threading.Lock()
@@ -86,6 +88,8 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animati
     try:
         with opened(data, kind) as image:
             notes: list[str] = []
+            if kind == "avif" and getattr(image, "n_frames", 1) > 1 and is_deep(data):
+                notes.append(f"{name}: an animation of more than 8 bits per channel is read as 8")
             frames = getattr(image, "n_frames", 1) if kind not in ("jpg", "png") else 1
             if kind in ("tif", "heic") and frame is not None and 0 <= frame < frames:
                 image.seek(frame)
@@ -104,7 +108,7 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animati
                 exif=exif,
                 icc=info_of(image, "icc_profile", bytes) or None,
                 dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
-                loop=info_of(image, "loop", int) if animation is None else animation.loop,
+                loop=animation.loop if animation else plays_of(data) if kind == "avif" else info_of(image, "loop", int),
                 notes=notes,
                 xmp=info_of(image, "xmp", bytes),
                 iptc=read_iptc(image),

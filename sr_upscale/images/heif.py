@@ -87,9 +87,14 @@ def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uin
             return None
         return _full_range(image.numpy().reshape(image.height, image.width, image.bands) >> (16 - bits), bits)
     except pyvips.Error:
-        if _DEEP.search(data[:4096]):
+        if is_deep(data):
             notes.append(f"{name}: more than 8 bits per channel are read as 8; reinstall pyvips[binary]")
         return None
+
+
+def is_deep(avif: bytes) -> bool:
+    """Says whether an AVIF holds more than 8 bits per channel."""
+    return _DEEP.search(avif) is not None
 
 
 def _straight(pixels: NDArray[Any]) -> NDArray[Any]:

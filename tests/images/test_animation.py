@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_upscale.errors import InputError
-from sr_upscale.images import load_image
+from sr_upscale.errors import InputError, OutputError
+from sr_upscale.images import FORMATS, Frame, Picture, SaveOptions, load_image, save_image
+from sr_upscale.images.encode import adapt
 from tests.images.animation_files import CLEAR, KEEP, RESTORE, Drawn, apng, blocks, chunk, expected, gif, packed
 
 COLOURS = [(10, 200, 30), (250, 5, 90), (0, 40, 160), (128, 129, 130)]
@@ -253,3 +254,73 @@ def test_narrow_animations_keep_their_shape(tmp_path: Path, size: tuple[int, int
     images[0].save(path, save_all=True, append_images=images[1:], lossless=True, exact=True, duration=70)
     for ours, theirs in zip(load_image(path).frames, frames, strict=True):
         assert np.array_equal(ours.pixels_hwc, theirs)
+
+
+# --- timing -----------------------------------------------------------------------------------------
+
+
+def timed(suffix: str, delays_ms: list[int], loop: int | None) -> Picture:
+    """An animation of three small frames."""
+    colours = (20, 120, 220)
+    frames = tuple(
+        Frame(pixels_hwc=np.full((16, 16, 3), level, np.uint8), duration_ms=delay)
+        for level, delay in zip(colours, delays_ms, strict=True)
+    )
+    return Picture(frames=frames, format=suffix, loop=loop)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "delay", "written"),
+    [
+        ("gif", 655_350, 655_350),
+        ("gif", 655_360, 655_350),
+        ("gif", 16_777_215, 655_350),
+        ("webp", 16_777_215, 16_777_215),
+        ("webp", 65_535_000, 16_777_215),
+        ("png", 65_535, 65_535),
+        ("png", 65_536, 65_540),
+        ("png", 16_777_215, 16_777_000),
+        ("png", 655_350, 655_350),
+        ("png", 70_000_000, 65_535_000),
+        ("avif", 65_535_000, 65_535_000),
+    ],
+)
+def test_long_delays_are_kept_or_cut_with_a_warning(tmp_path: Path, suffix: str, delay: int, written: int) -> None:
+    path = tmp_path / f"a.{suffix}"
+    adapted, notes = adapt(timed(suffix, [100, delay, 70], 0), FORMATS[suffix], SaveOptions(), name="photo")
+    save_image(adapted, path, FORMATS[suffix])
+    found = [100, written, 70]
+    assert [frame.duration_ms for frame in load_image(path).frames] == found
+    cut = delay > {"gif": 655_350, "webp": 16_777_215, "png": 65_535_000}.get(suffix, delay)
+    assert ["shows a frame for at most" in note for note in notes] == [True] * cut
+    with Image.open(path) as image:
+        image.seek(1)
+        image.load()
+        assert round(image.info["duration"]) == written
+
+
+def test_frames_that_last_too_long_together_are_refused() -> None:
+    frames = tuple(Frame(pixels_hwc=np.zeros((2, 2, 3), np.uint8), duration_ms=2**24 - 1) for _ in range(129))
+    picture = Picture(frames=frames, loop=0)
+    with pytest.raises(OutputError, match="last 2164261 s together, and WEBP ends at 2147484 s; use --format png"):
+        adapt(picture, FORMATS["webp"], SaveOptions(), name="photo")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
+@pytest.mark.parametrize("plays", [None, 0, 1, 2, 65535, 65536, 65537, 2**31])
+def test_plays_are_kept_or_cut_with_a_warning(tmp_path: Path, suffix: str, plays: int | None) -> None:
+    path = tmp_path / f"a.{suffix}"
+    most = {"gif": 65536, "webp": 65535}.get(suffix, 2**31 - 1)
+    adapted, notes = adapt(timed(suffix, [100, 250, 70], plays), FORMATS[suffix], SaveOptions(), name="photo")
+    save_image(adapted, path, FORMATS[suffix])
+    found = load_image(path).loop
+    assert (1 if found is None else found) == (1 if plays is None else min(plays, most))
+    assert bool(notes) == (plays is not None and plays > most)
+
+
+def test_avif_that_says_nothing_of_plays_plays_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    save_image(timed("avif", [100, 250, 70], 3), path, FORMATS["avif"])
+    assert load_image(path).loop == 3
+    path.write_bytes(path.read_bytes().replace(b"edts", b"free"))
+    assert load_image(path).loop == 0
