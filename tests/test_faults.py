@@ -214,6 +214,20 @@ def test_row_13_animations(run: Cli, tmp_path: Path) -> None:
     assert pixels_of(tmp_path / "second.bmp")[0, 0].tolist() == pytest.approx([0, 250, 0], abs=3)
 
 
+def test_row_13_a_large_animation_goes_frame_by_frame(
+    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for suffix in (".gif", ".webp", ".png"):
+        source, whole, lazy = (tmp_path / f"{name}{suffix}" for name in ("a", "whole", "lazy"))
+        save_image(animation(4), source, FORMATS[suffix[1:]])
+        assert run(source, "-o", whole).code == 0
+        with monkeypatch.context() as patched:
+            patched.setattr("sr_upscale.images.decode.LAZY_PIXELS", 1)
+            patched.setattr("sr_upscale.images.encode.GATHER_BYTES", 1)
+            assert run(source, "-o", lazy).code == 0
+        assert lazy.read_bytes() == whole.read_bytes()
+
+
 def test_row_14_exif_orientation(run: Cli, tmp_path: Path) -> None:
     upright = pattern(6, 10)
     for orientation in range(1, 9):

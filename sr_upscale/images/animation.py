@@ -57,12 +57,18 @@ class Animation(ABC):
             (H, W, `channels`) of `dtype`, straight alpha.
 
         Raises:
-            EOFError: The file ends before the frames that it promises.
             Exception: A frame is damaged.
         """
         patches = (
             (self.decoded(number, allow_truncated=allow_truncated), place) for number, place in enumerate(self.places)
         )
         yield from composed(patches, np.zeros((self.height, self.width, self.channels), dtype=self.dtype))
+
+    def check_end(self) -> None:
+        """Refuses a file without all the frames that it promises.
+
+        Raises:
+            EOFError: It ends early.
+        """
         if len(self.places) < self.frames:
             raise EOFError("the file ends there")

@@ -27,7 +27,7 @@ from sr_upscale.images.metadata import (
     orientation_of,
     upright,
 )
-from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture
+from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture, RowSource
 from sr_upscale.images.raw import refuse_raw
 from sr_upscale.images.row_reader import FileRows
 from sr_upscale.images.xmp import upright_xmp
@@ -36,7 +36,8 @@ MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input, all frames together. From there on Pillow speaks of a bomb."""
 
 LAZY_PIXELS = 16_000_000
-"""Pictures of more pixels stay compressed in memory and are decoded by rows, where their format and kind allow it."""
+"""Pictures of more pixels stay compressed in memory and are decoded by rows, where their format and kind allow it, and
+animations of more pixels by frames."""
 
 _LARGE_TIFF = 16 << 20
 """Bytes of a file from which on libtiff may allocate more than 50 MB, as it must for one long compressed strip."""
@@ -76,6 +77,7 @@ def load_image(
     kind = _kind_of(data[:256], name)
     digest = hashlib.sha256(data).hexdigest()
     notes: list[str] = []
+    decoded: Sequence[Frame]
     if isinstance(source, Path) and (by_name := format_of_path(source)) and by_name.name != kind:
         notes.append(f"{name} is a {kind.upper()} file in spite of its name; read as {kind.upper()}")
     try:
@@ -91,18 +93,18 @@ def load_image(
             _check_pixels(header.width * header.height * (header.frames if header.animated else 1), name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
         if FORMATS[kind].streams and not header.animated:
-            decoded = [Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes))]
+            decoded = (Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes)),)
         elif kind == "heic":
             pixels = decode_heic(data, name, frame, has_profile=header.icc is not None, notes=notes)
-            decoded = [Frame(pixels_hwc=pixels)]
+            decoded = (Frame(pixels_hwc=pixels),)
         elif kind == "avif" and not header.animated and (deep := decode_deep_avif(data, name, notes)) is not None:
-            decoded = [Frame(pixels_hwc=deep)]
+            decoded = (Frame(pixels_hwc=deep),)
             if header.exif is not None and ORIENTATION in header.exif:
                 header.exif[ORIENTATION] = 1  # libvips has turned it
         elif header.animated or kind == "gif":
-            decoded = decode_frames(data, header, frames, name, allow_truncated=allow_truncated)
+            decoded = decode_frames(data, header, frames, name, allow_truncated=allow_truncated, in_memory=LAZY_PIXELS)
         else:
-            decoded = [Frame(pixels_hwc=_decode_pillow(data, name, header, allow_truncated))]
+            decoded = (Frame(pixels_hwc=_decode_pillow(data, name, header, allow_truncated)),)
     except SrUpscaleError:
         raise
     except MemoryError as error:
@@ -114,12 +116,6 @@ def load_image(
             f"{name}: damaged {kind.upper()} ({type(error).__name__}: {error}); get the file again"
         ) from error
     turn = orientation_of(header.exif)
-    decoded = [
-        Frame(pixels_hwc=upright(each.pixels_hwc, turn), duration_ms=each.duration_ms)
-        if isinstance(each.pixels_hwc, np.ndarray)
-        else each
-        for each in decoded
-    ]
     try:
         exif = exif_bytes(header.exif)
     except Exception:  # Pillow raises many kinds for a damaged block
@@ -134,14 +130,16 @@ def load_image(
         xmp = None
         notes.append(f"{name}: damaged XMP is left out")
     dpi = header.dpi[::-1] if header.dpi is not None and turn >= 5 else header.dpi
-    return Picture(
-        frames=tuple(decoded),
+    picture = Picture(
+        frames=decoded,
         format=kind,
         metadata=Metadata(icc=header.icc, exif=exif, dpi=dpi, xmp=xmp, iptc=header.iptc, text=header.text),
         loop=header.loop if len(decoded) > 1 else None,
         warnings=tuple(header.notes + notes),
         sha256=digest,
     )
+    by_rows = isinstance(decoded[0].pixels_hwc, RowSource)  # only those that lie upright
+    return picture if by_rows else picture.with_pixels(lambda pixels_hwc: upright(pixels_hwc, turn))
 
 
 def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import io
-import os
 import shutil
 import tempfile
 import warnings
@@ -20,14 +18,13 @@ from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.images.avif import set_plays
 from sr_upscale.images.formats import FORMATS, Format, format_by_name
-from sr_upscale.images.header_writer import png_text
 from sr_upscale.images.metadata import resized_exif
-from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource, strips_of
+from sr_upscale.images.picture import Metadata, Picture, strips_of
 from sr_upscale.images.row_writer import write_streamed
 from sr_upscale.images.save_options import SaveOptions
 from sr_upscale.images.timing import fit_timing
+from sr_upscale.images.whole_writer import write_whole
 from sr_upscale.images.xmp import HISTORY_BYTES, renewed_xmp
 from sr_upscale.storage.atomic import output_error, replace_file
 
@@ -88,8 +85,8 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
             raise UsageError(
                 f"{name}: {upper} has no transparency; give a --background colour such as white, or use --format png"
             )
-        frames = tuple(_flatten(frame, options.background or (0, 0, 0)) for frame in picture.frames)
-        picture = dataclasses.replace(picture, frames=frames)
+        background = options.background or (0, 0, 0)
+        picture = picture.with_pixels(lambda pixels_hwc: _flatten(pixels_hwc, background))
     if picture.metadata.icc is not None and not fmt.icc:
         picture, converted = _to_srgb(picture)
         what = "colours are converted to sRGB" if converted else "its colour profile is left out"
@@ -141,16 +138,9 @@ def save_image(
         picture, notes = adapt(picture, fmt, options, name=_name_of(target))
         for note in notes:
             warnings.warn(note, stacklevel=2)
-    pixels = picture.frames[0].pixels_hwc
-    if len(picture.frames) == 1 and (fmt.streams or isinstance(pixels, RowSource)):
-        size = picture.width, picture.height
-        save_rows(
-            strips_of(pixels, _BAND_ROWS), picture, size, target, fmt, options, on_whole=on_whole, overwrite=overwrite
-        )
-        return
-    check_target(fmt, picture.width, picture.height, name=_name_of(target))
-    with _whole_file(target, on_whole, overwrite=overwrite) as temporary:
-        _write_whole(picture, temporary, fmt, options)
+    strips = (strip for frame in picture.frames for strip in strips_of(frame.pixels_hwc, _BAND_ROWS))
+    size = picture.width, picture.height
+    save_rows(strips, picture, size, target, fmt, options, on_whole=on_whole, overwrite=overwrite)
 
 
 def save_rows(
@@ -164,17 +154,17 @@ def save_rows(
     on_whole: Callable[[Path], None] = lambda _temporary: None,
     overwrite: bool = True,
 ) -> None:
-    """Writes a still picture whose rows come one band after the other.
+    """Writes a picture whose rows come one band after the other, those of an animation frame by frame.
 
     PNG, TIFF and JPEG are encoded in a second thread as the rows come. So neither the rows nor the file stand in
-    memory. For other formats the rows are gathered first.
+    memory. For other formats, and for animations, the rows are gathered first.
 
     Args:
-        rows: (n, W, C) uint8 or uint16 from the top, H rows together, of the channels and bits of `picture`. They are
-            made in the calling thread. 16 bits are rounded to 8 where the format holds no more.
-        picture: Gives metadata, channels and bits. It is already adapted to the format (`adapt`). Its pixels are not
-            used.
-        size: Width and height of the output, in pixels.
+        rows: (n, W, C) uint8 or uint16 from the top, H rows of each frame, of the channels and bits of `picture`. They
+            are made in the calling thread. 16 bits are rounded to 8 where the format holds no more.
+        picture: Gives metadata, channels, bits and durations. It is already adapted to the format (`adapt`). Its
+            pixels are not used.
+        size: Width and height of a frame of the output, in pixels.
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
         fmt: Format to write.
         options: Quality, compression and metadata; None takes the defaults.
@@ -188,25 +178,38 @@ def save_rows(
     options = options or SaveOptions()
     width, height = size
     check_target(fmt, width, height, name=_name_of(target))
-    shape = height, width, picture.channels
-    bands = _Bands(rows, shape, np.dtype(np.uint16 if picture.bits == 16 else np.uint8), bits=fmt.bits)
+    frames = len(picture.frames)
+    streams = fmt.streams and frames == 1
+    shape = height * frames, width, picture.channels
+    dtype = np.dtype(np.uint16 if picture.bits == 16 else np.uint8)
+    bands = _Bands(rows, shape, dtype, bits=fmt.bits if streams else 8)
     try:
+        metadata = _metadata_for(picture, fmt, options, width, height)
+        quality = options.quality or fmt.quality
         with _whole_file(target, on_whole, overwrite=overwrite) as temporary:
-            if fmt.streams:
+            if streams:
                 write_streamed(
                     bands,
                     shape,
                     temporary,
                     name=fmt.name,
-                    metadata=_metadata_for(picture, fmt, options, width, height),
-                    quality=options.quality or fmt.quality,
+                    metadata=metadata,
+                    quality=quality,
                     compression=options.compression,
                     dtype=bands.dtype,
                 )
             else:
                 pixels = _gather(bands, shape, target.parent if isinstance(target, Path) else None)
-                whole = dataclasses.replace(picture, frames=(Frame(pixels_hwc=pixels),), loop=None)
-                _write_whole(whole, temporary, fmt, options)
+                write_whole(
+                    pixels,
+                    temporary,
+                    fmt,
+                    delays_ms=picture.durations_ms,
+                    loop=picture.loop,
+                    metadata=metadata,
+                    quality=quality,
+                    compression=options.compression,
+                )
     except OutputError:
         if bands.failure is not None:  # an OSError of those who make the rows is none of the file that is written
             raise bands.failure from bands.failure.__cause__
@@ -296,98 +299,10 @@ def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: in
     )
 
 
-def _write_whole(picture: Picture, path: Path, fmt: Format, options: SaveOptions) -> None:
-    metadata = _metadata_for(picture, fmt, options, picture.width, picture.height)
-    frames = [_to_8_bits(np.asarray(frame.pixels_hwc)) for frame in picture.frames]
-    if fmt.name == "gif":
-        _write_gif(picture, frames, path)
-    else:
-        _write_pillow(picture, frames, path, fmt, options, metadata)
-
-
-def _write_gif(picture: Picture, frames: list[NDArray[np.uint8]], path: Path) -> None:
-    import pyvips
-
-    pixels = np.ascontiguousarray(np.concatenate(frames))  # libvips keeps frames in one tall picture
-    height, width, bands = pixels.shape
-    image = pyvips.Image.new_from_memory(pixels.data, width, height, bands, "uchar")
-    image = image.copy(interpretation="b-w" if bands < 3 else "srgb")
-    image.set_type(pyvips.GValue.gint_type, "page-height", picture.height)
-    delays = [frame.duration_ms for frame in picture.frames]
-    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
-    image.set_type(pyvips.GValue.gint_type, "loop", 1 if picture.loop is None else picture.loop)
-    try:
-        image.gifsave(str(path))
-    except pyvips.Error as error:
-        reason = str(error).strip().splitlines()[-1]
-        number = errno.ENOSPC if os.strerror(errno.ENOSPC) in reason else errno.EIO
-        raise OSError(number, reason) from error  # `replace_file` knows the final name and says what to do
-
-
-def _write_pillow(
-    picture: Picture,
-    frames: list[NDArray[np.uint8]],
-    path: Path,
-    fmt: Format,
-    options: SaveOptions,
-    metadata: Metadata,
-) -> None:
-    images = [_pillow_image(frame) for frame in frames]
-    settings: dict[str, Any] = {}
-    if metadata.icc:
-        settings["icc_profile"] = metadata.icc
-    if metadata.exif:
-        settings["exif"] = Image.Exif()
-        settings["exif"].load(metadata.exif)
-    if metadata.xmp and fmt.pillow_xmp:
-        settings["xmp"] = metadata.xmp
-    if fmt.text:
-        settings["pnginfo"] = png_text(metadata)
-    if metadata.dpi and fmt.pillow_dpi:
-        settings["dpi"] = metadata.dpi
-    settings |= _format_settings(fmt, options)
-    if fmt.color_only and images[0].mode in ("L", "LA"):
-        images = [image.convert("RGBA" if image.mode == "LA" else "RGB") for image in images]
-    if len(images) > 1:
-        settings |= {"save_all": True, "append_images": images[1:]}
-        settings["duration"] = [frame.duration_ms for frame in picture.frames]
-        settings["loop"] = 1 if picture.loop is None else picture.loop
-    with path.open("wb") as file:
-        images[0].save(_Plain(file), format=fmt.pillow, **settings)  # type: ignore[arg-type]
-    if fmt.name == "avif" and len(images) > 1:
-        set_plays(path, 1 if picture.loop is None else picture.loop)
-
-
-class _Plain:
-    """A file without its descriptor: to that Pillow writes by itself, and takes a short write for a whole one."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.write, self.seek, self.tell, self.flush = (
-            file.read,
-            file.write,
-            file.seek,
-            file.tell,
-            file.flush,
-        )
-
-
-def _format_settings(fmt: Format, options: SaveOptions) -> dict[str, Any]:
-    quality = options.quality or fmt.quality
-    if fmt.name == "webp":
-        return {"lossless": True, "exact": True} if quality == 100 else {"quality": quality, "method": 4}
-    if fmt.name == "avif":
-        return {"quality": quality, "subsampling": "4:4:4"}
-    return {"compress_level": options.compression} if fmt.name == "png" and options.compression is not None else {}
-
-
 def _to_8_bits(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels_hwc.dtype == np.uint16:
         pixels_hwc = ((pixels_hwc.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounds; 257 has no half
     return pixels_hwc
-
-
-def _pillow_image(pixels_hwc: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(pixels_hwc[:, :, 0] if pixels_hwc.shape[2] == 1 else pixels_hwc)
 
 
 def _is_opaque(picture: Picture) -> bool:
@@ -395,17 +310,16 @@ def _is_opaque(picture: Picture) -> bool:
     return all((np.asarray(frame.pixels_hwc)[:, :, -1] == top).all() for frame in picture.frames)
 
 
-def _flatten(frame: Frame, background: tuple[int, int, int]) -> Frame:
-    pixels = np.asarray(frame.pixels_hwc)
+def _flatten(pixels: NDArray[Any], background: tuple[int, int, int]) -> NDArray[Any]:
     top = np.iinfo(pixels.dtype).max
     gray = len(set(background)) == 1 and pixels.shape[2] == 2
     behind = np.array(background[:1] if gray else background, dtype=np.float32) / 255 * top
-    flat = np.empty((*pixels.shape[:2], len(behind)), dtype=pixels.dtype)
+    flat: NDArray[Any] = np.empty((*pixels.shape[:2], len(behind)), dtype=pixels.dtype)
     for first in range(0, len(pixels), _BAND_ROWS):  # in bands, as floats take four times the memory
         band = pixels[first : first + _BAND_ROWS].astype(np.float32)
         colour, alpha = band[:, :, :-1], band[:, :, -1:] / top
         flat[first : first + _BAND_ROWS] = np.rint(colour * alpha + behind * (1 - alpha))
-    return Frame(pixels_hwc=flat, duration_ms=frame.duration_ms)
+    return flat
 
 
 def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
@@ -416,12 +330,13 @@ def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(picture.metadata.icc or b""))
         change = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-        frames = []
-        for frame in picture.frames:
-            pixels = _to_8_bits(np.asarray(frame.pixels_hwc)).copy()
-            rgb = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])), change)
-            pixels[:, :, :3] = np.asarray(rgb)
-            frames.append(Frame(pixels_hwc=pixels, duration_ms=frame.duration_ms))
-        return dataclasses.replace(plain, frames=tuple(frames)), True
+
+        def converted(pixels_hwc: NDArray[Any]) -> NDArray[Any]:
+            pixels_hwc = _to_8_bits(pixels_hwc).copy()
+            rgb = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels_hwc[:, :, :3])), change)
+            pixels_hwc[:, :, :3] = np.asarray(rgb)
+            return pixels_hwc
+
+        return plain.with_pixels(converted), True
     except (ImageCms.PyCMSError, OSError):
         return plain, False

@@ -192,6 +192,22 @@ def opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator
     Yields:
         Pillow's image, not yet loaded.
     """
+    with _own_limits(allow_truncated=allow_truncated), _open(data, kind) as image:
+        yield image
+
+
+def open_unlimited(data: bytes, kind: str) -> Image.Image:
+    """Opens an image as `opened` does, to be read later. Other threads do not wait until it is closed."""
+    with _own_limits(allow_truncated=False):
+        return _open(data, kind)
+
+
+def _open(data: bytes, kind: str) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=[FORMATS[kind].pillow])
+
+
+@contextlib.contextmanager
+def _own_limits(*, allow_truncated: bool) -> Iterator[None]:
     from PIL import ImageFile
 
     with _PILLOW_LOCK, warnings.catch_warnings():
@@ -199,8 +215,7 @@ def opened(data: bytes, kind: str, *, allow_truncated: bool = False) -> Iterator
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, allow_truncated
         try:
-            with Image.open(io.BytesIO(data), formats=[FORMATS[kind].pillow]) as image:
-                yield image
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
             ImageFile.LOAD_TRUNCATED_IMAGES = lenient

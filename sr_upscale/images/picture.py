@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,12 +112,60 @@ class Frame:
     duration_ms: int = 0
 
 
+class FrameSource(Sequence[Frame]):
+    """Frames that are decoded one after the other, as often as they are wanted. One at a time stands in memory.
+
+    The first one is kept.
+
+    Attributes:
+        durations_ms: How long each frame is shown, in milliseconds.
+    """
+
+    def __init__(self, decode: Callable[[], Iterator[NDArray[Any]]], durations_ms: Sequence[int]) -> None:
+        """Decodes the first frame.
+
+        Args:
+            decode: Yields the pixels (H, W, C) of all frames, anew with every call.
+            durations_ms: Of all frames, in milliseconds.
+        """
+        self._decode = decode
+        self._first = next(decode())
+        self.durations_ms = tuple(durations_ms)
+
+    def __len__(self) -> int:
+        return len(self.durations_ms)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for pixels, duration_ms in zip(self._decode(), self.durations_ms, strict=True):
+            yield Frame(pixels_hwc=pixels, duration_ms=duration_ms)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Frame, ...]: ...
+    def __getitem__(self, index: int | slice) -> Frame | tuple[Frame, ...]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return tuple(self[number] for number in numbers)
+        if numbers == 0:
+            return Frame(pixels_hwc=self._first, duration_ms=self.durations_ms[0])
+        return next(islice(self, numbers, None))
+
+    def changed(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> FrameSource:
+        """Returns these frames with their pixels changed, each when it is decoded."""
+        return FrameSource(lambda: map(change, self._decode()), self.durations_ms)
+
+    def timed(self, durations_ms: Sequence[int]) -> FrameSource:
+        """Returns these frames, shown for so long."""
+        return FrameSource(self._decode, durations_ms)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Picture:
     """A decoded picture, upright. All frames have one shape and type.
 
     Attributes:
-        frames: One, or several for an animation.
+        frames: One, or several for an animation. Those of a large animation are a `FrameSource`.
         format: Name of the format it came from, a key of `FORMATS`.
         metadata: What travels with the pixels.
         loop: How often an animation plays, 0 for ever, None for once.
@@ -124,7 +173,7 @@ class Picture:
         sha256: Hash of the file it came from, hexadecimal; empty for pictures from memory.
     """
 
-    frames: tuple[Frame, ...]
+    frames: Sequence[Frame]
     format: str = "png"
     metadata: Metadata = field(default_factory=Metadata)
     loop: int | None = None
@@ -152,6 +201,27 @@ class Picture:
         from sr_upscale.images.encode import save_image
 
         save_image(self, target)
+
+    @property
+    def durations_ms(self) -> tuple[int, ...]:
+        """Returns how long each frame is shown, in milliseconds."""
+        if isinstance(self.frames, FrameSource):
+            return self.frames.durations_ms
+        return tuple(frame.duration_ms for frame in self.frames)
+
+    def with_pixels(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Picture:
+        """Returns the picture with the pixels (H, W, C) of each frame changed, those of a `RowSource` read whole."""
+        if isinstance(self.frames, FrameSource):
+            return replace(self, frames=self.frames.changed(change))
+        frames = (replace(frame, pixels_hwc=change(np.asarray(frame.pixels_hwc))) for frame in self.frames)
+        return replace(self, frames=tuple(frames))
+
+    def with_durations(self, durations_ms: Sequence[int]) -> Picture:
+        """Returns the picture with its frames shown for so long, in milliseconds."""
+        if isinstance(self.frames, FrameSource):
+            return replace(self, frames=self.frames.timed(durations_ms))
+        pairs = zip(self.frames, durations_ms, strict=True)
+        return replace(self, frames=tuple(replace(frame, duration_ms=each) for frame, each in pairs))
 
     @property
     def width(self) -> int:

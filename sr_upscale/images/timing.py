@@ -6,7 +6,7 @@ import dataclasses
 
 from sr_upscale.errors import OutputError
 from sr_upscale.images.formats import Format
-from sr_upscale.images.picture import Frame, Picture
+from sr_upscale.images.picture import Picture
 
 
 def fit_timing(picture: Picture, fmt: Format, *, name: str) -> tuple[Picture, list[str]]:
@@ -29,22 +29,19 @@ def fit_timing(picture: Picture, fmt: Format, *, name: str) -> tuple[Picture, li
         notes.append(f"{name}: {upper} plays at most {fmt.max_plays} times; the input plays {picture.loop} times")
         picture = dataclasses.replace(picture, loop=fmt.max_plays)
     longest = fmt.delay_steps_ms[-1] * fmt.max_delay_steps
-    cut = sum(frame.duration_ms > longest for frame in picture.frames)
+    cut = sum(each > longest for each in picture.durations_ms)
     if cut:
         notes.append(f"{name}: {upper} shows a frame for at most {longest / 1000:g} s; {cut} frames are shown longer")
-    frames = tuple(_fit_delay(frame, fmt) for frame in picture.frames)
-    seconds = sum(frame.duration_ms for frame in frames) / 1000
-    if fmt.max_total_ms is not None and seconds * 1000 > fmt.max_total_ms:
-        raise OutputError(
-            f"{name}: its frames last {seconds:.0f} s together, and {upper} ends at {fmt.max_total_ms / 1000:.0f} s; "
-            "use --format png"
-        )
-    return dataclasses.replace(picture, frames=frames), notes
+    delays = [_fit_delay(each, fmt) for each in picture.durations_ms]
+    if fmt.max_total_ms is not None and sum(delays) > fmt.max_total_ms:
+        lasts, ends = (f"{each / 1000:.0f} s" for each in (sum(delays), fmt.max_total_ms))
+        raise OutputError(f"{name}: its frames last {lasts} together, and {upper} ends at {ends}; use --format png")
+    return picture.with_durations(delays), notes
 
 
-def _fit_delay(frame: Frame, fmt: Format) -> Frame:
+def _fit_delay(delay_ms: int, fmt: Format) -> int:
     for step in fmt.delay_steps_ms:
-        if frame.duration_ms <= fmt.max_delay_steps * step:
-            fine = step == fmt.delay_steps_ms[0]  # the writer rounds to these by itself
-            return frame if fine else dataclasses.replace(frame, duration_ms=round(frame.duration_ms / step) * step)
-    return dataclasses.replace(frame, duration_ms=fmt.max_delay_steps * fmt.delay_steps_ms[-1])
+        if delay_ms <= fmt.max_delay_steps * step:
+            finest = step == fmt.delay_steps_ms[0]  # to which the writer rounds by itself
+            return delay_ms if finest else round(delay_ms / step) * step
+    return fmt.max_delay_steps * fmt.delay_steps_ms[-1]

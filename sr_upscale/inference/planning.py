@@ -16,7 +16,8 @@ import torch
 from sr_upscale.device import Choice, free_memory
 from sr_upscale.errors import OutOfMemoryError, UsageError
 from sr_upscale.formatting import mebibytes
-from sr_upscale.images.picture import Frame, Picture, RowSource, strips_of
+from sr_upscale.images.encode import GATHER_BYTES
+from sr_upscale.images.picture import Frame, FrameSource, Picture, RowSource, strips_of
 from sr_upscale.inference.memory import MEMORY_SHARE, PROGRAM_BYTES, bytes_per_pixel, cut_bytes, plan_host_bytes
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.inference.strip_tails import STREAM_TAILS
@@ -198,8 +199,11 @@ class Planner:
         sample_bytes = picture.bits // 8 * picture.channels
         frames = len(picture.frames)
         by_rows = isinstance(picture.frames[0].pixels_hwc, RowSource)
-        input_bytes = 0 if by_rows else width * height * sample_bytes * frames
-        output_bytes = 0 if streamed else out_width * out_height * sample_bytes * frames
+        by_frames = isinstance(picture.frames, FrameSource)
+        input_bytes = 0 if by_rows else width * height * sample_bytes * (1 if by_frames else frames)
+        output_bytes = 0 if streamed else out_width * out_height * sample_bytes
+        if frames > 1:  # what is more than this goes to a file
+            output_bytes += min(output_bytes * (frames - 1), GATHER_BYTES)
         budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
         if self.max_memory is not None:
             around = PROGRAM_BYTES + (input_bytes + output_bytes if self.choice.device.type != "cuda" else 0)
@@ -229,7 +233,7 @@ class Planner:
                 channels=picture.channels,
                 passes=passes,
                 resample=resample,
-                filled_pixels=width * height if any(_needs_fill(frame) for frame in picture.frames) else 0,
+                filled_pixels=width * height if picture.has_alpha and any(map(_needs_fill, picture.frames)) else 0,
                 on_cpu=self.choice.device.type == "cpu",
                 queued=queued,
             ),

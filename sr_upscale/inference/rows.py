@@ -141,9 +141,8 @@ def gathered(rows: Iterable[NDArray[Any]], picture: Picture, plan: UpscalePlan) 
         whole[top : top + len(band)] = band
         top += len(band)
     parts = whole.reshape(len(picture.frames), height, width, picture.channels)
-    frames = (
-        Frame(pixels_hwc=part, duration_ms=frame.duration_ms) for part, frame in zip(parts, picture.frames, strict=True)
-    )
+    durations = picture.durations_ms
+    frames = (Frame(pixels_hwc=part, duration_ms=each) for part, each in zip(parts, durations, strict=True))
     return dataclasses.replace(picture, frames=tuple(frames))
 
 

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from sr_upscale import __version__
 from sr_upscale.formatting import shown
-from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image, save_image
+from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image
 from sr_upscale.images.encode import adapt, save_rows
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
-from sr_upscale.inference.rows import gathered
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.row_queue import Writer, write_inline
@@ -160,10 +159,7 @@ def start(
         busy: list[float] = []
 
         def write(rows: Iterable[NDArray[Any]]) -> dict[str, Any]:
-            if len(picture.frames) > 1:
-                save_image(gathered(rows, picture, plan), target, fmt, options, on_whole=whole, overwrite=overwrite)
-            else:
-                save_rows(rows, picture, plan.output_size, target, fmt, options, on_whole=whole, overwrite=overwrite)
+            save_rows(rows, picture, plan.output_size, target, fmt, options, on_whole=whole, overwrite=overwrite)
             done = _done(prepared, upscaler, fmt, drift)
             return done | {"busy_seconds": sum(busy), "seconds": round(time.perf_counter() - begin, 3)}
 

@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 from sr_upscale.errors import InputError, OutputError
 from sr_upscale.images import FORMATS, Frame, Picture, SaveOptions, load_image, save_image
 from sr_upscale.images.encode import adapt
+from sr_upscale.images.picture import FrameSource
 from tests.images.animation_files import CLEAR, KEEP, RESTORE, Drawn, apng, blocks, chunk, expected, gif, packed
 
 COLOURS = [(10, 200, 30), (250, 5, 90), (0, 40, 160), (128, 129, 130)]
@@ -324,3 +326,55 @@ def test_avif_that_says_nothing_of_plays_plays_for_ever(tmp_path: Path) -> None:
     assert load_image(path).loop == 3
     path.write_bytes(path.read_bytes().replace(b"edts", b"free"))
     assert load_image(path).loop == 0
+
+
+# --- frame by frame ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "avif"])
+def test_large_animations_are_decoded_frame_by_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    rng = np.random.default_rng(6)
+    frames = tuple(Frame(pixels_hwc=soft(rng, 9, 14, 4, np.uint8), duration_ms=50 + 10 * at) for at in range(5))
+    save_image(Picture(frames=frames, loop=0), path, FORMATS[suffix], SaveOptions(quality=100))
+    whole = load_image(path)
+    monkeypatch.setattr("sr_upscale.images.decode.LAZY_PIXELS", 9 * 14 * 5 - 1)
+    lazy = load_image(path)
+    assert isinstance(lazy.frames, FrameSource)
+    assert (lazy.durations_ms, len(lazy.frames), lazy.loop) == (whole.durations_ms, 5, 0)
+    for taken in (lazy.frames, lazy.frames, lazy.frames[:], [lazy.frames[at] for at in range(-5, 0)]):
+        for ours, theirs in zip(taken, whole.frames, strict=True):
+            assert np.array_equal(ours.pixels_hwc, theirs.pixels_hwc)
+            assert ours.duration_ms == theirs.duration_ms
+    flipped = lazy.with_pixels(lambda pixels_hwc: pixels_hwc[::-1]).with_durations([7] * 5)
+    assert np.array_equal(flipped.frames[4].pixels_hwc, np.asarray(whole.frames[4].pixels_hwc)[::-1])
+    assert [frame.duration_ms for frame in flipped.frames] == [7] * 5
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_frames_that_wait_in_a_file_are_written_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    rng = np.random.default_rng(7)
+    frames = tuple(Frame(pixels_hwc=soft(rng, 9, 14, 4, np.uint8), duration_ms=50) for _ in range(5))
+    for name, bound in (("memory", 1 << 20), ("file", 0)):
+        monkeypatch.setattr("sr_upscale.images.encode.GATHER_BYTES", bound)
+        save_image(Picture(frames=frames, loop=0), tmp_path / name, FORMATS[suffix])
+    assert (tmp_path / "memory").read_bytes() == (tmp_path / "file").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "memory"]
+
+
+def test_memory_of_a_long_animation_is_that_of_some_frames() -> None:
+    """60 frames of 1000x1000 pixels, 240 MB when they all stand in memory, are 20 canvases at most."""
+    small = np.random.default_rng(8).integers(0, 4, (3, 3))
+    data = gif(1000, 1000, [Drawn(pixels=small, left=at) for at in range(60)], COLOURS)
+    tracemalloc.start()
+    try:
+        seen = sum(frame.pixels_hwc.shape[0] for frame in load_image(data).frames)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seen == 60_000
+    assert peak < 80e6
