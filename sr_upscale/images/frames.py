@@ -85,7 +85,9 @@ def decode_frames(
         try:
             for pixels, _duration in itertools.islice(shown, len(durations)):
                 yield pixels[:, :, :-1] if drop else pixels
-        except (OSError, ValueError, EOFError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # what could be decoded before cannot be any more
             raise InputError(f"{name}: cannot be decoded again ({error}); close other programs") from error
 
     if lazy:
