@@ -214,9 +214,7 @@ def test_row_13_animations(run: Cli, tmp_path: Path) -> None:
     assert pixels_of(tmp_path / "second.bmp")[0, 0].tolist() == pytest.approx([0, 250, 0], abs=3)
 
 
-def test_row_13_a_large_animation_goes_frame_by_frame(
-    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_animation_goes_frame_by_frame(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for suffix in (".gif", ".webp", ".png"):
         source, whole, lazy = (tmp_path / f"{name}{suffix}" for name in ("a", "whole", "lazy"))
         save_image(animation(4), source, FORMATS[suffix[1:]])
