@@ -19,7 +19,7 @@ from sr_upscale.formatting import shown
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
 from sr_upscale.images.frames import decode_frames, read_animation
-from sr_upscale.images.header_reader import Header, first_line, opened, read_header, up_to_damage
+from sr_upscale.images.header_reader import Header, opened, read_header, up_to_damage
 from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
 from sr_upscale.images.metadata import (
     ORIENTATION,
@@ -27,20 +27,14 @@ from sr_upscale.images.metadata import (
     orientation_of,
     upright,
 )
-from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture, RowSource
+from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource
 from sr_upscale.images.raw import refuse_raw
-from sr_upscale.images.row_reader import FileRows
+from sr_upscale.images.tiff_reader import page_alone
+from sr_upscale.images.vips import LAZY_PIXELS, decode_still
 from sr_upscale.images.xmp import upright_xmp
 
 MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input, all frames together. From there on Pillow speaks of a bomb."""
-
-LAZY_PIXELS = 16_000_000
-"""Pictures of more pixels stay compressed in memory and are decoded by rows, where their format and kind allow it, and
-animations of more pixels by frames."""
-
-_LARGE_TIFF = 16 << 20
-"""Bytes of a file from which on libtiff may allocate more than 50 MB, as it must for one long compressed strip."""
 
 
 def load_image(
@@ -62,7 +56,7 @@ def load_image(
 
     Returns:
         The picture, upright, as gray, gray + alpha, RGB or RGB + alpha of 8 or 16 bits. Pixels of an upright JPEG,
-        PNG or TIFF of more than `LAZY_PIXELS`, gray or RGB, are a `RowSource`. The file has then been read through
+        PNG or TIFF of more than `vips.LAZY_PIXELS`, gray or RGB, are a `RowSource`. The file has then been read through
         once, so that damage is found here in any case.
 
     Raises:
@@ -81,19 +75,23 @@ def load_image(
     if isinstance(source, Path) and (by_name := format_of_path(source)) and by_name.name != kind:
         notes.append(f"{name} is a {kind.upper()} file in spite of its name; read as {kind.upper()}")
     try:
-        if kind == "png" and not allow_truncated:
-            data = up_to_damage(data)
+        pages = None
         if kind == "tif":
             refuse_raw(data, name)
+            data, pages = page_alone(data, frame or 0)
+        intact = up_to_damage(data) if kind == "png" else data
+        if not allow_truncated:
+            data = intact
         animation = read_animation(data, kind, name)
         if animation is not None:  # before any library looks at it
             _check_pixels(animation.pixels, name, max_pixels)
-        header = read_header(data, kind, name, frame, animation=animation)
+        header = read_header(data, kind, name, frame, animation=animation, pages=pages)
         if animation is None:
             _check_pixels(header.width * header.height * (header.frames if header.animated else 1), name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
         if FORMATS[kind].streams and not header.animated:
-            decoded = (Frame(pixels_hwc=_decode_vips(data, kind, name, frames[0], header, allow_truncated, notes)),)
+            still = decode_still(data, intact, kind, name, header, allow_truncated=allow_truncated, notes=notes)
+            decoded = (Frame(pixels_hwc=still),)
         elif kind == "heic":
             pixels = decode_heic(data, name, frame, has_profile=header.icc is not None, notes=notes)
             decoded = (Frame(pixels_hwc=pixels),)
@@ -143,7 +141,9 @@ def load_image(
 
 
 def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Reads the first frame as training and benchmarks see it: upright, of 8 bits, without alpha.
+    """Reads a picture as training and benchmarks see it: upright, of 8 bits, without alpha.
+
+    Of an animation it is the first frame, of a HEIC the main picture.
 
     Args:
         source: A regular file, or the bytes of one.
@@ -156,7 +156,9 @@ def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArra
         InputError: The file cannot be used.
         OutOfMemoryError: The picture does not fit in the memory that is free.
     """
-    pixels = np.asarray(load_image(source, max_pixels=max_pixels, frame=0).frames[0].pixels_hwc)
+    kind = _kind_of(source[:256], "standard input") if isinstance(source, bytes) else peek(source)
+    frame = None if kind == "heic" else 0
+    pixels = np.asarray(load_image(source, max_pixels=max_pixels, frame=frame).frames[0].pixels_hwc)
     return rgb8(pixels)[:, :, : 1 if pixels.shape[2] < 3 else 3]
 
 
@@ -185,7 +187,8 @@ def _read_file(path: Path) -> bytes:
         before = os.fstat(file.fileno())
         head = file.read(256)
         _kind_of(head, name)  # a film of many GB is not read
-        data = head + file.read()
+        file.seek(0)
+        data = file.read()  # in one piece: adding the rest to the head would hold the file twice
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise InputError(f"{name}: changed while it was read; run again when nothing writes to it")
@@ -241,93 +244,6 @@ def _select_frames(header: Header, frame: int | None, name: str, notes: list[str
 
 
 # --- pixels -----------------------------------------------------------------------------------------
-
-
-def _decode_vips(
-    data: bytes, kind: str, name: str, page: int, header: Header, allow_truncated: bool, notes: list[str]
-) -> AnyPixels:
-    import pyvips
-
-    damage = "error" if kind == "tif" else "truncated"  # libtiff calls missing strips errors
-
-    def open_image(fail_on: str = "none" if allow_truncated else damage) -> Any:
-        options: dict[str, Any] = {"access": "sequential", "fail_on": fail_on}
-        if kind == "tif":
-            options["page"] = page
-            if len(data) > _LARGE_TIFF and pyvips.at_least_libvips(8, 17):
-                options["unlimited"] = True
-        return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **options)
-
-    try:
-        image = open_image()
-        if _goes_by_rows(image, header):
-            try:
-                return FileRows(lambda: open_image(damage), name)
-            except pyvips.Error:
-                if not allow_truncated:
-                    raise
-        if image.interpretation == "cmyk":
-            profile = "its own" if header.icc else "a standard"
-            notes.append(f"{name}: CMYK converted to sRGB by {profile} profile")
-            depth = 16 if image.format == "ushort" else 8
-            image = image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
-            header.icc = None
-        elif image.interpretation in ("lab", "labq", "labs", "lch", "xyz"):
-            notes.append(f"{name}: {str(image.interpretation).upper()} converted to 16-bit RGB")
-            image, header.icc = image.colourspace("rgb16"), None
-        if image.format not in ("uchar", "ushort", "float", "double"):
-            raise InputError(f"{name}: samples of type {image.format}; expected 8 or 16 bits, or floats from 0 to 1")
-        if image.bands > 4:
-            raise InputError(f"{name}: {image.bands} channels; expected gray or RGB, with or without alpha")
-        pixels: NDArray[Any] = image.numpy().reshape(image.height, image.width, image.bands)
-    except pyvips.Error as error:
-        if (done := _rows_before_failure(open_image)) is not None:
-            raise InputError(
-                f"{name}: truncated at row {done[0]} of {done[1]}, or damaged there; get the file again, "
-                "or use --allow-truncated to take what is there"
-            ) from error
-        raise InputError(f"{name}: damaged {kind.upper()} ({first_line(error)}); get the file again") from error
-    return _float_to_16_bits(pixels, name, notes) if pixels.dtype.kind == "f" else pixels
-
-
-def _goes_by_rows(image: Any, header: Header) -> bool:
-    """Says whether a picture is large, and its rows need no change."""
-    return (
-        image.width * image.height > LAZY_PIXELS
-        and image.format in ("uchar", "ushort")
-        and image.interpretation in ("b-w", "srgb", "grey16", "rgb16")
-        and image.bands in (1, 3)
-        and orientation_of(header.exif) == 1
-    )
-
-
-def _rows_before_failure(open_image: Any) -> tuple[int, int] | None:
-    """Counts the rows that decode: (rows, height), or None where not even the header does or where all do."""
-    import pyvips
-
-    try:
-        image = open_image()
-    except pyvips.Error:
-        return None
-    region = pyvips.Region.new(image)
-    for row in range(image.height):
-        try:
-            region.fetch(0, row, image.width, 1)
-        except pyvips.Error:
-            return row, image.height
-    return None
-
-
-def _float_to_16_bits(pixels: NDArray[Any], name: str, notes: list[str]) -> NDArray[np.uint16]:
-    bad = int(pixels.size - np.isfinite(pixels).sum())
-    if bad:
-        raise InputError(f"{name}: {bad} samples are NaN or infinite; repair the file first")
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:
-        raise InputError(f"{name}: float samples from {low:g} to {high:g}; expected 0 to 1; rescale the file first")
-    notes.append(f"{name}: float samples are stored as 16-bit integers")
-    scaled: NDArray[np.uint16] = np.rint(pixels * 65535).astype(np.uint16)
-    return scaled
 
 
 def _decode_pillow(data: bytes, name: str, header: Header, allow_truncated: bool) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -18,6 +19,10 @@ from sr_upscale.images.avif import plays_of
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.images.heif import is_deep
 from sr_upscale.images.metadata import info_of, read_exif, read_iptc, read_text
+from sr_upscale.images.tiff_reader import pixels_alone
+
+MOST_DPI = 1_000_000
+"""Pixels per inch that are believed. TIFF can state infinity; BMP and libvips end at some ten millions."""
 
 _PILLOW_LOCK = threading.Lock()
 _FRAME_CHUNKS = (b"acTL", b"fcTL", b"fdAT")
@@ -55,18 +60,27 @@ class Header:
     text: tuple[tuple[str, str], ...] = ()
 
 
-def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animation: Animation | None = None) -> Header:
+def read_header(
+    data: bytes,
+    kind: str,
+    name: str,
+    frame: int | None,
+    *,
+    animation: Animation | None = None,
+    pages: int | None = None,
+) -> Header:
     """Reads the header of a picture.
 
-    Pages of a TIFF and pictures of a HEIC differ, so there it is the header of the wanted one. For anything else it is
-    the header of the whole file.
+    Pictures of a HEIC differ, so there it is the header of the wanted one. For anything else it is the header of the
+    whole file.
 
     Args:
-        data: The file.
+        data: The file, of a TIFF with the wanted page alone.
         kind: Key of `FORMATS`.
         name: Of the file, for notes and errors.
-        frame: Number of the page or picture, from 0. None takes the one that Pillow opens first.
+        frame: Number of the picture, from 0. None takes the one that Pillow opens first.
         animation: Its layout, where that has been read. Nothing else is read of a GIF.
+        pages: How many pages the TIFF had; None for other formats.
 
     Raises:
         InputError: The header is damaged.
@@ -90,8 +104,10 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animati
             notes: list[str] = []
             if kind == "avif" and getattr(image, "n_frames", 1) > 1 and is_deep(data):
                 notes.append(f"{name}: an animation of more than 8 bits per channel is read as 8")
-            frames = getattr(image, "n_frames", 1) if kind not in ("jpg", "png") else 1
-            if kind in ("tif", "heic") and frame is not None and 0 <= frame < frames:
+            frames = pages or 1
+            if kind not in ("jpg", "png", "tif"):
+                frames = getattr(image, "n_frames", 1)
+            if kind == "heic" and frame is not None and 0 <= frame < frames:
                 image.seek(frame)
             try:
                 exif = read_exif(image, to_the_end=kind != "png" or _text_follows(data))
@@ -107,7 +123,7 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animati
                 animated=animation is not None or (frames > 1 and FORMATS[kind].animation),
                 exif=exif,
                 icc=info_of(image, "icc_profile", bytes) or None,
-                dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+                dpi=_resolution(dpi, name, notes),
                 loop=animation.loop if animation else plays_of(data) if kind == "avif" else info_of(image, "loop", int),
                 notes=notes,
                 xmp=info_of(image, "xmp", bytes),
@@ -117,15 +133,28 @@ def read_header(data: bytes, kind: str, name: str, frame: int | None, *, animati
             )
     except UnidentifiedImageError as error:
         if kind == "tif":  # Pillow does not know every TIFF, float RGB for one; libvips does
-            return _tiff_header(data, name)
+            return _tiff_header(data, name, pages or 1)
         raise InputError(f"{name}: damaged {kind.upper()} header; get the file again") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"{name}: refused {kind.upper()} header: {error}; get the file again") from error
 
 
-def _tiff_header(data: bytes, name: str) -> Header:
+def _resolution(dpi: tuple[Any, ...] | None, name: str, notes: list[str]) -> tuple[float, float] | None:
+    """Returns a resolution that every format can state, else None."""
+    if dpi is None:
+        return None
+    across, down = (float(value) for value in dpi)
+    if min(across, down) > 0 and max(across, down) <= MOST_DPI:
+        return across, down
+    if max(across, down) > 0:  # 0 stands for none
+        notes.append(f"{name}: a resolution of {across:g} x {down:g} pixels per inch is left out")
+    return None
+
+
+def _tiff_header(data: bytes, name: str, pages: int) -> Header:
     import pyvips
 
+    data, _samples = pixels_alone(data, name)
     try:
         image = pyvips.Image.new_from_buffer(data, "", access="sequential")
         fields = image.get_fields()
@@ -133,7 +162,7 @@ def _tiff_header(data: bytes, name: str) -> Header:
             kind="tif",
             width=image.width,
             height=image.height,
-            frames=image.get("n-pages") if "n-pages" in fields else 1,
+            frames=pages,
             animated=False,
             exif=None,
             icc=image.get("icc-profile-data") if "icc-profile-data" in fields else None,

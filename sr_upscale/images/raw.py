@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from sr_upscale.errors import InputError
+from sr_upscale.images.tiff_reader import Tiff
 
 _SUB_IFDS, _PHOTOMETRIC, _DNG_VERSION = 330, 262, 50706
 _KNOWN = frozenset({0, 1, 2, 3, 5, 6, 8})
@@ -52,36 +53,17 @@ def refuse_raw(tiff: bytes, name: str) -> None:
         raise InputError(f"{name}: samples are {what} (photometric interpretation); expected gray, RGB, CMYK or Lab")
 
 
-def _directories(tiff: bytes) -> Iterator[dict[int, int]]:
+def _directories(tiff: bytes) -> Iterator[dict[int, int | None]]:
     """Yields the tags of each directory and of those below it, with their first values, as far as they are whole."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2], "<")
     try:
-        big = struct.unpack_from(f"{order}H", tiff, 2)[0] == 43
-        word = f"{order}Q" if big else f"{order}I"
-        waiting = [struct.unpack_from(word, tiff, 8 if big else 4)[0]]
+        file = Tiff(tiff)
+        waiting = [file.first]
         for _ in range(_MOST_DIRECTORIES):
             if not waiting or (at := waiting.pop(0)) == 0:
                 continue
-            (count,) = struct.unpack_from(f"{order}Q" if big else f"{order}H", tiff, at)
-            at += 8 if big else 2
-            size = 20 if big else 12
-            tags: dict[int, int] = {}
-            for start in range(at, at + min(count, 4096) * size, size):
-                tag, kind, many = struct.unpack_from(f"{order}HH{'Q' if big else 'I'}", tiff, start)
-                value = start + (12 if big else 8)
-                if kind == 3:
-                    tags[tag] = struct.unpack_from(f"{order}H", tiff, value)[0]
-                else:
-                    tags[tag] = struct.unpack_from(word, tiff, value)[0]
-                if tag == _SUB_IFDS:
-                    fits = many * (8 if kind in (16, 18) else 4) <= (8 if big else 4)
-                    places = value if fits else tags[tag]
-                    one = f"{order}Q" if kind in (16, 18) else f"{order}I"
-                    waiting += [
-                        struct.unpack_from(one, tiff, places + number * struct.calcsize(one))[0]
-                        for number in range(min(many, _MOST_DIRECTORIES))
-                    ]
-            yield tags
-            waiting.append(struct.unpack_from(word, tiff, at + count * size)[0])
+            entries = file.entries(at)
+            yield {tag: next(iter(file.values(entry, most=1)), None) for tag, entry in entries.items()}
+            waiting += file.values(entries.get(_SUB_IFDS), most=_MOST_DIRECTORIES)
+            waiting.append(file.following(at))
     except struct.error:
         return

@@ -25,13 +25,13 @@ from sr_upscale.images import (
     Picture,
     RowSource,
     SaveOptions,
-    decode,
     encode,
     load_image,
     row_writer,
     save_image,
     save_rows,
     strips_of,
+    vips,
 )
 from sr_upscale.images.metadata import resized_exif
 from tests.helpers import p3_profile, pattern
@@ -306,7 +306,7 @@ def test_a_limit_is_found_before_the_first_row(tmp_path: Path) -> None:
 
 @pytest.fixture
 def few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "LAZY_PIXELS", 99)
+    monkeypatch.setattr(vips, "LAZY_PIXELS", 99)
 
 
 @pytest.mark.usefixtures("few_pixels")
@@ -320,7 +320,7 @@ def test_large_files_come_by_rows(monkeypatch: pytest.MonkeyPatch, name: str, dt
     source = lazy.frames[0].pixels_hwc
     assert isinstance(source, RowSource)
     assert source.gray == (channels == 1)
-    monkeypatch.setattr(decode, "LAZY_PIXELS", 10**6)
+    monkeypatch.setattr(vips, "LAZY_PIXELS", 10**6)
     whole = load_image(data).frames[0].pixels_hwc
     assert isinstance(whole, np.ndarray)
     assert name == "jpg" or np.array_equal(whole, pixels)
@@ -385,7 +385,7 @@ def test_truncated_files_are_refused_as_ever(monkeypatch: pytest.MonkeyPatch, na
     data = data[: len(data) // 2]
     found: list[Any] = []
     for limit in (10**6, 99):
-        monkeypatch.setattr(decode, "LAZY_PIXELS", limit)
+        monkeypatch.setattr(vips, "LAZY_PIXELS", limit)
         with pytest.raises(InputError) as caught:
             load_image(data)
         taken = load_image(data, allow_truncated=True).frames[0].pixels_hwc

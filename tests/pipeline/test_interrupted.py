@@ -297,7 +297,7 @@ def test_row_53_memory_of_the_host(cli: Cli, folder: Path, nearest: Path, monkey
     def stop(*_args: object, **_more: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decode, "_decode_vips", stop)
+    monkeypatch.setattr(decode, "decode_still", stop)
     ran = cli(folder / "5.png", "-n", nearest)
     assert ran.code == 8
     assert "5.png: too large to decode in the memory that is free" in ran.err
