@@ -8,6 +8,7 @@ ones by rows. Pillow reads and writes the rest, animations and EXIF.
 Names are imported when first used: `formats` alone needs neither library nor numpy, and `--help` stays quick.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,10 @@ _HOMES = {
     "picture": ("AnyPixels", "Frame", "Metadata", "Picture", "RowSource", "strips_of"),
     "save_options": ("SaveOptions",),
 }
+
+
+for _library in ("PIL", "pyvips"):  # without a handler Python prints their warnings beside our one line
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -57,6 +57,12 @@ _LOST_SPACES = frozenset(
 HISTORY_BYTES = 1500
 """Bytes that `renewed_xmp` adds at most, but for very long names of models."""
 
+MOST_BYTES = 1 << 20
+"""Bytes of a packet that are kept. A tree of Python objects takes a hundred times as many, and seconds for each MB."""
+
+_MOST_DEPTH = 100
+"""Elements in each other. Writing them takes a call for each."""
+
 _PACKET = (
     f'<x:xmpmeta xmlns:x="{_META}"><rdf:RDF xmlns:rdf="{_RDF}"><rdf:Description rdf:about=""/></rdf:RDF></x:xmpmeta>'
 )
@@ -117,9 +123,14 @@ def upright_xmp(packet: bytes, orientation: int) -> bytes:
         UTF-8 with its packet wrapper.
 
     Raises:
-        ValueError: The packet is no XML of UTF-8, has a document type (which could make it endless), or holds no RDF.
+        ValueError: The packet is longer than `MOST_BYTES` or nested too deeply, is no XML of UTF-8, has a document type
+            (which could make it endless), or holds no RDF.
     """
+    if len(packet) > MOST_BYTES:
+        raise ValueError(f"XMP has {len(packet)} bytes, more than {MOST_BYTES}")
     document = _parse(packet)
+    if _is_deeper(document, _MOST_DEPTH):
+        raise ValueError(f"XMP has more than {_MOST_DEPTH} elements in each other")
     _description(document)
     for description in _descriptions(document):
         for node in _properties(description):
@@ -142,6 +153,13 @@ def _parse(packet: bytes) -> minidom.Document:
         return minidom.parseString(text.encode())
     except ExpatError as error:
         raise ValueError(f"XMP is no XML: {error}") from error
+
+
+def _is_deeper(document: minidom.Document, depth: int) -> bool:
+    level: list[minidom.Node] = [document]
+    for _ in range(depth + 1):
+        level = [child for node in level for child in node.childNodes]
+    return bool(level)
 
 
 def _packet(document: minidom.Document) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sr_upscale.errors import InputError, UsageError
-from sr_upscale.images import load_image
+from sr_upscale.images import load_image, load_plain8
 from sr_upscale.images.formats import format_by_name
 from sr_upscale.images.heif import _straight
 from tests.helpers import Ran, p3_profile, pattern
@@ -125,6 +125,8 @@ def test_without_a_number_the_main_picture(tmp_path: Path) -> None:
     assert np.asarray(picture.frames[0].pixels_hwc)[9, 9].tolist() == pytest.approx([0, 0, 200], abs=3)
     assert (picture.width, picture.height) == (80, 32)
     assert "has 2 pages; only the main one is used" in picture.warnings[0]
+    for source in (tmp_path / "a.heic", (tmp_path / "a.heic").read_bytes()):
+        assert load_plain8(source).shape == (32, 80, 3)
     assert load_image(tmp_path / "a.heic", frame=0).width == 64
     with pytest.raises(InputError, match="exceeds"):
         load_image(tmp_path / "a.heic", frame=0, max_pixels=80 * 32)

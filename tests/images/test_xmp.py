@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,33 @@ def test_xmp_that_only_just_fits_is_warned_of_before_its_history_is_too_much() -
         )
         picture = Picture(frames=(Frame(pixels_hwc=pattern(6, 7)),), metadata=Metadata(xmp=xmp))
         assert len(adapt(picture, FORMATS["jpg"], SaveOptions(), name="a.png")[1]) == expected
+
+
+@pytest.mark.parametrize("depth", [99, 500, 971, 5000])
+def test_a_packet_nested_without_end_is_left_out(tmp_path: Path, depth: int) -> None:
+    """971 of them could just be read, and no longer be written."""
+    nested = packet(children="<dc:a>" * depth + "</dc:a>" * depth)
+    source, out = tmp_path / "a.png", tmp_path / "out.png"
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", nested.decode())
+    Image.fromarray(pattern(6, 7)).save(source, pnginfo=info)
+    picture = load_image(source)
+    assert picture.metadata.xmp is None
+    assert picture.warnings[-1].endswith("is left out")
+    save_image(picture, out, FORMATS["png"])
+    assert np.array_equal(load_image(out).frames[0].pixels_hwc, pattern(6, 7))
+
+
+def test_a_packet_of_usual_depth_stays() -> None:
+    assert b"<dc:a>" in upright_xmp(packet(children="<dc:a>" * 30 + "</dc:a>" * 30), 1)
+
+
+def test_a_packet_of_many_megabytes_is_left_out(tmp_path: Path) -> None:
+    """20 MB took 45 s and 1.5 GiB."""
+    long = packet(children="<dc:a>b</dc:a>" * 1_500_000)
+    tifffile.imwrite(tmp_path / "a.tif", pattern(6, 7), photometric="rgb", extratags=[(700, 1, len(long), long, True)])
+    begin = time.perf_counter()
+    picture = load_image(tmp_path / "a.tif")
+    assert time.perf_counter() - begin < 2
+    assert picture.metadata.xmp is None
+    assert f"XMP has {len(long)} bytes, more than 1048576; it is left out" in picture.warnings[-1]
