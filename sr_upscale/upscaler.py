@@ -240,9 +240,17 @@ class Upscaler:
 
     # --- what it is made of -----------------------------------------------------------------------
 
-    def plan(self, picture: Picture, target: Target, *, streamed: bool = False, queued: bool = False) -> UpscalePlan:
+    def plan(
+        self,
+        picture: Picture,
+        target: Target,
+        *,
+        streamed: bool = False,
+        writer_bytes: int = 0,
+        queued: bool = False,
+    ) -> UpscalePlan:
         """Plans what will be done to a picture; see `Planner.plan`."""
-        return self.planner.plan(picture, target, streamed=streamed, queued=queued)
+        return self.planner.plan(picture, target, streamed=streamed, writer_bytes=writer_bytes, queued=queued)
 
     def rows(
         self,

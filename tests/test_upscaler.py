@@ -343,6 +343,14 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
         upscaler(pixels)
 
 
+def test_plans_count_what_the_writer_holds(nearest: Path) -> None:
+    picture = Picture(frames=(Frame(pixels_hwc=pattern(30, 40)),) * 2)
+    planned = [Upscaler(nearest).plan(picture, Target(), writer_bytes=each).host_bytes for each in (0, 14)]
+    assert planned[1] - planned[0] == 14 * 2 * (2 * 30) * (2 * 40)
+    streamed = Upscaler(nearest).plan(picture, Target(), streamed=True, writer_bytes=14)
+    assert streamed.host_bytes < planned[0]
+
+
 def test_max_memory_refuses_what_cannot_be_done_in_it(nearest: Path) -> None:
     with pytest.raises(OutOfMemoryError, match=r"needs about \d+ MiB of memory; 10 MiB is allowed; raise --max-memory"):
         Upscaler(nearest, max_memory=10 << 20)(pattern(50, 60))

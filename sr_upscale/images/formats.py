@@ -34,6 +34,8 @@ class Format:
         quality: Default of its lossy quality setting (1-100), None where there is none.
         magic: Offsets at which its files tell themselves, and the bytes there. Containers have brands (`sniff`).
         streams: Whether stills are read and written by rows, by libvips; others are held whole.
+        writer_bytes: What stands in memory for each pixel while frames that do not stream are written, in bytes,
+            besides the frames themselves. Measured (docs/images.md).
         block_room: Most bytes of one block of metadata, None where there is no such limit.
         color_only: Whether it has no gray of its own.
         pillow_xmp, pillow_dpi: Whether Pillow writes XMP, and resolution, into it.
@@ -59,6 +61,7 @@ class Format:
     quality: int | None = None
     magic: tuple[tuple[int, bytes], ...] = ()
     streams: bool = False
+    writer_bytes: int = 0
     block_room: int | None = None
     color_only: bool = False
     pillow_xmp: bool = False
@@ -84,6 +87,7 @@ FORMATS: dict[str, Format] = {
             magic=((0, b"\x89PNG\r\n\x1a\n"),),
             streams=True,
             pillow_dpi=True,
+            writer_bytes=15,
         ),
         Format(
             name="jpg",
@@ -111,6 +115,7 @@ FORMATS: dict[str, Format] = {
             magic=((8, b"WEBP"),),
             color_only=True,
             pillow_xmp=True,
+            writer_bytes=14,
         ),
         Format(
             name="tif",
@@ -133,6 +138,7 @@ FORMATS: dict[str, Format] = {
             xmp=False,
             magic=((0, b"BM"),),
             pillow_dpi=True,
+            writer_bytes=6,
         ),
         Format(
             name="gif",
@@ -148,6 +154,7 @@ FORMATS: dict[str, Format] = {
             exif=False,
             xmp=False,
             magic=((0, b"GIF87a"), (0, b"GIF89a")),
+            writer_bytes=30,
         ),
         Format(
             name="heic",
@@ -167,6 +174,7 @@ FORMATS: dict[str, Format] = {
             quality=80,
             color_only=True,
             pillow_xmp=True,
+            writer_bytes=42,
         ),
     )
 }

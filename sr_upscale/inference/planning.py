@@ -179,13 +179,23 @@ class Planner:
     cutting: Cutting
     max_memory: int | None = None
 
-    def plan(self, picture: Picture, target: Target, *, streamed: bool = False, queued: bool = False) -> UpscalePlan:
+    def plan(
+        self,
+        picture: Picture,
+        target: Target,
+        *,
+        streamed: bool = False,
+        writer_bytes: int = 0,
+        queued: bool = False,
+    ) -> UpscalePlan:
         """Plans what will be done to a picture. Loads no weights and computes nothing.
 
         Args:
             picture: An upright picture.
             target: The size that was asked for.
             streamed: Whether the output leaves by rows, and never stands in memory as a whole.
+            writer_bytes: What is held for each pixel of the output while it is written, besides the pixels
+                (`formats.Format.writer_bytes`). Counts where nothing is streamed.
             queued: Whether rows wait in a queue to be written.
 
         Raises:
@@ -201,9 +211,11 @@ class Planner:
         by_rows = isinstance(picture.frames[0].pixels_hwc, RowSource)
         by_frames = isinstance(picture.frames, FrameSource)
         input_bytes = 0 if by_rows else width * height * sample_bytes * (1 if by_frames else frames)
-        output_bytes = 0 if streamed else out_width * out_height * sample_bytes
-        if frames > 1:  # what is more than this goes to a file
-            output_bytes += min(output_bytes * (frames - 1), GATHER_BYTES)
+        output_bytes = 0
+        if not streamed:
+            frame_bytes = out_width * out_height * sample_bytes
+            gathered = min(frame_bytes * (frames - 1), GATHER_BYTES)  # what is more goes to a file
+            output_bytes = frame_bytes + gathered + out_width * out_height * frames * writer_bytes
         budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
         if self.max_memory is not None:
             around = PROGRAM_BYTES + (input_bytes + output_bytes if self.choice.device.type != "cuda" else 0)

@@ -76,7 +76,13 @@ def prepare(
         allow_truncated=options.allow_truncated,
     )
     picture, notes = adapt(picture, fmt, options.save, name=name)
-    plan = upscaler.plan(picture, request.size.target, streamed=_streams(picture, fmt), queued=queued)
+    plan = upscaler.plan(
+        picture,
+        request.size.target,
+        streamed=_streams(picture, fmt),
+        writer_bytes=fmt.writer_bytes,
+        queued=queued,
+    )
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
     seconds = time.perf_counter() - begin
