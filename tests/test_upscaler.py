@@ -106,7 +106,7 @@ def test_target_sizes(nearest: Path) -> None:
         upscaler(pixels, width=31, height=47, fit="fill")
 
 
-@pytest.mark.parametrize(("width", "height"), [(40, 12), (26, 30), (51, 33)])
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (26, 22), (45, 21)])
 def test_cover_is_the_middle_of_the_enlarged_picture_and_stretch_distorts_it(
     nearest: Path, width: int, height: int
 ) -> None:
