@@ -31,8 +31,9 @@ from sr_upscale.pretrained.load import module_of, traits_of
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import download
 from sr_upscale.storage.remote import RemoteFile
+from sr_upscale.training import state
 from sr_upscale.training.recipe_file import load_recipe
-from sr_upscale.training.state import begin_stage, load_checkpoint, new_generator, save_checkpoint
+from sr_upscale.training.state import begin_stage, new_generator, save_checkpoint
 
 Mutate = Callable[[bytes, int], bytes]
 """Takes bytes and the most bytes that may come out."""
@@ -199,8 +200,8 @@ def checkpoint_seeds() -> list[bytes]:
         path = Path(name) / "micro.toml"
         path.write_text(RECIPE)
         recipe = load_recipe(str(path))
-        state = begin_stage(recipe, 0, new_generator(recipe), device=torch.device("cpu"))
-        save_checkpoint(Path(name), recipe, state)
+        first = begin_stage(recipe, 0, new_generator(recipe), device=torch.device("cpu"))
+        save_checkpoint(Path(name), recipe, first)
         return [(Path(name) / "checkpoint.pt").read_bytes()]
 
 
@@ -208,7 +209,7 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
     (folder / "micro.toml").write_text(RECIPE)
     (folder / "checkpoint.pt").write_bytes(data)
     recipe = load_recipe(str(folder / "micro.toml"))
-    load_checkpoint(folder, recipe, device=torch.device("cpu"), fp16=False, on_warning=lambda _message: None)
+    state.read_checkpoint(folder, recipe, lambda _message: None)
 
 
 # --- manifest ---------------------------------------------------------------------------------------

@@ -36,8 +36,12 @@ def shortened(text: str, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[:length]}..."
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "--max-time") -> float:
     """Reads a duration: ``90``, ``45m``, ``1h30m``, ``20s``. A bare number is seconds.
+
+    Args:
+        text: The duration.
+        option: Whose value it is, for the message.
 
     Returns:
         Seconds.
@@ -47,6 +51,6 @@ def parse_duration(text: str) -> float:
     """
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
     if not text.strip() or match is None:
-        raise UsageError(f"--max-time is {text!r}; expected a duration such as 45m, 1h30m or 600")
+        raise UsageError(f"{option} is {text!r}; expected a duration such as 45m, 1h30m or 600")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
     return hours * 3600 + minutes * 60 + seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sr_upscale.cli import options as opt
-from sr_upscale.cli.console import Console, Report
-from sr_upscale.errors import SIGNALLED, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.cli.console import Console, Report, print_error
+from sr_upscale.errors import SIGNALLED, TrainingError, UsageError
+from sr_upscale.formatting import parse_duration, shown
 from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.training.recipes import shipped_recipes
@@ -54,6 +55,15 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")] = False,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="The same where there is one, else begin: for jobs that start again.")
+    ] = False,
+    lost_after: Annotated[
+        str,
+        typer.Option(
+            "--lost-after", help="Under torchrun: end when another process has given no sign of life for so long."
+        ),
+    ] = "5m",
     init: Annotated[
         str | None,
         typer.Option(
@@ -135,13 +145,13 @@ def train(
     if not data:
         raise UsageError("--data is missing; expected a folder of pictures, or div2k")
     from sr_upscale.device import choose
-    from sr_upscale.training.loop import Interrupted
+    from sr_upscale.training.loop import Interrupted, Resume
     from sr_upscale.training.loop import train as run
     from sr_upscale.training.parallel import joined
     from sr_upscale.training.setup import dtype_in_words, own_device, recipe_of, resized, training_dtype
 
     wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
-    with joined(device) as world:
+    with joined(device, lost_after_s=_patience(lost_after), on_lost=_end_at_once) as world:
         choice = choose(device if world.size == 1 else own_device(device), wanted_dtype)
         if size not in ("auto", "cpu", "gpu"):
             raise UsageError(f"--size is {size!r}; expected auto, cpu or gpu")
@@ -171,7 +181,7 @@ def train(
                     data=[_pictures(name, console) for name in data],
                     out=folder,
                     validation=Path(val) if val else None,
-                    resume=resume,
+                    resume=Resume.AUTO if auto_resume else Resume.YES if resume else Resume.NO,
                     device=choice.device,
                     dtype=dtype,
                     compiled=compiled,
@@ -180,6 +190,7 @@ def train(
                     world=world,
                     on_progress=lambda progress: show(progress, report, write),
                     on_asking=show.asking(report),
+                    on_note=console.note,
                     on_warning=warn,
                 )
         except Interrupted as stopped:
@@ -192,6 +203,18 @@ def train(
 
 
 # --- what was asked for -----------------------------------------------------------------------------
+
+
+def _patience(text: str) -> float:
+    if (seconds := parse_duration(text, "--lost-after")) < 1:
+        raise UsageError(f"--lost-after is {text!r}; expected at least 1s")
+    return seconds
+
+
+def _end_at_once(message: str) -> None:
+    """Ends this process from any of its threads: the main one waits for a process that is lost, and never returns."""
+    print_error(f"sr-upscale: {message}")
+    os._exit(TrainingError.exit_code)
 
 
 def _others(world: World) -> str:

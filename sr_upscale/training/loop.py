@@ -26,11 +26,11 @@ from sr_upscale.data.patches import (
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.pretrained.weights_file import save_generator
-from sr_upscale.storage.atomic import make_folder, replace_file
+from sr_upscale.storage.atomic import make_folder, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
 from sr_upscale.training.results import info_of, validate_and_keep
-from sr_upscale.training.run import Progress, Run
+from sr_upscale.training.run import Progress, Resume, Run
 from sr_upscale.training.schedule import fraction_done, set_lr, stage_lr
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
 from sr_upscale.training.sources import find_data, teacher_of, vgg19_for
@@ -39,16 +39,17 @@ from sr_upscale.training.state import (
     PREVIOUS,
     TrainState,
     begin_stage,
-    load_checkpoint,
     new_generator,
     over_processes,
+    read_checkpoint,
+    restore,
     save_checkpoint,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
 from sr_upscale.training.teacher import Lessons, answered, lessons_of
 from sr_upscale.training.validation import Scores, too_short
 
-__all__ = ["Interrupted", "Progress", "train"]
+__all__ = ["Interrupted", "Progress", "Resume", "train"]
 
 RESCALE_PICTURES, RESCALE_SIDE = 16, 256
 """Number of held-out pictures, and side of their middle in pixels, on which the layers of VGG19 get a mean activation
@@ -64,7 +65,7 @@ def train(
     data: Sequence[Path],
     out: Path,
     validation: Path | None = None,
-    resume: bool = False,
+    resume: Resume = Resume.NO,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     compiled: bool = False,
@@ -73,6 +74,7 @@ def train(
     world: World | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     on_asking: Callable[[int, int], None] = lambda _there, _wanted: None,
+    on_note: Callable[[str], None] = lambda _message: None,
     on_warning: Callable[[str], None] = lambda _message: None,
 ) -> Path:
     """Trains a generator through the stages of a recipe and writes its weights.
@@ -87,7 +89,7 @@ def train(
             ``NAME-best.safetensors`` (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of
             each earlier stage), ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
         validation: Folder of pictures to validate on. Without it some of `data` are held out.
-        resume: Go on from the newest checkpoint in `out` that can be read.
+        resume: Whether to go on from the newest checkpoint in `out` that can be read.
         device: Where to train; CPU by default.
         dtype: Number type of autocast: float32 (off), bfloat16, or float16 with loss scaling. Weights and optimisers
             stay float32.
@@ -97,13 +99,15 @@ def train(
         world: The processes that train together.
         on_progress: Called about once a second and at every validation.
         on_asking: Called with the crops that a teacher has answered and those wanted, after each.
+        on_note: Called with a sentence about where the run begins.
         on_warning: Called with a sentence about anything that was left out or fell back.
 
     Returns:
         Path of the weights file.
 
     Raises:
-        TrainingError: Data cannot be used, the loss stays non-finite, or there is nothing to resume.
+        TrainingError: Data cannot be used, the loss stays non-finite, there is nothing to resume, or another process
+            failed or was lost.
         UsageError: `out` holds an unfinished run without `resume`, the checkpoint was made by another recipe, the batch
             does not divide among the processes, or weights do not fit the recipe.
         ModelError, NetworkError: VGG19, the teacher or the weights to start from cannot be read or had.
@@ -114,15 +118,15 @@ def train(
     world = world or World()
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage))
-    if not resume and any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)):
-        raise UsageError(f"{out} holds an unfinished run; add --resume to go on, or choose another --out")
+    content = world.share(_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None)
     teacher = teacher_of(recipe)
     make_folder(out)
+    remove_orphans(out)
     features = vgg19_for(recipe, vgg_weights, device, on_warning)
     folders, held_out = find_data(recipe, data, validation, on_warning)
     decode = partial(load_pairs, cache=cache, on_warning=on_warning)
     training: list[Pair] | Lessons
-    with world.first():  # it fills the cache
+    with world.in_turn():  # whoever is first fills the cache
         if teacher is None:
             min_side = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
             paths = [path for folder in folders for path in folder]
@@ -138,9 +142,9 @@ def train(
         features.rescale([to_tensor(centre_of(pair, RESCALE_SIDE).hr, device) for pair in seen[:RESCALE_PICTURES]])
     options = {"device": device, "fp16": dtype is torch.float16}
     state = (
-        load_checkpoint(out, recipe, on_warning=on_warning, **options)  # type: ignore[arg-type]
-        if resume
-        else begin_stage(recipe, 0, new_generator(recipe), **options)  # type: ignore[arg-type]
+        restore(content, recipe, on_note=on_note, **options)  # type: ignore[arg-type]
+        if content is not None
+        else begin_stage(recipe, 0, new_generator(recipe, on_note), **options)  # type: ignore[arg-type]
     )
     with (out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl")).open("a", encoding="utf-8") as log:
 
@@ -172,6 +176,28 @@ def train(
     if scores is not None and (warning := too_short(scores, held_out, margin_db=2.0 if invents else 0.0)):
         on_warning(warning)
     return out / f"{recipe.name}.safetensors"
+
+
+def _checkpoint(out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]) -> dict[str, Any] | None:
+    """Reads the checkpoint to go on from; None where the run begins.
+
+    Raises:
+        UsageError: There is one that nobody asked for, or of another recipe.
+        TrainingError: There is none, and only that was asked for; or it cannot be opened.
+    """
+    there = any((out / name).exists() for name in (CHECKPOINT, PREVIOUS))
+    if resume is Resume.NO:
+        if there:
+            raise UsageError(
+                f"{out} holds an unfinished run; add --resume (or --auto-resume) to go on, or choose another --out"
+            )
+        return None
+    content = read_checkpoint(out, recipe, on_warning)
+    if content is None and resume is Resume.YES:
+        raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
+    if content is None and there:
+        on_warning("no checkpoint can be read; the run begins again")
+    return content
 
 
 def _next_stage(run: Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from sr_upscale.training.config import Recipe
 from sr_upscale.training.parallel import World
 from sr_upscale.training.teacher import Lessons
 from sr_upscale.training.validation import Scores
+
+
+class Resume(Enum):
+    """Whether a run goes on from a checkpoint: never, always, or where there is one."""
+
+    NO = "no"
+    YES = "yes"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

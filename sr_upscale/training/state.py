@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -70,18 +71,26 @@ class TrainState:
         return next(self.g.parameters()).device
 
 
-def new_generator(recipe: Recipe) -> Generator:
+def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _message: None) -> Generator:
     """Builds the generator as the first stage meets it: random by the recipe's seed, or warm from other weights.
+
+    Args:
+        recipe: Says its sizes and its start.
+        on_note: Called with a sentence about what was taken over from other weights, and what was not.
 
     Raises:
         UsageError: The weights to start from are of another size.
         ModelError, NetworkError: They cannot be read or had.
     """
-    torch.manual_seed(recipe.seed)
-    model = Generator(GeneratorConfig(**asdict(recipe.model)))
+    model = _random_generator(recipe)
     if recipe.init:
-        _warm_start(model, recipe.init)
+        _warm_start(model, recipe.init, on_note)
     return model
+
+
+def _random_generator(recipe: Recipe) -> Generator:
+    torch.manual_seed(recipe.seed)
+    return Generator(GeneratorConfig(**asdict(recipe.model)))
 
 
 def begin_stage(
@@ -129,15 +138,20 @@ def _muon(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optim
     return Muon(model.parameters(), lr, betas=(stage.betas[0], stage.betas[1]))
 
 
-def _warm_start(model: Generator, source: str) -> None:
+def _warm_start(model: Generator, source: str, on_note: Callable[[str], None]) -> None:
     weights, _info = load_generator(resolve_weights(source))
-    state = model.state_dict()
-    fitting = {
-        key: value for key, value in weights.state_dict().items() if key in state and state[key].shape == value.shape
-    }
+    state, theirs = model.state_dict(), weights.state_dict()
+    fitting = {key: value for key, value in theirs.items() if key in state and state[key].shape == value.shape}
     if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
         raise UsageError(f"init: the trunk of {source} does not fit; start from weights of the same num_feat")
     model.load_state_dict(fitting, strict=False)
+    unused = [key for key in theirs if key not in fitting]
+    random = [key for key in state if key not in fitting]
+    on_note(
+        f"init: {len(fitting)} of the {len(theirs)} tensors of {source} were taken over"
+        + (f"; not {', '.join(unused)}" if unused else "")
+        + (f"; {', '.join(random)} start at random" if random else "")
+    )
 
 
 # --- checkpoints ------------------------------------------------------------------------------------
@@ -173,57 +187,98 @@ def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
             path.replace(out / PREVIOUS)
 
 
-def load_checkpoint(
-    out: Path, recipe: Recipe, *, device: torch.device, fp16: bool, on_warning: Callable[[str], None]
-) -> TrainState:
-    """Loads the newest state that can be read, and sets torch's random numbers to where they were.
+def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]) -> dict[str, Any] | None:
+    """Reads the newest checkpoint that can be read and fits the recipe.
 
     Args:
         out: Folder of the run.
-        recipe: Must be the one of the checkpoint.
-        device: Where to put everything.
-        fp16: Whether loss scaling is at work.
-        on_warning: Called with a sentence about each checkpoint that cannot be read.
+        recipe: Must be that of the checkpoint, but for what `FREE` names.
+        on_warning: Called with a sentence about each checkpoint that is there and damaged, or gone while the one before
+            it is there.
+
+    Returns:
+        Its content; None where none can be read.
 
     Raises:
-        TrainingError: No checkpoint is readable.
+        TrainingError: One is there and cannot be opened, which may pass: nothing is to be begun in its place.
         UsageError: It was made by another recipe; the differences are named.
     """
-    for path in (out / CHECKPOINT, out / PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS):
+        path = out / name
         try:
-            return _restored(path, recipe, device=device, fp16=fp16)
-        except (SrUpscaleError, MemoryError, torch.OutOfMemoryError):
+            with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{damaged} is damaged")
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            _state_of(content, recipe, device=torch.device("cpu"), fp16=False)
+            return content
+        except FileNotFoundError:
+            if name == CHECKPOINT and (out / PREVIOUS).exists():
+                on_warning(f"{name} is not there; trying the one before it")
+        except (SrUpscaleError, MemoryError):
             raise
+        except OSError as error:
+            raise TrainingError(f"{path}: cannot be read: {error.strerror or error}; try again") from error
         except Exception as error:  # a damaged file fails in many ways; the one before it may be whole
-            on_warning(f"{path.name} cannot be read ({type(error).__name__}); trying the one before it")
-    raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
+            on_warning(f"{name} cannot be read ({type(error).__name__}); trying the one before it")
+    return None
 
 
-def _restored(path: Path, recipe: Recipe, *, device: torch.device, fp16: bool) -> TrainState:
-    with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
-        if (damaged := archive.testzip()) is not None:
-            raise OSError(f"{damaged} is damaged")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    _refuse_changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
-    state = begin_stage(recipe, content["stage"], new_generator(recipe), device=device, fp16=fp16)
+def restore(
+    content: Mapping[str, Any], recipe: Recipe, *, device: torch.device, fp16: bool, on_note: Callable[[str], None]
+) -> TrainState:
+    """Builds the state that a checkpoint holds, and sets torch's random numbers to where they were.
+
+    Args:
+        content: See `read_checkpoint`.
+        recipe: Must be that of the checkpoint, but for what `FREE` names.
+        device: Where to put everything.
+        fp16: Whether loss scaling is at work.
+        on_note: Called with a sentence about where the run goes on, and what of the recipe is new.
+
+    Raises:
+        UsageError: It was made by another recipe; the differences are named.
+    """
+    state, changed = _state_of(content, recipe, device=device, fp16=fp16)
+    torch.set_rng_state(content["torch_rng"])
+    stage = list(recipe.stages)[state.stage]
+    on_note("; ".join([f"going on from step {state.step} of stage {stage}", *changed]))
+    return state
+
+
+def _state_of(
+    content: Mapping[str, Any], recipe: Recipe, *, device: torch.device, fp16: bool
+) -> tuple[TrainState, list[str]]:
+    """Returns the state of a checkpoint, and what of the recipe is new. Other content fails in many ways."""
+    changed = _changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
+    state = begin_stage(recipe, content["stage"], _random_generator(recipe), device=device, fp16=fp16)
     for name in _PARTS:
         if content[name]:  # a scaler that was not at work has no state
             getattr(state, name).load_state_dict(content[name])
     for name in _PLAIN:
         setattr(state, name, content[name])
-    torch.set_rng_state(content["torch_rng"])
-    return state
+    return state, changed
 
 
-def _refuse_changes(before: Recipe, now: Recipe) -> None:
+FREE = re.compile(r"data\.workers|stages\.[^.]+\.(steps|max_time_s|validate_every_s|checkpoint_every_s)")
+"""Keys of a recipe that may change at a resume: how long the run is, and who does the work how often."""
+
+
+def _changes(before: Recipe, now: Recipe) -> list[str]:
+    """Says how a recipe differs from that of the checkpoint, in keys that may.
+
+    Raises:
+        UsageError: It differs in others.
+    """
     old, new = _flat(asdict(before)), _flat(asdict(now))
-    changed = [
-        f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
+    changed = {
+        key: f"{key} was {old.get(key, 'absent')}, is {new.get(key, 'absent')}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise UsageError(f"cannot resume with another recipe: {'; '.join(changed)}; undo that or choose another --out")
+    }
+    if refused := [text for key, text in changed.items() if not FREE.fullmatch(key)]:
+        raise UsageError(f"cannot resume with another recipe: {'; '.join(refused)}; undo that or choose another --out")
+    return list(changed.values())
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sr_upscale.errors import DiskFullError, TrainingError, UsageError
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, step
 from sr_upscale.training.config import StageSection
-from sr_upscale.training.loop import train
+from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.signals import Interrupted
 from sr_upscale.training.state import TrainState
@@ -75,7 +75,7 @@ def test_row_61_killed_in_the_middle_of_a_checkpoint(folder: Path, recipe: Path,
     )
     assert killed.returncode == -signal.SIGKILL
     settings, said = load_recipe(str(recipe)), []
-    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
     assert bool(said) == (where == "between")  # only then the newest name is missing
     whole = train(settings, data=[folder], out=tmp_path / "whole")
     ours, theirs = (load_generator(path)[0].state_dict() for path in (out / whole.name, whole))
@@ -89,12 +89,12 @@ def test_row_62_newest_checkpoint_is_damaged(folder: Path, recipe: Path, tmp_pat
     assert (out / "checkpoint-previous.pt").exists()
     (out / "checkpoint.pt").write_bytes(b"torn")
     said: list[str] = []
-    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
     assert "checkpoint.pt cannot be read" in said[0]
     (out / "checkpoint.pt").write_bytes(b"torn")
     (out / "checkpoint-previous.pt").write_bytes(b"torn")
     with pytest.raises(TrainingError, match="no readable checkpoint"):
-        train(settings, data=[folder], out=out, resume=True)
+        train(settings, data=[folder], out=out, resume=Resume.YES)
 
 
 @pytest.mark.parametrize("change", [{"recipe": "{"}, {"g": {"x": 1}}, {"stage": 7}], ids=str)
@@ -104,7 +104,7 @@ def test_row_62_a_checkpoint_that_loads_and_does_not_fit(
     out, settings, said = tmp_path / "run", load_recipe(str(recipe)), []
     train(settings, data=[folder], out=out)
     torch.save(torch.load(out / "checkpoint.pt") | change, out / "checkpoint.pt")
-    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
     assert "checkpoint.pt cannot be read" in said[0]
 
 
@@ -206,7 +206,7 @@ def test_row_65_resumed_run_equals_an_uninterrupted_one(
             train(settings, out=parted, **options)
     assert signal.getsignal(signal.SIGTERM) == before
     assert torch.load(parted / "checkpoint.pt", weights_only=True)["total_steps"] == stop_at + 1
-    train(settings, out=parted, resume=True, **options)
+    train(settings, out=parted, resume=Resume.YES, **options)
     ours, theirs = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (parted, whole))
     for part in ("g", "ema", "d"):
         for key, value in ours[part].items():
@@ -250,7 +250,7 @@ def test_row_67_another_recipe_at_resume(folder: Path, recipe: Path, tmp_path: P
         train(load_recipe(str(recipe)), data=[folder], out=out)
     other = load_recipe(str(recipe), {"stage.lr": 5e-4, "seed": 3})
     with pytest.raises(UsageError, match=re.escape("seed was 0, is 3; stages.psnr.lr was 0.001, is 0.0005")):
-        train(other, data=[folder], out=out, resume=True)
+        train(other, data=[folder], out=out, resume=Resume.YES)
 
 
 def test_row_62_a_flipped_bit_in_the_newest_checkpoint_is_found(folder: Path, recipe: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_row_62_a_flipped_bit_in_the_newest_checkpoint_is_found(folder: Path, re
     data[at] ^= 0x40
     (out / "checkpoint.pt").write_bytes(data)
     said: list[str] = []
-    train(settings, data=[folder], out=out, resume=True, on_warning=said.append)
+    train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
     assert any("checkpoint.pt cannot be read" in text for text in said)
 
 

@@ -376,7 +376,9 @@ def test_a_run_goes_on_with_loss_scaling_that_began_without(folder: Path, recipe
     cpu = torch.device("cpu")
     before = state.begin_stage(loaded, 0, state.new_generator(loaded), device=cpu)
     state.save_checkpoint(tmp_path, loaded, before)
-    after = state.load_checkpoint(tmp_path, loaded, device=cpu, fp16=True, on_warning=pytest.fail)
+    content = state.read_checkpoint(tmp_path, loaded, pytest.fail)
+    assert content is not None
+    after = state.restore(content, loaded, device=cpu, fp16=True, on_note=lambda _text: None)
     assert after.g_scaler.is_enabled()
 
 
@@ -386,5 +388,5 @@ def test_torchrun_with_other_devices_than_there_are(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match=words), joined(device):
+    with pytest.raises(UsageError, match=words), joined(device, on_lost=pytest.fail):
         pass
