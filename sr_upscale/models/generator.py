@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_upscale.errors import ModelError
+from sr_upscale.formatting import shortened
 from sr_upscale.models.tails import NEGATIVE_SLOPE, TAILS, leaky_relu
 
 
@@ -37,6 +38,10 @@ class GeneratorConfig:
     upsampler: str = "pixelshuffle"
 
     def __post_init__(self) -> None:
+        for name in ("scale", "num_feat", "num_blocks"):
+            if type(value := getattr(self, name)) is not int:
+                msg = f"generator {name} is {shortened(repr(value))}; expected a whole number"
+                raise ModelError(msg)
         if self.scale not in (2, 3, 4, 8):
             msg = f"generator scale is {self.scale}; expected 2, 3, 4 or 8"
             raise ModelError(msg)

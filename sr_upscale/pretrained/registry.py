@@ -19,7 +19,7 @@ import platformdirs
 from sr_upscale.errors import IntegrityError, ModelError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.pretrained.catalogue import CATALOGUE, ELSEWHERE, RemoteWeights
-from sr_upscale.pretrained.weights_file import is_ours, read_info
+from sr_upscale.pretrained.weights_file import is_ours, scale_of
 from sr_upscale.storage.digest import hash_file
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -247,7 +247,7 @@ def resolve_family(name_or_path: str) -> dict[int, Path]:
         return {entry.scale: _present(entry) for entry in mine}
     path = resolve_weights(name_or_path)
     if is_ours(path):
-        return {int(read_info(path).config.get("scale", 0)): path}
+        return {scale_of(path): path}
     remote = catalogue_entry(name_or_path)
     if remote is not None:
         return {remote.scale: path}

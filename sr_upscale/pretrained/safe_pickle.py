@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import torch
 
 from sr_upscale.errors import ModelError
+from sr_upscale.formatting import mebibytes
 
 ALLOWED = frozenset(
     {
@@ -88,6 +89,13 @@ def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
         return
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        there = path.stat().st_size
+        if unpacked > there:  # torch.save does not compress
+            raise ModelError(
+                f"{path}: refused: unpacks to {mebibytes(unpacked)}, the file has {mebibytes(there)}; "
+                "expected .pth as torch.save writes it"
+            )
         if len(set(names)) < len(names):
             raise ModelError(f"{path}: refused: a name stands twice in the archive; get the file again")
         parts = [name.split("/", 1)[-1] for name in names]

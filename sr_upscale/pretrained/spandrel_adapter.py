@@ -7,6 +7,7 @@ channels, number types.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sr_upscale.errors import ModelError
+from sr_upscale.formatting import mebibytes
 from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.safe_pickle import load_tensors
+from sr_upscale.pretrained.weights_file import MAX_TENSORS, load_safetensors
 
+SHARED = 4
+"""How many times the size of a file its tensors may be, since some of them may share their numbers."""
 TILE_PIXELS = 256 * 256
 """Largest tile, in LR pixels: attention and deep trunks take much memory for each pixel."""
 
@@ -69,7 +73,11 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
         raise ModelError(
             f"{path}: not made by `sr-upscale train`; weights of others need an extra: pip install 'sr-upscale[models]'"
         ) from error
-    state = spandrel.canonicalize_state_dict(state)
+    try:
+        state = spandrel.canonicalize_state_dict(state)
+    except AttributeError as error:
+        raise ModelError(f"{path}: a tensor's name is not text; the file is damaged, get it again") from error
+    _check_count(path, state)
     _check(path, state)
     try:
         with warnings.catch_warnings():
@@ -81,7 +89,7 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
             f"{path}: no known architecture has these weights (the first keys: {keys}); "
             "expected one of ESRGAN, SPAN, compact, SwinIR, DAT, HAT and others that spandrel lists"
         ) from error
-    except (RuntimeError, ValueError, KeyError, AssertionError, TypeError) as error:
+    except Exception as error:  # spandrel takes a network's sizes from its tensors, and trusts them in every way
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: the weights do not fit their architecture ({reason}); get the file again") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
@@ -120,17 +128,23 @@ def load_foreign(path: Path) -> tuple[Foreign, Traits]:
 
 
 def _state_of(path: Path) -> dict[str, Any]:
-    if path.suffix.lower() == ".safetensors":
-        from safetensors.torch import load_file
+    return dict(load_safetensors(path)) if path.suffix.lower() == ".safetensors" else load_tensors(path)
 
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
-    return load_tensors(path)
+
+def _check_count(path: Path, state: Mapping[str, Any]) -> None:
+    """Refuses names that make a network of very many layers, before one is built."""
+    largest = max((int(number) for key in state for number in re.findall(r"\d{1,18}", key)), default=0)
+    if max(largest, len(state)) > MAX_TENSORS:
+        raise ModelError(f"{path}: {len(state)} tensors, numbered up to {largest}; expected at most {MAX_TENSORS}")
 
 
 def _check(path: Path, state: Mapping[str, Any]) -> None:
+    tensors = [value for value in state.values() if isinstance(value, Tensor)]
+    said, there = sum(value.nbytes for value in tensors), path.stat().st_size
+    if said > SHARED * there:
+        raise ModelError(
+            f"{path}: its tensors claim {mebibytes(said)}, the file has {mebibytes(there)}; it is damaged, get it again"
+        )
     for key, value in state.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{path}: {key} holds values that are not finite; the file is damaged, get it again")

@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from sr_upscale.errors import ModelError
+from sr_upscale.formatting import shortened
 from sr_upscale.storage.atomic import replace_file
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sr_upscale.models.generator import Generator, GeneratorConfig
 
 ARCHITECTURE = "sr-upscale/inception-residual"
+MAX_TENSORS = 10_000
+"""Tensors of a weights file. No known network has more; a file of very many only keeps the computer busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +89,12 @@ class WeightsInfo:
             config, recipe, scores = (
                 json.loads(metadata.get(f"sr_upscale.{key}", "{}")) for key in ("config", "recipe", "scores")
             )
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
             msg = f"{path}: the header is damaged ({error}); get the file again"
             raise ModelError(msg) from error
+        if not all(isinstance(part, dict) for part in (config, recipe, scores)):
+            msg = f"{path}: the header is damaged (a list or value where names belong); get the file again"
+            raise ModelError(msg)
         return WeightsInfo(
             name=metadata.get("modelspec.title", path.stem),
             description=metadata.get("modelspec.description", ""),
@@ -172,17 +180,18 @@ def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:
             (the first five keys are named). Or a weight is not finite.
     """
     import torch
-    from safetensors.torch import load_file
 
     from sr_upscale.models.generator import Generator
 
     info = read_info(path)
     config = config_of(info, path=path)
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        msg = f"{path}: not a readable safetensors file ({error}); get the file again"
-        raise ModelError(msg) from error
+    state = load_safetensors(path)
+    if config.num_blocks > len(state) or config.num_feat > sum(value.numel() for value in state.values()):
+        msg = (
+            f"{path}: the header names {config.num_blocks} blocks of {config.num_feat} channels, more than the file's "
+            f"{len(state)} tensors can be; the file is damaged, get it again"
+        )
+        raise ModelError(msg)
     with torch.device("meta"):
         model = Generator(config)
     wanted = model.state_dict()
@@ -194,11 +203,41 @@ def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:
         if value.shape != wanted[key].shape:
             msg = f"{path}: {key} has shape {tuple(value.shape)}; its configuration needs {tuple(wanted[key].shape)}"
             raise ModelError(msg)
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(value.float()).all():
             msg = f"{path}: {key} holds values that are not finite; the file is damaged, get it again"
             raise ModelError(msg)
     model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     return model.requires_grad_(False).eval(), info
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Loads the tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ModelError: It cannot be read, or holds more than `MAX_TENSORS`.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            count = len(file.keys())
+        if count > MAX_TENSORS:
+            raise ModelError(f"{path}: holds {count} tensors; expected at most {MAX_TENSORS}: no network has so many")
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
+
+
+def scale_of(path: Path) -> int:
+    """Reads the factor of a network of ours from the header of its file. Does not import torch.
+
+    Raises:
+        ModelError: The file is missing or damaged, or its header names no factor.
+    """
+    scale = read_info(path).config.get("scale")
+    if type(scale) is not int:
+        raise ModelError(f"{path}: the header's scale is {shortened(repr(scale))}; expected a whole number")
+    return scale
 
 
 def config_of(info: WeightsInfo, *, path: Path) -> GeneratorConfig:

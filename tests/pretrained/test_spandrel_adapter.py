@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import struct
+import time
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -389,3 +390,59 @@ def test_row_54_what_the_list_shows_is_what_the_stack_holds(tmp_path: Path) -> N
         archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
     with pytest.raises(ModelError, match="refused: a name stands twice in the archive"):
         load_tensors(path)
+
+
+# --- files that only keep the computer busy ----------------------------------------------------------
+
+
+def refused(path: Path, match: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ModelError, match=match):
+        traits_of(path)
+    assert time.monotonic() - begin < 5
+
+
+def test_tensors_that_repeat_one_number_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "repeated.pth"
+    torch.save({"weight": torch.zeros(1).expand(60_000, 60_000)}, path)
+    refused(path, r"its tensors claim 13\.4 GiB, the file has 0 MiB")
+
+
+def test_a_zip_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"a": bytes(64 << 20)}, protocol=2))
+    refused(path, "refused: unpacks to 64 MiB, the file has ")
+
+
+@pytest.mark.parametrize("layers", [[*range(6_000)], [0, 1, 10_001]], ids=["very many", "numbered high"])
+def test_very_many_layers_are_refused(tmp_path: Path, layers: list[int]) -> None:
+    path = tmp_path / "deep.safetensors"
+    state = {f"body.{number}.{name}": torch.zeros(4) for number in layers for name in ("weight", "bias")}
+    save_file(state, path)
+    refused(path, "expected at most 10000")
+
+
+@pytest.mark.parametrize("name", [1, None, True, (1, 2), b"weight"], ids=repr)
+def test_names_that_are_no_text_are_refused(tmp_path: Path, name: object) -> None:
+    path = tmp_path / "named.pth"
+    for content in ({name: torch.zeros(4)}, {"params": {name: torch.zeros(4), "x": torch.zeros(1)}}):
+        torch.save(content, path)
+        with pytest.raises(ModelError, match="name is not text|references _codecs"):
+            traits_of(path)
+
+
+ODD = [torch.zeros(0), torch.zeros(()), torch.zeros(1, 1, 1, 1, 1), torch.zeros(2, dtype=torch.bool), 1, None, "x", [1]]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: str(getattr(odd, "shape", odd)))
+def test_odd_tensors_of_known_architectures_are_refused(
+    compact: tuple[Path, nn.Module], esrgan: tuple[Path, nn.Module], tmp_path: Path, odd: object
+) -> None:
+    """Whatever spandrel makes of them; sizes are taken from the tensors, and divided by."""
+    path = tmp_path / "odd.pth"
+    for _, module in (compact, esrgan):
+        for key in (name for name in module.state_dict() if name.endswith("weight")):
+            torch.save({**module.state_dict(), key: odd}, path)
+            with pytest.raises(ModelError):
+                traits_of(path)

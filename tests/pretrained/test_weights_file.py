@@ -2,6 +2,8 @@ import json
 import struct
 import subprocess
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,40 @@ def test_the_same_weights_make_the_same_bytes(tmp_path: Path) -> None:
         save_generator(tmp_path / f"{number}.safetensors", micro_generator(2), info)
         made.add((tmp_path / f"{number}.safetensors").read_bytes())
     assert len(made) == 1
+
+
+ODD = [2.0, True, "2", None, [2], {}, 0, -1, 10**30, float("nan"), float("inf"), 1_000_000]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("key", ["scale", "num_feat", "num_blocks", "upsampler"])
+def test_odd_configurations_are_refused_at_once(tmp_path: Path, key: str, value: object) -> None:
+    """Also those of a network that would take minutes to build."""
+    path = tmp_path / "m.safetensors"
+    model = micro_generator()
+    save_generator(path, model, WeightsInfo(name="m"))
+    metadata = WeightsInfo(name="m", config={**asdict(model.config), key: value}).to_metadata()
+    rewrite(path, lambda _state: None, metadata)
+    begin = time.monotonic()
+    with pytest.raises(ModelError):
+        load_generator(path)
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("part", ["config", "recipe", "scores"])
+@pytest.mark.parametrize("text", ["null", "[]", "3", "{", "[" * 100_000, '{"scale": ' + "9" * 5000 + "}"])
+def test_odd_headers_are_refused(tmp_path: Path, part: str, text: str) -> None:
+    path = tmp_path / "m.safetensors"
+    save_generator(path, micro_generator(), WeightsInfo(name="m"))
+    metadata = WeightsInfo(name="m").to_metadata() | {f"sr_upscale.{part}": text}
+    rewrite(path, lambda _state: None, metadata)
+    with pytest.raises(ModelError, match="the header is damaged"):
+        read_info(path)
+
+
+def test_more_tensors_than_any_network_has(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_generator(path, micro_generator(), WeightsInfo(name="m"))
+    rewrite(path, lambda state: state.update({f"x{number}": torch.zeros(1) for number in range(10_001)}))
+    with pytest.raises(ModelError, match="expected at most 10000"):
+        load_generator(path)
