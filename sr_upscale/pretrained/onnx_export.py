@@ -107,7 +107,8 @@ def compare(module: nn.Module, file: Path) -> float:
 def cached_onnx(weights: Path) -> Path:
     """Returns the ONNX form of weights from the cache, and makes it if it is not there.
 
-    The file is named after the content of the weights.
+    The file is named after the content of the weights. Its own hash stands beside it: one that was cut or changed
+    since is made anew.
 
     Args:
         weights: A weights file of any make.
@@ -123,9 +124,12 @@ def cached_onnx(weights: Path) -> Path:
     """
     key = hash_file(weights)[:16]
     out = cache_folder() / "onnx" / f"{weights.stem}-{key}.onnx"
-    if not out.exists():
+    note = out.with_suffix(".sha256")
+    if not (out.is_file() and note.is_file() and note.read_bytes() == hash_file(out).encode()):
         make_folder(out.parent)
         export_onnx(weights, out)
+        with replace_file(note) as temporary:
+            temporary.write_text(hash_file(out))
     return out
 
 

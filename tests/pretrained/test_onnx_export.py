@@ -59,6 +59,14 @@ def test_the_cache_follows_the_content(exported: Path, micro: Path, nearest: Pat
     assert exported.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("where", ["file", "hash"])
+def test_a_damaged_file_of_the_cache_is_made_anew(exported: Path, micro: Path, where: str) -> None:
+    damaged = exported if where == "file" else exported.with_suffix(".sha256")
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    assert cached_onnx(micro) == exported
+    assert compare(module_of(micro), exported) < 1e-4
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_backends_make_the_same_picture(exported: Path, micro: Path, backend: str) -> None:
     pixels = pattern(50, 61)
