@@ -333,6 +333,16 @@ def test_row_22_overlong_name(run: Cli, tmp_path: Path, photo: Path) -> None:
     assert longest.exists()
     ran = run(photo, "-o", tmp_path / ("n" * 252 + ".png"))
     refused(ran, 5, "the name is too long", "choose a shorter one")
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    longest.rename(folder / longest.name)
+    photo.rename(folder / photo.name)
+    for there in (False, True):  # whether or not the folder of outputs is there, it fails alone
+        assert out.is_dir() == there
+        ran = run("batch", folder, "-o", out, "--suffix", "_x2", "--force")
+        assert (ran.code, "1 done, 0 skipped, 1 failed of 2" in ran.err) == (3, True), ran.err
+        assert "the name is too long" in ran.err
+    assert [path.name for path in out.glob("*.png")] == ["photo_x2.png"]
 
 
 def test_row_23_output_is_the_input(run: Cli, tmp_path: Path, photo: Path) -> None:

@@ -14,7 +14,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.batch_plan import Item, refuse_collisions, refuse_unwritable
+from sr_upscale.pipeline.batch_plan import Item, refuse_collisions, refuse_name, refuse_unwritable
 from sr_upscale.pretrained.registry import known_names
 from sr_upscale.storage.atomic import replace_file
 
@@ -48,6 +48,7 @@ def compare(
     source = Path(picture)
     target = Path(out) if out is not None else source.with_name(f"{source.stem}_compare.html")
     refuse_collisions([Item(source=source, target=target)])
+    refuse_name(target)
     refuse_unwritable([target])
     if target.exists() and not force:
         raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")

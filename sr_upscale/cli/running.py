@@ -12,7 +12,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
 from sr_upscale.errors import BATCH_PARTLY_FAILED, SrUpscaleError, UsageError
 from sr_upscale.formatting import duration, mebibytes, shown
-from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
+from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_name, refuse_unwritable
 from sr_upscale.pipeline.batch_run import Outcome, run_batch
 from sr_upscale.pipeline.manifest import is_done, manifests_of
 from sr_upscale.pipeline.request import NetworkOptions, Request
@@ -138,6 +138,7 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console) -> int:
     counts, seconds = {"planned": 0, "skipped": 0, "failed": 0}, 0.0
     for item in plan.items:
         try:
+            refuse_name(item.target)
             if is_done(item, manifests, force=force):
                 counts["skipped"] += 1
                 console.event("picture", {"status": "skipped", **_files(item)})

@@ -154,22 +154,30 @@ def refuse_collisions(items: Sequence[Item]) -> None:
             raise UsageError(f"{shown(item.target)} is an input and would be overwritten; choose another -o")
 
 
-def refuse_unwritable(targets: Sequence[Path]) -> None:
-    """Finds before any work whether the outputs can be written. It leaves nothing behind.
+def refuse_name(target: Path) -> None:
+    """Finds before any work whether an output can have its name.
 
     Raises:
-        OutputError: A name is too long, or the nearest existing folder above it cannot be written.
+        OutputError: It is too long, or its folder cannot be looked into.
+    """
+    try:
+        target.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def refuse_unwritable(targets: Sequence[Path]) -> None:
+    """Finds before any work whether the folders of the outputs can be written. It leaves nothing behind.
+
+    Raises:
+        OutputError: The nearest existing folder above an output cannot be written.
     """
     tried: set[Path] = set()
     for target in targets:
-        try:
-            os.path.lexists(target) or target.lstat()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise output_error(target, error) from error
         there = target.parent
-        while not there.exists() and there != there.parent:
+        while not os.path.exists(there) and there != there.parent:
             there = there.parent
         if there in tried:
             continue

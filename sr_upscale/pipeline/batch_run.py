@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from sr_upscale.errors import DiskFullError, OutOfMemoryError, SrUpscaleError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.batch_plan import BatchPlan, Item
+from sr_upscale.pipeline.batch_plan import BatchPlan, Item, refuse_name
 from sr_upscale.pipeline.manifest import is_done, manifests_of
 from sr_upscale.pipeline.words import Jobs
 from sr_upscale.storage.atomic import output_error, remove_orphans
@@ -124,6 +124,7 @@ def run_batch(
         workers.put(number)
 
     def read(item: Item) -> Loaded | None:
+        refuse_name(item.target)
         return None if is_done(item, manifests, force=force) else executor.load(item)
 
     def compute(item: Item, reading: Future[Loaded | None]) -> Future[dict[str, Any]] | None:

@@ -15,6 +15,7 @@ from sr_upscale.pipeline.batch_plan import (
     output_name,
     plan_items,
     refuse_collisions,
+    refuse_name,
     refuse_unwritable,
 )
 from sr_upscale.pipeline.request import Request
@@ -83,6 +84,7 @@ def check_single(source: Path | None, target: Path, *, force: bool, dry_run: boo
     """Checks everything about the output that can be known before the input is opened."""
     if source is not None:
         refuse_collisions([Item(source=source, target=target)])
+    refuse_name(target)
     refuse_unwritable([target])
     if not os.path.lexists(target.parent):
         raise OutputError(f"{shown(target)}: the folder {shown(target.parent)} does not exist; create it first")
