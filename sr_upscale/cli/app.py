@@ -20,12 +20,12 @@ from typer.core import TyperGroup
 
 from sr_upscale import __version__
 from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, train, upscale
-from sr_upscale.cli.console import Console, print_error
+from sr_upscale.cli.console import Console, print_error, standard_output
 from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.options import Session
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.interrupts import Insistence
+from sr_upscale.interrupts import STOP, Insistence, Stopped
 from sr_upscale.pipeline.elsewhere import advice
 
 
@@ -103,14 +103,6 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
     return None
 
 
-class Stopped(BaseException):
-    """A signal asked for the end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command line and ends the process with its exit code."""
     sys.exit(run(sys.argv[1:] if argv is None else argv))
@@ -127,8 +119,8 @@ def run(argv: Sequence[str]) -> int:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if stopping.first():
-            raise Stopped(number)
-        if stopping.insists():  # it takes too long
+            STOP.ask(number)
+        elif stopping.insists():  # it takes too long
             print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
             os._exit(SIGNALLED + number)
 
@@ -142,6 +134,9 @@ def run(argv: Sequence[str]) -> int:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False, obj=session)
+        with standard_output():
+            sys.stdout.flush()
+        STOP.check()  # a library may have swallowed it
         return UsageError.exit_code if not argv else code if isinstance(code, int) else 0
     except typer.TyperException as error:
         if session.debug:
@@ -169,5 +164,6 @@ def run(argv: Sequence[str]) -> int:
         text = f"internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
         return failed(SrUpscaleError.exit_code, text, type(error).__name__)
     finally:
+        STOP.reset()
         for number, handler in before.items():
             signal.signal(number, handler)

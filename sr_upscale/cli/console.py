@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from sr_upscale.formatting import duration, shown
+from sr_upscale.storage.atomic import output_error
 
 SCHEMA = 1
 """Version of the shape of what ``--json`` writes (docs/scripts.md); a key more is no new version."""
@@ -49,12 +52,14 @@ class Console:
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
         """Writes one JSON object as one line on stdout, at once, if that was asked for (docs/scripts.md)."""
         if self.as_json:
-            sys.stdout.write(json.dumps({"schema": SCHEMA, "event": kind, **data}) + "\n")
-            sys.stdout.flush()
+            self.line(json.dumps({"schema": SCHEMA, "event": kind, **data}))
+            with standard_output():
+                sys.stdout.flush()
 
     def line(self, text: str) -> None:
         """Writes a line of the result on stdout."""
-        sys.stdout.write(text + "\n")
+        with standard_output():
+            sys.stdout.write(text + "\n")
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Report]:
@@ -104,6 +109,25 @@ def _lines(title: str) -> Report:
             print_error(f"{words or title}: {share:.0%} after {duration(now - start)}{left}")
 
     return report
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Says what goes wrong while standard output is written to.
+
+    Raises:
+        OutputError: It cannot be written.
+        BrokenPipeError: Nobody reads any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes once more at its end
+        os.close(nowhere)
+        raise output_error(Path("standard output"), error) from error
 
 
 def print_error(message: str) -> None:

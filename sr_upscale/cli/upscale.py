@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sr_upscale.cli import options as opt
-from sr_upscale.cli.console import Console
+from sr_upscale.cli.console import Console, standard_output
 from sr_upscale.cli.running import made_in_words, obtain_models, run_items, say_plan
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shown
@@ -19,7 +19,6 @@ from sr_upscale.images.formats import sniff
 from sr_upscale.pipeline.batch_plan import plan_folder
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import check_single, folder_target, format_for, plan_files, single_target
-from sr_upscale.storage.atomic import output_error
 
 
 @opt.takes_request
@@ -98,10 +97,6 @@ def _single(name: str, output: str | None, request: Request, console: Console, *
 
 
 def _to_standard_output(buffer: io.BytesIO) -> None:
-    try:
+    with standard_output():
         sys.stdout.buffer.write(buffer.getbuffer())
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise output_error(Path("standard output"), error) from error

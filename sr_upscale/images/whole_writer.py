@@ -16,6 +16,7 @@ from sr_upscale.images.avif import set_plays
 from sr_upscale.images.formats import Format
 from sr_upscale.images.header_writer import png_text
 from sr_upscale.images.picture import Metadata
+from sr_upscale.interrupts import STOP
 
 
 def write_whole(
@@ -68,7 +69,8 @@ def _write_gif(pixels_hwc: NDArray[np.uint8], path: Path, delays_ms: Sequence[in
     image.set_type(pyvips.GValue.array_int_type, "delay", list(delays_ms))
     image.set_type(pyvips.GValue.gint_type, "loop", plays)
     try:
-        image.gifsave(str(path))
+        with STOP.held():
+            image.gifsave(str(path))
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1]
         number = errno.ENOSPC if os.strerror(errno.ENOSPC) in reason else errno.EIO

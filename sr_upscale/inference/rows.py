@@ -22,6 +22,7 @@ from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
 from sr_upscale.inference.tiles import run_tiles
 from sr_upscale.inference.tiling import StripPlan
 from sr_upscale.inference.transfer import to_device, to_host
+from sr_upscale.interrupts import STOP
 from sr_upscale.models.ensemble import self_ensemble
 
 
@@ -181,6 +182,7 @@ class _Progress:
         self.report, self.total, self.done = report, total, 0
 
     def step(self) -> None:
+        STOP.check()
         self.done += 1
         self.total = max(self.total, self.done)
         self.report(self.done, self.total)

@@ -20,6 +20,7 @@ from sr_upscale.images.encode import adapt, save_rows
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.tiling import StripPlan, TilePlan
+from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.row_queue import Writer, write_inline
 from sr_upscale.storage.digest import hash_file
@@ -175,10 +176,14 @@ def start(
 
 
 def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:
-    """Yields the rows, and notes how many seconds each took to make, without what happens to it."""
+    """Yields the rows, and notes how many seconds each took to make, without what happens to it.
+
+    A signal ends it between two of them.
+    """
     while True:
         start = time.perf_counter()
-        band = next(rows, None)
+        with STOP.held():
+            band = next(rows, None)
         seconds.append(time.perf_counter() - start)
         if band is None:
             return

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from sr_upscale.errors import DiskFullError, OutputError
 from sr_upscale.formatting import shown
+from sr_upscale.interrupts import STOP
 
 _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
@@ -133,6 +134,7 @@ def remove_orphans(folder: Path) -> None:
 
 @functools.cache
 def _remove_orphans_once(folder: Path) -> None:
+    """Looks for orphans when a folder is first written to, and no more: it may hold very many files."""
     remove_orphans(folder)
 
 
@@ -180,6 +182,7 @@ def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
 def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None], *, overwrite: bool) -> None:
     with temporary.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
+    STOP.check()
     on_whole(temporary)
     _put_in_place(temporary, path, overwrite=overwrite)
     with contextlib.suppress(OSError):  # some file systems cannot sync a folder; the file itself is safe

@@ -727,3 +727,29 @@ def test_doctor_finds_missing_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch,
     assert ran.code == 1
     assert "PROBLEM    weights psnr-x4 are missing" in ran.out
     assert f"PROBLEM    the smoke run failed: model {DEFAULT_MODEL}-x" in ran.out
+
+
+def closed(stream: str, *argv: object) -> subprocess.CompletedProcess[bytes]:
+    """Runs the program with a standard stream closed, as a shell does."""
+    words = [sys.executable, "-m", "sr_upscale", *map(str, argv)]
+    return subprocess.run(["sh", "-c", f'exec "$@" {stream}', "sh", *words], capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_picture_needs_no_standard_streams(photo: Path, nearest: Path, stream: str) -> None:
+    """A file that takes the number of a missing stream would get what libraries say."""
+    out = photo.with_name("out.png")
+    ran = closed(stream, photo, "-n", nearest, "-o", out)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+    with Image.open(out) as image:
+        assert np.array_equal(np.asarray(image), pattern(13, 21).repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_what_needs_a_closed_stream_says_so(photo: Path, nearest: Path, tmp_path: Path) -> None:
+    ran = closed("<&-", "-", "-n", nearest, "-o", tmp_path / "out.png")
+    assert (ran.returncode, b"standard input: " in ran.stderr) == (4, True)
+    for words in ((photo, "-n", nearest, "-o", "-"), ("models",), ("--version",)):
+        ran = closed(">&-", *words)
+        assert (ran.returncode, b"standard output: cannot write" in ran.stderr) == (5, True), ran.stderr
+    assert closed("2>&-", tmp_path / "none.png", "-n", nearest, "-o", tmp_path / "out.png").returncode == 4
+    assert closed("> /dev/full", "models").returncode == 5

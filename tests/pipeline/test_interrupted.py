@@ -367,3 +367,74 @@ def test_a_file_that_appears_while_computing_stays(
     assert sorted(path.name for path in photo.parent.iterdir()) == ["out.png", "photo.png"]
     assert cli(photo, "-n", nearest, "-o", target, "--force").code == 0
     assert target.read_bytes() != b"somebody else's"
+
+
+SWALLOWED = """
+import os, sys
+import pyvips
+from sr_upscale.inference import networks, rows
+number, where = int(sys.argv.pop()), sys.argv.pop()
+class Callback:
+    def __del__(self):  # what is raised here is lost
+        os.kill(os.getpid(), number)
+        sum(range(1000))
+def interrupted(function, first=None):
+    def call(*args, **more):
+        global asked
+        if not asked and (first is None or args[0] == first):
+            asked = True
+            callback = Callback()
+            del callback
+        return function(*args, **more)
+    return call
+asked = False
+if where == "loading":
+    networks.module_of = interrupted(networks.module_of)
+elif where == "computing":
+    rows.stream_rows = interrupted(rows.stream_rows)
+else:
+    pyvips.Operation.call = staticmethod(interrupted(pyvips.Operation.call, "gifsave"))
+"""
+
+
+@pytest.mark.parametrize("where", ["loading", "computing", "encoding"])
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_row_47_and_row_48_a_signal_in_a_callback_of_a_library(
+    folder: Path, nearest: Path, number: int, word: str, where: str
+) -> None:
+    """Python drops what a handler raises there; the end comes all the same, and without a file."""
+    source, out = folder / "moving.gif", folder / "out.gif"
+    frames = [Image.fromarray(np.roll(pattern(30, 40), shift, axis=1)) for shift in range(4)]
+    frames[0].save(source, save_all=True, append_images=frames[1:])
+    names = sorted(path.name for path in folder.iterdir())
+    process = child(SWALLOWED, source, "-n", nearest, "-o", out, where, int(number))
+    _said, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == f"sr-upscale: {word}; unfinished files were removed"
+    assert where == "loading" or len(errors.splitlines()) == 1
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+WHILE_IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from sr_upscale.__main__ import main
+main()
+"""
+
+
+def test_row_47_a_signal_before_the_program_listens() -> None:
+    ran = subprocess.run([sys.executable, "-c", WHILE_IMPORTING, "doctor"], capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_row_49_a_later_run_clears_what_a_killed_one_left(cli: Cli, folder: Path, nearest: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (folder / f".sr-{files._place()}-{dead.pid}-a.tmp").write_bytes(b"half")
+    assert cli(folder / "0.png", "-n", nearest, "-o", folder / "out.png").code == 0
+    assert not list(folder.glob(".sr-*"))
