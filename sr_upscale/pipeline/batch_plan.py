@@ -13,6 +13,7 @@ from pathlib import Path
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
+from sr_upscale.pipeline.own_outputs import made_from_others
 from sr_upscale.storage.atomic import output_error
 
 
@@ -67,6 +68,8 @@ def plan_folder(
 ) -> BatchPlan:
     """Finds the pictures of a folder, told by their names, and mirrors its tree into `out`.
 
+    What an earlier run made from others of them is left out.
+
     Args:
         folder: Where to look. Links to folders are followed, each real folder once.
         out: Root of the outputs. It is left out of the search if it lies inside `folder`.
@@ -82,12 +85,13 @@ def plan_folder(
         raise InputError(f"{shown(folder)}: no such folder; check the path")
     warnings: list[str] = []
     left_out: Counter[str] = Counter()
+    sources = _originals([*_walk(folder, out, recursive, warnings, left_out)], warnings)
     items = [
         Item(
             source=path,
             target=out / path.relative_to(folder).parent / output_name(path, label="", suffix=suffix, fmt=fmt),
         )
-        for path in _walk(folder, out, recursive, warnings, left_out)
+        for path in sources
     ]
     if not items:
         kinds = ", ".join(sorted(SUFFIXES))
@@ -101,13 +105,26 @@ def plan_folder(
 def plan_items(items: Sequence[Item]) -> BatchPlan:
     """Plans given items. Each folder of outputs gets a manifest.
 
+    What an earlier run made from others of them is left out.
+
     Raises:
         UsageError: Two of them collide.
     """
-    items = _apart(items)
+    warnings: list[str] = []
+    originals = set(_originals([item.source for item in items], warnings))
+    items = _apart([item for item in items if item.source in originals])
     refuse_collisions(items)
     folders = {os.path.abspath(item.target.parent) for item in items}
-    return BatchPlan(items=tuple(items), root=Path(folders.pop()) if len(folders) == 1 else None)
+    root = Path(folders.pop()) if len(folders) == 1 else None
+    return BatchPlan(items=tuple(items), root=root, warnings=tuple(warnings))
+
+
+def _originals(sources: Sequence[Path], warnings: list[str]) -> list[Path]:
+    """Returns the pictures without those that this program made from others of them."""
+    made = made_from_others(sources)
+    if made:
+        warnings.append(f"{len(made)} of {len(sources)} pictures were made from others by this program; left out")
+    return [source for source in sources if source not in made]
 
 
 def counted(left_out: Mapping[str, int]) -> str:

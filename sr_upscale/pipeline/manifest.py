@@ -9,13 +9,15 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sr_upscale.errors import OutputError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.storage.atomic import open_own
 from sr_upscale.storage.digest import hash_file
+
+if TYPE_CHECKING:
+    from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 
 MANIFEST = ".sr-upscale.jsonl"
 """Name of the manifest in the output folder. It holds one JSON object a line; the last one of an output and content

@@ -314,3 +314,52 @@ def test_nonsense_in_a_manifest_is_no_reason_to_stop(cli: Cli, tmp_path: Path, n
     ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
     assert ran.code == 0
     assert "1 skipped" in ran.err
+
+
+def test_outputs_of_an_earlier_run_are_left_out(cli: Cli, nearest: Path, tmp_path: Path) -> None:
+    """In a folder inside that of the inputs, and beside them; alone they are pictures like others."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pattern(4, 5 + ord(name[0]))).save(folder / name)
+    first, second = folder / "first", folder / "second"
+    assert cli("batch", folder, "-o", first, "-n", nearest).code == 0
+    ran = cli("batch", folder, "-o", second, "-n", nearest)
+    assert (ran.code, "2 of 4 pictures were made from others by this program; left out" in ran.err) == (0, True)
+    assert sorted(path.name for path in second.rglob("*.png")) == ["a.png", "b.png"]
+    assert not (second / "first").exists()
+
+    edited = first / "b.png"
+    Image.fromarray(pattern(3, 3)).save(edited)  # an owner's work
+    ran = cli("batch", folder, "-o", tmp_path / "third", "-n", nearest)
+    assert "3 of 6 pictures were made from others" in ran.err
+    assert sorted(str(path.relative_to(tmp_path / "third")) for path in (tmp_path / "third").rglob("*.png")) == [
+        "a.png",
+        "b.png",
+        "first/b.png",
+    ]
+    assert cli("batch", second, "-o", tmp_path / "again", "-n", nearest).code == 0
+    assert len(list((tmp_path / "again").glob("*.png"))) == 2
+
+    for _ in range(2):
+        names = sorted(str(path) for path in folder.glob("*.png"))
+        assert cli(*names, "-n", nearest).code == 0
+        assert sorted(path.name for path in folder.glob("*.png")) == [
+            "a.png",
+            "a_x2_nearest-x2.png",
+            "b.png",
+            "b_x2_nearest-x2.png",
+        ]
+
+
+def test_a_manifest_of_elsewhere_leaves_nothing_out(cli: Cli, nearest: Path, tmp_path: Path) -> None:
+    """Lines that no run wrote, and a link."""
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(pattern(4, 5)).save(folder / "a.png")
+    Image.fromarray(pattern(5, 4)).save(folder / "sub" / "b.png")
+    entry = {"output": "a.png", "output_sha256": hash_file(folder / "a.png"), "input": 7, "input_sha256": None}
+    (folder / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in (entry, [], "x", {"output": 1})))
+    (folder / "sub" / MANIFEST).symlink_to(folder / MANIFEST)
+    ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
+    assert (ran.code, "2 done" in ran.err, "left out" in ran.err) == (0, True, False)
