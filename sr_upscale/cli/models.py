@@ -92,7 +92,7 @@ def info(
     console.result(row)
     if not as_json:
         for key, value in row.items():
-            console.line(f"{key:<13} {value}")
+            console.line(f"{key:<13} {shown(str(value))}")
     return 0
 
 

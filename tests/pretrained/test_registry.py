@@ -209,6 +209,13 @@ def test_info_says_what_is_known(cli: Cli, remote: RemoteWeights, micro: Path) -
     assert cli("models", "info", "nonsense").code == 7
 
 
+def test_info_cannot_steer_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "m\x1b[2J.safetensors"
+    save_generator(path, micro_generator(), WeightsInfo(name="m"))
+    ran = cli("models", "info", path)
+    assert (ran.code, "\x1b" in ran.out, "m\\x1b[2J" in ran.out) == (0, False, True)
+
+
 def test_added_weights_are_used_by_name(cli: Cli, nearest: Path, photo: Path, tmp_path: Path) -> None:
     assert cli("models", "add", nearest, "--name", "mine").code == 0
     assert list(added()) == ["mine"]
