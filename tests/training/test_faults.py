@@ -76,7 +76,8 @@ def test_row_61_killed_in_the_middle_of_a_checkpoint(folder: Path, recipe: Path,
     assert killed.returncode == -signal.SIGKILL
     settings, said = load_recipe(str(recipe)), []
     train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
-    assert bool(said) == (where == "between")  # only then the newest name is missing
+    about_checkpoints = [each for each in said if "too short" not in each]
+    assert bool(about_checkpoints) == (where == "between")  # only then the newest name is missing
     whole = train(settings, data=[folder], out=tmp_path / "whole")
     ours, theirs = (load_generator(path)[0].state_dict() for path in (out / whole.name, whole))
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
