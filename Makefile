@@ -4,6 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks wheel clean
+.PHONY: demo test check slow bench looks many wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -60,6 +61,11 @@ MODELS ?= photo-x4
 looks: $(STAMP)
 	mkdir -p demo
 	$(BIN)/python scripts/looks.py --inputs $(INPUTS) --out demo/looks.png $(RIVALS:%=--rival %) $(LOOKS) $(MODELS)
+
+# five processes on one folder, two killed and one stopped; folders of 10 000 and 100 000 pictures (docs/many-machines.md)
+many: $(STAMP)
+	$(BIN)/python scripts/many_processes.py
+	$(BIN)/python scripts/measure_folders.py 10000 100000
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -5,7 +5,8 @@
     │   └── ShapeError        2  a tensor or array has the wrong shape, type or range; a ValueError, too
     ├── InputError            4  a picture (or a folder of them) cannot be used
     ├── OutputError           5  the result cannot be written
-    │   └── DiskFullError     5  nor can any other be there
+    │   ├── DiskFullError     5  nor can any other be there
+    │   └── AppearedError     5  a file has appeared in its place
     ├── NetworkError          6  a download failed
     ├── ModelError            7  weights are damaged, unsafe, unknown or do not fit
     ├── IntegrityError        7  a download or archive is not what its hash or its limits say
@@ -55,6 +56,10 @@ class OutputError(SrUpscaleError):
 
 class DiskFullError(OutputError):
     """There is no room for results; a batch stops."""
+
+
+class AppearedError(OutputError):
+    """A file has appeared where the result shall stand, and stays."""
 
 
 class NetworkError(SrUpscaleError):

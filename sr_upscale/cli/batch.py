@@ -11,8 +11,9 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.running import obtain_models, run_items
 from sr_upscale.pipeline.batch_plan import plan_folder
-from sr_upscale.pipeline.request import Request
+from sr_upscale.pipeline.request import RUNNING, Request
 from sr_upscale.pipeline.targets import folder_target
+from sr_upscale.pipeline.words import parse_shard
 
 
 @opt.takes_request
@@ -23,13 +24,28 @@ def batch(
         str | None, typer.Option("-o", "--output", help="Folder of the results. Default: FOLDER_x4 beside it.")
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive/--no-recursive", "-r", help="Look into subfolders.")] = True,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard", metavar="I/N", help="Only part I of N, told by names, for N processes.", rich_help_panel=RUNNING
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare files by hashes, not by size and time, to tell what is done.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Enlarge a folder of pictures into a mirrored tree.
 
-    One bad file never stops the rest; the exit code is 3 if any failed. A second run skips what is done.
+    One bad file never stops the rest; the exit code is 3 if any failed. A second run skips what is done, and several at
+    once, also on other machines, share the work.
     """
     console = Console(quiet=quiet, as_json=as_json)
     obtain_models(request.network, console, dry_run=request.run.dry_run)
@@ -39,5 +55,6 @@ def batch(
         recursive=recursive,
         fmt=request.file.format,
         suffix=request.file.suffix or "",
+        shard=parse_shard(shard) if shard is not None else None,
     )
-    return run_items(plan, request, console, verbose=verbose)
+    return run_items(plan, request, console, verbose=verbose, verify=verify)

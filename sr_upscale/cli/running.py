@@ -14,7 +14,7 @@ from sr_upscale.errors import BATCH_PARTLY_FAILED, SrUpscaleError, UsageError
 from sr_upscale.formatting import duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_name, refuse_unwritable
 from sr_upscale.pipeline.batch_run import Outcome, run_batch
-from sr_upscale.pipeline.manifest import is_done, manifests_of
+from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pretrained.registry import cached_path, catalogue_entry
 
@@ -39,7 +39,7 @@ def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool) -
             obtain(name, console)
 
 
-def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: bool) -> int:
+def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: bool, verify: bool = False) -> int:
     """Does a batch; a dry run says what it would do.
 
     Args:
@@ -47,6 +47,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
         request: What to do with them.
         console: Where to say so.
         verbose: Whether to write a line for each picture that is done.
+        verify: Whether to tell by hashes what is done.
 
     Returns:
         The exit code: 0, or 3 if any item failed or would fail.
@@ -64,7 +65,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
         from sr_upscale.pipeline.executor import LocalExecutor  # takes more than a second; the bar stands before it
 
         if request.run.dry_run:
-            return _dry_run(plan, LocalExecutor(request), console)
+            return _dry_run(plan, LocalExecutor(request), console, verify=verify)
         finished = 0
         begin = time.monotonic()
 
@@ -84,9 +85,20 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
             for warning in outcome.details.get("warnings", ()):
                 console.warn(warning)
 
+        def on_wait(count: int) -> None:
+            console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes have begun")
+
         executor = LocalExecutor(request, on_step=on_step)
         try:
-            outcomes = run_batch(plan, executor, jobs=executor.jobs, force=request.file.force, on_outcome=on_outcome)
+            outcomes = run_batch(
+                plan,
+                executor,
+                jobs=executor.jobs,
+                force=request.file.force,
+                verify=verify,
+                on_outcome=on_outcome,
+                on_wait=on_wait,
+            )
         except BaseException:
             goes_on = "" if request.file.force else "; the same command goes on from there"
             console.note(f"stopped after {finished} of {len(plan.items)}{goes_on}")
@@ -96,7 +108,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
     where = f"outputs in {shown(plan.root)}" if plan.root is not None else "outputs beside their pictures"
     console.note(f"{words} of {len(outcomes)}; {where}")
-    busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / executor.jobs.proc / max(seconds, 1e-9)
+    busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / executor.lanes / max(seconds, 1e-9)
     if counts["done"]:
         console.note(f"{duration(seconds)}; the network was busy {busy:.0%} of the time")
     code = BATCH_PARTLY_FAILED if counts["failed"] else 0
@@ -133,13 +145,13 @@ def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any
     return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
 
 
-def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console) -> int:
-    manifests, force = manifests_of(plan, executor.fingerprint), executor.request.file.force
+def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console, *, verify: bool) -> int:
+    ledger = Ledger(plan, executor.fingerprint, force=executor.request.file.force, verify=verify)
     counts, seconds = {"planned": 0, "skipped": 0, "failed": 0}, 0.0
     for item in plan.items:
         try:
             refuse_name(item.target)
-            if is_done(item, manifests, force=force):
+            if ledger.is_done(item):
                 counts["skipped"] += 1
                 console.event("picture", {"status": "skipped", **_files(item)})
                 console.note(f"{shown(item.target)}: is there and would come out the same; skipped")

@@ -14,6 +14,7 @@ from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
 from sr_upscale.pipeline.own_outputs import made_from_others
+from sr_upscale.pipeline.words import Shard
 from sr_upscale.storage.atomic import output_error
 
 
@@ -64,7 +65,13 @@ def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | N
 
 
 def plan_folder(
-    folder: Path, out: Path, *, recursive: bool = True, fmt: Format | None = None, suffix: str = ""
+    folder: Path,
+    out: Path,
+    *,
+    recursive: bool = True,
+    fmt: Format | None = None,
+    suffix: str = "",
+    shard: Shard | None = None,
 ) -> BatchPlan:
     """Finds the pictures of a folder, told by their names, and mirrors its tree into `out`.
 
@@ -76,6 +83,7 @@ def plan_folder(
         recursive: Look into subfolders.
         fmt: Format of all outputs; None keeps each picture's own.
         suffix: Put behind the stem of every output's name.
+        shard: Only this part of the pictures, by their names within the folder.
 
     Raises:
         InputError: There is no such folder, or no picture in it.
@@ -99,6 +107,8 @@ def plan_folder(
         raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}{others}")
     items = _apart(items)
     refuse_collisions(items)
+    if shard is not None:
+        items = [item for item in items if shard.holds(item.source.relative_to(folder).as_posix())]
     return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings), left_out=dict(left_out.most_common()))
 
 

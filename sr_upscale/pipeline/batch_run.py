@@ -10,21 +10,26 @@ import dataclasses
 import functools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from sr_upscale.errors import DiskFullError, OutOfMemoryError, SrUpscaleError
+from sr_upscale.errors import AppearedError, DiskFullError, OutOfMemoryError, SrUpscaleError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, refuse_name
-from sr_upscale.pipeline.manifest import is_done, manifests_of
+from sr_upscale.pipeline.ledger import Ledger
+from sr_upscale.pipeline.manifest import Stamp, stamp_of
 from sr_upscale.pipeline.words import Jobs
-from sr_upscale.storage.atomic import output_error, remove_orphans
+from sr_upscale.storage.atomic import output_error
 
 Loaded = TypeVar("Loaded")
+
+POLL_S = 0.5
+"""How often a batch that has nothing else to do asks for the items that other processes hold, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,14 @@ class Outcome:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Taken(Generic[Loaded]):
+    """An item that is this process's, as read, and its file's stamp from before that."""
+
+    loaded: Loaded
+    stamp: Stamp | None
+
+
 class ItemExecutor(Protocol[Loaded]):
     """What does a batch's items: this process (`executor.LocalExecutor`), or others."""
 
@@ -90,13 +103,18 @@ def run_batch(
     *,
     jobs: Jobs | None = None,
     force: bool = False,
+    verify: bool = False,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
+    on_wait: Callable[[int], None] = lambda _count: None,
 ) -> list[Outcome]:
     """Does the items: while one is computed, the next are read and those before are written.
 
     An existing target is skipped where the manifest says that it was made from this input with these settings and has
     not been touched since. It is made anew where the manifest knows it untouched but input or settings are others. A
     file that the manifest does not know is never overwritten without `force`.
+
+    Other processes, also on other machines, may do items of the same plan. Each item is claimed first (`Ledger.take`);
+    those that others hold come last, are skipped once they are done, and are taken over where their holder is gone.
 
     An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
     written by then, even by a process that was killed, is known to the next run.
@@ -106,7 +124,9 @@ def run_batch(
         executor: Does them.
         jobs: How many items each stage has at a time.
         force: Make every item anew, and overwrite also files that this program did not make.
-        on_outcome: Called after each item, in their order.
+        verify: Compare files by their hashes even where size and time are those of the manifest.
+        on_outcome: Called after each item, in their order, but for those that other processes held.
+        on_wait: Called with the number of items for which other processes are waited for, once.
 
     Returns:
         What became of each item, in their order.
@@ -115,59 +135,80 @@ def run_batch(
         DiskFullError: The disk is full, or the quota used up.
     """
     jobs = jobs or Jobs()
-    for folder in {item.target.parent for item in plan.items}:
-        remove_orphans(folder)
-    manifests = manifests_of(plan, executor.fingerprint)
+    ledger = Ledger(plan, executor.fingerprint, force=force, verify=verify)
     stop = threading.Event()
     workers: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(jobs.proc):
         workers.put(number)
 
-    def read(item: Item) -> Loaded | None:
+    def read(item: Item) -> _Taken[Loaded] | Literal["done", "held"]:
         refuse_name(item.target)
-        return None if is_done(item, manifests, force=force) else executor.load(item)
+        known = ledger.take(item)
+        return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=executor.load(item))
 
-    def compute(item: Item, reading: Future[Loaded | None]) -> Future[dict[str, Any]] | None:
-        loaded = reading.result()
-        if loaded is None:
-            return None
+    def compute(
+        item: Item, reading: Future[_Taken[Loaded] | Literal["done", "held"]]
+    ) -> Future[dict[str, Any]] | Literal["done", "held"]:
+        taken = reading.result()
+        if not isinstance(taken, _Taken):
+            return taken
         item.target.parent.mkdir(parents=True, exist_ok=True)
         worker = workers.get()
         try:
-            note = functools.partial(manifests[item.target.parent].add, item)
-            return executor.start(item, loaded, Work(saver=saver, worker=worker, stop=stop, on_whole=note))
+            note = functools.partial(ledger.note, item, taken.stamp)
+            return executor.start(item, taken.loaded, Work(saver=saver, worker=worker, stop=stop, on_whole=note))
         finally:
             workers.put(worker)
 
-    def finish(item: Item, computing: Future[Future[dict[str, Any]] | None]) -> Outcome:
+    def finish(item: Item, computing: Future[Future[dict[str, Any]] | Literal["done", "held"]]) -> Outcome | None:
+        """Returns what became of an item, or None where another process has it."""
         try:
             written = computing.result()
-            if written is None:
-                return Outcome(item=item, status="skipped")
+            if not isinstance(written, Future):
+                return Outcome(item=item, status="skipped") if written == "done" else None
             details = written.result()
             return Outcome(item=item, status="done", seconds=details["seconds"], details=details)
+        except AppearedError:  # another process was first, or it is foreign
+            return None
         except Exception as failure:  # one bad file never stops the rest, whatever it breaks
+            if ledger.has_lost(item):  # the other one has also removed what was unfinished
+                return None
             error = failure if isinstance(failure, SrUpscaleError) else _as_ours(failure, item)
             if isinstance(error, DiskFullError):
                 raise error from failure.__cause__
             return Outcome(item=item, status="failed", error=error)
+        finally:
+            ledger.release(item)
 
-    outcomes: list[Outcome] = []
-    flying: deque[tuple[Item, Future[Future[dict[str, Any]] | None]]] = deque()
+    outcomes: dict[int, Outcome] = {}
+    flying: deque[tuple[int, Item, Future[Future[dict[str, Any]] | Literal["done", "held"]]]] = deque()
     with (
+        ledger,
         ThreadPoolExecutor(jobs.save, "save") as saver,
         ThreadPoolExecutor(jobs.proc, "proc") as computer,
         ThreadPoolExecutor(jobs.load, "load") as loader,
     ):
         try:
-            waiting = iter(plan.items)
-            while True:
-                while len(flying) < jobs.load + jobs.proc + jobs.save and (item := next(waiting, None)) is not None:
-                    flying.append((item, computer.submit(compute, item, loader.submit(read, item))))
-                if not flying:
-                    return outcomes
-                outcomes.append(finish(*flying.popleft()))
-                on_outcome(outcomes[-1])
+            waiting, held = deque(enumerate(plan.items)), deque[tuple[int, Item]]()
+            waited = False
+            while waiting or flying or held:
+                if not waiting and not flying:
+                    if not waited:
+                        on_wait(len(held))
+                        waited = True
+                    time.sleep(POLL_S)
+                    waiting, held = held, deque()
+                while len(flying) < jobs.load + jobs.proc + jobs.save and waiting:
+                    number, item = waiting.popleft()
+                    flying.append((number, item, computer.submit(compute, item, loader.submit(read, item))))
+                number, item, computing = flying.popleft()
+                outcome = finish(item, computing)
+                if outcome is None:
+                    held.append((number, item))
+                    continue
+                outcomes[number] = outcome
+                on_outcome(outcome)
+            return [outcomes[number] for number in sorted(outcomes)]
         except BaseException:
             stop.set()
             for pool in (loader, computer, saver):

@@ -39,6 +39,7 @@ class LocalExecutor:
     Attributes:
         jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
             small pictures meet and run as a batch, and reading and writing keep up.
+        lanes: How many items are computed at a time.
         fingerprint: See `batch_run.ItemExecutor`.
 
     Raises:
@@ -52,6 +53,7 @@ class LocalExecutor:
         self.on_step = on_step
         self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
         self.jobs = _jobs(request.run.jobs, self.upscalers)
+        self.lanes = self.jobs.proc
         self.fingerprint = fingerprint(request, self.upscalers[0])
 
     def load(self, item: Item) -> job.Prepared:

@@ -6,115 +6,313 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sr_upscale.errors import OutputError
-from sr_upscale.formatting import shown
-from sr_upscale.storage.atomic import open_own
+from sr_upscale.storage.atomic import open_own, replace_file
 from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.process import IDENTITY, identity
 
 if TYPE_CHECKING:
-    from sr_upscale.pipeline.batch_plan import BatchPlan, Item
+    from sr_upscale.pipeline.batch_plan import Item
 
 MANIFEST = ".sr-upscale.jsonl"
 """Name of the manifest in the output folder. It holds one JSON object a line; the last one of an output and content
 counts."""
+_PART = re.compile(rf"\.sr-upscale\.({IDENTITY.pattern})\.jsonl")
+"""Names of the manifest's parts: each process adds to one of its own, since appends over networks are not atomic."""
+
+Stamp = tuple[int, int]
+"""Size in bytes and time of change in nanoseconds of a file: while they stay, its content is taken to."""
+State = Literal["absent", "current", "stale", "foreign"]
+
+
+class Entry(NamedTuple):
+    """A line of the manifest, without the names. A stamp is None where it is not known."""
+
+    input_sha256: str
+    input_stamp: Stamp | None
+    output_sha256: str
+    output_stamp: Stamp | None
+    settings: str
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Returns the stamp of a file, or None where there is none."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns
 
 
 class Manifest:
-    """What was made from what, in the output folder. Lines are added whole; a torn last line is ignored.
+    """What was made from what, in the output folder: its file, and a part for each process that has added to it.
 
     A line is written when a file is whole, before it takes its place. So whenever the process is killed, what stands
-    there is known, be it the old file or the new one.
+    there is known, be it the old file or the new one. Lines are added whole; a torn last line is ignored.
 
     Args:
         root: The output folder.
         settings: Everything besides the input that determines an output, ready for JSON.
+        verify: Compare files by their hashes even where size and time are those of the manifest.
+        at_work: Returns the identities of other processes at work in the folder.
+        only_at_work: Know only what these add, and nothing from before.
 
     Raises:
-        OutputError: A link or something else that is no regular file stands in its place.
+        OutputError: A link or something else that is no regular file stands in the place of one of its files.
     """
 
-    def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
-        self.path = root / MANIFEST
+    def __init__(
+        self,
+        root: Path,
+        settings: Mapping[str, Any],
+        *,
+        verify: bool = False,
+        at_work: Callable[[], set[str]] = set,
+        only_at_work: bool = False,
+    ) -> None:
         self.root = root
         self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self.entries: dict[tuple[str, str], dict[str, Any]] = {}
+        self.verify = verify
+        self.entries: dict[str, tuple[Entry, ...]] = {}
+        self._at_work, self._only_at_work = at_work, only_at_work
+        self._above = os.path.abspath(root)
+        self._part = _part_of(root, identity())
+        self._parts: set[Path] = set()
+        self._read: dict[Path, tuple[int, int]] = {}
+        self._listed: int | None = None
         self._torn = False
-        self._adding = threading.Lock()
-        if os.path.lexists(self.path):
-            with open_own(self.path, "rb") as file:
-                text = file.read().decode(encoding="utf-8", errors="replace")
-            self._torn = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                    entry = json.loads(line)
-                    self.entries[entry["output"], entry["output_sha256"]] = entry
+        self._lock = threading.RLock()
+        self.refresh()
 
-    def state(self, item: Item) -> Literal["absent", "current", "stale", "foreign"]:
+    def state(self, item: Item) -> State:
         """Says what stands at the item's target.
 
         Returns:
             ``absent``: nothing. ``current``: what would come out. ``stale``: ours but out of date. ``foreign``: not
             ours, or changed.
         """
-        if not os.path.lexists(item.target):
-            return "absent"
-        if not item.target.is_file():
-            return "foreign"
-        entry = self.entries.get((self._key(item), hash_file(item.target)))
-        if entry is None:
-            return "foreign"
-        same = entry.get("settings") == self.settings and entry.get("input_sha256") == hash_file(item.source)
-        return "current" if same else "stale"
+        return self.look(item)[0]
 
-    def add(self, item: Item, output: Path, input_sha256: str) -> None:
+    def look(self, item: Item) -> tuple[State, Entry | None]:
+        """Says what stands at the item's target, and gives an entry by which that is known sooner the next time."""
+        if not os.path.lexists(item.target):
+            return "absent", None
+        if not item.target.is_file():
+            return "foreign", None
+        stamp = stamp_of(item.target)
+        known = None if self.verify else self._known_by_stamp(item, stamp)
+        entry = known or self._known_by_hash(item)
+        if entry is None:
+            return "foreign", None
+        source = stamp_of(item.source)
+        same = not self.verify and entry.input_stamp is not None and entry.input_stamp == source
+        if entry.settings != self.settings or not (same or entry.input_sha256 == hash_file(item.source)):
+            return "stale", None
+        newer = entry._replace(input_stamp=source, output_stamp=stamp)
+        return "current", None if newer == entry else newer
+
+    def add(self, item: Item, output: Path, input_sha256: str, input_stamp: Stamp | None = None) -> None:
         """Notes that `output`, a whole file, is about to become the target of an item.
 
         Args:
             item: The item.
             output: File under its temporary name.
             input_sha256: Hash of the input that was read.
+            input_stamp: Its stamp from before it was read.
         """
-        entry = {
-            "output": self._key(item),
+        self.write(item, Entry(input_sha256, input_stamp, hash_file(output), stamp_of(output), self.settings))
+
+    def write(self, item: Item, entry: Entry) -> None:
+        """Adds a line to this process's part."""
+        line = {
+            "output": self.key(item),
             "input": os.fsdecode(os.fspath(item.source)).encode("utf-8", "backslashreplace").decode(),
-            "input_sha256": input_sha256,
-            "output_sha256": hash_file(output),
-            "settings": self.settings,
+            **entry._asdict(),
         }
-        with self._adding, open_own(self.path, "ab") as file:  # one write of one line: runs cannot mix theirs
-            file.write(b"\n" * self._torn + json.dumps(entry).encode() + b"\n")
+        data = json.dumps(line).encode() + b"\n"
+        with self._lock, open_own(self._part, "ab") as file:
+            rest, self._torn = memoryview(b"\n" * self._torn + data), True
+            while rest:
+                rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
             self._torn = False
-            self.entries[entry["output"], entry["output_sha256"]] = entry
+            self._keep(line["output"], entry)
 
-    def _key(self, item: Item) -> str:
-        relative = os.path.relpath(item.target, self.root)
+    def key(self, item: Item) -> str:
+        """Names an item in the manifest: its target within the folder."""
+        path = os.path.abspath(item.target)
+        inside = path.startswith(self._above + os.sep)
+        relative = path[len(self._above) + 1 :] if inside else os.path.relpath(path, self._above)
         return relative.encode("utf-8", "backslashreplace").decode()
 
+    def refresh(self, *, listing: bool = True) -> bool:
+        """Reads what has been added since the last time.
 
-def manifests_of(plan: BatchPlan, settings: Mapping[str, Any]) -> dict[Path, Manifest]:
-    """Returns the manifest of each folder of outputs."""
-    folders = {item.target.parent for item in plan.items}
-    if plan.root is not None:
-        return dict.fromkeys(folders, Manifest(plan.root, settings))
-    return {folder: Manifest(folder, settings) for folder in folders}
+        Args:
+            listing: Look also for parts that were not there then, unless nothing in the folder has changed.
+
+        Returns:
+            Whether there was anything to look at.
+        """
+        with self._lock:
+            if listing and not self._list():
+                return False
+            while True:
+                if not self._only_at_work:
+                    self._read_on(self.root / MANIFEST)
+                if not all(self._read_on(part) for part in sorted(self._parts)):
+                    self._listed = None  # parts have been merged meanwhile
+                    self._list()
+                    continue
+                expected = {_part_of(self.root, each) for each in self._at_work()} - self._parts
+                self._parts |= {path for path in expected if self._read_on(path)}
+                return True
+
+    def has_parts(self) -> bool:
+        """Says whether there are parts besides the file."""
+        return bool(_parts_in(self.root))
+
+    def merge(self, may_write: Callable[[], None]) -> None:
+        """Merges the parts into the file, which must be this process's alone.
+
+        Args:
+            may_write: Called before the file changes; what it raises leaves all as it was.
+
+        Raises:
+            OutputError: The file cannot be written; the parts stay.
+        """
+        parts = _parts_in(self.root)
+        lines: dict[str, dict[str, tuple[Entry, bytes]]] = {}
+        for path in [self.root / MANIFEST, *sorted(parts)]:
+            with contextlib.suppress(FileNotFoundError), open_own(path, "rb") as file:
+                for line in file:
+                    if (known := _parse(line)) is not None:
+                        of_output = lines.setdefault(known[0], {})
+                        of_output.pop(known[1].output_sha256, None)
+                        of_output[known[1].output_sha256] = known[1], line.rstrip(b"\n") + b"\n"
+        with (
+            replace_file(self.root / MANIFEST, on_whole=lambda _temporary: may_write()) as temporary,
+            temporary.open("wb") as file,
+        ):
+            for output, of_output in lines.items():
+                file.writelines(_still_there(self.root / output, list(of_output.values())))
+        for path in parts:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _known_by_stamp(self, item: Item, stamp: Stamp | None) -> Entry | None:
+        key = self.key(item)
+
+        def known() -> Entry | None:
+            return next((each for each in reversed(self.entries.get(key, ())) if each.output_stamp == stamp), None)
+
+        if (entry := known()) is None and self.refresh(listing=False):
+            entry = known()
+        if entry is None and self.refresh():  # a listing of a large folder takes a while
+            entry = known()
+        return entry
+
+    def _known_by_hash(self, item: Item) -> Entry | None:
+        if self.verify:
+            self.refresh()
+        entries = self.entries.get(self.key(item), ())
+        sha256 = hash_file(item.target) if entries else ""
+        return next((entry for entry in reversed(entries) if entry.output_sha256 == sha256), None)
+
+    def _list(self) -> bool:
+        """Looks for parts. Returns whether it had to."""
+        changed = _changed_ns(self.root)
+        if changed is not None and changed == self._listed:
+            return False
+        parts = set(_parts_in(self.root))
+        if self._only_at_work:
+            at_work = self._at_work()
+            parts = {path for path in parts if path in self._parts or _identity_of(path) in at_work}
+        self._parts, self._listed = parts, changed
+        return True
+
+    def _read_on(self, path: Path) -> bool:
+        """Reads on in a file, from the start if it is another one by now. Returns False if a part is not there."""
+        try:
+            file = open_own(path, "rb")
+        except FileNotFoundError:
+            return path.name == MANIFEST
+        with file:
+            number = os.fstat(file.fileno()).st_ino
+            before, offset = self._read.get(path, (number, 0))
+            offset = offset if before == number else 0
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written, or torn
+                if (known := _parse(line)) is not None:
+                    self._keep(*known)
+                offset += len(line)
+            self._read[path] = number, offset
+        return True
+
+    def _keep(self, output: str, entry: Entry) -> None:
+        """Keeps an entry as the last one of its output; it takes the place of one of the same content."""
+        others = (each for each in self.entries.get(output, ()) if each.output_sha256 != entry.output_sha256)
+        self.entries[output] = (*others, entry)
 
 
-def is_done(item: Item, manifests: Mapping[Path, Manifest], *, force: bool) -> bool:
-    """Says whether there is nothing to do.
-
-    Raises:
-        OutputError: Something is in the way that only `force` may overwrite.
-    """
-    state = "absent" if force else manifests[item.target.parent].state(item)
-    if state == "foreign":
-        raise OutputError(
-            f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
-            "add --force to overwrite it, or choose another -o"
+def _parse(line: bytes) -> tuple[str, Entry] | None:
+    """Reads a line of the manifest; None if it is nonsense."""
+    try:
+        fields = json.loads(line)
+        output, settings = fields["output"], sys.intern(fields["settings"])
+        entry = Entry(
+            fields["input_sha256"],
+            _stamp(fields.get("input_stamp")),
+            fields["output_sha256"],
+            _stamp(fields.get("output_stamp")),
+            settings,
         )
-    return state == "current"
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
+        return None
+    known = all(isinstance(each, str) for each in (output, entry.input_sha256, entry.output_sha256))
+    return (output, entry) if known else None
+
+
+def _stamp(value: Any) -> Stamp | None:
+    if value is None:
+        return None
+    size, changed_ns = value
+    return size, changed_ns
+
+
+def _still_there(target: Path, known: list[tuple[Entry, bytes]]) -> Iterable[bytes]:
+    """Returns the lines of an output that are worth keeping: of several the one of the file that stands there."""
+    stamp = stamp_of(target) if len(known) > 1 else None
+    standing = [line for entry, line in known if stamp is not None and entry.output_stamp == stamp]
+    return standing or [line for _entry, line in known]
+
+
+def _parts_in(root: Path) -> list[Path]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return [root / name for name in os.listdir(root) if _PART.fullmatch(name)]
+    return []
+
+
+def _part_of(root: Path, name: str) -> Path:
+    return root / f".sr-upscale.{name}.jsonl"
+
+
+def _identity_of(part: Path) -> str:
+    match = _PART.fullmatch(part.name)
+    assert match is not None
+    return match[1]
+
+
+def _changed_ns(folder: Path) -> int | None:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return None

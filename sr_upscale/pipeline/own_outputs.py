@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sr_upscale.errors import InputError, OutputError
-from sr_upscale.pipeline.manifest import MANIFEST, Manifest
+from sr_upscale.pipeline.manifest import Entry, Manifest, stamp_of
 from sr_upscale.storage.digest import hash_file
 
 
@@ -23,18 +22,17 @@ def made_from_others(sources: Sequence[Path]) -> set[Path]:
         sources: Pictures of a batch.
     """
     by_path = {os.path.abspath(source): source for source in sources}
-    by_name: defaultdict[str, list[Path]] = defaultdict(list)
-    for source in sources:
-        by_name[source.name].append(source)
-    hash_of = functools.cache(_hash_or_nothing)
+    hash_of, size_of = functools.cache(_hash_or_nothing), functools.cache(_size_or_none)
     made = set()
     for folder in _folders(by_path):
-        for (output, sha256), entry in _entries(folder):
+        for output, entries in _entries(folder):
             found = by_path.get(os.path.normpath(os.path.join(folder, output)))
-            origins = [each for each in by_name[os.path.basename(str(entry.get("input")))] if each != found]
-            if found is None or not origins or hash_of(found) != sha256:
+            entry = next((each for each in entries if found and hash_of(found) == each.output_sha256), None)
+            if found is None or entry is None:
                 continue
-            if any(hash_of(each) == entry.get("input_sha256") for each in origins):
+            size = entry.input_stamp[0] if entry.input_stamp else None
+            origins = (each for each in sources if each != found and size in (None, size_of(each)))
+            if any(hash_of(each) == entry.input_sha256 for each in origins):
                 made.add(found)
     return made
 
@@ -54,10 +52,14 @@ def _folders(paths: dict[str, Path]) -> set[str]:
     return found
 
 
-def _entries(folder: str) -> Iterator[tuple[tuple[str, str], dict[str, object]]]:
-    if os.path.lexists(os.path.join(folder, MANIFEST)):
-        with contextlib.suppress(OSError, OutputError):  # one that is not ours says nothing
-            yield from Manifest(Path(folder), {}).entries.items()
+def _entries(folder: str) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+    with contextlib.suppress(OSError, OutputError):  # one that is not ours says nothing
+        yield from Manifest(Path(folder), {}).entries.items()
+
+
+def _size_or_none(path: Path) -> int | None:
+    stamp = stamp_of(path)
+    return stamp[0] if stamp else None
 
 
 def _hash_or_nothing(path: Path) -> str:

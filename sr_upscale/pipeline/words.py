@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -31,6 +32,39 @@ class Jobs:
     def __post_init__(self) -> None:
         if min(self.load, self.proc, self.save) < 1:
             raise UsageError(f"jobs are {self.load}:{self.proc}:{self.save}; expected at least 1 of each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A part of a folder: number `index` (from 1) of `count`.
+
+    Raises:
+        UsageError: There is no such part.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise UsageError(f"--shard is {self.index}/{self.count}; expected a part from 1/{self.count} up")
+
+    def holds(self, name: str) -> bool:
+        """Says whether a name is in this part: by its hash, so wherever it stands in a list, on every machine."""
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads ``2/8``: the second of eight parts.
+
+    Raises:
+        UsageError: It is no such part.
+    """
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+    if match is None:
+        raise UsageError(f"--shard is {shortened(text)!r}; expected I/N such as 2/8, the second of eight parts")
+    return Shard(index=int(match[1]), count=int(match[2]))
 
 
 def parse_size(text: str) -> tuple[int, int]:

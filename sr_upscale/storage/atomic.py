@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import os
-import platform
 import secrets
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_upscale.errors import DiskFullError, OutputError
+from sr_upscale.errors import AppearedError, DiskFullError, OutputError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP
+from sr_upscale.storage.process import IDENTITY, has_ended, identity
 
 _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
@@ -51,7 +50,7 @@ def replace_file(
     try:
         yield temporary
         try:
-            _publish(temporary, path, on_whole, overwrite=overwrite)
+            publish_file(temporary, path, on_whole=on_whole, overwrite=overwrite)
         except OSError as error:
             raise output_error(path, error) from error
     except OSError as error:
@@ -118,16 +117,17 @@ def make_folder(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def remove_orphans(folder: Path) -> None:
-    """Removes temporary files of `replace_file` that killed processes left in a folder.
+def remove_orphans(folder: Path, *, is_gone: Callable[[str], bool] = has_ended) -> None:
+    """Removes temporary files of `replace_file` that processes left in a folder.
 
-    A file goes if its process ran on this machine, in this container, and is no more.
+    Args:
+        folder: Where they lie.
+        is_gone: Says of a process's identity whether it is no more. By default that is known of processes that ran on
+            this machine, in this container.
     """
-    for orphan in folder.glob(f"{_PREFIX}{_place()}-*{_SUFFIX}"):
-        import psutil
-
-        process = orphan.name.split("-")[2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
+    for orphan in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        owner = orphan.name.removeprefix(_PREFIX).rpartition("-")[0]
+        if IDENTITY.fullmatch(owner) and is_gone(owner):
             with contextlib.suppress(OSError):
                 orphan.unlink()
 
@@ -144,22 +144,10 @@ def _new_file(folder: Path) -> Path:
     It has the user's usual rights, which files of `tempfile` have not.
     """
     while True:
-        path = folder / f"{_PREFIX}{_place()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        path = folder / f"{_PREFIX}{identity()}-{secrets.token_hex(4)}{_SUFFIX}"
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
             return path
-
-
-@functools.cache
-def _place() -> str:
-    """Names the place where the numbers of processes mean the same.
-
-    That is this machine, or one of the containers that it may be divided into.
-    """
-    where = platform.node()
-    with contextlib.suppress(OSError):
-        where += f" {os.stat('/proc/self/ns/pid').st_ino}"
-    return hashlib.sha256(where.encode()).hexdigest()[:8]
 
 
 def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
@@ -176,10 +164,16 @@ def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
         if not os.path.lexists(path):
             temporary.replace(path)
             return
-    raise OutputError(f"{shown(path)}: appeared while this was computed, and stays; add --force to overwrite it")
+    raise AppearedError(f"{shown(path)}: appeared while this was computed, and stays; add --force to overwrite it")
 
 
-def _publish(temporary: Path, path: Path, on_whole: Callable[[Path], None], *, overwrite: bool) -> None:
+def publish_file(temporary: Path, path: Path, *, on_whole: Callable[[Path], None], overwrite: bool) -> None:
+    """Flushes a whole file to disk, and gives it its final name; see `replace_file`.
+
+    Raises:
+        AppearedError: A file has appeared there that stays.
+        OSError: It cannot be done.
+    """
     with temporary.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
     STOP.check()

@@ -22,6 +22,7 @@ from sr_upscale.images import row_writer as stream
 from sr_upscale.inference import rows
 from sr_upscale.storage import atomic as files
 from sr_upscale.storage.atomic import remove_orphans, replace_file
+from sr_upscale.storage.process import identity, place
 from tests.helpers import Ran, pattern
 
 Cli = Callable[..., Ran]
@@ -38,10 +39,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(out: Path, numbers: range = range(COUNT)) -> None:
-    """These outputs are there and right, and nothing else is."""
-    assert sorted(path.name for path in out.iterdir()) == [".sr-upscale.jsonl"] + [
-        f"{number}.png" for number in numbers
-    ]
+    """These outputs are there and right, and nothing else is but the manifest: its file, or this process's part."""
+    manifest, *pictures = sorted(path.name for path in out.iterdir())
+    assert manifest in (".sr-upscale.jsonl", f".sr-upscale.{identity()}.jsonl")
+    assert pictures == [f"{number}.png" for number in numbers]
     for number in numbers:
         with Image.open(out / f"{number}.png") as image:
             expected = pattern(5 + number, 9).repeat(2, axis=0).repeat(2, axis=1)
@@ -248,6 +249,7 @@ def test_row_50_full_disk_stops_a_batch(
     ran = cli("batch", folder, "-o", out, "-n", nearest)
     assert (ran.code, "4 done, 2 skipped, 0 failed of 6" in ran.err) == (0, True)
     check(out)
+    assert (out / ".sr-upscale.jsonl").is_file()
 
 
 def test_row_51_memory_of_the_device_runs_out(
@@ -310,9 +312,10 @@ def test_orphans_of_other_machines_and_processes_that_live_stay(tmp_path: Path) 
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     names = {
-        f".sr-{files._place()}-{dead.pid}-a.tmp": False,
-        f".sr-{files._place()}-{os.getpid()}-a.tmp": True,
-        f".sr-00000000-{dead.pid}-a.tmp": True,
+        f".sr-{place()}-{dead.pid}-0123abcd-a.tmp": False,
+        f".sr-{place()}-{os.getpid()}-0123abcd-a.tmp": False,  # an earlier process of this number
+        f".sr-{identity()}-a.tmp": True,
+        f".sr-elsewhere.01234567-{dead.pid}-0123abcd-a.tmp": True,
         ".sr-upscale.jsonl": True,
         ".sr-odd.tmp": True,
     }
