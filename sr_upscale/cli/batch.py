@@ -9,7 +9,9 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.running import obtain_models, run_items
+from sr_upscale.cli.running import Cluster, obtain_models, run_items
+from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shortened
 from sr_upscale.pipeline.batch_plan import plan_folder
 from sr_upscale.pipeline.request import RUNNING, Request
 from sr_upscale.pipeline.targets import folder_target
@@ -38,6 +40,14 @@ def batch(
             rich_help_panel=RUNNING,
         ),
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="ray", help="Compute on a Ray cluster (extra).", rich_help_panel=RUNNING),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="HOST", help="The cluster, as Ray takes it.", rich_help_panel=RUNNING),
+    ] = None,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -47,6 +57,10 @@ def batch(
     One bad file never stops the rest; the exit code is 3 if any failed. A second run skips what is done, and several at
     once, also on other machines, share the work.
     """
+    if on not in (None, "ray"):
+        raise UsageError(f"--on is {shortened(on)!r}; expected ray")
+    if address is not None and on is None:
+        raise UsageError("--address is a cluster's; add --on ray")
     console = Console(quiet=quiet, as_json=as_json)
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     plan = plan_folder(
@@ -57,4 +71,6 @@ def batch(
         suffix=request.file.suffix or "",
         shard=parse_shard(shard) if shard is not None else None,
     )
-    return run_items(plan, request, console, verbose=verbose, verify=verify)
+    return run_items(
+        plan, request, console, verbose=verbose, verify=verify, cluster=Cluster(address=address) if on else None
+    )

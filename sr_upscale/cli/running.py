@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
     from sr_upscale.upscaler import Upscaler
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A Ray cluster; without an address the one of this machine, or a new one on it."""
+
+    address: str | None
+
+
 def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool) -> None:
     """Downloads the models that are named and not here.
 
@@ -39,7 +48,15 @@ def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool) -
             obtain(name, console)
 
 
-def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: bool, verify: bool = False) -> int:
+def run_items(
+    plan: BatchPlan,
+    request: Request,
+    console: Console,
+    *,
+    verbose: bool,
+    verify: bool = False,
+    cluster: Cluster | None = None,
+) -> int:
     """Does a batch; a dry run says what it would do.
 
     Args:
@@ -48,6 +65,7 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
         console: Where to say so.
         verbose: Whether to write a line for each picture that is done.
         verify: Whether to tell by hashes what is done.
+        cluster: What computes; None is this process.
 
     Returns:
         The exit code: 0, or 3 if any item failed or would fail.
@@ -61,7 +79,8 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
     if plan.left_out:
         console.note(f"left out, no pictures that can be read: {counted(plan.left_out)}")
     refuse_unwritable([item.target for item in plan.items])
-    with console.progress(f"{len(plan.items)} pictures") as report:
+    with contextlib.ExitStack() as stack:
+        report = stack.enter_context(console.progress(f"{len(plan.items)} pictures"))
         from sr_upscale.pipeline.executor import LocalExecutor  # takes more than a second; the bar stands before it
 
         if request.run.dry_run:
@@ -88,7 +107,13 @@ def run_items(plan: BatchPlan, request: Request, console: Console, *, verbose: b
         def on_wait(count: int) -> None:
             console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes have begun")
 
-        executor = LocalExecutor(request, on_step=on_step)
+        executor: Any  # an `ItemExecutor` with `jobs` and `lanes`; what is loaded is its own affair
+        if cluster is None:
+            executor = LocalExecutor(request, on_step=on_step)
+        else:
+            from sr_upscale.pipeline.ray_executor import RayExecutor
+
+            executor = stack.enter_context(RayExecutor(request, address=cluster.address))
         try:
             outcomes = run_batch(
                 plan,
