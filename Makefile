@@ -3,8 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks wheel clean
-.PHONY: demo test check slow bench looks many wheel clean
+.PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks many wheel clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
