@@ -39,7 +39,7 @@ def events(text: str) -> list[dict[str, Any]]:
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    return load_image(path).frames[0].pixels_hwc
+    return np.asarray(load_image(path).frames[0].pixels_hwc)
 
 
 # --- start-up ---------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def read_by_others(data: bytes, name: str, dtype: Any, channels: int) -> Any:
     elif dtype is np.uint8:
         found = np.asarray(Image.open(io.BytesIO(data)))
     else:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        found = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
         if channels > 2:
             found = found[:, :, [2, 1, 0, 3][:channels]]
     return found

@@ -184,7 +184,7 @@ def test_texts_of_a_png_stay_and_leave_room_for_exif(tmp_path: Path) -> None:
     for data in (behind, text_last(behind)):
         save_image(load_image(data), out, FORMATS["png"])
         with Image.open(out) as image:
-            assert dict(image.text) == {"Title": "A cat", "parameters": "a cat, " * 500, "Author": "Ännchen von Ω"}
+            assert dict(image.info) == {"Title": "A cat", "parameters": "a cat, " * 500, "Author": "Ännchen von Ω"}
     with Image.open(source) as image:
         assert out.stat().st_size < source.stat().st_size + 200
 
@@ -289,7 +289,7 @@ def test_long_texts_are_not_compressed_beyond_what_others_read(tmp_path: Path) -
     metadata = Metadata(text=(("workflow", text),))
     save_image(Picture(frames=(Frame(pixels_hwc=pattern(6, 7)),), metadata=metadata), out, FORMATS["png"])
     with Image.open(out) as image:
-        assert image.text["workflow"] == text
+        assert image.info["workflow"] == text
     assert load_image(out).metadata.text == (("workflow", text),)
 
 

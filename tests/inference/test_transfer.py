@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_one_late_gives_everything_in_order_and_begins_the_next_before() -> None
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_strips_go_to_the_device_and_come_back_as_they_were(device: str, dtype: type[np.generic]) -> None:
+def test_strips_go_to_the_device_and_come_back_as_they_were(device: str, dtype: type[np.unsignedinteger[Any]]) -> None:
     random = np.random.default_rng(0)
     top = np.iinfo(dtype).max
     strips = [random.integers(0, top + 1, (rows, 70, 3)).astype(dtype) for rows in (5, 8, 1)]

@@ -438,6 +438,6 @@ def test_row_47_a_signal_before_the_program_listens() -> None:
 def test_row_49_a_later_run_clears_what_a_killed_one_left(cli: Cli, folder: Path, nearest: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (folder / f".sr-{files._place()}-{dead.pid}-a.tmp").write_bytes(b"half")
+    (folder / f".sr-{place()}-{dead.pid}-00000000-a.tmp").write_bytes(b"half")
     assert cli(folder / "0.png", "-n", nearest, "-o", folder / "out.png").code == 0
     assert not list(folder.glob(".sr-*"))

@@ -338,10 +338,10 @@ def test_two_processes_make_what_one_makes(folder: Path, gan_recipe: Path, vgg19
         assert ran.returncode == 0, ran.stderr
     assert "2 processes" in ran.stderr
     one, two = (load_generator(tmp_path / name / "micro-gan.safetensors")[0].state_dict() for name in ("one", "two"))
-    start = Generator(load_generator(tmp_path / "one" / "micro-gan.safetensors")[0].config)
+    fresh = Generator(load_generator(tmp_path / "one" / "micro-gan.safetensors")[0].config)
     torch.manual_seed(0)
-    start.reset_parameters()
-    moved = max(float((value - start.state_dict()[key]).abs().max()) for key, value in one.items())
+    fresh.reset_parameters()
+    moved = max(float((value - fresh.state_dict()[key]).abs().max()) for key, value in one.items())
     apart = max(float((value - two[key]).abs().max()) for key, value in one.items())
     assert moved > 1e-3
     assert apart < 1e-5

@@ -21,7 +21,7 @@ import torch
 
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.pretrained.weights_file import load_generator
-from sr_upscale.storage.atomic import _place
+from sr_upscale.storage.process import place
 from sr_upscale.training import loop, parallel
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World
@@ -53,7 +53,7 @@ def test_auto_resume_begins_goes_on_and_ends_whatever_is_there(
     monkeypatch.setattr(loop, "find_data", stopped(find, 1))
     assert cli(*argv).code == 143
     assert not (out / "checkpoint.pt").exists()
-    orphan = out / f".sr-{_place()}-{2**22 + 1}-left.tmp"  # no process has this number
+    orphan = out / f".sr-{place()}-{2**22 + 1}-00000000-left.tmp"  # no process has this number
     orphan.touch()
     monkeypatch.setattr(loop, "find_data", find)
     monkeypatch.setattr(loop, "train_step", stopped(step, 7))
