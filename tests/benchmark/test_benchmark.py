@@ -326,8 +326,8 @@ def test_compare_writes_a_page(cli: Cli, micro: Path, photo: Path, tmp_path: Pat
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium command")
 def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
-    """Its script runs to the end from a file, at a phone's width, and the viewer paints."""
-    images = {"bicubic": pattern(64, 96), "ours": 255 - pattern(64, 96), "HR": pattern(64, 96)}
+    """Its script runs to the end from a file, at a phone's width, and the viewer paints the first against the last."""
+    images = {"input": pattern(64, 96), "bicubic": pattern(64, 96), "ours": 255 - pattern(64, 96)}
     path = tmp_path / "page.html"
     path.write_text(compare_page("a page", "picture", images), encoding="utf-8")
     command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=412,900"]
@@ -337,8 +337,12 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     subprocess.run([*command, *shot], env=environment, **options)
     dom = subprocess.run([*command, "--dump-dom", path.as_uri()], env=environment, **options)
     assert 'data-ready="yes"' in dom.stdout
+    assert re.findall(r'id="(?:left|right)tag">(\w+)<', dom.stdout) == ["input", "ours"]
     pixels = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 200  # pictures, not a blank page
+    path.write_text(compare_page("a page", "picture", {**images, "HR": pattern(64, 96)}), encoding="utf-8")
+    dom = subprocess.run([*command, "--dump-dom", path.as_uri()], env=environment, **options)
+    assert re.findall(r'id="(?:left|right)tag">(\w+)<', dom.stdout) == ["input", "ours"]  # HR is what both are held to
 
 
 # --- like the papers (slow) -------------------------------------------------------------------------
