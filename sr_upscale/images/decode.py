@@ -43,6 +43,7 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     frame: int | None = None,
     allow_truncated: bool = False,
+    name: str | None = None,
 ) -> Picture:
     """Reads a picture: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC (extra ``heic``), by its content, not its name.
 
@@ -53,6 +54,7 @@ def load_image(
         frame: Number of the one frame, TIFF page or HEIC picture that is wanted, from 0. None takes all frames of an
             animation, the first page of a TIFF, the main picture of a HEIC.
         allow_truncated: Accept a damaged file. What is missing is gray or black.
+        name: What messages call it; None for its path, or standard input where the source is bytes.
 
     Returns:
         The picture, upright, as gray, gray + alpha, RGB or RGB + alpha of 8 or 16 bits. Pixels of an upright JPEG,
@@ -66,7 +68,7 @@ def load_image(
         OutOfMemoryError: The picture does not fit in the memory that is free.
     """
     source = Path(source) if isinstance(source, str) else source
-    name = "standard input" if isinstance(source, bytes) else shown(source)
+    name = name or ("standard input" if isinstance(source, bytes) else shown(source))
     data = source if isinstance(source, bytes) else _read_file(source)
     kind = _kind_of(data[:256], name)
     digest = hashlib.sha256(data).hexdigest()

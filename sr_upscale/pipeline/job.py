@@ -52,7 +52,13 @@ class Prepared:
 
 
 def prepare(
-    source: Path | bytes, fmt: Format, upscaler: Upscaler, request: Request, *, queued: bool = False
+    source: Path | bytes,
+    fmt: Format,
+    upscaler: Upscaler,
+    request: Request,
+    *,
+    queued: bool = False,
+    name: str | None = None,
 ) -> Prepared:
     """Reads a file and plans its output. It computes nothing.
 
@@ -62,19 +68,21 @@ def prepare(
         upscaler: Makes the plan.
         request: Says how to read and how large the output becomes.
         queued: Whether rows will wait in a queue to be written (`row_queue.write_behind`).
+        name: What messages call it; None for its path, or standard input where the source is bytes.
 
     Raises:
         InputError: The file cannot be used.
         OutputError, UsageError: The format cannot hold the output.
     """
     begin = time.perf_counter()
-    name = "standard input" if isinstance(source, bytes) else shown(source)
+    name = name or ("standard input" if isinstance(source, bytes) else shown(source))
     options = request.file
     picture = load_image(
         source,
         max_pixels=MAX_PIXELS if options.max_pixels is None else options.max_pixels,
         frame=options.frame,
         allow_truncated=options.allow_truncated,
+        name=name,
     )
     picture, notes = adapt(picture, fmt, options.save, name=name)
     plan = upscaler.plan(
