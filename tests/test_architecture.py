@@ -26,6 +26,7 @@ LAYERS = (
     ("upscaler",),
     ("benchmark",),
     ("pipeline",),
+    ("server",),
     ("cli", "__main__"),
 )
 """Folders and single files, lowest first: each imports from its own layer and from lower ones alone."""

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_upscale import __version__
-from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, train, upscale
+from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, serve, train, upscale
 from sr_upscale.cli.console import Console, print_error, standard_output
 from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.options import Session
@@ -91,6 +91,7 @@ app.command("degrade", cls=PanelCommand)(degrade.degrade)
 app.command("export", cls=PanelCommand)(export.export)
 app.command("benchmark", cls=PanelCommand)(benchmark.benchmark)
 app.command("compare", cls=PanelCommand)(compare.compare)
+app.command("serve", cls=PanelCommand)(serve.serve)
 
 
 def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:

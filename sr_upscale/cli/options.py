@@ -68,6 +68,9 @@ def _one(section: type, name: str) -> Any:
     return next(_option(flag, each.default) for each, flag in flags(section) if each.name == name)
 
 
+Model = Annotated[str | None, _one(NetworkOptions, "model")]
+MaxMemory = Annotated[str | None, _one(NetworkOptions, "max_memory")]
+MaxPixels = Annotated[str | None, _one(FileOptions, "max_pixels")]
 Device = Annotated[str, _one(NetworkOptions, "device")]
 Tta = Annotated[bool, _one(NetworkOptions, "tta")]
 Backend = Annotated[str, _one(NetworkOptions, "backend")]

@@ -91,7 +91,7 @@ def parse_pixels(text: str) -> int:
     return int(float(match[1]) * {"": 1, "MP": 10**6, "GP": 10**9}[(match[2] or "").upper()])
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, option: str = "--max-memory") -> int:
     """Reads ``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes. K, M, G and T are powers of 1024.
 
     Raises:
@@ -99,7 +99,7 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", text.strip(), flags=re.IGNORECASE)
     if match is None or not 0 < float(match[1]) < math.inf:
-        raise UsageError(f"--max-memory is {shortened(text)!r}; expected a size such as 2G or 800M")
+        raise UsageError(f"{option} is {shortened(text)!r}; expected a size such as 2G or 800M")
     return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
 
 

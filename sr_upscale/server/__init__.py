@@ -1,0 +1,1 @@
+"""The page of ``sr-upscale serve``, and the HTTP API behind it (docs/serve.md)."""

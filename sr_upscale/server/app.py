@@ -1,0 +1,236 @@
+"""The addresses of the server: its page, the viewer, what there is, progress, and ``POST /upscale``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from sr_upscale.benchmark.report import page
+from sr_upscale.errors import InputError, OutOfMemoryError, SrUpscaleError, UsageError
+from sr_upscale.formatting import mebibytes, shortened, shown
+from sr_upscale.images import MAX_PIXELS
+from sr_upscale.images.formats import WRITTEN
+from sr_upscale.pipeline.executor import Cancelled
+from sr_upscale.server.guard import Guard, policy_for, refusal
+from sr_upscale.server.jobs import Jobs, TooManyError, enlarge
+from sr_upscale.server.words import flag, models, plain_name, request_from
+
+BODY_S = 120.0
+"""Seconds in which the bytes of a picture must have come."""
+
+STATUS = {2: 400, 4: 422, 5: 409, 6: 502, 8: 503}
+"""Status of HTTP by exit code; 500 where there is none."""
+
+LOG = logging.getLogger("uvicorn.error")
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class TooLargeError(InputError):
+    """A picture has more bytes than the server takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a server was started with.
+
+    Attributes:
+        token: What each request must bring.
+        hosts: Names by which it may be called.
+        options: Fields of a `pipeline.request.Request` that clients do not set, or their defaults, as words.
+        folder: Where outputs may be saved; None where nothing is.
+        max_bytes: Most bytes of a picture.
+        max_jobs: Most pictures at a time.
+        debug: Whether the traceback of an error goes to the log of the server.
+    """
+
+    token: str
+    hosts: Collection[str]
+    options: dict[str, Any]
+    folder: Path | None = None
+    max_bytes: int = 64 << 20
+    max_jobs: int = 4
+    debug: bool = False
+
+
+def application(settings: Settings, jobs: Jobs) -> Starlette:
+    """Makes the server's application (ASGI)."""
+    html = (resources.files("sr_upscale.server") / "page.html").read_text("utf-8")
+    policy = policy_for(html, framed="'none'")
+
+    async def show_page(_request: Request) -> Response:
+        return HTMLResponse(html, headers={"content-security-policy": policy})
+
+    async def about(_request: Request) -> Response:
+        own = settings.options["model"]
+        said = {
+            "models": models(own),
+            "formats": list(WRITTEN),
+            "max_bytes": settings.max_bytes,
+            "max_pixels": request_from({}, settings.options).file.max_pixels or MAX_PIXELS,
+            "max_jobs": settings.max_jobs,
+            "saves": settings.folder is not None,
+        }
+        return JSONResponse(said)
+
+    async def progress(request: Request) -> Response:
+        job = jobs.running.get(request.query_params.get("job", ""))
+        if job is None:
+            return refusal(404, "no such job is at work")
+        return JSONResponse({"state": job.state, "share": job.share})
+
+    async def upscale(request: Request) -> Response:
+        query = _query(request)
+        name = plain_name(query.pop("name", "picture"))
+        save = flag("save", query.pop("save", "false"))
+        if save and settings.folder is None:
+            raise UsageError("this server saves nothing; start it with -o FOLDER")
+        with jobs.admitted(query.pop("job", None)) as job:
+            wanted = request_from(query, settings.options)
+            data = await _body(request, name, settings.max_bytes)
+            folder = settings.folder if save else None
+            work = functools.partial(enlarge, data, name, wanted, job, folder=folder)
+            made = await jobs.run(job, work, _gone(request))
+        headers = {
+            "content-length": str(made.file.seek(0, 2)),
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(made.name)}",
+            "x-result": json.dumps({"name": made.name, "saved": save, **made.done}),
+        }
+        kind = "jpeg" if made.format.name == "jpg" else "tiff" if made.format.name == "tif" else made.format.name
+        return StreamingResponse(_sent(made.file), media_type=f"image/{kind}", headers=headers)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        jobs.close()
+
+    routes = {"/": show_page, "/about": about, "/progress": progress, "/viewer": _show_viewer}
+    return Starlette(
+        routes=[
+            *(Route(path, _answering(endpoint, debug=settings.debug)) for path, endpoint in routes.items()),
+            Route("/upscale", _answering(upscale, debug=settings.debug), methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, token=settings.token, hosts=settings.hosts)],
+        exception_handlers={HTTPException: _no_such_address},
+        lifespan=lifespan,
+    )
+
+
+async def _show_viewer(request: Request) -> Response:
+    """Shows the viewer of `sr-upscale compare` with two pictures that the page holds.
+
+    It is a page of its own, shown in a frame, with a policy of its own.
+    """
+    query = _query(request)
+    size = {side: query.get(side, "") for side in ("width", "height")}
+    images = {label: query.get(label, "") for label in ("before", "after")}
+    if not all(re.fullmatch(r"[1-9]\d{0,5}", side) for side in size.values()):
+        raise UsageError("width and height are no sizes in pixels; expected numbers")
+    if not all(re.fullmatch(r"blob:[A-Za-z0-9:/._\[\]-]+", url) for url in images.values()):
+        raise UsageError("before and after are no pictures of a page; expected addresses that begin with blob:")
+    title = query.get("title", "")
+    entries = [{"name": label, "url": url, "scores": ""} for label, url in images.items()]
+    picture = {"title": title, **{side: int(word) for side, word in size.items()}, "images": entries}
+    html = page(title=title, gallery=[picture])
+    return HTMLResponse(html, headers={"content-security-policy": policy_for(html, framed="'self'")})
+
+
+def _answering(endpoint: Endpoint, *, debug: bool) -> Endpoint:
+    """Makes an endpoint that answers with JSON where there is an error: the code and words of the command line."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except (Cancelled, ClientDisconnect):
+            return refusal(503, "cancelled")
+        except Exception as error:
+            if debug:
+                LOG.exception("%s", request.url.path)
+            return _failure(error)
+
+    return answer
+
+
+def _failure(error: Exception) -> JSONResponse:
+    message, code = str(error), SrUpscaleError.exit_code
+    status = {TooLargeError: 413, TooManyError: 429, TimeoutError: 408}.get(type(error))
+    if isinstance(error, SrUpscaleError):
+        code = error.exit_code
+    elif isinstance(error, TimeoutError):
+        code, message = InputError.exit_code, f"the picture did not come within {BODY_S:.0f} s; send it again"
+    elif isinstance(error, MemoryError):
+        code, message = OutOfMemoryError.exit_code, "out of memory; close other programs, or use a smaller scale"
+    else:
+        message = f"internal error: {type(error).__name__}: {error}; `serve --debug` shows where: please report it"
+    kind = next(each.__name__ for each in type(error).__mro__ if not each.__module__.startswith("sr_upscale.server"))
+    return JSONResponse({"code": code, "kind": kind, "message": message}, status_code=status or STATUS.get(code, 500))
+
+
+async def _no_such_address(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(error.status_code, "no such address or method; docs/serve.md lists them")
+
+
+def _query(request: Request) -> dict[str, str]:
+    """Returns the words of a query, without the token.
+
+    Raises:
+        UsageError: A name comes twice.
+    """
+    query: dict[str, str] = {}
+    for name, word in request.query_params.multi_items():
+        if name in query:
+            raise UsageError(f"{shown(shortened(name))} is given twice; give it once")
+        query[name] = word
+    query.pop("token", None)
+    return query
+
+
+async def _body(request: Request, name: str, most: int) -> bytes:
+    """Reads the bytes of a picture.
+
+    Raises:
+        TooLargeError: There are more than `most`. The rest is not read.
+        TimeoutError: They do not come.
+    """
+    too_large = TooLargeError(f"{shown(name)}: more than {mebibytes(most)}; start the server with a larger --max-bytes")
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced[:20]) > most:
+        raise too_large
+    data = bytearray()
+    async with asyncio.timeout(BODY_S):
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                raise too_large
+    return bytes(data)
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _sent(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        file.seek(0)
+        while chunk := file.read(1 << 20):
+            yield chunk

@@ -1,0 +1,95 @@
+"""Who is let in, and what a browser may do with an answer: hosts, the token, headers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sr_upscale.errors import UsageError
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""Headers of every answer that brings none of its own."""
+
+
+def refusal(status: int, message: str) -> JSONResponse:
+    """Makes the answer to a request that is not allowed or makes no sense."""
+    return JSONResponse({"code": UsageError.exit_code, "kind": "UsageError", "message": message}, status_code=status)
+
+
+class Guard:
+    """Lets requests to the app whose host and token are right, and nothing else.
+
+    A page of another site can have the browser send requests to loopback, and can give its own name the address of
+    loopback. The first does not know the token, the second shows in the header ``Host``.
+
+    Args:
+        app: What is guarded.
+        token: What a request brings, as ``Authorization: Bearer TOKEN`` or in the address as ``?token=TOKEN``.
+        hosts: Names by which the server may be called, without a port, lower case.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, hosts: Collection[str]) -> None:
+        self.app = app
+        self.token = token.encode()
+        self.hosts = frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await (self._refusal(scope) or self.app)(scope, receive, with_headers)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or host_of(hosts[0]) not in self.hosts:
+            return refusal(421, "this server is not called so; allow the name with --allow-host")
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = QueryParams(scope["query_string"]).get("token", "")
+        if not secrets.compare_digest(given.encode("utf-8", "surrogatepass"), self.token):
+            return refusal(401, "no token, or a wrong one; open the address that `sr-upscale serve` printed")
+        return None
+
+
+def host_of(header: str) -> str:
+    """Returns the name of a ``Host`` header, lower case, without port and brackets; empty where it is none."""
+    match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::\d{1,5})?", header.lower())
+    return match[1] or match[2] if match else ""
+
+
+def policy_for(html: str, *, framed: str) -> str:
+    """Makes the Content-Security-Policy of a page: its own scripts and styles run, told by their hashes, and no others.
+
+    Args:
+        html: The page.
+        framed: Who may show it in a frame, such as ``'none'``.
+    """
+    scripts, styles = (" ".join(_hashes(html, tag)) for tag in ("script", "style"))
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src blob:; connect-src 'self'; "
+        f"frame-src 'self'; frame-ancestors {framed}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hashes(html: str, tag: str) -> list[str]:
+    bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
+    return [f"'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" for body in bodies]
