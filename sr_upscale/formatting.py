@@ -15,6 +15,11 @@ def shown(path: PurePath | str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def extra(name: str) -> str:
+    """Says how to install an extra: from a clone, since no package index has this program."""
+    return f"run `pip install '.[{name}]'` in a clone of sr-upscale"
+
+
 def duration(seconds: float) -> str:
     """Formats seconds as ``0.4 s``, ``12 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 10:

@@ -1,67 +1,24 @@
-"""What a stranger does: README commands, and (slow) the wheel in an empty environment, offline."""
+"""What a stranger meets: the README, and (slow) the wheel in an empty environment, offline."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from sr_upscale.pretrained.registry import TABLE, cached_path, catalogue_entry
-from tests.helpers import ROOT, Ran, pattern
+from sr_upscale.pretrained.registry import TABLE
+from tests.helpers import ROOT, pattern
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def readme_commands() -> list[str]:
-    """Lines of the README's shell blocks that call the program on pictures."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(("sr-upscale ", "cat "))]
-
-
-def save_compact(path: Path) -> None:
-    """A small network of others, x4."""
-    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
-
-    torch.save({"params": SRVGGNetCompact(num_feat=4, num_conv=1, upscale=4).state_dict()}, path)
-
-
-@pytest.mark.parametrize(
-    "line", [line for line in readme_commands() if line.startswith("sr-upscale") and " train " not in line]
-)
-def test_readme_commands_work(
-    line: str, cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
-    for name in ("photo.jpg", "scan.png"):
-        Image.fromarray(pattern(32, 40)).save(name)
-    Image.fromarray(pattern(300, 40)).save("huge.tif")
-    Path("folder").mkdir()
-    Image.fromarray(pattern(6, 7)).save("folder/a.png")
-    Path("runs/psnr-x4").mkdir(parents=True)
-    shutil.copy(TABLE[0].path, "runs/psnr-x4/psnr-x4.safetensors")
-    monkeypatch.setattr("sr_upscale.pretrained.registry._check_cached", lambda *_: None)  # it is a small stand-in
-    other = cached_path(catalogue_entry("realesrgan-x4plus"))  # type: ignore[arg-type]
-    other.parent.mkdir(parents=True, exist_ok=True)
-    for path in (Path("4x_something.pth"), other):
-        save_compact(path)
-    words = shlex.split(line)[1:]
-    if "3840" in words:
-        words[words.index("3840")] = "90"  # the README's width from a photograph of that size
-    ran = cli(*words)
-    assert ran.code == 0, ran.err
 
 
 def test_readme_python_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +49,20 @@ def test_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> None:
     first_block = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)[0]
     assert [line.split("#")[0].strip() for line in first_block.splitlines()] == ["make demo", "make test"]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+
+
+def test_the_first_picture_of_the_readme_is_what_the_shipped_default_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    made = importlib.import_module("before_after")
+    assert re.search(r"!\[[^]]+\]\((.+)\)", README).group(1) == "docs/before-after.jpg"  # type: ignore[union-attr]
+    assert made.TARGET.stat().st_size <= 150_000
+    with Image.open(made.TARGET) as image:
+        assert image.info["comment"].decode() == made.weights_sha256(), "run `python scripts/before_after.py`"
+        shown = np.asarray(image.convert("RGB")).astype(int)
+    before, after = made.panels()
+    height, width = before.shape[:2]
+    assert np.abs(shown[:height, :width] - before).mean() < 1.5  # JPEG
+    assert np.abs(shown[:height, -width:] - after).mean() < 1.5
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

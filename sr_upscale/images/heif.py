@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale.errors import InputError
+from sr_upscale.formatting import extra
 
 _DEEP = re.compile(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", flags=re.DOTALL)
 """AV1's configuration with the bit set that means more than 8 bits (AV1-ISOBMFF, section 2.3)."""
@@ -30,9 +31,7 @@ def require_libheif(name: str) -> None:
     try:
         import pi_heif
     except ImportError as error:
-        raise InputError(
-            f"{name}: a HEIC picture; `pip install 'sr-upscale[heic]'` lets this program read it"
-        ) from error
+        raise InputError(f"{name}: a HEIC picture, for which this program needs an extra; {extra('heic')}") from error
     pi_heif.register_heif_opener()
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import extra
 from sr_upscale.inference.color_drift import doubtful
 from sr_upscale.inference.network import finite
 
@@ -58,7 +59,7 @@ def _start_onnxruntime(file: Path, _dtype: torch.dtype) -> Run:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError("--backend onnxruntime needs an extra: pip install 'sr-upscale[onnx]'") from error
+        raise UsageError(f"--backend onnxruntime needs an extra; {extra('onnx')}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -70,7 +71,7 @@ def _start_openvino(file: Path, dtype: torch.dtype) -> Run:
     try:
         import openvino
     except ImportError as error:
-        raise UsageError("--backend openvino needs an extra: pip install 'sr-upscale[openvino]'") from error
+        raise UsageError(f"--backend openvino needs an extra; {extra('openvino')}") from error
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if dtype is torch.bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_upscale.errors import InputError, SrUpscaleError, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import extra, shown
 from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.pipeline.batch_plan import Item
 from sr_upscale.pipeline.batch_run import Work
@@ -112,7 +112,7 @@ class RayExecutor:
         try:
             import ray
         except ImportError as error:
-            raise UsageError("--on ray needs Ray; `pip install 'sr-upscale[ray]'`") from error
+            raise UsageError(f"--on ray needs Ray; {extra('ray')}") from error
         self.request = request
         self.fingerprint = fingerprint(request, upscaler_for(request.network))
         self.jobs = Jobs(load=1, proc=1, save=WINDOW)

@@ -1,6 +1,6 @@
 """Weights -> ONNX, for other programs and for the backends.
 
-Needs an extra: ``pip install 'sr-upscale[onnx]'``.
+Needs the extra ``onnx``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.formatting import extra
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.storage.atomic import make_folder, replace_file
@@ -26,8 +27,6 @@ TOLERANCE = 1e-4
 
 CHECK_SIZES = ((24, 24), (17, 40))
 """(height, width) of the pictures that the two are compared on. The export is traced at yet another size."""
-
-MISSING = "needs an extra: pip install 'sr-upscale[onnx]'"
 
 
 def export_onnx(weights: Path, out: Path) -> float:
@@ -138,4 +137,4 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UsageError(f"ONNX {MISSING}") from error
+        raise UsageError(f"ONNX needs an extra; {extra('onnx')}") from error

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_upscale.errors import ModelError
-from sr_upscale.formatting import mebibytes
+from sr_upscale.formatting import extra, mebibytes
 from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.safe_pickle import load_tensors
 from sr_upscale.pretrained.weights_file import MAX_TENSORS, load_safetensors
@@ -71,7 +71,7 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
         import spandrel
     except ImportError as error:
         raise ModelError(
-            f"{path}: not made by `sr-upscale train`; weights of others need an extra: pip install 'sr-upscale[models]'"
+            f"{path}: not made by `sr-upscale train`; weights of others need an extra; {extra('models')}"
         ) from error
     try:
         state = spandrel.canonicalize_state_dict(state)

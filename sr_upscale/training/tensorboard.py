@@ -1,4 +1,4 @@
-"""Losses and scores for TensorBoard, an extra: ``pip install 'sr-upscale[tensorboard]'``."""
+"""Losses and scores for TensorBoard, an extra."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import extra
 
 if TYPE_CHECKING:
     from sr_upscale.training.loop import Progress
@@ -30,7 +31,7 @@ def board(folder: Path) -> Iterator[Callable[[Progress], None]]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UsageError("--tensorboard needs its package: pip install 'sr-upscale[tensorboard]'") from error
+        raise UsageError(f"--tensorboard needs its package; {extra('tensorboard')}") from error
     writer = SummaryWriter(str(folder))
 
     def write(progress: Progress) -> None:

@@ -163,5 +163,6 @@ def test_without_the_extra_the_message_says_how_to_get_it(
     ran = cli(source, "-n", nearest)
     assert ran.code == 4
     assert ran.err == (
-        f"sr-upscale: {source}: a HEIC picture; `pip install 'sr-upscale[heic]'` lets this program read it\n"
+        f"sr-upscale: {source}: a HEIC picture, for which this program needs an extra; "
+        "run `pip install '.[heic]'` in a clone of sr-upscale\n"
     )

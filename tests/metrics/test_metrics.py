@@ -151,7 +151,7 @@ def test_lpips_passes_pictures_on_as_the_network_wants_them(monkeypatch: pytest.
     with pytest.raises(UsageError, match="expected alex or vgg"):
         lpips_model("squeeze")
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(UsageError, match=r"sr-upscale\[lpips\]"):
+    with pytest.raises(UsageError, match=r"'\.\[lpips\]'"):
         lpips_model("alex")
 
 

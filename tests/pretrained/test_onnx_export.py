@@ -91,7 +91,7 @@ def test_backend_option(cli: Cli, exported: Path, micro: Path, photo: Path, tmp_
 
 @pytest.mark.parametrize(
     ("module", "backend", "words"),
-    [("onnxruntime", "onnxruntime", r"sr-upscale\[onnx\]"), ("openvino", "openvino", r"sr-upscale\[openvino\]")],
+    [("onnxruntime", "onnxruntime", r"'\.\[onnx\]'"), ("openvino", "openvino", r"'\.\[openvino\]'")],
 )
 def test_missing_extras_are_named(
     exported: Path, micro: Path, monkeypatch: pytest.MonkeyPatch, module: str, backend: str, words: str

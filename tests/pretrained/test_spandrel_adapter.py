@@ -247,7 +247,7 @@ def test_without_spandrel_the_extra_is_named(esrgan: tuple[Path, nn.Module], mon
 
     foreign._load.cache_clear()
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(ModelError, match=r"pip install 'sr-upscale\[models\]'"):
+    with pytest.raises(ModelError, match=r"pip install '\.\[models\]'"):
         load_foreign(esrgan[0])
 
 

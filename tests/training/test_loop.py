@@ -304,7 +304,7 @@ def test_tensorboard_says_what_to_install(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     ran = cli("train", "--config", recipe, "--data", folder, "-o", tmp_path / "run", "--tensorboard")
     assert ran.code == 2
-    assert "pip install 'sr-upscale[tensorboard]'" in ran.err
+    assert "`pip install '.[tensorboard]'` in a clone" in ran.err
 
 
 def test_tensorboard_holds_the_losses_and_scores(
