@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ from sr_upscale.training.recipes import shipped_recipes
 if TYPE_CHECKING:
     from sr_upscale.training.config import Recipe
     from sr_upscale.training.parallel import World
+    from sr_upscale.training.preview import Preview
     from sr_upscale.training.run import Progress
 
 _RECIPE, _DATA, _RUN = "Recipe", "Data", "Running"
@@ -134,6 +136,9 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard, too (needs its package).")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say lengths, batches, pictures, downloads; touch nothing.")
+    ] = False,
     as_json: opt.Json = False,
     quiet: opt.Quiet = False,
     debug: opt.Debug = False,
@@ -148,6 +153,7 @@ def train(
     from sr_upscale.training.loop import Interrupted, Resume
     from sr_upscale.training.loop import train as run
     from sr_upscale.training.parallel import joined
+    from sr_upscale.training.preview import preview
     from sr_upscale.training.setup import dtype_in_words, own_device, recipe_of, resized, training_dtype
 
     wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
@@ -167,6 +173,25 @@ def train(
         console.note(
             f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {dtype_in_words(dtype)}{_others(world)}"
         )
+        begin = Resume.AUTO if auto_resume else Resume.YES if resume else Resume.NO
+        validation, vgg = (Path(each) if each else None for each in (val, vgg_weights))
+        if dry_run:
+            plan = preview(
+                recipe,
+                data=data,
+                datasets=_datasets(),
+                out=folder,
+                validation=validation,
+                resume=begin,
+                device=choice.device,
+                dtype=dtype,
+                vgg_weights=vgg,
+                world=world,
+                on_warning=console.warn,
+            )
+            if world.rank == 0:
+                _say(recipe, plan, console)
+            return 0
         show = _Show(recipe, console)
         warnings: list[str] = []
 
@@ -180,12 +205,12 @@ def train(
                     recipe,
                     data=[_pictures(name, console) for name in data],
                     out=folder,
-                    validation=Path(val) if val else None,
-                    resume=Resume.AUTO if auto_resume else Resume.YES if resume else Resume.NO,
+                    validation=validation,
+                    resume=begin,
                     device=choice.device,
                     dtype=dtype,
                     compiled=compiled,
-                    vgg_weights=Path(vgg_weights) if vgg_weights else None,
+                    vgg_weights=vgg,
                     cache=None if no_cache else cache_folder() / "training",
                     world=world,
                     on_progress=lambda progress: show(progress, report, write),
@@ -223,15 +248,29 @@ def _others(world: World) -> str:
 
 def _pictures(name: str, console: Console) -> Path:
     """Finds a folder of pictures, or that of a data set, which is downloaded first."""
-    if name != "div2k" or Path(name).exists():
-        return Path(name)
-    from sr_upscale.data.div2k import prepare_div2k
+    from sr_upscale.data.div2k import means_div2k, prepare_div2k
 
+    if not means_div2k(name):
+        return Path(name)
     with console.progress("DIV2K") as report:
-        return prepare_div2k(cache_folder() / "datasets", on_progress=report)
+        return prepare_div2k(_datasets(), on_progress=report)
+
+
+def _datasets() -> Path:
+    return cache_folder() / "datasets"
 
 
 # --- what is shown ----------------------------------------------------------------------------------
+
+
+def _say(recipe: Recipe, plan: Preview, console: Console) -> None:
+    """Writes what a dry run found on stdout, as lines or as JSON."""
+    from sr_upscale.training.preview import in_words
+
+    console.result({"recipe": recipe.name, "dry_run": True, **asdict(plan)})
+    if not console.as_json:
+        for line in in_words(plan):
+            console.line(line)
 
 
 class _Show:

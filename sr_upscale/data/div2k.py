@@ -33,6 +33,20 @@ MAX_MEMBER_BYTES = 64 << 20
 """Limits on an archive: no picture of DIV2K reaches a tenth of them."""
 
 
+def means_div2k(name: str) -> bool:
+    """Says whether a word means DIV2K, and not a folder of that name."""
+    return name == "div2k" and not Path(name).exists()
+
+
+def div2k_in(folder: Path) -> Path | None:
+    """Finds the folder of the cut pictures; None where they are not there, or not all.
+
+    Args:
+        folder: Where data sets are kept.
+    """
+    return folder / "div2k" if (folder / "div2k.done").exists() else None
+
+
 def prepare_div2k(
     folder: Path,
     *,
@@ -54,14 +68,14 @@ def prepare_div2k(
         IntegrityError: What came is not the archive, or it holds what it should not (`cut_archive`).
         OutputError: The folder cannot be written.
     """
-    pictures, done = folder / "div2k", folder / "div2k.done"
     make_folder(folder)
     with FileLock(folder / "div2k.lock"):
-        if done.exists():
-            return pictures
+        if (there := div2k_in(folder)) is not None:
+            return there
+        pictures = folder / "div2k"
         archive = fetch(source, folder / source.name, on_progress=on_progress)
         cut_archive(archive, pictures, on_progress=on_progress)
-        done.touch()
+        (folder / "div2k.done").touch()
         archive.unlink()
     return pictures
 

@@ -176,6 +176,14 @@ def layers_held(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(held)
 
 
+def vgg19_download() -> tuple[str, int]:
+    """Returns the address of torchvision's VGG19, and about how many bytes it has."""
+    from torchvision.models import VGG19_Weights
+
+    weights = VGG19_Weights.IMAGENET1K_V1
+    return weights.url, round(weights.meta["_file_size"] * 2**20)
+
+
 def _torchvision_weights() -> Mapping[str, Tensor]:
     from torchvision.models import VGG19_Weights
 

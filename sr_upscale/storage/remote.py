@@ -56,10 +56,19 @@ def require_online(url: str, remedy: str) -> None:
     Raises:
         NetworkError: The program is offline, and the cache does not hold the file.
     """
+    if is_offline() and not in_torch_cache(url):
+        raise NetworkError(f"{url}: offline (SR_UPSCALE_OFFLINE or --offline), and it is not in the cache; {remedy}")
+
+
+def in_torch_cache(url: str) -> bool:
+    """Says whether torch's own cache holds a file.
+
+    Args:
+        url: Address of the file. Its last part is the name in the cache.
+    """
     import torch
 
-    if is_offline() and not (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file():
-        raise NetworkError(f"{url}: offline (SR_UPSCALE_OFFLINE or --offline), and it is not in the cache; {remedy}")
+    return (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file()
 
 
 def is_offline() -> bool:

@@ -118,7 +118,7 @@ def train(
     world = world or World()
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage))
-    content = world.share(_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None)
+    content = world.share(find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None)
     teacher = teacher_of(recipe)
     make_folder(out)
     remove_orphans(out)
@@ -178,7 +178,9 @@ def train(
     return out / f"{recipe.name}.safetensors"
 
 
-def _checkpoint(out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]) -> dict[str, Any] | None:
+def find_checkpoint(
+    out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]
+) -> dict[str, Any] | None:
     """Reads the checkpoint to go on from; None where the run begins.
 
     Raises:

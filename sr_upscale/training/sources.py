@@ -80,6 +80,30 @@ def find_data(
     Raises:
         TrainingError: A folder holds no pictures, or too many cannot be used.
     """
+    folders, held_out_paths = find_paths(recipe, data, validation)
+    scale = recipe.model.scale
+    if not held_out_paths:
+        on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
+        return folders, []
+    held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
+    held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
+    return folders, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
+
+
+def find_paths(recipe: Recipe, data: Sequence[Path], validation: Path | None) -> tuple[list[list[Path]], list[Path]]:
+    """Finds pictures, and opens none.
+
+    Args:
+        recipe: Says how many to hold out.
+        data: Folders of training pictures.
+        validation: Folder of pictures to validate on. Without it some of `data` are held out.
+
+    Returns:
+        Paths of the training pictures of each folder, and of those to validate on.
+
+    Raises:
+        TrainingError: A folder holds no pictures.
+    """
     held_out_paths = find_pictures([validation]) if validation is not None else []
     seen = set(held_out_paths)
     folders = []
@@ -90,13 +114,7 @@ def find_data(
             paths, some = split_validation(paths, recipe.data.validation_count)
             held_out_paths += some
         folders.append(paths)
-    scale = recipe.model.scale
-    if not held_out_paths:
-        on_warning("too few pictures to hold any out: there is no validation (give some with --val)")
-        return folders, []
-    held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
-    held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
-    return folders, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
+    return folders, held_out_paths
 
 
 def teacher_of(recipe: Recipe) -> Path | None:

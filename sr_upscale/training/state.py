@@ -82,13 +82,14 @@ def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _messa
         UsageError: The weights to start from are of another size.
         ModelError, NetworkError: They cannot be read or had.
     """
-    model = _random_generator(recipe)
+    model = random_generator(recipe)
     if recipe.init:
         _warm_start(model, recipe.init, on_note)
     return model
 
 
-def _random_generator(recipe: Recipe) -> Generator:
+def random_generator(recipe: Recipe) -> Generator:
+    """Builds the generator of a recipe with random weights, by the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return Generator(GeneratorConfig(**asdict(recipe.model)))
 
@@ -251,7 +252,7 @@ def _state_of(
 ) -> tuple[TrainState, list[str]]:
     """Returns the state of a checkpoint, and what of the recipe is new. Other content fails in many ways."""
     changed = _changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
-    state = begin_stage(recipe, content["stage"], _random_generator(recipe), device=device, fp16=fp16)
+    state = begin_stage(recipe, content["stage"], random_generator(recipe), device=device, fp16=fp16)
     for name in _PARTS:
         if content[name]:  # a scaler that was not at work has no state
             getattr(state, name).load_state_dict(content[name])

@@ -1,0 +1,217 @@
+"""What a run would do, before it does anything: nothing is written, decoded or downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sr_upscale.data.div2k import DIV2K_TRAIN, div2k_in, means_div2k
+from sr_upscale.formatting import duration, mebibytes, shown
+from sr_upscale.models.discriminator import build_discriminator
+from sr_upscale.models.features import vgg19_download
+from sr_upscale.pretrained.registry import cached_path, catalogue_entry
+from sr_upscale.storage.remote import in_torch_cache
+from sr_upscale.training.config import Recipe, StageSection
+from sr_upscale.training.loop import find_checkpoint
+from sr_upscale.training.parallel import World
+from sr_upscale.training.run import Resume
+from sr_upscale.training.setup import dtype_in_words
+from sr_upscale.training.sources import find_paths, teacher_of, vgg19_for
+from sr_upscale.training.state import new_generator, random_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePreview:
+    """A stage, as far as it says what a step costs and when it ends.
+
+    Attributes:
+        name: Its name.
+        steps, max_time_s: Its length; 0 where that does not end it.
+        lr_patch: Side of a patch in LR pixels.
+        batch_size, batch_per_process: Patches a step, in all and of each process.
+        discriminator_parameters: Of its discriminator; 0 where it has none.
+    """
+
+    name: str
+    steps: int
+    max_time_s: float
+    lr_patch: int
+    batch_size: int
+    batch_per_process: int
+    discriminator_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that is not here.
+
+    Attributes:
+        what: What it is for.
+        url: Its address.
+        size: Its size in bytes.
+    """
+
+    what: str
+    url: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """A run, as it would be.
+
+    Attributes:
+        start: Where it begins, in words.
+        stages: What is done, in order.
+        processes: How many train together.
+        workers, workers_per_process: Processes that make batches ahead, in all and of each process.
+        pictures, held_out: Pictures found to learn from, and to validate on. Those to download do not count.
+        crops: Crops that a teacher answers; 0 without a teacher.
+        parameters: Of the network.
+        device, dtype: Where it runs, and in what number type, in words.
+        downloads: What would be downloaded first.
+    """
+
+    start: str
+    stages: tuple[StagePreview, ...]
+    processes: int
+    workers: int
+    workers_per_process: int
+    pictures: int
+    held_out: int
+    crops: int
+    parameters: int
+    device: str
+    dtype: str
+    downloads: tuple[Download, ...]
+
+
+def preview(
+    recipe: Recipe,
+    *,
+    data: Sequence[str],
+    datasets: Path,
+    out: Path,
+    validation: Path | None = None,
+    resume: Resume = Resume.NO,
+    device: torch.device,
+    dtype: torch.dtype,
+    vgg_weights: Path | None = None,
+    world: World,
+    on_warning: Callable[[str], None],
+) -> Preview:
+    """Looks at everything that a run needs. Whatever is here is checked as the run would check it.
+
+    Args:
+        recipe: What to do.
+        data: Folders of pictures, or ``div2k``.
+        datasets: Where data sets are kept that are fetched by name.
+        out, validation, resume, device, dtype, vgg_weights, world, on_warning: See `loop.train`.
+
+    Raises:
+        TrainingError, UsageError, ModelError: As of `loop.train`.
+    """
+    for stage in recipe.stages.values():
+        world.check_batch(recipe.batch_of(stage))
+    content = find_checkpoint(out, recipe, resume, on_warning)
+    downloads = _downloads(recipe, begins=content is None, vgg_weights=vgg_weights)
+    missing = {each.what for each in downloads}
+    notes: list[str] = []
+    if content is not None:
+        network: nn.Module = random_generator(recipe)
+        notes.append(f"goes on from step {content['step']} of stage {list(recipe.stages)[content['stage']]}")
+    elif "init" in missing:
+        network = random_generator(recipe)
+        notes.append(f"begins from {recipe.init}")
+    else:
+        network = new_generator(recipe, notes.append)
+    if "teacher" not in missing:
+        teacher_of(recipe)
+    if vgg_weights is not None:
+        vgg19_for(recipe, vgg_weights, torch.device("cpu"), on_warning)
+    folders = [div2k_in(datasets) if means_div2k(name) else Path(name) for name in data]
+    there = [folder for folder in folders if folder is not None]
+    if len(there) < len(folders):
+        downloads.append(Download(what="div2k", url=DIV2K_TRAIN.url, size=DIV2K_TRAIN.size))
+    found, held_out = find_paths(recipe, there, validation)
+    return Preview(
+        start="; ".join(notes) or "begins at random",
+        stages=tuple(_stage(recipe, name, stage, world) for name, stage in recipe.stages.items()),
+        processes=world.size,
+        workers=recipe.data.workers * world.size,
+        workers_per_process=recipe.data.workers,
+        pictures=sum(map(len, found)),
+        held_out=len(held_out),
+        crops=recipe.teacher.crops if recipe.has_teacher else 0,
+        parameters=_count(network),
+        device=str(device),
+        dtype=dtype_in_words(dtype),
+        downloads=tuple(downloads),
+    )
+
+
+def _downloads(recipe: Recipe, *, begins: bool, vgg_weights: Path | None) -> list[Download]:
+    names = {"init": recipe.init if begins else "", "teacher": recipe.teacher.model if recipe.has_teacher else ""}
+    entries = {what: catalogue_entry(name) for what, name in names.items() if name}
+    downloads = [
+        Download(what=what, url=entry.file.url, size=entry.file.size)
+        for what, entry in entries.items()
+        if entry is not None and not cached_path(entry).is_file()
+    ]
+    if recipe.needs_features and vgg_weights is None:
+        url, size = vgg19_download()
+        if not in_torch_cache(url):
+            downloads.append(Download(what="VGG19", url=url, size=size))
+    return downloads
+
+
+def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> StagePreview:
+    batch = recipe.batch_of(stage)
+    judge = 0
+    if stage.gan_weight > 0:
+        with torch.device("meta"):
+            judge = _count(build_discriminator(stage.discriminator, stage.d_num_feat))
+    return StagePreview(
+        name=name,
+        steps=stage.steps,
+        max_time_s=stage.max_time_s,
+        lr_patch=recipe.patch_of(stage),
+        batch_size=batch,
+        batch_per_process=batch // world.size,
+        discriminator_parameters=judge,
+    )
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# --- in words ---------------------------------------------------------------------------------------
+
+
+def in_words(plan: Preview) -> list[str]:
+    """Puts what a run would do into lines for people."""
+    each, one = f" on each of {plan.processes} processes", plan.processes == 1
+    workers = f"{plan.workers}" if one else f"{plan.workers} ({plan.workers_per_process}{each})"
+    crops = f", {plan.crops} crops answered by the teacher" if plan.crops else ""
+    lines = [
+        f"start: {plan.start}",
+        *(_stage_in_words(stage, "" if one else f" ({stage.batch_per_process}{each})") for stage in plan.stages),
+        f"pictures: {plan.pictures} to learn from, {plan.held_out} to validate on{crops}",
+        f"workers: {workers}",
+        f"network: {plan.parameters} parameters, {plan.dtype} on {plan.device}",
+    ]
+    lines += [f"download: {load.what}, {mebibytes(load.size)} from {shown(load.url)}" for load in plan.downloads]
+    return lines if plan.downloads else [*lines, "download: nothing"]
+
+
+def _stage_in_words(stage: StagePreview, share: str) -> str:
+    lengths = [f"{stage.steps} steps"] if stage.steps > 0 else []
+    lengths += [duration(stage.max_time_s)] if stage.max_time_s > 0 else []
+    judge = f", discriminator of {stage.discriminator_parameters} parameters" if stage.discriminator_parameters else ""
+    patches = f"batch of {stage.batch_size}{share}, patches of {stage.lr_patch}x{stage.lr_patch} LR pixels"
+    return f"stage {stage.name}: {' or '.join(lengths)}, {patches}{judge}"
