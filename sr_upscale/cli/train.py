@@ -200,7 +200,7 @@ def train(
             console.warn(message)
 
         try:
-            with console.progress(recipe.name) as report, _tensorboard(folder, tensorboard) as write:
+            with console.progress(recipe.name) as report, _tensorboard(folder, tensorboard, world) as write:
                 weights = run(
                     recipe,
                     data=[_pictures(name, console) for name in data],
@@ -297,11 +297,11 @@ class _Show:
         return show
 
 
-def _tensorboard(folder: Path, wanted: bool) -> Any:
+def _tensorboard(folder: Path, wanted: bool, world: World) -> Any:
     from contextlib import nullcontext
 
     if not wanted:
         return nullcontext(lambda _progress: None)
     from sr_upscale.training.tensorboard import board
 
-    return board(folder / "tensorboard")
+    return board(folder, writes=world.rank == 0)

@@ -29,7 +29,7 @@ from sr_upscale.pretrained.weights_file import save_generator
 from sr_upscale.storage.atomic import make_folder, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
-from sr_upscale.training.results import info_of, validate_and_keep
+from sr_upscale.training.results import info_of, sheet_of, validate_and_keep
 from sr_upscale.training.run import Progress, Resume, Run
 from sr_upscale.training.schedule import fraction_done, set_lr, stage_lr
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
@@ -345,4 +345,5 @@ def _progress(run: Run, state: TrainState, meter: _Meter, *, lr: float, scores: 
         network_share=1 - meter.waited_s / meter.seconds,
         data_s=meter.made_s / meter.steps,
         scores=scores,
+        sheet=sheet_of(name, state.step) if scores is not None else None,
     )

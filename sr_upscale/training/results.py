@@ -28,12 +28,17 @@ def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
     info = info_of(run, state, scores)
     save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info)
     if scores is not None:
-        sample_sheet(state.ema, run.held_out, run.out / "samples" / f"{name}-{state.step:06d}.png")
+        sample_sheet(state.ema, run.held_out, run.out / sheet_of(name, state.step))
         value = _rank(stage, scores)
         if state.best is None or value < state.best:
             state.best = value
             save_generator(run.out / f"{recipe.name}-best.safetensors", state.ema, info)
     return scores
+
+
+def sheet_of(stage: str, step: int) -> str:
+    """Returns where the sample sheet of a validation lies, below the run's folder."""
+    return f"samples/{stage}-{step:06d}.png"
 
 
 def info_of(run: Run, state: TrainState, scores: Scores | None) -> WeightsInfo:

@@ -40,6 +40,7 @@ class Progress:
         network_share: Share of that time (0 to 1) that did not wait for batches.
         data_s: Seconds of CPU that a batch took to make.
         scores: A validation, where there was one.
+        sheet: Its sample sheet, a path below the run's folder.
     """
 
     stage: str
@@ -53,6 +54,7 @@ class Progress:
     network_share: float
     data_s: float
     scores: Scores | None = None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Losses and scores for TensorBoard, an extra."""
+"""Losses, scores and sample sheets for TensorBoard, an extra."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra
 
@@ -16,14 +19,16 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def board(folder: Path) -> Iterator[Callable[[Progress], None]]:
+def board(out: Path, *, writes: bool = True) -> Iterator[Callable[[Progress], None]]:
     """Opens a board for TensorBoard while the context is open.
 
     Args:
-        folder: Where its files go.
+        out: Folder of the run; the board's files go into ``tensorboard`` in it.
+        writes: Whether this process is the one that writes. The others look for the package, too, so that all of them
+            fail alike.
 
     Yields:
-        A function that writes a `Progress` as scalars, by stage.
+        A function that writes a `Progress` as scalars by stage, and its sample sheet as an image.
 
     Raises:
         UsageError: The package is not installed.
@@ -32,7 +37,10 @@ def board(folder: Path) -> Iterator[Callable[[Progress], None]]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError(f"--tensorboard needs its package; {extra('tensorboard')}") from error
-    writer = SummaryWriter(str(folder))
+    if not writes:
+        yield lambda _progress: None
+        return
+    writer = SummaryWriter(str(out / "tensorboard"))
 
     def write(progress: Progress) -> None:
         values = {**{f"loss/{name}": value for name, value in progress.losses.items()}, "lr": progress.lr}
@@ -42,6 +50,9 @@ def board(folder: Path) -> Iterator[Callable[[Progress], None]]:
             values |= {f"validation/{name}": value for name, value in scores.items() if value is not None}
         for name, value in values.items():
             writer.add_scalar(f"{progress.stage}/{name}", value, progress.step)
+        if progress.sheet is not None:
+            with Image.open(out / progress.sheet) as sheet:
+                writer.add_image(f"{progress.stage}/samples", np.asarray(sheet), progress.step, dataformats="HWC")
 
     try:
         yield write
