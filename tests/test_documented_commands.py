@@ -100,8 +100,8 @@ def shell(line: str, place: Path) -> Ran:
         (programs / name).write_text(f"#!/bin/sh\nexec {words}\n")
         (programs / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    words = ["bash", "-euo", "pipefail", "-c", line]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    command = ["bash", "-euo", "pipefail", "-c", line]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 
 
