@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shortened, shown
 from sr_upscale.server.app import Settings, application
 from sr_upscale.server.jobs import Jobs
 
@@ -37,8 +38,9 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _kind, _protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        raise UsageError(f"cannot serve on {host}, port {port}: {error.strerror or error}; choose others") from error
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot serve on {shown(shortened(host))}, port {port}: {why}; choose others") from error
 
 
 def server_of(settings: Settings) -> uvicorn.Server:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from sr_upscale.pipeline import job as pipeline
 from tests.helpers import pattern
-from tests.server.test_server import TOKEN, png, serving, until
+from tests.server.running import TOKEN, png, serving, until
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium command")
 
