@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks many wheel clean
+.PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks many wheel docker clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -68,6 +68,10 @@ many: $(STAMP)
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# an image with the CPU build of torch, named sr-upscale; needs Docker and the network
+docker:
+	docker build --tag sr-upscale .
 
 clean:
 	rm -rf .venv .venv-oldest .audit dist demo finds

@@ -8,12 +8,24 @@ raised (`Stop.held`).
 from __future__ import annotations
 
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Iterator
 
 ECHO_S = 1.0
 """A second signal this soon is the same one: `timeout` sends it to the process, and to its group."""
+
+
+def ending_signals() -> tuple[int, ...]:
+    """Lists the signals that ask for the end. SIGBREAK is Windows's: Ctrl-Break, or a console that is closed."""
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def ending_of(number: int) -> int:
+    """Returns SIGINT or SIGTERM, by which the exit code goes, for one of `ending_signals`."""
+    return signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
 
 
 class Stopped(BaseException):

@@ -144,7 +144,23 @@ def test_only_packages_and_extras_that_exist_are_named() -> None:
     """No index has `sr-upscale`: extras are installed from a clone, and by names that pyproject.toml knows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     texts = {path: path.read_text("utf-8") for path in [*PAGES, *(ROOT / "sr_upscale").rglob("*.py")]}
-    named = {extra for text in texts.values() for extra in re.findall(r"'\.\[(\w+)\]'", text)}
+    named = {
+        extra
+        for text in texts.values()
+        for extras in re.findall(r"'\.\[([\w,]+)\]'", text)
+        for extra in extras.split(",")
+    }
     assert {"models", "onnx", "heic", "ray"} <= named <= set(project["optional-dependencies"])
     for path, text in texts.items():
         assert not re.findall(r"(?:pip|pipx|uv \w+) install [^\n`]*\bsr-upscale\b", text), path
+
+
+def test_ci_and_image_name_what_is_there() -> None:
+    ci = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    assert {"ubuntu-latest", "windows-latest", "macos-latest"} <= set(re.findall(r"[a-z]+-latest", ci))
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    copied = [path for line in re.findall(r"^COPY (?!--)(.*) \S+$", image, re.MULTILINE) for path in line.split()]
+    assert {"pyproject.toml", "sr_upscale", "weights"} <= set(copied)
+    for path in [*copied, *re.findall(r"tests/\w+", ci)]:
+        assert (ROOT / path).exists(), path
+    assert re.findall(r"^USER (.*)$", image, re.MULTILINE)[-1] != "root"

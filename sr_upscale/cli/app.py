@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import os
 import signal
 import sys
@@ -25,7 +26,7 @@ from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.options import Session
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.interrupts import STOP, Insistence, Stopped
+from sr_upscale.interrupts import STOP, Insistence, Stopped, ending_of, ending_signals
 from sr_upscale.pipeline.elsewhere import advice
 
 
@@ -106,6 +107,8 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command line and ends the process with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: Windows has encodings that lack most names
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -120,10 +123,10 @@ def run(argv: Sequence[str]) -> int:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if stopping.first():
-            STOP.ask(number)
+            STOP.ask(ending_of(number))
         elif stopping.insists():  # it takes too long
             print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
-            os._exit(SIGNALLED + number)
+            os._exit(SIGNALLED + ending_of(number))
 
     def failed(code: int, message: str, kind: str) -> int:
         print_error(f"sr-upscale: {message}")
@@ -132,7 +135,7 @@ def run(argv: Sequence[str]) -> int:
                 Console(as_json=True).event("error", {"code": code, "kind": kind, "message": message})
         return code
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False, obj=session)
         with standard_output():

@@ -8,6 +8,7 @@ import functools
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,10 @@ from sr_upscale.errors import AppearedError, DiskFullError, OutputError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP
 from sr_upscale.storage.process import IDENTITY, has_ended, identity
+
+WINDOWS = os.name == "nt"
+PATIENCE_S = 2.0
+"""Seconds for which a file that another program has open is waited for, on Windows."""
 
 _PREFIX, _SUFFIX = ".sr-", ".tmp"
 
@@ -56,7 +61,8 @@ def replace_file(
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Windows keeps what another program has open; a later process removes it
+            temporary.unlink(missing_ok=True)
 
 
 def open_own(path: Path, mode: str) -> BinaryIO:
@@ -153,7 +159,7 @@ def _new_file(folder: Path) -> Path:
 def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
     """Gives a whole file its final name, unless a file has appeared there that must stay."""
     if overwrite:
-        temporary.replace(path)
+        rename(temporary, path)
         return
     try:
         os.link(temporary, path)  # fails where there is a file, in one step; the temporary name goes later
@@ -162,9 +168,29 @@ def _put_in_place(temporary: Path, path: Path, *, overwrite: bool) -> None:
         pass
     except OSError:  # a file system without hard links: the best is a look right before
         if not os.path.lexists(path):
-            temporary.replace(path)
+            rename(temporary, path)
             return
     raise AppearedError(f"{shown(path)}: appeared while this was computed, and stays; add --force to overwrite it")
+
+
+def rename(source: Path, target: Path) -> None:
+    """Gives a file another name, in the place of a file that has it.
+
+    Windows refuses that while another program has one of them open, such as a virus scanner that looks at what is new.
+    There it is tried again for `PATIENCE_S`.
+
+    Raises:
+        OSError: It cannot be done.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if not WINDOWS or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def publish_file(temporary: Path, path: Path, *, on_whole: Callable[[Path], None], overwrite: bool) -> None:

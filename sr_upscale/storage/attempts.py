@@ -90,7 +90,7 @@ def _check(url: str, file: RemoteFile, part: Path) -> None:
             f"{file.name}: expected sha256 {file.sha256}, got {found}, from {url}; it was removed: something on "
             "the way changed it, try again or another SR_UPSCALE_MIRROR"
         )
-    with part.open("rb") as content:
+    with part.open("r+b") as content:  # Windows flushes only what may be written
         os.fsync(content.fileno())
 
 

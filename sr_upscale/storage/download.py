@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 
 from sr_upscale.errors import NetworkError
-from sr_upscale.storage.atomic import output_error
+from sr_upscale.storage.atomic import output_error, rename
 from sr_upscale.storage.remote import RemoteFile, is_offline, note_of
 
 ORPHAN_AGE_S = 86_400.0
@@ -58,7 +58,7 @@ def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share
         with _part_of(target) as part:
             if not target.exists():  # another process may have been faster
                 fetch_from_any(file, part, on_progress)
-                part.replace(target)
+                rename(part, target)
                 note_of(part).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(target, error) from error

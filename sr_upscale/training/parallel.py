@@ -294,7 +294,13 @@ def joined(
     rank = int(os.environ["RANK"])
     met, signs = _stores(lost_after_s)
     with Watch(signs, rank=rank, size=size, lost_after_s=lost_after_s, on_lost=on_lost):
-        dist.init_process_group("nccl" if cuda else "gloo", store=met, rank=rank, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(
+            "nccl" if cuda and dist.is_nccl_available() else "gloo",
+            store=met,
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+        )
         try:
             yield World(rank=rank, size=size, local_rank=local)
         finally:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from sr_upscale.interrupts import Insistence
+from sr_upscale.interrupts import Insistence, ending_of, ending_signals
 
 
 class Stopwatch:
@@ -69,8 +69,9 @@ class Interrupted(Exception):
 class Signals:
     """Handlers of signals, in place while the context is open.
 
-    The first SIGTERM or SIGINT asks for a stop. A second one acts at once, unless it is an echo of the first
-    (`interrupts`). SIGCONT is reported. Outside the main thread signals cannot be handled and are left alone.
+    The first SIGTERM or SIGINT (on Windows also SIGBREAK) asks for a stop. A second one acts at once, unless it is an
+    echo of the first (`interrupts`). SIGCONT is reported. Outside the main thread signals cannot be handled and are
+    left alone.
 
     Args:
         on_continue: Called at SIGCONT.
@@ -87,8 +88,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            names = ("SIGTERM", "SIGINT", "SIGCONT")  # Windows has no SIGCONT
-            for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            resumed = [signal.SIGCONT] if hasattr(signal, "SIGCONT") else []  # Windows has none
+            for number in (*ending_signals(), *resumed):
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -102,7 +103,7 @@ class Signals:
             self._on_continue()
             return
         if self._stopping.first():
-            self.stop = number
+            self.stop = ending_of(number)
         elif self._stopping.insists():
             signal.signal(number, self._before[number])
             signal.raise_signal(number)

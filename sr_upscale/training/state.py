@@ -21,7 +21,7 @@ from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.weights_file import load_generator
-from sr_upscale.storage.atomic import replace_file
+from sr_upscale.storage.atomic import rename, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.muon import Muon
 from sr_upscale.training.parallel import World, joint_norms
@@ -185,7 +185,7 @@ def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
             full = shutil.disk_usage(out).free < FULL_BYTES
             raise OSError(errno.ENOSPC if full else errno.EIO, f"the checkpoint cannot be written: {error}") from error
         if path.exists():
-            path.replace(out / PREVIOUS)
+            rename(path, out / PREVIOUS)
 
 
 def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]) -> dict[str, Any] | None:
