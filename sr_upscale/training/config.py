@@ -113,6 +113,8 @@ class StageSection:
         feature_patch: Side in HR pixels of the random part of each patch that VGG19 and the discriminator look at, in
             place of `shift`. They cost more than the generator. 0: all of it.
         lr_patch, batch_size: In place of those of `data`, where not 0.
+        accumulate: Parts of a batch that are computed one after the other, so that memory falls. The step is that of
+            the whole batch. Not for what looks at the whole batch: ``relativistic`` and the ``vgg`` discriminator.
         validate_every_s: Seconds between validations.
         checkpoint_every_s: Seconds between checkpoints.
     """
@@ -149,6 +151,7 @@ class StageSection:
     feature_patch: int = 0
     lr_patch: int = 0
     batch_size: int = 0
+    accumulate: int = 1
     validate_every_s: float = 120.0
     checkpoint_every_s: float = 60.0
 
@@ -222,7 +225,7 @@ class Recipe:
             self._check_stage(f"stages.{name}", stage)
 
     def _check_stage(self, where: str, stage: StageSection) -> None:
-        for key in ("lr", "clip_norm", "d_num_feat"):
+        for key in ("lr", "clip_norm", "d_num_feat", "accumulate"):
             self._positive(f"{where}.{key}", getattr(stage, key))
         for key, words in CHOICES.items():
             if getattr(stage, key) not in words:
@@ -260,8 +263,21 @@ class Recipe:
                 f"recipe {self.name}: {where} judges patches of {hr_patch} HR pixels; "
                 f"expected a multiple of 8, of at least {16 + stage.shift} (--patch)"
             )
+        if stage.accumulate > 1:
+            self._check_parts(where, stage)
         if not 0 <= stage.ema_decay < 1:
             self._refuse(f"{where}.ema_decay", stage.ema_decay, "0 to below 1")
+
+    def _check_parts(self, where: str, stage: StageSection) -> None:
+        """Refuses to split a batch that does not divide, or whose losses are not means of those of its parts."""
+        if self.batch_of(stage) % stage.accumulate:
+            self._refuse(f"{where}.accumulate", stage.accumulate, f"a divisor of the batch of {self.batch_of(stage)}")
+        if stage.gan_weight > 0 and stage.gan_loss == "relativistic":
+            expected = "1 with gan_loss relativistic, which compares with means over the batch; or standard or lsgan"
+            self._refuse(f"{where}.accumulate", stage.accumulate, expected)
+        if stage.gan_weight > 0 and stage.discriminator == "vgg":
+            expected = "1 with the vgg discriminator, whose batch norms see the whole batch; or discriminator unet"
+            self._refuse(f"{where}.accumulate", stage.accumulate, expected)
 
     def _positive(self, key: str, value: float) -> None:
         if not 0 < value < math.inf:  # also refuses NaN

@@ -117,7 +117,7 @@ def train(
     device = device or torch.device("cpu")
     world = world or World()
     for stage in recipe.stages.values():
-        world.check_batch(recipe.batch_of(stage))
+        world.check_batch(recipe.batch_of(stage), stage.accumulate)
     content = world.share(find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None)
     teacher = teacher_of(recipe)
     make_folder(out)

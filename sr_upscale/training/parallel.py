@@ -144,19 +144,21 @@ class World:
         if failed:
             raise TrainingError("another process failed; its message says why")
 
-    def check_batch(self, batch_size: int) -> None:
+    def check_batch(self, batch_size: int, parts: int = 1) -> None:
         """Refuses a batch that does not divide, since its mean would not be the mean of the shares' means.
 
         Args:
             batch_size: Patches a batch, of all processes together.
+            parts: Parts into which each process splits its share.
 
         Raises:
-            UsageError: It is not a multiple of the number of processes.
+            UsageError: It is not a multiple of the number of processes times `parts`.
         """
-        if batch_size % self.size:
+        if batch_size % (self.size * parts):
+            split = f", {parts} parts each" if parts > 1 else ""
             raise UsageError(
-                f"batch size {batch_size} does not divide among {self.size} processes; "
-                f"expected a multiple of {self.size} (--batch-size)"
+                f"batch size {batch_size} does not divide among {self.size} processes{split}; "
+                f"expected a multiple of {self.size * parts} (--batch-size)"
             )
 
 

@@ -33,6 +33,7 @@ class StagePreview:
         steps, max_time_s: Its length; 0 where that does not end it.
         lr_patch: Side of a patch in LR pixels.
         batch_size, batch_per_process: Patches a step, in all and of each process.
+        accumulate: Parts of each process's share that are computed one after the other.
         discriminator_parameters: Of its discriminator; 0 where it has none.
     """
 
@@ -42,6 +43,7 @@ class StagePreview:
     lr_patch: int
     batch_size: int
     batch_per_process: int
+    accumulate: int
     discriminator_parameters: int
 
 
@@ -116,7 +118,7 @@ def preview(
         TrainingError, UsageError, ModelError: As of `loop.train`.
     """
     for stage in recipe.stages.values():
-        world.check_batch(recipe.batch_of(stage))
+        world.check_batch(recipe.batch_of(stage), stage.accumulate)
     content = find_checkpoint(out, recipe, resume, on_warning)
     downloads = _downloads(recipe, begins=content is None, vgg_weights=vgg_weights)
     missing = {each.what for each in downloads}
@@ -182,6 +184,7 @@ def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> Stag
         lr_patch=recipe.patch_of(stage),
         batch_size=batch,
         batch_per_process=batch // world.size,
+        accumulate=stage.accumulate,
         discriminator_parameters=judge,
     )
 
@@ -213,5 +216,6 @@ def _stage_in_words(stage: StagePreview, share: str) -> str:
     lengths = [f"{stage.steps} steps"] if stage.steps > 0 else []
     lengths += [duration(stage.max_time_s)] if stage.max_time_s > 0 else []
     judge = f", discriminator of {stage.discriminator_parameters} parameters" if stage.discriminator_parameters else ""
-    patches = f"batch of {stage.batch_size}{share}, patches of {stage.lr_patch}x{stage.lr_patch} LR pixels"
+    parts = f" in {stage.accumulate} parts" if stage.accumulate > 1 else ""
+    patches = f"batch of {stage.batch_size}{share}{parts}, patches of {stage.lr_patch}x{stage.lr_patch} LR pixels"
     return f"stage {stage.name}: {' or '.join(lengths)}, {patches}{judge}"

@@ -261,8 +261,8 @@ def _state_of(
     return state, changed
 
 
-FREE = re.compile(r"data\.workers|stages\.[^.]+\.(steps|max_time_s|validate_every_s|checkpoint_every_s)")
-"""Keys of a recipe that may change at a resume: how long the run is, and who does the work how often."""
+FREE = re.compile(r"data\.workers|stages\.[^.]+\.(steps|max_time_s|accumulate|validate_every_s|checkpoint_every_s)")
+"""Keys of a recipe that may change at a resume: how long the run is, and who does the work, in what parts."""
 
 
 def _changes(before: Recipe, now: Recipe) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import EllipsisType
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from sr_upscale.training.losses import (
 )
 from sr_upscale.training.parallel import World
 from sr_upscale.training.state import TrainState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     Args:
         stage: Losses and their weights.
         state: Changed in place. A network is left as it was where its loss or gradient is not finite.
-        batch: This process's share.
+        batch: This process's share. Its parts (`StageSection.accumulate`) are computed one after the other.
         tools: See `Tools`.
         seed: Seed of the random shift.
 
@@ -66,6 +69,41 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     Raises:
         NotFinite: A loss or a gradient was infinite or not a number.
     """
+    optimizers = [each for each in (state.g_optimizer, state.d_optimizer) if each is not None]
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    buffers = list(state.d.buffers()) if state.d is not None else []
+    before = [buffer.clone() for buffer in buffers]
+    found: list[dict[str, Tensor]] = []
+    for part in parts_of(batch, stage.accumulate):
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)  # each part meets the same spectral norms
+        found.append(_backward(stage, state, part, tools, seed))
+    _finish(state.g, state.g_optimizer, state.g_scaler, tools.world, clip_norm=stage.clip_norm)
+    if state.d is not None:
+        try:
+            _finish(state.d, _there(state.d_optimizer), state.d_scaler, tools.world, clip_norm=float("inf"))
+        except NotFinite:  # neither of the two is changed
+            if state.g_scaler.is_enabled():
+                state.g_scaler.update()
+            raise
+        _step(state.d_optimizer, state.d_scaler)
+    _step(state.g_optimizer, state.g_scaler)
+    decay = min(stage.ema_decay, (1 + state.step) / (10 + state.step))  # follow quickly at the start
+    torch._foreach_lerp_(list(state.ema.parameters()), list(state.g.parameters()), 1 - decay)
+    return {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
+
+
+def parts_of(batch: Batch, count: int) -> list[Batch]:
+    """Splits a batch into equal parts, in its order; the number of its patches is a multiple of `count`."""
+    sides = [batch.lr.chunk(count), batch.hr.chunk(count)]
+    taught = [None] * count if batch.taught is None else batch.taught.chunk(count)
+    made_s = batch.made_s / count
+    return [Batch(lr=lr, hr=hr, made_s=made_s, taught=answer) for lr, hr, answer in zip(*sides, taught, strict=True)]
+
+
+def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools, seed: int) -> dict[str, Tensor]:
+    """Adds the gradients of a part of a batch to those of the networks. Returns its losses, by name."""
     device = state.device
     lr, hr = (_to_float(side, device) for side in (batch.lr, batch.hr))
     taught = _to_float(batch.taught, device) if batch.taught is not None and listens(stage) else None
@@ -94,20 +132,10 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         terms["gan"] = (stage.gan_weight, _generator_gan(stage, state, fake, real, tools))
     loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
     losses = {name: value.detach() for name, (_weight, value) in terms.items()} | {"loss": loss.detach()}
-    _backward(loss, state.g, state.g_optimizer, state.g_scaler, tools.world, clip_norm=stage.clip_norm)
+    state.g_scaler.scale(loss / stage.accumulate).backward()  # type: ignore[no-untyped-call]
     if stage.gan_weight:
-        try:
-            losses |= _teach_discriminator(stage, state, fake.detach(), real, tools)
-        except NotFinite:  # neither of the two is changed
-            if state.g_scaler.is_enabled():
-                state.g_scaler.update()
-            raise
-    _step(state.g_optimizer, state.g_scaler)
-    if stage.gan_weight:
-        _step(state.d_optimizer, state.d_scaler)
-    decay = min(stage.ema_decay, (1 + state.step) / (10 + state.step))  # follow quickly at the start
-    torch._foreach_lerp_(list(state.ema.parameters()), list(state.g.parameters()), 1 - decay)
-    return {name: float(value) for name, value in losses.items()}
+        losses |= _judge(stage, state, fake.detach(), real, tools)
+    return losses
 
 
 def _perceptual(
@@ -130,9 +158,9 @@ def _perceptual(
     return terms
 
 
-def _there(answer: Tensor | None) -> Tensor:
-    assert answer is not None  # the loop asks the teacher for every stage that listens to it
-    return answer
+def _there(value: T | None) -> T:
+    assert value is not None  # the loop asks the teacher, and builds a discriminator, for every stage that wants them
+    return value
 
 
 def _generator_gan(stage: StageSection, state: TrainState, fake: Tensor, real: Tensor, tools: Tools) -> Tensor:
@@ -145,22 +173,18 @@ def _generator_gan(stage: StageSection, state: TrainState, fake: Tensor, real: T
     return GAN_LOSSES[stage.gan_loss].generator(real_logits.float(), fake_logits.float(), tools.world.mean)
 
 
-def _teach_discriminator(
-    stage: StageSection, state: TrainState, fake: Tensor, real: Tensor, tools: Tools
-) -> dict[str, Tensor]:
+def _judge(stage: StageSection, state: TrainState, fake: Tensor, real: Tensor, tools: Tools) -> dict[str, Tensor]:
     assert state.d is not None
-    assert state.d_optimizer is not None
     state.d.requires_grad_(True)
     with _autocast(fake.device, tools.dtype):
         real_logits, fake_logits = state.d(real).float(), state.d(fake).float()
     loss = GAN_LOSSES[stage.gan_loss].discriminator(real_logits, fake_logits, tools.world.mean)
-    _backward(loss, state.d, state.d_optimizer, state.d_scaler, tools.world, clip_norm=float("inf"))
+    state.d_scaler.scale(loss / stage.accumulate).backward()  # type: ignore[no-untyped-call]
     means = {"d_real": real_logits.mean(), "d_fake": fake_logits.mean()}
     return {"d": loss.detach()} | {name: value.detach() for name, value in means.items()}
 
 
-def _backward(
-    loss: Tensor,
+def _finish(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -168,13 +192,11 @@ def _backward(
     *,
     clip_norm: float,
 ) -> None:
-    """Runs the backward pass and clips the gradient.
+    """Averages the gradient over all processes, and clips it.
 
     Raises:
         NotFinite: The gradient is infinite or not a number, and no scaling of losses explains it.
     """
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     world.average_gradients(model.parameters())
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
