@@ -8,16 +8,35 @@ from pathlib import PurePath
 
 from sr_upscale.errors import UsageError
 
+_ADDRESSES: dict[str, str] = {}
+"""Addresses that folders of this process stand for, by their paths; both end where a name begins."""
+
 
 def shown(path: PurePath | str) -> str:
-    """Returns a path for people: control characters and undecodable bytes escaped, everything else as it is."""
-    text = os.fspath(path)
+    """Returns a path, or its address, for people: control characters and undecodable bytes escaped, nothing else."""
+    text = addressed(path)
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def extra(name: str) -> str:
     """Says how to install an extra: from a clone, since no package index has this program."""
     return f"run `pip install '.[{name}]'` in a clone of sr-upscale"
+
+
+def addressed(path: PurePath | str) -> str:
+    """Returns the address that a file stands for (`show_as`), or its path."""
+    text = os.fspath(path)
+    for folder, address in _ADDRESSES.items():
+        if f"{text}{os.sep}".startswith(folder):
+            return address + text[len(folder) :].replace(os.sep, "/")
+    return text
+
+
+def show_as(folder: PurePath, address: str | None) -> None:
+    """Has the files of a folder shown under an address, which they stand for; None ends it."""
+    _ADDRESSES.pop(f"{folder}{os.sep}", None)
+    if address is not None:
+        _ADDRESSES[f"{folder}{os.sep}"] = f"{address.rstrip('/')}/"
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from safetensors.torch import save_file
 
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.storage import objects
 from tests.helpers import GAN, RECIPE, ROOT, Ran, micro_generator, pattern, vgg19_state
+from tests.storage.object_store import Store, before, moto_server
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +79,40 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
         return Ran(code=code, out=captured.out, err=captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def store_port() -> Iterator[int]:
+    for name in ("moto", "flask_cors", "s3fs"):
+        pytest.importorskip(name)
+    with moto_server() as port:
+        yield port
+
+
+@pytest.fixture
+def store(store_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A bucket with versions in an S3 store on loopback, which this process and its children take for S3."""
+    with before(Store(port=store_port, bucket=f"pics-{secrets.token_hex(4)}")) as store:
+        store.ask("PUT", "")
+        store.ask("PUT", "/?versioning", b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        objects._file_system.cache_clear()
+        yield store
+        objects._file_system.cache_clear()
+
+
+@pytest.fixture
+def spools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where spools are, and that none is left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    assert list(folder.iterdir()) == []
 
 
 # --- network ----------------------------------------------------------------------------------------

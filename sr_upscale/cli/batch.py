@@ -13,14 +13,17 @@ from sr_upscale.cli.running import Cluster, obtain_models, run_items
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.pipeline.batch_plan import plan_folder
+from sr_upscale.pipeline.object_batch import plan_objects
 from sr_upscale.pipeline.request import RUNNING, Request
 from sr_upscale.pipeline.targets import folder_target
 from sr_upscale.pipeline.words import parse_shard
+from sr_upscale.storage.objects import is_address
+from sr_upscale.storage.spool import Spool
 
 
 @opt.takes_request
 def batch(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of pictures.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of pictures, or its address.")],
     request: Request,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Folder of the results. Default: FOLDER_x4 beside it.")
@@ -63,13 +66,20 @@ def batch(
         raise UsageError("--address is a cluster's; add --on ray")
     console = Console(quiet=quiet, as_json=as_json)
     obtain_models(request.network, console, dry_run=request.run.dry_run)
+    part = parse_shard(shard) if shard is not None else None
+    if any(is_address(each) for each in (folder, output or "")):
+        if on is not None or verify:
+            raise UsageError(f"{'--on' if on else '--verify'} takes folders, not addresses; leave it out")
+        with Spool() as spool:
+            plan = plan_objects(folder, output, request, spool, recursive=recursive, shard=part)
+            return run_items(plan, request, console, verbose=verbose, spool=spool)
     plan = plan_folder(
         Path(folder),
         folder_target(folder, output, request.size.target, request.network.model),
         recursive=recursive,
         fmt=request.file.format,
         suffix=request.file.suffix or "",
-        shard=parse_shard(shard) if shard is not None else None,
+        shard=part,
     )
     return run_items(
         plan, request, console, verbose=verbose, verify=verify, cluster=Cluster(address=address) if on else None

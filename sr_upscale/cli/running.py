@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain
 from sr_upscale.errors import BATCH_PARTLY_FAILED, SrUpscaleError, UsageError
-from sr_upscale.formatting import duration, mebibytes, shown
+from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_name, refuse_unwritable
-from sr_upscale.pipeline.batch_run import Outcome, run_batch
+from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
 from sr_upscale.pipeline.ledger import Ledger
+from sr_upscale.pipeline.object_batch import ObjectLedger
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pretrained.registry import cached_path, catalogue_entry
+from sr_upscale.storage.spool import Spool
 
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
@@ -56,6 +58,7 @@ def run_items(
     verbose: bool,
     verify: bool = False,
     cluster: Cluster | None = None,
+    spool: Spool | None = None,
 ) -> int:
     """Does a batch; a dry run says what it would do.
 
@@ -66,6 +69,7 @@ def run_items(
         verbose: Whether to write a line for each picture that is done.
         verify: Whether to tell by hashes what is done.
         cluster: What computes; None is this process.
+        spool: Its files stand for the objects of a plan of `plan_objects`.
 
     Returns:
         The exit code: 0, or 3 if any item failed or would fail.
@@ -83,8 +87,17 @@ def run_items(
         report = stack.enter_context(console.progress(f"{len(plan.items)} pictures"))
         from sr_upscale.pipeline.executor import LocalExecutor  # takes more than a second; the bar stands before it
 
+        executor: Any  # an `ItemExecutor` with `jobs` and `lanes`; what is loaded is its own affair
+        fetch = spool.fetch if spool is not None else lambda _source: None
+
+        def ledger_for(fingerprint: Mapping[str, Any]) -> ItemLedger:
+            if spool is not None:
+                return ObjectLedger(spool, plan, fingerprint, force=request.file.force)
+            return Ledger(plan, fingerprint, force=request.file.force, verify=verify)
+
         if request.run.dry_run:
-            return _dry_run(plan, LocalExecutor(request), console, verify=verify)
+            executor = LocalExecutor(request, fetch=fetch)
+            return _dry_run(plan, executor, ledger_for(executor.fingerprint), console)
         finished = 0
         begin = time.monotonic()
 
@@ -107,9 +120,8 @@ def run_items(
         def on_wait(count: int) -> None:
             console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes have begun")
 
-        executor: Any  # an `ItemExecutor` with `jobs` and `lanes`; what is loaded is its own affair
         if cluster is None:
-            executor = LocalExecutor(request, on_step=on_step)
+            executor = LocalExecutor(request, on_step=on_step, fetch=fetch)
         else:
             from sr_upscale.pipeline.ray_executor import RayExecutor
 
@@ -119,8 +131,7 @@ def run_items(
                 plan,
                 executor,
                 jobs=executor.jobs,
-                force=request.file.force,
-                verify=verify,
+                ledger=ledger_for(executor.fingerprint),
                 on_outcome=on_outcome,
                 on_wait=on_wait,
             )
@@ -139,7 +150,7 @@ def run_items(
     code = BATCH_PARTLY_FAILED if counts["failed"] else 0
     console.result(
         {
-            "output": plan.root and str(plan.root),
+            "output": plan.root and addressed(plan.root),
             **counts,
             "left_out": dict(plan.left_out),
             "seconds": round(seconds, 3),
@@ -156,7 +167,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _files(item: Item) -> dict[str, str]:
-    return {"input": str(item.source), "output": str(item.target)}
+    return {"input": addressed(item.source), "output": addressed(item.target)}
 
 
 def _failure(error: SrUpscaleError | None) -> dict[str, Any]:
@@ -170,8 +181,7 @@ def made_in_words(source: Path | str, target: Path | str, done: Mapping[str, Any
     return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
 
 
-def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console, *, verify: bool) -> int:
-    ledger = Ledger(plan, executor.fingerprint, force=executor.request.file.force, verify=verify)
+def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, console: Console) -> int:
     counts, seconds = {"planned": 0, "skipped": 0, "failed": 0}, 0.0
     for item in plan.items:
         try:
@@ -181,15 +191,19 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, console: Console, *, veri
                 console.event("picture", {"status": "skipped", **_files(item)})
                 console.note(f"{shown(item.target)}: is there and would come out the same; skipped")
                 continue
-            seconds += say_plan(executor.load(item), executor.upscalers[0], item.source, str(item.target), console)
+            seconds += say_plan(
+                executor.load(item), executor.upscalers[0], addressed(item.source), addressed(item.target), console
+            )
             counts["planned"] += 1
         except SrUpscaleError as error:
             counts["failed"] += 1
             console.event("picture", {"status": "failed", **_files(item), **_failure(error)})
             console.warn(f"would fail: {error}")
+        finally:
+            ledger.release(item)
     code = BATCH_PARTLY_FAILED if counts["failed"] else 0
     console.note(f"{', '.join(f'{count} {status}' for status, count in counts.items())}; about {duration(seconds)}")
-    summary = {"output": plan.root and str(plan.root), "dry_run": True, **counts, "left_out": dict(plan.left_out)}
+    summary = {"output": plan.root and addressed(plan.root), "dry_run": True, **counts, "left_out": dict(plan.left_out)}
     console.result({**summary, "estimated_seconds": round(seconds, 2), "exit_code": code})
     return code
 

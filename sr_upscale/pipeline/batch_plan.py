@@ -6,9 +6,9 @@ import os
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
@@ -94,6 +94,53 @@ def plan_folder(
     warnings: list[str] = []
     left_out: Counter[str] = Counter()
     sources = _originals([*_walk(folder, out, recursive, warnings, left_out)], warnings)
+    return _mirrored(sources, folder, out, fmt, suffix, shard, warnings, left_out)
+
+
+def plan_names(
+    names: Iterable[str],
+    folder: Path,
+    out: Path,
+    *,
+    fmt: Format | None = None,
+    suffix: str = "",
+    shard: Shard | None = None,
+) -> BatchPlan:
+    """Plans what a listing found: like `plan_folder`, of files that need not be there yet.
+
+    Args:
+        names: Names of files within the folder, with ``/``. What cannot be a path below it is left out.
+        folder, out, fmt, suffix, shard: See `plan_folder`.
+
+    Raises:
+        InputError: There is no picture among them.
+        UsageError: Two pictures would become one file.
+    """
+    warnings: list[str] = []
+    left_out: Counter[str] = Counter()
+    sources = []
+    for name in names:
+        ending = PurePosixPath(name).suffix.lower()
+        if ending not in SUFFIXES:
+            left_out[ending or "without an ending"] += 1
+        elif Path(name).parts != tuple(name.split("/")) or ".." in Path(name).parts or "\0" in name:
+            warnings.append(f"{shown(name)}: cannot be the name of a file; left out")
+        else:
+            sources.append(folder / name)
+    return _mirrored(sources, folder, out, fmt, suffix, shard, warnings, left_out)
+
+
+def _mirrored(
+    sources: Sequence[Path],
+    folder: Path,
+    out: Path,
+    fmt: Format | None,
+    suffix: str,
+    shard: Shard | None,
+    warnings: Sequence[str],
+    left_out: Counter[str],
+) -> BatchPlan:
+    """Plans pictures of a folder into a mirrored tree."""
     items = [
         Item(
             source=path,

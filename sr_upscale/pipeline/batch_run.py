@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from sr_upscale.errors import AppearedError, DiskFullError, OutOfMemoryError, SrUpscaleError
@@ -97,6 +98,36 @@ class ItemExecutor(Protocol[Loaded]):
         ...
 
 
+class ItemLedger(Protocol):
+    """What knows what is done and who does the rest: `ledger.Ledger`, or `object_batch.ObjectLedger`."""
+
+    def __enter__(self) -> ItemLedger: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def take(self, item: Item, /) -> Literal["done", "held", "taken"]:
+        """Claims an item."""
+        ...
+
+    def is_done(self, item: Item, /) -> bool:
+        """Says whether there is nothing to do."""
+        ...
+
+    def note(self, item: Item, stamp: Stamp | None, output: Path, input_sha256: str, /) -> None:
+        """Notes a whole output that is about to take its place."""
+        ...
+
+    def has_lost(self, item: Item, /) -> bool:
+        """Says whether another process has taken over a claimed item."""
+        ...
+
+    def release(self, item: Item, /) -> None:
+        """Gives an item back, done or not."""
+        ...
+
+
 def run_batch(
     plan: BatchPlan,
     executor: ItemExecutor[Loaded],
@@ -104,6 +135,7 @@ def run_batch(
     jobs: Jobs | None = None,
     force: bool = False,
     verify: bool = False,
+    ledger: ItemLedger | None = None,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
     on_wait: Callable[[int], None] = lambda _count: None,
 ) -> list[Outcome]:
@@ -125,6 +157,7 @@ def run_batch(
         jobs: How many items each stage has at a time.
         force: Make every item anew, and overwrite also files that this program did not make.
         verify: Compare files by their hashes even where size and time are those of the manifest.
+        ledger: Knows what is done; None is the one of the plan's folders, which takes `force` and `verify`.
         on_outcome: Called after each item, in their order, but for those that other processes held.
         on_wait: Called with the number of items for which other processes are waited for, once.
 
@@ -135,7 +168,7 @@ def run_batch(
         DiskFullError: The disk is full, or the quota used up.
     """
     jobs = jobs or Jobs()
-    ledger = Ledger(plan, executor.fingerprint, force=force, verify=verify)
+    ledger = ledger or Ledger(plan, executor.fingerprint, force=force, verify=verify)
     stop = threading.Event()
     workers: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(jobs.proc):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from sr_upscale.errors import UsageError
@@ -35,6 +36,7 @@ class LocalExecutor:
     Args:
         request: What to do.
         on_step: Called with an item, its strips or tiles that are done, and all of them.
+        fetch: Called with an input before it is read.
 
     Attributes:
         jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
@@ -47,10 +49,14 @@ class LocalExecutor:
     """
 
     def __init__(
-        self, request: Request, *, on_step: Callable[[Item, int, int], None] = lambda _item, _done, _all: None
+        self,
+        request: Request,
+        *,
+        on_step: Callable[[Item, int, int], None] = lambda _item, _done, _all: None,
+        fetch: Callable[[Path], None] = lambda _source: None,
     ) -> None:
         self.request = request
-        self.on_step = on_step
+        self.on_step, self.fetch = on_step, fetch
         self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
         self.jobs = _jobs(request.run.jobs, self.upscalers)
         self.lanes = self.jobs.proc
@@ -58,6 +64,7 @@ class LocalExecutor:
 
     def load(self, item: Item) -> job.Prepared:
         """Reads an item and plans its output."""
+        self.fetch(item.source)
         return job.prepare(item.source, self.format_for(item), self.upscalers[0], self.request, queued=True)
 
     def start(self, item: Item, loaded: job.Prepared, work: Work) -> Future[dict[str, Any]]:

@@ -117,7 +117,7 @@ class Ledger:
         """
         state = self._manifests[self._root_of(item)].state(item)
         if state == "foreign" and not self.force:
-            raise _in_the_way(item)
+            raise in_the_way(item)
         return state == "current"
 
     def _look(self, item: Item) -> Literal["done", "held"] | None:
@@ -133,7 +133,7 @@ class Ledger:
         since = self._unknown_since.setdefault(item.target, now)
         if now - since < claims.lease_s and claims.others():
             return "held"  # over a network their lines may come later than their files
-        raise _in_the_way(item)
+        raise in_the_way(item)
 
     def _merge(self, root: Path) -> None:
         """Merges the manifest's parts, if nobody else is at work in the folder."""
@@ -161,7 +161,8 @@ class Ledger:
         return hashlib.sha256(self._manifests[self._root_of(item)].key(item).encode()).hexdigest()[:32]
 
 
-def _in_the_way(item: Item) -> OutputError:
+def in_the_way(item: Item) -> OutputError:
+    """Makes the error of an output that only ``--force`` may overwrite."""
     return OutputError(
         f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
         "add --force to overwrite it, or choose another -o"

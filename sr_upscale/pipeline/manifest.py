@@ -50,6 +50,11 @@ def stamp_of(path: Path) -> Stamp | None:
     return info.st_size, info.st_mtime_ns
 
 
+def fingerprint_of(settings: Mapping[str, Any]) -> str:
+    """Returns a hash of settings that are ready for JSON, whatever their order."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
 class Manifest:
     """What was made from what, in the output folder: its file, and a part for each process that has added to it.
 
@@ -77,7 +82,7 @@ class Manifest:
         only_at_work: bool = False,
     ) -> None:
         self.root = root
-        self.settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.settings = fingerprint_of(settings)
         self.verify = verify
         self.entries: dict[str, tuple[Entry, ...]] = {}
         self._at_work, self._only_at_work = at_work, only_at_work

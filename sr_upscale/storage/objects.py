@@ -1,0 +1,291 @@
+"""Objects of a store by their address, through fsspec (https://filesystem-spec.readthedocs.io; extra `cloud`).
+
+An object is read whole and written whole. What shall overwrite nothing is written with a condition that the store
+itself holds: ``If-None-Match: *`` of S3, ``ifGenerationMatch=0`` of Google. A note stands in the object's metadata, so
+that both appear in one step. Endpoints, regions and credentials are those of the stores' own tools and variables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import mimetypes
+import os
+import re
+import ssl
+import time
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sr_upscale.errors import AppearedError, InputError, NetworkError, OutputError, SrUpscaleError, UsageError
+from sr_upscale.formatting import shortened, shown
+from sr_upscale.storage.atomic import output_error
+from sr_upscale.storage.remote import is_offline
+
+NOTE = "sr-upscale"
+"""Name of a note in an object's metadata."""
+CONFLICT_WAITS_S = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before a put is tried again, where another one of the same object is on its way."""
+TIMEOUT_S = 60.0
+"""Seconds without a byte of a web server."""
+_SCHEMES = ("s3", "gs", "https")
+_LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs")
+"""Their errors that are no OSError say what is wrong with the network or the store."""
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+"""Errors of a file, and not of the store that it is read from."""
+_NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+
+
+def is_address(name: str) -> bool:
+    """Says whether a name is an address, such as ``s3://bucket/photo.png``, and no path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
+
+
+def check_address(address: str, *, to_write: bool = False) -> None:
+    """Refuses an address that leads nowhere, before anything is opened.
+
+    Raises:
+        UsageError: Its scheme is unknown or can only be read, or it names no bucket.
+    """
+    scheme, _, place = address.partition("://")
+    if scheme not in _SCHEMES:
+        raise UsageError(f"{shown(address)}: unknown kind of address; expected s3://, gs:// or https://")
+    if to_write and scheme == "https":
+        raise UsageError(f"{shown(address)}: https is only read; give -o a file, or an address of s3:// or gs://")
+    if not place.partition("/")[0]:
+        raise UsageError(f"{shown(address)}: names no bucket or host; expected such as s3://bucket/photo.png")
+
+
+def name_of(address: str) -> str:
+    """Returns the last part of an address, as a file may be called.
+
+    Raises:
+        UsageError: There is none.
+    """
+    place = address.partition("://")[2]
+    if address.startswith("https:"):
+        place = urllib.parse.unquote(re.split("[?#]", place)[0]).replace("\0", "")
+    name = place.rpartition("/")[2]
+    if "/" not in place or name in ("", ".", "..") or Path(name).name != name:
+        raise UsageError(f"{shown(without_query(address))}: names no picture; give the address of one")
+    return name
+
+
+def without_query(address: str) -> str:
+    """Returns an address as it may be shown: what a signed one of https has behind ``?`` is a password."""
+    return re.split("[?#]", address)[0] if address.startswith("https:") else address
+
+
+def refuse_missing_bucket(address: str) -> None:
+    """Finds before any work whether the bucket of an output is there.
+
+    Raises:
+        OutputError: It is not.
+        NetworkError: The store cannot be reached.
+    """
+    scheme, _, place = address.partition("://")
+    with _told(address, OutputError), contextlib.suppress(PermissionError):  # who may write need not see the bucket
+        _store(scheme).info(place.partition("/")[0])
+
+
+def note_of(address: str) -> str | None:
+    """Returns the note of an object; empty where it has none, None where there is no such object.
+
+    Raises:
+        OutputError: It may not be looked at.
+        NetworkError: The store cannot be reached.
+    """
+    with _told(address, OutputError):
+        try:
+            return str(_store(address).getxattr(address, NOTE) or "")
+        except FileNotFoundError:
+            return None
+        except KeyError:  # of gcsfs
+            return ""
+
+
+def list_names(folder: str, *, recursive: bool = True) -> dict[str, str]:
+    """Lists the objects below an address.
+
+    Returns:
+        Their names, from there on, with the version of each (`get`).
+
+    Raises:
+        InputError: There is no such bucket, or it may not be listed.
+        NetworkError: The store cannot be reached.
+    """
+    root = folder.partition("://")[2].rstrip("/")
+    with _told(folder, InputError):
+        _store(folder).info(root)  # a bucket that is not there would be empty
+        found = _store(folder).find(root, maxdepth=None if recursive else 1, detail=True)
+    names = {name.removeprefix(f"{root}/"): _version(info) for name, info in found.items() if info["type"] == "file"}
+    return {name: version for name, version in sorted(names.items()) if not name.endswith("/")}
+
+
+def get(address: str, target: Path) -> str:
+    """Writes an object to a new file.
+
+    Returns:
+        Its version: what changes with its content, as far as the store says; else empty.
+
+    Raises:
+        InputError: It is not there, may not be read, or changed meanwhile.
+        OutputError: The file cannot be written.
+        NetworkError: The store cannot be reached, or the connection broke.
+    """
+    store = _store(address)
+    with _told(address, InputError, file=target):
+        if address.startswith("https:"):
+            store.get_file(address, os.fspath(target))
+            return ""
+        before = store.info(address)
+        if before["type"] != "file":
+            raise InputError(f"{shown(address)}: is a folder; end its address with / to do all of it")
+        store.get_file(address, os.fspath(target))
+        after = store.info(address)
+    if _version(before) != _version(after) or target.stat().st_size != after["size"]:
+        raise InputError(f"{shown(address)}: changed while it was read; run the command again")
+    return _version(after)
+
+
+def put(source: Path, address: str, *, note: str, overwrite: bool) -> None:
+    """Writes a whole file as an object, with a note.
+
+    Args:
+        source: The file.
+        address: Of the object.
+        note: ASCII text that no other put has, of one line and less than 2 KB.
+        overwrite: Whether it may take the place of an object that stands there.
+
+    Raises:
+        AppearedError: An object stands there, and stays.
+        OutputError: There is no such bucket, or it may not be written.
+        NetworkError: The store cannot be reached, or the connection broke.
+    """
+    kind = mimetypes.guess_type(address)[0] or "application/octet-stream"
+    more: dict[str, Any] = {
+        "s3": {"Metadata": {NOTE: note}, "ContentType": kind},
+        "gs": {"metadata": {NOTE: note}, "content_type": kind},
+    }[address.partition(":")[0]]
+    store = _store(address)
+    with _told(address, OutputError):
+        for wait_s in (*CONFLICT_WAITS_S, None):
+            try:
+                store.put_file(os.fspath(source), address, mode="overwrite" if overwrite else "create", **more)
+                return
+            except Exception as error:
+                if overwrite:
+                    raise
+                there = note_of(address)
+                if there == note:  # it is this one: only the answer was lost, and the second try met it
+                    return
+                if there is not None:
+                    raise AppearedError(
+                        f"{shown(address)}: appeared while this was computed, and stays; add --force to overwrite it"
+                    ) from error
+                if _code(error) != "ConditionalRequestConflict" or wait_s is None:
+                    raise
+                time.sleep(wait_s)
+
+
+# --- stores -----------------------------------------------------------------------------------------
+
+
+def _store(address: str) -> Any:
+    """Returns the file system of an address.
+
+    Raises:
+        NetworkError: The program is offline.
+        UsageError: The extra is not installed.
+    """
+    if is_offline():
+        raise NetworkError(f"{shown(without_query(address))}: offline (SR_UPSCALE_OFFLINE or --offline); go online")
+    return _file_system(address.partition(":")[0])
+
+
+@functools.cache
+def _file_system(scheme: str) -> Any:
+    try:
+        import fsspec
+
+        if scheme == "https":
+            return fsspec.filesystem("https", get_client=_web_client, skip_instance_cache=True)
+        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
+    except ImportError as error:
+        raise UsageError(f"{scheme}:// needs fsspec's {scheme}; `pip install 'sr-upscale[cloud]'`") from error
+
+
+async def _web_client(**options: Any) -> Any:
+    """Opens a session that honours the environment's proxies and certificates and never goes from https to http."""
+    import aiohttp
+
+    async def refuse_plain(_session: Any, _context: Any, redirect: Any) -> None:
+        after = urllib.parse.urljoin(str(redirect.response.url), redirect.response.headers.get("Location", ""))
+        if not after.startswith("https://"):
+            raise NetworkError(
+                f"{without_query(str(redirect.url))}: redirects from https to {shortened(after)}; refused"
+            )
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse_plain)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
+    connector = aiohttp.TCPConnector(ssl=_trusted())
+    return aiohttp.ClientSession(trace_configs=[trace], trust_env=True, timeout=timeout, connector=connector, **options)
+
+
+def _trusted() -> ssl.SSLContext:
+    """Returns what certificates are trusted, by the variables that downloads honour, too."""
+    bundles = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
+    bundle = next(filter(None, bundles), None)
+    try:
+        if bundle is not None and os.path.isdir(bundle):
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        raise NetworkError(
+            f"{bundle}: no certificates ({error}); check REQUESTS_CA_BUNDLE and SSL_CERT_FILE"
+        ) from error
+
+
+def _version(info: dict[str, Any]) -> str:
+    return str(info.get("ETag") or info.get("md5Hash") or info.get("crc32c") or "").strip('"')
+
+
+def _code(error: BaseException) -> str:
+    """Returns the code that S3 gave an error, or nothing."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", ""))
+
+
+@contextlib.contextmanager
+def _told(address: str, kind: type[InputError] | type[OutputError], *, file: Path | None = None) -> Iterator[None]:
+    """Makes what the libraries raise an error of ours, of `kind` where the object or its rights are to blame."""
+    try:
+        yield
+    except SrUpscaleError:
+        raise
+    except Exception as error:
+        library = type(error).__module__.partition(".")[0]
+        if not isinstance(error, OSError | ValueError) and library not in _LIBRARIES:
+            raise
+        if isinstance(error, OSError) and file is not None and error.errno in _LOCAL:
+            raise output_error(file, error) from error
+        raise _as_ours(error, shown(without_query(address)), kind) from error
+
+
+def _as_ours(error: Exception, name: str, kind: type[InputError] | type[OutputError]) -> SrUpscaleError:
+    words = re.sub(r"(https://[^\s?#]*)[?#]\S*", r"\1", str(error))  # see `without_query`
+    said = shortened(" ".join(words.split()) or type(error).__name__, 160)
+    status = getattr(error, "status", None) or getattr(error, "code", None)  # of https, of gs
+    if isinstance(error, FileNotFoundError):
+        return kind(f"{name}: no such object or bucket; check the address")
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return kind(f"{name}: no credentials ({said}); log in with the store's own tool, or set its variables")
+    if isinstance(error, PermissionError) or status in (401, 403) or said.startswith("Forbidden"):
+        return kind(f"{name}: no rights ({said}); use other credentials, or ask its owner")
+    if isinstance(error, ValueError) and not isinstance(error, OSError):  # a certificate is both
+        return kind(f"{name}: is no address of an object ({said}); check it")
+    return NetworkError(f"{name}: the store does not answer ({said}); check network and endpoint, then try again")

@@ -1,0 +1,165 @@
+"""Folders in an object store: what local folders become, each output written once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import Ran
+from tests.storage.object_store import Store, doubled, pixels, png
+
+Cli = Callable[..., Ran]
+pytestmark = pytest.mark.usefixtures("spools")
+
+
+@pytest.fixture
+def scans(store: Store) -> dict[str, bytes]:
+    """Pictures below ``scans/`` by their names there, beside what is none."""
+    pictures = {"a.png": png(), "deep/b.png": png(14, 9), "deep/er/c.png": png(5, 6)}
+    for name, data in pictures.items():
+        store.put(f"scans/{name}", data)
+    store.put("scans/notes.txt", b"no picture")
+    store.put("scans_of_others/d.png", png())
+    return pictures
+
+
+def batch(store: Store, weights: Path, *more: object) -> tuple[object, ...]:
+    return ("batch", f"s3://{store.bucket}/scans", "-n", weights, "-o", f"s3://{store.bucket}/large", "--json", *more)
+
+
+def statuses(ran: Ran) -> list[str]:
+    return [row["status"] for row in map(json.loads, ran.out.splitlines()) if row.get("event", "") == "picture"]
+
+
+def test_a_folder_of_objects_is_mirrored_once(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, micro: Path
+) -> None:
+    ran = cli(*batch(store, nearest))
+    assert (ran.code, statuses(ran)) == (0, ["done"] * 3), ran.err
+    for name, data in scans.items():
+        assert np.array_equal(pixels(store.get(f"large/{name}")), doubled(data))
+    assert "1 .txt" in ran.err
+    assert f"outputs in s3://{store.bucket}/large/" in ran.err
+    assert all(condition == "*" for method, _, condition in store.asked if method == "PUT")
+
+    store.asked.clear()
+    assert statuses(cli(*batch(store, nearest))) == ["skipped"] * 3
+    assert {method for method, path, _ in store.asked if ".png" in path} == {"HEAD"}  # nothing is read
+
+    store.put("scans/a.png", png(3, 4))
+    assert sorted(statuses(cli(*batch(store, nearest)))) == ["done", "skipped", "skipped"]
+    assert np.array_equal(pixels(store.get("large/a.png")), doubled(png(3, 4)))
+    assert statuses(cli(*batch(store, micro))) == ["done"] * 3
+    writes = {key: count for key, count in store.writes().items() if key.startswith("large/")}
+    assert writes == {"large/a.png": 3, "large/deep/b.png": 2, "large/deep/er/c.png": 2}
+
+
+def test_a_local_folder_goes_to_objects(cli: Cli, store: Store, nearest: Path, folder: Path) -> None:
+    run = ("batch", folder, "-n", nearest, "-o", f"s3://{store.bucket}/out/", "--json")
+    assert statuses(cli(*run)) == ["done"] * 12
+    for name in ("0.png", "11.png"):
+        data = (folder / "deep" / name).read_bytes()
+        assert np.array_equal(pixels(store.get(f"out/deep/{name}")), doubled(data))
+        os.utime(folder / "deep" / name)  # what counts is the content
+    assert statuses(cli(*run)) == ["skipped"] * 12
+
+
+def test_foreign_objects_and_bad_pictures_fail_alone(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    store.put("large/a.png", b"mine")
+    store.put("scans/z.png", scans["a.png"][:150])
+    ran = cli(*batch(store, nearest))
+    assert (ran.code, sorted(statuses(ran))) == (3, ["done", "done", "failed", "failed"])
+    assert f"s3://{store.bucket}/large/a.png: exists and was not made by this program" in ran.err
+    assert f"s3://{store.bucket}/scans/z.png: " in ran.err
+    assert "temporary" not in ran.err + ran.out
+    assert store.get("large/a.png") == b"mine"
+    assert cli(*batch(store, nearest, "--force")).code == 3
+    assert np.array_equal(pixels(store.get("large/a.png")), doubled(scans["a.png"]))
+
+
+def test_shards_levels_and_a_dry_run(cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path) -> None:
+    ran = cli(*batch(store, nearest, "--dry-run"))
+    assert (ran.code, statuses(ran)) == (0, ["planned"] * 3), ran.err
+    assert [method for method, _, _ in store.asked if method == "PUT"] == []
+    assert statuses(cli(*batch(store, nearest, "--no-recursive"))) == ["done"]
+    parts = [statuses(cli(*batch(store, nearest, "--shard", f"{part}/2", "--force"))) for part in (1, 2)]
+    assert sum(map(len, parts)) == 3
+    ran = cli("batch", f"s3://{store.bucket}/empty", "-n", nearest, "-o", f"s3://{store.bucket}/out")
+    assert ran.code == 4
+
+
+def test_results_inside_the_folder_are_no_pictures(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    run = ("batch", f"s3://{store.bucket}/scans", "-n", nearest, "-o", f"s3://{store.bucket}/scans/large", "--json")
+    assert statuses(cli(*run)) == ["done"] * 3
+    assert statuses(cli(*run)) == ["skipped"] * 3
+
+
+def test_names_that_are_no_paths_stay_outside_of_nothing(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    store.put("scans/x//y.png", png())
+    store.put("scans/up/%2E%2E/%2E%2E/%2E%2E/z.png", png())
+    ran = cli(*batch(store, nearest))
+    assert statuses(ran) == ["done"] * 3
+    assert ran.err.count("cannot be the name of a file; left out") == 2
+
+
+def test_of_two_workers_one_wins_and_the_other_finds_it_done(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    """The other one runs from its start to its end between what this one looks at and what it puts."""
+    others: list[int] = []
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command == "PUT" and not others:
+            others.append(0)
+            words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest))]
+            environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}"}
+            others[0] = subprocess.run(words, check=False, env=environment, capture_output=True).returncode
+        return False
+
+    store.fault = fault
+    ran = cli(*batch(store, nearest))
+    assert (ran.code, others) == (0, [0]), ran.err
+    assert statuses(ran) == ["skipped"] * 3
+    writes = {key: count for key, count in store.writes().items() if key.startswith("large/")}
+    assert set(writes.values()) == {1}
+    assert len(writes) == 3
+
+
+def test_what_a_killed_worker_left_in_its_spool_goes(
+    cli: Cli, store: Store, nearest: Path, photo: Path, spools: Path
+) -> None:
+    script = (
+        "import os, signal, sys; from sr_upscale.storage.spool import Spool; spool = Spool();"
+        "(spool.inputs / 'a.png').write_bytes(b'1'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=False)
+    assert len(list(spools.glob("sr-upscale-*/in/a.png"))) == 1
+    assert cli(photo, "-n", nearest, "-o", f"s3://{store.bucket}/out.png").code == 0
+
+
+@pytest.mark.slow
+def test_workers_that_race_make_each_output_once(store: Store, nearest: Path) -> None:
+    for number in range(30):
+        store.put(f"scans/{number}.png", png(20 + number, 30))
+    words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest))]
+    workers = [subprocess.Popen(words, stdout=-1, stderr=-1, text=True) for _ in range(3)]
+    ends = [worker.communicate(timeout=300) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], ends
+    done = sum(len(re.findall('"status": ?"done"', out)) for out, _ in ends)
+    writes = [count for key, count in store.writes().items() if key.startswith("large/")]
+    assert (done, writes) == (30, [1] * 30)
