@@ -79,8 +79,8 @@ def test_steps_of_generator_and_discriminator_are_those_of_one_batch(
     apart = max(float((a - b).abs().max()) for a, b in zip(one, many, strict=True))
     assert moved > 1e-4
     assert apart < moved / 100
-    for a, b in zip(norms, norms_k, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    for one_norm, norm_k in zip(norms, norms_k, strict=True):
+        torch.testing.assert_close(one_norm, norm_k, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
