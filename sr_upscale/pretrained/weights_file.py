@@ -18,7 +18,7 @@ from sr_upscale.formatting import shortened
 from sr_upscale.storage.atomic import replace_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from sr_upscale.models.generator import Generator, GeneratorConfig
 
@@ -51,15 +51,18 @@ class WeightsInfo:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_metadata(self) -> dict[str, str]:
+    def to_metadata(self, *, architecture: str = ARCHITECTURE) -> dict[str, str]:
         """Makes the strings for the header of the file.
 
         Keys are those of the modelspec.* standard where it has them.
+
+        Args:
+            architecture: What the header names.
         """
         return {
             "format": "pt",
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.architecture": ARCHITECTURE,
+            "modelspec.architecture": architecture,
             "modelspec.title": self.name,
             "modelspec.description": self.description,
             "modelspec.license": self.license,
@@ -150,11 +153,25 @@ def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
     Raises:
         OutputError: The file cannot be written.
     """
+    info = WeightsInfo(**{**_shallow(info), "config": asdict(model.config)})
+    save_tensors(path, model, info.to_metadata())
+
+
+def save_tensors(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
+    """Writes the tensors of a network as float32, and a header, whole or not at all.
+
+    Args:
+        path: Target, replaced if it exists.
+        model: Any device and dtype.
+        metadata: Strings of the header.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     from safetensors.torch import save
 
-    info = WeightsInfo(**{**_shallow(info), "config": asdict(model.config)})
     state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
-    content = _in_order(save(state, metadata=info.to_metadata()))
+    content = _in_order(save(state, metadata=dict(metadata)))
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
 

@@ -13,17 +13,36 @@ from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.models.discriminator import DISCRIMINATORS
 from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import GeneratorConfig
+from sr_upscale.pretrained.architectures import ARCHITECTURES
 from sr_upscale.training.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """Sizes and tail of the generator; see `GeneratorConfig`."""
+    """The network that is taught.
 
+    Attributes:
+        arch: Empty for our generator, or a network of others: a key of `pretrained.architectures.ARCHITECTURES`.
+        options: Sizes of a network of others, by the keywords of its constructor; what is left out is as published.
+        scale: Factor.
+        num_feat, num_blocks, upsampler: Sizes and tail of our generator; see `GeneratorConfig`.
+    """
+
+    arch: str = ""
+    options: Mapping[str, int] = field(default_factory=dict)
     scale: int = 4
     num_feat: int = 64
     num_blocks: int = 24
     upsampler: str = "pixelshuffle"
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """Returns the configuration of our generator."""
+        return GeneratorConfig(**{key: getattr(self, key) for key in GENERATOR_KEYS})
+
+
+GENERATOR_KEYS = ("scale", "num_feat", "num_blocks", "upsampler")
+"""Keys of `ModelSection` that build our generator. Of these others share the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +235,15 @@ class Recipe:
             if not 0 <= getattr(self.data, key) <= 1:
                 self._refuse(f"data.{key}", getattr(self.data, key), "0 to 1")
         try:
-            GeneratorConfig(**dataclasses.asdict(self.model))
+            self.model.generator  # noqa: B018  its scales are those of every network
         except ModelError as error:
             raise UsageError(f"recipe {self.name}: model: {error}") from error
+        if self.model.arch and self.model.arch not in ARCHITECTURES:
+            self._refuse("model.arch", self.model.arch, f"{', '.join(ARCHITECTURES)}, or '' for our generator")
+        if self.model.options and not self.model.arch:
+            self._refuse("model.options", dict(self.model.options), "a model.arch that takes them")
+        for key, value in self.model.options.items():
+            self._positive(f"model.options.{key}", value)
         if not self.stages:
             self._refuse("stages", "empty", "at least one section such as [stages.psnr]")
         for name, stage in self.stages.items():

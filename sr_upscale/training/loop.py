@@ -25,11 +25,10 @@ from sr_upscale.data.patches import (
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
-from sr_upscale.pretrained.weights_file import save_generator
 from sr_upscale.storage.atomic import make_folder, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
-from sr_upscale.training.results import info_of, sheet_of, validate_and_keep
+from sr_upscale.training.results import save_so_far, sheet_of, validate_and_keep
 from sr_upscale.training.run import Progress, Resume, Run
 from sr_upscale.training.schedule import fraction_done, set_lr, stage_lr
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
@@ -173,7 +172,8 @@ def train(
             state = _next_stage(run, state, **options)  # type: ignore[arg-type]
         write({"step": state.total_steps, "elapsed_s": state.total_s, "finished": True})
     invents = list(recipe.stages.values())[-1].gan_weight > 0
-    if scores is not None and (warning := too_short(scores, held_out, margin_db=2.0 if invents else 0.0)):
+    margin_db = 2.0 if invents else 0.0
+    if scores and (warning := too_short(scores, held_out, margin_db=margin_db, ours=not recipe.model.arch)):
         on_warning(warning)
     return out / f"{recipe.name}.safetensors"
 
@@ -298,7 +298,7 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
         save_checkpoint(run.out, recipe, state)
     if stop:
         if run.leads:
-            save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info_of(run, state, None))
+            save_so_far(run, state)
         raise Interrupted(int(stop))
     end = {"stage": name, "step": state.step, "elapsed_s": state.elapsed_s}
     run.log({**end, "scores": asdict(scores) if scores is not None else None})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sr_upscale.errors import UsageError
-from sr_upscale.training.config import Recipe
+from sr_upscale.training.config import GENERATOR_KEYS, Recipe
 from sr_upscale.training.recipes import read_recipe, shipped_recipes
 
 T = TypeVar("T")
@@ -106,6 +106,7 @@ def load_recipe(
         if unknown := [stage for stage in stages if stage not in there]:
             raise UsageError(f"recipe {table['name']} has no stage {unknown[0]!r}; expected {', '.join(there)}")
         table["stages"] = {name: stage for name, stage in there.items() if name in stages}
+    _refuse_sizes(table, overrides or {})
     for key, value in (overrides or {}).items():
         _refuse_new_stage(key, table)
         table = _merged(table, _nested(_named_stage(key, table), value, name_or_path))
@@ -143,6 +144,17 @@ def _refuse_new_stage(key: str, table: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
         raise UsageError(f"recipe {table['name']} has no stage {name!r}; {hint}")
+
+
+def _refuse_sizes(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Refuses sizes of our generator that were given together with another architecture, which would ignore them."""
+    model = table.get("model", {})
+    given = {key.removeprefix("model.") for key in overrides if key.startswith("model.")}
+    arch = overrides.get("model.arch", model.get("arch", ""))
+    if "arch" in model:
+        given |= set(model)
+    if arch and (ours := [key for key in GENERATOR_KEYS[1:] if key in given]):
+        raise UsageError(f"recipe: model.{ours[0]} is of our generator; {arch} takes its sizes as model.options")
 
 
 def _named_stage(key: str, table: Mapping[str, Any]) -> str:

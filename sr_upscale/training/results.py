@@ -6,7 +6,8 @@ import datetime
 from dataclasses import asdict
 
 from sr_upscale.models.features import DISTANCE_LAYER
-from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.pretrained.architectures import save_network
+from sr_upscale.pretrained.weights_file import WeightsInfo
 from sr_upscale.training.config import StageSection
 from sr_upscale.training.run import Run
 from sr_upscale.training.state import TrainState
@@ -26,14 +27,21 @@ def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
     features = run.features if run.features is not None and DISTANCE_LAYER in run.features.layers else None
     scores = validate(state.ema, run.held_out, features=features) if run.held_out else None
     info = info_of(run, state, scores)
-    save_generator(run.out / f"{recipe.name}.safetensors", state.ema, info)
+    arch = recipe.model.arch
+    save_network(run.out / f"{recipe.name}.safetensors", state.ema, info, arch=arch)
     if scores is not None:
         sample_sheet(state.ema, run.held_out, run.out / sheet_of(name, state.step))
         value = _rank(stage, scores)
         if state.best is None or value < state.best:
             state.best = value
-            save_generator(run.out / f"{recipe.name}-best.safetensors", state.ema, info)
+            save_network(run.out / f"{recipe.name}-best.safetensors", state.ema, info, arch=arch)
     return scores
+
+
+def save_so_far(run: Run, state: TrainState) -> None:
+    """Writes the averaged weights without scoring them, where a run is stopped."""
+    path = run.out / f"{run.recipe.name}.safetensors"
+    save_network(path, state.ema, info_of(run, state, None), arch=run.recipe.model.arch)
 
 
 def sheet_of(stage: str, step: int) -> str:

@@ -18,9 +18,9 @@ from torch import nn
 
 from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
-from sr_upscale.models.generator import Generator, GeneratorConfig
+from sr_upscale.models.generator import Generator
+from sr_upscale.pretrained.architectures import build_network, tensors_of
 from sr_upscale.pretrained.registry import resolve_weights
-from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.storage.atomic import rename, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.muon import Muon
@@ -38,7 +38,7 @@ class TrainState:
     """Generator, its average, discriminator, optimisers, and where the run stands.
 
     Attributes:
-        g, ema: The generator and its averaged weights.
+        g, ema: The generator, ours or a network of others, and its averaged weights.
         d: The discriminator of an adversarial stage.
         g_optimizer, d_optimizer: Adam, or Muon for the generator.
         g_scaler, d_scaler: Loss scaling, at work in fp16 alone.
@@ -50,8 +50,8 @@ class TrainState:
         history: Stages that are done: name, steps and seconds of each.
     """
 
-    g: Generator
-    ema: Generator
+    g: nn.Module
+    ema: nn.Module
     g_optimizer: torch.optim.Optimizer
     g_scaler: torch.amp.GradScaler
     d_scaler: torch.amp.GradScaler
@@ -71,7 +71,7 @@ class TrainState:
         return next(self.g.parameters()).device
 
 
-def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _message: None) -> Generator:
+def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _message: None) -> nn.Module:
     """Builds the generator as the first stage meets it: random by the recipe's seed, or warm from other weights.
 
     Args:
@@ -88,14 +88,21 @@ def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _messa
     return model
 
 
-def random_generator(recipe: Recipe) -> Generator:
-    """Builds the generator of a recipe with random weights, by the recipe's seed."""
+def random_generator(recipe: Recipe) -> nn.Module:
+    """Builds the generator of a recipe with random weights, by the recipe's seed.
+
+    Raises:
+        UsageError: A network of others cannot be built so.
+        ModelError: It needs spandrel, which is not installed.
+    """
     torch.manual_seed(recipe.seed)
-    return Generator(GeneratorConfig(**asdict(recipe.model)))
+    if recipe.model.arch:
+        return build_network(recipe.model.arch, scale=recipe.model.scale, options=recipe.model.options)
+    return Generator(recipe.model.generator)
 
 
 def begin_stage(
-    recipe: Recipe, index: int, start: Generator, *, device: torch.device, fp16: bool = False
+    recipe: Recipe, index: int, start: nn.Module, *, device: torch.device, fp16: bool = False
 ) -> TrainState:
     """Builds a fresh state for a stage: optimisers at zero, a random discriminator where the stage has one.
 
@@ -139,12 +146,18 @@ def _muon(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optim
     return Muon(model.parameters(), lr, betas=(stage.betas[0], stage.betas[1]))
 
 
-def _warm_start(model: Generator, source: str, on_note: Callable[[str], None]) -> None:
-    weights, _info = load_generator(resolve_weights(source))
-    state, theirs = model.state_dict(), weights.state_dict()
+def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -> None:
+    theirs = tensors_of(resolve_weights(source))
+    state = model.state_dict()
     fitting = {key: value for key, value in theirs.items() if key in state and state[key].shape == value.shape}
-    if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
-        raise UsageError(f"init: the trunk of {source} does not fit; start from weights of the same num_feat")
+    if isinstance(model, Generator):
+        if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
+            raise UsageError(f"init: the trunk of {source} does not fit; start from weights of the same num_feat")
+    elif next(iter(state)) not in fitting:
+        raise UsageError(
+            f"init: the first layer of {source} does not fit; start from weights of the same architecture and width, "
+            "or at random (--init none)"
+        )
     model.load_state_dict(fitting, strict=False)
     unused = [key for key in theirs if key not in fitting]
     random = [key for key in state if key not in fitting]

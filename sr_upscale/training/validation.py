@@ -68,7 +68,7 @@ def validate(model: nn.Module, pairs: Sequence[Pair], *, features: VGG19Features
     return Scores(**{key: float(np.mean([row[key] for row in rows])) for key in rows[0]})
 
 
-def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0) -> str | None:
+def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0, ours: bool = True) -> str | None:
     """Says in a sentence where a run was too short to be of use: bicubic resampling does as well.
 
     With a teacher, the measure is how near its answers are; else PSNR.
@@ -77,6 +77,7 @@ def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0) 
         scores: Of the run's end.
         pairs: The pictures that it was scored on.
         margin_db: How far the PSNR of a network that invents detail may be below bicubic's.
+        ours: Whether the network is our generator, so that it can start from our weights.
 
     Returns:
         The sentence; None where the network does better.
@@ -92,7 +93,7 @@ def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0) 
             return None
         found = f"reaches {scores.psnr:.1f} dB on pictures it has not seen, and bicubic resampling {psnr:.1f} dB"
     scale = pairs[0].hr.shape[0] // pairs[0].lr.shape[0]
-    start = f", or start from a trained model with --init psnr-x{scale}" if scale in (2, 4) else ""
+    start = f", or start from a trained model with --init psnr-x{scale}" if ours and scale in (2, 4) else ""
     return f"the run was too short to be of use: the network {found}; train longer (--max-time){start}"
 
 
