@@ -10,20 +10,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import mimetypes
 import os
 import re
-import ssl
 import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import AppearedError, InputError, NetworkError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.storage.atomic import output_error
 from sr_upscale.storage.remote import is_offline
+
+if TYPE_CHECKING:
+    import ssl
 
 NOTE = "sr-upscale"
 """Name of a note in an object's metadata."""
@@ -165,6 +166,8 @@ def put(source: Path, address: str, *, note: str, overwrite: bool) -> None:
         OutputError: There is no such bucket, or it may not be written.
         NetworkError: The store cannot be reached, or the connection broke.
     """
+    import mimetypes
+
     kind = mimetypes.guess_type(address)[0] or "application/octet-stream"
     more: dict[str, Any] = {
         "s3": {"Metadata": {NOTE: note}, "ContentType": kind},
@@ -238,6 +241,8 @@ async def _web_client(**options: Any) -> Any:
 
 def _trusted() -> ssl.SSLContext:
     """Returns what certificates are trusted, by the variables that downloads honour, too."""
+    import ssl  # the program starts without it
+
     bundles = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"))
     bundle = next(filter(None, bundles), None)
     try:

@@ -117,7 +117,7 @@ def test_names_that_are_no_paths_stay_outside_of_nothing(
     assert ran.err.count("cannot be the name of a file; left out") == 2
 
 
-def test_of_two_workers_one_wins_and_the_other_finds_it_done(
+def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
     """The other one runs from its start to its end between what this one looks at and what it puts."""
@@ -153,7 +153,7 @@ def test_what_a_killed_worker_left_in_its_spool_goes(
 
 
 @pytest.mark.slow
-def test_workers_that_race_make_each_output_once(store: Store, nearest: Path) -> None:
+def test_row_70_workers_that_race_make_each_output_once(store: Store, nearest: Path) -> None:
     for number in range(30):
         store.put(f"scans/{number}.png", png(20 + number, 30))
     words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest))]

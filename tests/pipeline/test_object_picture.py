@@ -62,7 +62,7 @@ def test_what_is_there_stays_unless_forced(cli: Cli, store: Store, nearest: Path
     assert np.array_equal(pixels(store.get("out.png")), doubled(png()))
 
 
-def test_what_appears_meanwhile_stays(cli: Cli, store: Store, nearest: Path, photo: Path) -> None:
+def test_row_70_what_appears_meanwhile_stays(cli: Cli, store: Store, nearest: Path, photo: Path) -> None:
     def fault(handler: BaseHTTPRequestHandler) -> bool:
         if handler.command == "PUT":
             store.put("out.png", b"theirs")
@@ -75,7 +75,7 @@ def test_what_appears_meanwhile_stays(cli: Cli, store: Store, nearest: Path, pho
     assert store.get("out.png") == b"theirs"
 
 
-def test_a_put_whose_answer_was_lost_is_done(cli: Cli, store: Store, nearest: Path, photo: Path) -> None:
+def test_row_69_a_put_whose_answer_was_lost_is_done(cli: Cli, store: Store, nearest: Path, photo: Path) -> None:
     lost = []
 
     def fault(handler: BaseHTTPRequestHandler) -> bool:
@@ -92,7 +92,7 @@ def test_a_put_whose_answer_was_lost_is_done(cli: Cli, store: Store, nearest: Pa
     assert store.writes() == {"out.png": 1}
 
 
-def test_a_put_that_met_another_is_tried_again(
+def test_row_69_a_put_that_met_another_is_tried_again(
     cli: Cli, store: Store, nearest: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "CONFLICT_WAITS_S", (0.01, 0.01))
@@ -118,7 +118,7 @@ def test_a_put_that_met_another_is_tried_again(
         (refuse(403, "InvalidAccessKeyId"), "no rights"),
     ],
 )
-def test_a_missing_bucket_and_missing_rights_are_one_line(
+def test_row_69_a_missing_bucket_and_missing_rights_are_one_line(
     cli: Cli, store: Store, nearest: Path, photo: Path, fault: object, words: str, to_store: bool, tmp_path: Path
 ) -> None:
     bucket = store.bucket if fault else f"{store.bucket}-not-there"
@@ -136,7 +136,7 @@ def test_a_missing_bucket_and_missing_rights_are_one_line(
     assert words in ran.err
 
 
-def test_a_missing_object_is_no_picture(cli: Cli, store: Store, nearest: Path, tmp_path: Path) -> None:
+def test_row_69_a_missing_object_is_no_picture(cli: Cli, store: Store, nearest: Path, tmp_path: Path) -> None:
     ran = cli(f"s3://{store.bucket}/none.png", "-n", nearest, "-o", tmp_path / "out.png")
     assert (ran.code, ran.err.count("\n")) == (4, 1)
     assert f"s3://{store.bucket}/none.png: no such object" in ran.err
@@ -153,7 +153,7 @@ def test_a_picture_that_cannot_be_read_is_named_by_its_address(
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_a_connection_that_is_always_cut_is_the_network(
+def test_row_69_a_connection_that_is_always_cut_is_the_network(
     cli: Cli, store: Store, nearest: Path, photo: Path, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -181,7 +181,7 @@ def test_a_connection_that_is_always_cut_is_the_network(
     assert list(store.writes()) == ["photo.png"]
 
 
-def test_no_store_at_all_is_the_network(
+def test_row_69_no_store_at_all_is_the_network(
     cli: Cli, store: Store, nearest: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -323,7 +323,7 @@ def test_https_is_read(cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pyt
     ("kind", "code", "words"),
     [("cut", 6, "does not answer"), ("plain", 6, "redirects from https"), (403, 4, "no rights"), (500, 6, "500")],
 )
-def test_a_web_server_that_fails(
+def test_row_69_a_web_server_that_fails(
     cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: object, code: int, words: str
 ) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
