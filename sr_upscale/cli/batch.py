@@ -13,12 +13,10 @@ from sr_upscale.cli.running import Cluster, obtain_models, run_items
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.pipeline.batch_plan import plan_folder
-from sr_upscale.pipeline.object_batch import plan_objects
 from sr_upscale.pipeline.request import RUNNING, Request
 from sr_upscale.pipeline.targets import folder_target
 from sr_upscale.pipeline.words import parse_shard
-from sr_upscale.storage.objects import is_address
-from sr_upscale.storage.spool import Spool
+from sr_upscale.storage.remote import is_address
 
 
 @opt.takes_request
@@ -70,6 +68,9 @@ def batch(
     if any(is_address(each) for each in (folder, output or "")):
         if on is not None or verify:
             raise UsageError(f"{'--on' if on else '--verify'} takes folders, not addresses; leave it out")
+        from sr_upscale.pipeline.object_batch import plan_objects
+        from sr_upscale.storage.spool import Spool
+
         with Spool() as spool:
             plan = plan_objects(folder, output, request, spool, recursive=recursive, shard=part)
             return run_items(plan, request, console, verbose=verbose, spool=spool)

@@ -17,14 +17,13 @@ from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_name, refuse_unwritable
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
 from sr_upscale.pipeline.ledger import Ledger
-from sr_upscale.pipeline.object_batch import ObjectLedger
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pretrained.registry import cached_path, catalogue_entry
-from sr_upscale.storage.spool import Spool
 
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
     from sr_upscale.pipeline.job import Prepared
+    from sr_upscale.storage.spool import Spool
     from sr_upscale.upscaler import Upscaler
 
 
@@ -92,6 +91,8 @@ def run_items(
 
         def ledger_for(fingerprint: Mapping[str, Any]) -> ItemLedger:
             if spool is not None:
+                from sr_upscale.pipeline.object_batch import ObjectLedger
+
                 return ObjectLedger(spool, plan, fingerprint, force=request.file.force)
             return Ledger(plan, fingerprint, force=request.file.force, verify=verify)
 

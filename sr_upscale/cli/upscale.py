@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,12 +18,12 @@ from sr_upscale.errors import UsageError
 from sr_upscale.formatting import addressed, shown
 from sr_upscale.images.formats import sniff
 from sr_upscale.pipeline.batch_plan import plan_folder
-from sr_upscale.pipeline.object_batch import plan_objects
-from sr_upscale.pipeline.object_picture import close_picture, open_picture
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import check_single, folder_target, format_for, plan_files, single_target
-from sr_upscale.storage.objects import is_address, without_query
-from sr_upscale.storage.spool import Spool
+from sr_upscale.storage.remote import is_address, without_query
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.spool import Spool
 
 
 @opt.takes_request
@@ -47,6 +47,8 @@ def upscale(
     console = Console(quiet=quiet, as_json=as_json)
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     if any(is_address(each) for each in (*names, output or "")):
+        from sr_upscale.storage.spool import Spool
+
         with Spool() as spool:
             return _objects(names, output, request, console, spool, verbose=verbose)
     if len(names) == 1 and names[0] != "-" and os.path.isdir(names[0]):
@@ -64,6 +66,9 @@ def _objects(
     names: list[str], output: str | None, request: Request, console: Console, spool: Spool, *, verbose: bool
 ) -> int:
     """Enlarges what is or becomes objects: one picture, or a folder."""
+    from sr_upscale.pipeline.object_batch import plan_objects
+    from sr_upscale.pipeline.object_picture import close_picture, open_picture
+
     if len(names) > 1:
         raise UsageError("one address at a time; `sr-upscale batch s3://bucket/folder` does all pictures of a folder")
     name = names[0]

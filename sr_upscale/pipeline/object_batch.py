@@ -23,8 +23,9 @@ from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import output_label
 from sr_upscale.pipeline.words import Shard
 from sr_upscale.storage.digest import hash_file
-from sr_upscale.storage.objects import check_address, is_address, list_names, note_of, put, refuse_missing_bucket
+from sr_upscale.storage.objects import check_address, list_names, note_of, put, refuse_missing_bucket
 from sr_upscale.storage.process import identity
+from sr_upscale.storage.remote import is_address
 from sr_upscale.storage.spool import Spool
 
 

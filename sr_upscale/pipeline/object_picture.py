@@ -10,17 +10,9 @@ from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import default_name, single_target
-from sr_upscale.storage.objects import (
-    check_address,
-    get,
-    is_address,
-    name_of,
-    note_of,
-    put,
-    refuse_missing_bucket,
-    without_query,
-)
+from sr_upscale.storage.objects import check_address, get, name_of, note_of, put, refuse_missing_bucket
 from sr_upscale.storage.process import identity
+from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.storage.spool import Spool
 
 

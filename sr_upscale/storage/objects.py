@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sr_upscale.errors import AppearedError, InputError, NetworkError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.storage.atomic import output_error
-from sr_upscale.storage.remote import is_offline
+from sr_upscale.storage.remote import is_offline, without_query
 
 if TYPE_CHECKING:
     import ssl
@@ -38,11 +38,6 @@ _LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google",
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 """Errors of a file, and not of the store that it is read from."""
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
-
-
-def is_address(name: str) -> bool:
-    """Says whether a name is an address, such as ``s3://bucket/photo.png``, and no path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def check_address(address: str, *, to_write: bool = False) -> None:
@@ -73,11 +68,6 @@ def name_of(address: str) -> str:
     if "/" not in place or name in ("", ".", "..") or Path(name).name != name:
         raise UsageError(f"{shown(without_query(address))}: names no picture; give the address of one")
     return name
-
-
-def without_query(address: str) -> str:
-    """Returns an address as it may be shown: what a signed one of https has behind ``?`` is a password."""
-    return re.split("[?#]", address)[0] if address.startswith("https:") else address
 
 
 def refuse_missing_bucket(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,3 +80,13 @@ def is_offline() -> bool:
 def note_of(part: Path) -> Path:
     """Returns where it is noted which file of which server `part`, a file on its way, belongs to."""
     return part.with_name(f"{part.name}.json")
+
+
+def is_address(name: str) -> bool:
+    """Says whether a name is an address, such as ``s3://bucket/photo.png``, and no path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
+
+
+def without_query(address: str) -> str:
+    """Returns an address as it may be shown: what a signed one of https has behind ``?`` is a password."""
+    return re.split("[?#]", address)[0] if address.startswith("https:") else address
