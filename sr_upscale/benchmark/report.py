@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from sr_upscale.benchmark.names import KERNELS
 from sr_upscale.benchmark.run import Results
 from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, rows_of
 from sr_upscale.formatting import mebibytes
@@ -117,7 +118,7 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
         sets=sets,
         points=points,
         gallery=[_picture(each, words) for each in chosen],
-        picture_headings=["picture", "model", "PSNR, dB", "SSIM", "NIQE"],
+        picture_headings=["picture", *HEADINGS[:4]],
         pictures=pictures,
     )
 
@@ -141,7 +142,8 @@ def page(
         environment: Where they were measured, in words.
         sets: A table for each data set: title, headings and rows.
         points: Points of the plot: name, speed in megapixels a second and PSNR in dB.
-        gallery: Pictures: title, width and height in pixels, and images with name, data URL and scores in words.
+        gallery: Pictures: title, width and height in pixels, the pair of names to open on, and images with name, data
+            URL and scores in words.
         picture_headings, pictures: The table of every picture, as text.
 
     Returns:
@@ -192,7 +194,11 @@ def _set(results: Results, dataset: str, *, with_published: bool) -> dict[str, A
 
 
 def _picture(picture: Shown, words: Any) -> dict[str, Any]:
+    """Makes a picture ready for the page, with the pair to open on: the first image, and the last network's."""
+    methods = [label for label in picture.images if label != "HR"]
+    networks = [label for label in methods if label not in (*KERNELS, "input")]
     return {
+        "pair": [methods[0], (networks or methods)[-1]],
         "title": f"{picture.dataset} {picture.name}".strip(),
         "width": picture.width,
         "height": picture.height,

@@ -38,6 +38,7 @@ class Protocol:
             stay gray, as the MATLAB scripts do.
         own_lr: Whether LR is made here by MATLAB's bicubic, even where there are LR files.
         lpips: Backbone of LPIPS; empty if it is not measured.
+        limit: Most pictures of each set that are measured, from its first; None for all of them, as papers do.
     """
 
     scale: int
@@ -46,6 +47,7 @@ class Protocol:
     gray_as_rgb: bool = True
     own_lr: bool = False
     lpips: str = ""
+    limit: int | None = None
 
     def __str__(self) -> str:
         channel = "Y (BT.601, 16-235)" if self.channel == "y" else "RGB"
@@ -55,6 +57,7 @@ class Protocol:
             f"x{self.scale}; PSNR and SSIM on {channel} of 8-bit output, border of {self.crop_border} left out, "
             f"mean over pictures; SSIM with an 11x11 Gaussian of 1.5; gray pictures {gray}; LR files: {lr}"
             + (f"; LPIPS with {self.lpips}, RGB, the same border" if self.lpips else "")
+            + (f"; --limit {self.limit}: at most the first {self.limit} of each set" if self.limit is not None else "")
         )
 
 

@@ -51,7 +51,19 @@ def published() -> tuple[Published, ...]:
     )
 
 
-HEADINGS = ("model", "PSNR, dB", "SSIM", "NIQE", "VGG19", "LPIPS", "MPix/s", "memory", "parameters", "MACs at 720p")
+HEADINGS = (
+    "model",
+    "PSNR, dB ↑",
+    "SSIM ↑",
+    "NIQE ↓",
+    "VGG19 ↓",
+    "LPIPS ↓",
+    "MPix/s ↑",
+    "memory ↓",
+    "parameters ↓",
+    "MACs at 720p ↓",
+)
+"""Columns; an arrow up stands where more is better, and one down where less is."""
 
 
 def summary_cells(summary: Summary) -> tuple[str, ...]:
@@ -71,10 +83,16 @@ def summary_cells(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def published_cells(row: Published, dataset: str) -> tuple[str, ...]:
-    """Formats a published row in the same columns, for a data set that it has scores of."""
+def published_cells(row: Published, dataset: str, *, limited: bool) -> tuple[str, ...]:
+    """Formats a published row in the same columns, for a data set that it has scores of.
+
+    Args:
+        row, dataset: Whose scores, and of what.
+        limited: Whether the rows beside it are not of the whole set; then the row says that it is.
+    """
     decibels, similarity = row.scores[dataset]
-    return (f"{row.name}, published", f"{decibels:.2f}", f"{similarity:.4f}", *("",) * (len(HEADINGS) - 3))
+    words = "published, of the whole set" if limited else "published"
+    return (f"{row.name}, {words}", f"{decibels:.2f}", f"{similarity:.4f}", *("",) * (len(HEADINGS) - 3))
 
 
 def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tuple[str, ...]]:
@@ -82,7 +100,9 @@ def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tup
     rows = [summary_cells(summary) for summary in results.summaries if summary.dataset == dataset]
     if with_published:
         scale = results.protocol.scale
-        rows += [published_cells(row, dataset) for row in published() if row.scale == scale and dataset in row.scores]
+        limited = results.protocol.limit is not None
+        fitting = [row for row in published() if row.scale == scale and dataset in row.scores]
+        rows += [published_cells(row, dataset, limited=limited) for row in fitting]
     return rows
 
 

@@ -133,6 +133,7 @@ def benchmark(
         gray_as_rgb=gray == "rgb",
         own_lr=own_lr,
         lpips=lpips or "",
+        limit=limit,
     )
     sets = {}
     for name in _split(dataset):
