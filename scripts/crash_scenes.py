@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from sr_upscale.cli.app import run as command
-from sr_upscale.data.patches import load_pairs
+from sr_upscale.data.decoded import load_pairs
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline import batch_run, executor, job  # noqa: F401  imported once, for all children
 from sr_upscale.pretrained.blend import blended

@@ -27,6 +27,8 @@ NOT_RUN = {
     "sr-upscale models download realesrgan-x4plus": "needs the network",
     "sr-upscale benchmark --dataset set5,set14 --model bicubic,psnr --published -o out": "needs the network",
     "ray start --head": "needs Ray",
+    "sr-upscale serve": "ends when it is stopped (tests/server)",
+    "sr-upscale serve -o ./large": "ends when it is stopped (tests/server)",
     "sr-upscale batch /shared/scans -o /shared/large --on ray --address HOST:6379": "needs Ray",
     "parallel --sshlogin node1,node2,node3 --nonall sr-upscale batch /shared/scans -o /shared/large --quiet": "ssh",
     "parallel -j 4 sr-upscale batch scans -o large --device cuda:{} --quiet ::: 0 1 2 3": "needs four GPUs",

@@ -14,7 +14,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, standard_output
 from sr_upscale.cli.running import obtain_models
 from sr_upscale.errors import UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import extra, shown
 from sr_upscale.pipeline.batch_plan import refuse_unwritable
 from sr_upscale.pipeline.request import request_of
 from sr_upscale.pipeline.words import parse_bytes
@@ -60,7 +60,7 @@ def serve(
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UsageError("serve needs Starlette and uvicorn; `pip install 'sr-upscale[serve]'`") from error
+        raise UsageError(f"serve needs Starlette and uvicorn; {extra('serve')}") from error
     console.note("loading ...")
     from sr_upscale.pipeline.executor import upscaler_for
     from sr_upscale.server.app import Settings

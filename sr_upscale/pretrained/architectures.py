@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.formatting import extra
 from sr_upscale.pretrained.weights_file import WeightsInfo, is_ours, load_generator, save_generator, save_tensors
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def build_network(name: str, *, scale: int, options: Mapping[str, int]) -> nn.Mo
     try:
         import spandrel
     except ImportError as error:
-        raise ModelError(f"model.arch is {name!r}: it needs an extra: pip install 'sr-upscale[models]'") from error
+        raise ModelError(f"model.arch is {name!r}: it needs an extra; {extra('models')}") from error
     if unknown := [key for key in options if key not in row.sizes]:
         raise UsageError(f"model.options has {unknown[0]!r}; {name} takes {', '.join(row.sizes)}")
     constructor = getattr(importlib.import_module(f"spandrel.architectures.{row.module}"), row.module)

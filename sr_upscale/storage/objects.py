@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import AppearedError, InputError, NetworkError, OutputError, SrUpscaleError, UsageError
-from sr_upscale.formatting import shortened, shown
+from sr_upscale.formatting import extra, shortened, shown
 from sr_upscale.storage.atomic import output_error
 from sr_upscale.storage.remote import is_offline, without_query
 
@@ -208,7 +208,7 @@ def _file_system(scheme: str) -> Any:
             return fsspec.filesystem("https", get_client=_web_client, skip_instance_cache=True)
         return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
     except ImportError as error:
-        raise UsageError(f"{scheme}:// needs fsspec's {scheme}; `pip install 'sr-upscale[cloud]'`") from error
+        raise UsageError(f"{scheme}:// needs fsspec's {scheme}; {extra('cloud')}") from error
 
 
 async def _web_client(**options: Any) -> Any:

@@ -110,7 +110,7 @@ def test_canvas_grows_to_the_first_frame_of_a_gif_alone() -> None:
 
 
 @pytest.mark.parametrize("where", ["canvas", "first frame", "later frame", "many frames"])
-def test_gif_bombs_are_refused_by_their_descriptors(where: str) -> None:
+def test_row_03_gif_bombs_are_refused_by_their_descriptors(where: str) -> None:
     """65 535 pixels a side in some tens of bytes. Decoding, or only opening, would take 4 GiB."""
     huge = b"!\xf9\x04\x08\0\0\0\0," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02" + blocks(packed([1]))
     small = gif(2, 2, [Drawn(pixels=np.zeros((2, 2), int))], COLOURS)

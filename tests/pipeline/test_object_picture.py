@@ -246,7 +246,7 @@ def test_without_the_extra_its_name_is_said(
     monkeypatch.setitem(sys.modules, "fsspec", None)
     ran = cli(photo, "-n", nearest, "-o", "s3://bucket/a.png")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
-    assert "pip install 'sr-upscale[cloud]'" in ran.err
+    assert "pip install '.[cloud]'" in ran.err
 
 
 def test_local_files_need_no_library_of_stores(nearest: Path, photo: Path) -> None:

@@ -200,7 +200,7 @@ def test_the_command_says_what_cannot_be(cli: Cli, nearest: Path, tmp_path: Path
 def test_the_command_names_the_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     ran = cli("serve")
-    assert (ran.code, "pip install 'sr-upscale[serve]'" in ran.err) == (2, True)
+    assert (ran.code, "pip install '.[serve]'" in ran.err) == (2, True)
 
 
 def test_the_page_of_the_api_names_every_option() -> None:
