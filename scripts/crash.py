@@ -35,8 +35,8 @@ from crash_scenes import SCENES, Scene, import_the_rest, server
 Content = Mapping[str, object]
 """What the files of a folder hold, by their names relative to it."""
 
-UNFINISHED = (".sr-*.tmp", "*.part", "*.part.json", "*.part.*")
-"""Names of files that are not yet results."""
+UNFINISHED = (".sr-*.tmp", "*.part", "*.part.json", "*.part.*", "*.claim", "*.lease", ".sr-upscale.*.jsonl")
+"""Names of files that are not yet results, or say who is at work and what that one has done so far."""
 COLLECTED = re.compile(r"\.part\.(json|lock)$")
 """Notes and locks of downloads, which later downloads collect."""
 
