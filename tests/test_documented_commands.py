@@ -36,6 +36,9 @@ NOT_RUN = {
 }
 """Commands that no test runs, and why. Those that install are told by their first word."""
 
+STORES = ("s3://", "gs://", "https://")
+"""Commands with such addresses need a store; `tests/pipeline/test_object_*.py` run their like."""
+
 SLOW = (" train ", " export ")
 """What is in commands that take more than a few seconds."""
 
@@ -56,6 +59,7 @@ def installs(line: str) -> bool:
 
 def to_run() -> list[object]:
     lines = [line for line in commands() if line not in NOT_RUN and not installs(line) and not line.startswith("make ")]
+    lines = [line for line in lines if not any(store in line for store in STORES)]
     return [
         pytest.param(line, marks=[pytest.mark.slow] if any(word in line for word in SLOW) else []) for line in lines
     ]
