@@ -31,7 +31,7 @@ from tests.helpers import Ran, lines
 # --- start or go on ---------------------------------------------------------------------------------
 
 
-def test_auto_resume_begins_goes_on_and_ends_whatever_is_there(
+def test_row_66_auto_resume_begins_goes_on_and_ends_whatever_is_there(
     cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same command after SIGTERM in set-up, after SIGTERM in training, and after the end."""
@@ -95,7 +95,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_not_taken_for_a_damaged_one(
 # --- a longer run -----------------------------------------------------------------------------------
 
 
-def test_a_longer_run_is_no_other_recipe(folder: Path, recipe: Path, tmp_path: Path) -> None:
+def test_row_67_a_longer_run_is_no_other_recipe(folder: Path, recipe: Path, tmp_path: Path) -> None:
     """12 steps, then 30 with other workers: the bits of 30 at once, where the learning rate does not look ahead."""
     always = {"stage.schedule": "constant"}
     short, long = (load_recipe(str(recipe), {**always, "stage.steps": steps}) for steps in (12, 30))
