@@ -96,7 +96,7 @@ def test_the_security_page_names_rows_and_tests_that_there_are() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     known = {int(number) for number in re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "faults.md").read_text(), re.M)}
     proofs = [line.split("|")[2] for line in page.splitlines() if line.startswith("| ")][1:]
-    assert len(proofs) == 9
+    assert len(proofs) >= 9
     for proof in proofs:
         rows = {int(number) for number in re.findall(r"\b\d+\b", proof)}
         files = re.findall(r"`(tests/[^`]+)`", proof)

@@ -153,13 +153,13 @@ def test_completion_does_not_import_torch_and_takes_less_than_0_3_s() -> None:
     variables = {"_SR_UPSCALE_COMPLETE": "complete_bash", "COMP_WORDS": "sr-upscale a.png -n pho", "COMP_CWORD": "3"}
     bare, times = [], []
     for _ in range(10):  # the best of ten: on a busy machine user time jitters
-        bare.append(user_seconds([sys.executable, "-c", ""])[1])
+        bare.append(user_seconds([sys.executable, "-c", "import typer.main, typer._adapters, rich.console"])[1])
         done, seconds = user_seconds(PROGRAM, variables)
         times.append(seconds)
         if times[-1] < 0.3:
             break
     assert done.stdout.split() == ["photo-x4", "photo-x2", "photo"]
-    assert min(times) < max(0.3, 15 * min(bare))  # on a slow machine Python's own start is the measure
+    assert min(times) < max(0.3, 2.5 * min(bare))  # on a slow or busy machine Typer's own start is the measure
 
 
 def user_seconds(

@@ -179,5 +179,5 @@ def test_what_is_no_network_is_refused_in_a_line(
 
 def test_without_spandrel_the_extra_is_named(folder: Path, compact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(ModelError, match=r"model.arch is 'compact'.*pip install 'sr-upscale\[models\]'"):
+    with pytest.raises(ModelError, match=r"model.arch is 'compact'.*pip install '\.\[models\]'"):
         train(load_recipe(str(compact)), data=[folder], out=folder.parent / "run")
