@@ -47,8 +47,10 @@ def measured(command: list[str], variables: dict[str, str]) -> tuple[float, floa
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **variables}, cwd=ROOT
     )
-    _pid, _status, used = os.wait4(process.pid, 0)
-    process.returncode = 0
+    _pid, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}: ended with {process.returncode}; nothing was measured")
     return time.perf_counter() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 

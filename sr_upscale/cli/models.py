@@ -12,7 +12,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.help import PanelCommand
 from sr_upscale.errors import IntegrityError, OutputError, UsageError
 from sr_upscale.formatting import mebibytes, shown
-from sr_upscale.pretrained import library
+from sr_upscale.pretrained import inventory
 from sr_upscale.pretrained.registry import (
     DEFAULT_MODEL,
     cached_path,
@@ -43,7 +43,7 @@ def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug =
     del debug  # they act when they are parsed
     if context.invoked_subcommand is not None:
         return 0
-    _list(library.model_rows(), Console(as_json=as_json))
+    _list(inventory.model_rows(), Console(as_json=as_json))
     return 0
 
 
@@ -64,7 +64,7 @@ def _list(rows: list[dict[str, Any]], console: Console, *, tags: bool = False) -
 @app.command("list", cls=PanelCommand)
 def list_models(as_json: opt.Json = False) -> int:
     """List the models; `sr-upscale models` alone does the same."""
-    _list(library.model_rows(), Console(as_json=as_json))
+    _list(inventory.model_rows(), Console(as_json=as_json))
     return 0
 
 
@@ -77,7 +77,7 @@ def search(
     as_json: opt.Json = False,
 ) -> int:
     """List the models of which all words are said: name, purpose, tags, architecture, licence, factor."""
-    _list(library.search(words), Console(as_json=as_json), tags=True)
+    _list(inventory.search(words), Console(as_json=as_json), tags=True)
     return 0
 
 
@@ -88,7 +88,7 @@ def info(
 ) -> int:
     """Say all that is known of a model. Downloads nothing."""
     console = Console(as_json=as_json)
-    row = library.model_row(name)
+    row = inventory.model_row(name)
     console.result(row)
     if not as_json:
         for key, value in row.items():
@@ -143,7 +143,7 @@ def obtain_named(values: list[str] | None, console: Console) -> list[str]:
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
     console = Console(as_json=as_json)
-    good, bad = library.verify()
+    good, bad = inventory.verify()
     console.result({"good": good, "bad": bad})
     if not as_json:
         for name in good:
@@ -157,7 +157,7 @@ def verify(as_json: opt.Json = False) -> int:
 def remove(names: Names) -> int:
     """Delete models from the cache. Ours are part of the program and stay."""
     for name in names:
-        library.remove(name)
+        inventory.remove(name)
     return 0
 
 
@@ -189,7 +189,7 @@ def add(
     """Copy weights into the cache, after a look inside, so that -n takes their name."""
     source = Path(file)
     label = name or source.stem
-    traits = library.add(source, label, force=force)
+    traits = inventory.add(source, label, force=force)
     Console().note(f"{label}: {traits.architecture} x{traits.scale}; use it with -n {label}")
     return 0
 

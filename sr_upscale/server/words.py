@@ -9,7 +9,7 @@ from typing import Any
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.pipeline.request import SECTIONS, Request, request_of
-from sr_upscale.pretrained.library import model_rows
+from sr_upscale.pretrained.inventory import model_rows
 from sr_upscale.pretrained.registry import families
 
 OPTIONS = (

@@ -149,7 +149,7 @@ def test_the_shell_completes_words(
     assert capsys.readouterr().out.split() == offered
 
 
-def test_completion_does_not_import_torch_and_takes_less_than_0_3_s() -> None:
+def test_completion_takes_little_more_than_typer_s_own_start() -> None:
     variables = {"_SR_UPSCALE_COMPLETE": "complete_bash", "COMP_WORDS": "sr-upscale a.png -n pho", "COMP_CWORD": "3"}
     bare, times = [], []
     for _ in range(10):  # the best of ten: on a busy machine user time jitters

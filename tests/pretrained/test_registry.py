@@ -50,7 +50,7 @@ def remote(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteWei
             sha256=hashlib.sha256(content).hexdigest(),
         ),
     )
-    for module in ("sr_upscale.pretrained.registry", "sr_upscale.pretrained.library"):
+    for module in ("sr_upscale.pretrained.registry", "sr_upscale.pretrained.inventory"):
         monkeypatch.setattr(f"{module}.CATALOGUE", (entry,))
     with serving(content) as server:
         monkeypatch.setenv("SR_UPSCALE_MIRROR", server.url)
