@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def made_from_others(sources: Sequence[Path]) -> set[Path]:
         sources: Pictures of a batch.
     """
     by_path = {os.path.abspath(source): source for source in sources}
-    hash_of, size_of = functools.cache(_hash_or_nothing), functools.cache(_size_or_none)
+    hash_of, of_size = functools.cache(_hash_or_nothing), functools.cache(lambda: _by_size(sources))
     made = set()
     for folder in _folders(by_path):
         for output, entries in _entries(folder):
@@ -30,11 +31,18 @@ def made_from_others(sources: Sequence[Path]) -> set[Path]:
             entry = next((each for each in entries if found and hash_of(found) == each.output_sha256), None)
             if found is None or entry is None:
                 continue
-            size = entry.input_stamp[0] if entry.input_stamp else None
-            origins = (each for each in sources if each != found and size in (None, size_of(each)))
-            if any(hash_of(each) == entry.input_sha256 for each in origins):
+            origins = of_size()[entry.input_stamp[0]] if entry.input_stamp else sources
+            if any(each != found and hash_of(each) == entry.input_sha256 for each in origins):
                 made.add(found)
     return made
+
+
+def _by_size(sources: Sequence[Path]) -> defaultdict[int, list[Path]]:
+    found: defaultdict[int, list[Path]] = defaultdict(list)
+    for source in sources:
+        if (stamp := stamp_of(source)) is not None:
+            found[stamp[0]].append(source)
+    return found
 
 
 def _folders(paths: dict[str, Path]) -> set[str]:
@@ -55,11 +63,6 @@ def _folders(paths: dict[str, Path]) -> set[str]:
 def _entries(folder: str) -> Iterator[tuple[str, tuple[Entry, ...]]]:
     with contextlib.suppress(OSError, OutputError):  # one that is not ours says nothing
         yield from Manifest(Path(folder), {}).entries.items()
-
-
-def _size_or_none(path: Path) -> int | None:
-    stamp = stamp_of(path)
-    return stamp[0] if stamp else None
 
 
 def _hash_or_nothing(path: Path) -> str:
