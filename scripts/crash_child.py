@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PATIENCE_S = 120
 """Seconds after which a child that hangs is killed."""
 
@@ -62,6 +64,7 @@ def child(task: Callable[[Path], object], folder: Path, *, stop: int | None = No
             code = 70
             try:
                 os.environ["SR_UPSCALE_CACHE"] = str(folder / "cache")
+                torch.set_num_threads(1)  # makes the pool that a fork leaves anew; two threads at once find none
                 _watch(folder, announce, stop, more)
                 task(folder)
                 code = 0
