@@ -97,15 +97,20 @@ class Console:
 
 
 def _lines(title: str) -> Report:
-    """Makes a report that writes a line on stderr every `LINE_EVERY_S` seconds, the first one after as long."""
+    """Makes a report that writes a line on stderr every `LINE_EVERY_S` seconds, the first one after as long.
+
+    What is left is estimated from what was done since the first report: a run may go on from half of it.
+    """
     start = last = time.monotonic()
+    first: tuple[float, float] | None = None
 
     def report(share: float, words: str) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
+        since, had = first = first or (now, share)
         if now - last >= LINE_EVERY_S:
             last = now
-            left = f", about {duration((now - start) * (1 - share) / share)} left" if share > 0 else ""
+            left = f", about {duration((now - since) * (1 - share) / (share - had))} left" if share > had else ""
             print_error(f"{words or title}: {share:.0%} after {duration(now - start)}{left}")
 
     return report

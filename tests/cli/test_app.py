@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from sr_upscale import __version__
+from sr_upscale.cli.console import Console
 from sr_upscale.images import load_image
 from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
@@ -646,6 +648,17 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(
     ran = cli("batch", folder, "-n", nearest, "--force")
     assert re.search(r"^3 pictures: 100% after .* s, about 0.0 s left$", ran.err, flags=re.MULTILINE)
     assert "%" not in cli("batch", folder, "-n", nearest, "--force", "--quiet").err
+
+
+def test_the_time_left_is_that_of_the_work_since_it_went_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 10.0, 70.0])
+    monkeypatch.setattr("sr_upscale.cli.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with Console().progress("training") as report:
+        report(0.5, "")  # half was done by an earlier run
+        report(0.6, "")
+    assert "60% after 1 min 10 s, about 4 min 00 s left" in capsys.readouterr().err
 
 
 def test_a_folder_as_the_picture_is_a_batch(cli: Cli, folder: Path, nearest: Path) -> None:
