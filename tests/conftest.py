@@ -99,6 +99,7 @@ def store(store_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setattr(objects, "PATIENCE_S", 1.0)
         objects._file_system.cache_clear()
         yield store
         objects._file_system.cache_clear()

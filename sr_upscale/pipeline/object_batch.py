@@ -154,7 +154,7 @@ class ObjectLedger:
             "by": f"{identity()}-{secrets.token_hex(4)}",
         }
         overwrite = self._force or item.target in self._stale
-        put(output, addressed(item.target), note=json.dumps(note), overwrite=overwrite)
+        put(addressed(item.target), output, note=json.dumps(note), overwrite=overwrite)
 
     def has_lost(self, _item: Item) -> bool:
         """Says no: nothing is claimed."""

@@ -71,4 +71,4 @@ def close_picture(place: Path, request: Request, spool: Spool) -> None:
     """
     if place.is_relative_to(spool.outputs):
         note = json.dumps({"by": f"{identity()}-{secrets.token_hex(4)}"})
-        put(place, addressed(place), note=note, overwrite=request.file.force)
+        put(addressed(place), place, note=note, overwrite=request.file.force)

@@ -14,12 +14,13 @@ import os
 import re
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sr_upscale.errors import AppearedError, InputError, NetworkError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.formatting import extra, shortened, shown
+from sr_upscale.interrupts import STOP
 from sr_upscale.storage.atomic import output_error
 from sr_upscale.storage.remote import is_offline, without_query
 
@@ -32,12 +33,47 @@ CONFLICT_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 """Seconds before a put is tried again, where another one of the same object is on its way."""
 TIMEOUT_S = 60.0
 """Seconds without a byte of a web server."""
+PATIENCE_S = 120.0
+"""For how long a store that has answered before is asked again, in seconds, besides what its library tries."""
+PAUSE_S = 1.0
+"""Seconds between those tries."""
 _SCHEMES = ("s3", "gs", "https")
 _LIBRARIES = ("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "requests", "s3fs")
 """Their errors that are no OSError say what is wrong with the network or the store."""
 _LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 """Errors of a file, and not of the store that it is read from."""
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+
+
+_Result = TypeVar("_Result")
+_More = ParamSpec("_More")
+_answered: set[str] = set()
+"""Kinds of addresses whose store has answered."""
+
+
+def _patient(
+    ask: Callable[Concatenate[str, _More], _Result],
+) -> Callable[Concatenate[str, _More], _Result]:
+    """Asks a store again where the network is away, for `PATIENCE_S`, or until a signal asks for the end.
+
+    One that has never answered is not waited for: its address may be wrong.
+    """
+
+    @functools.wraps(ask)
+    def patiently(address: str, *args: _More.args, **more: _More.kwargs) -> _Result:
+        scheme, since = address.partition(":")[0], time.monotonic()
+        while True:
+            try:
+                result = ask(address, *args, **more)
+            except NetworkError:
+                if scheme not in _answered or STOP.number or time.monotonic() - since > PATIENCE_S:
+                    raise
+                time.sleep(PAUSE_S)
+            else:
+                _answered.add(scheme)
+                return result
+
+    return patiently
 
 
 def check_address(address: str, *, to_write: bool = False) -> None:
@@ -70,6 +106,7 @@ def name_of(address: str) -> str:
     return name
 
 
+@_patient
 def refuse_missing_bucket(address: str) -> None:
     """Finds before any work whether the bucket of an output is there.
 
@@ -82,6 +119,7 @@ def refuse_missing_bucket(address: str) -> None:
         _store(scheme).info(place.partition("/")[0])
 
 
+@_patient
 def note_of(address: str) -> str | None:
     """Returns the note of an object; empty where it has none, None where there is no such object.
 
@@ -98,6 +136,7 @@ def note_of(address: str) -> str | None:
             return ""
 
 
+@_patient
 def list_names(folder: str, *, recursive: bool = True) -> dict[str, str]:
     """Lists the objects below an address.
 
@@ -116,6 +155,7 @@ def list_names(folder: str, *, recursive: bool = True) -> dict[str, str]:
     return {name: version for name, version in sorted(names.items()) if not name.endswith("/")}
 
 
+@_patient
 def get(address: str, target: Path) -> str:
     """Writes an object to a new file.
 
@@ -142,12 +182,13 @@ def get(address: str, target: Path) -> str:
     return _version(after)
 
 
-def put(source: Path, address: str, *, note: str, overwrite: bool) -> None:
+@_patient
+def put(address: str, source: Path, *, note: str, overwrite: bool) -> None:
     """Writes a whole file as an object, with a note.
 
     Args:
-        source: The file.
         address: Of the object.
+        source: The file.
         note: ASCII text that no other put has, of one line and less than 2 KB.
         overwrite: Whether it may take the place of an object that stands there.
 
@@ -274,7 +315,9 @@ def _told(address: str, kind: type[InputError] | type[OutputError], *, file: Pat
 def _as_ours(error: Exception, name: str, kind: type[InputError] | type[OutputError]) -> SrUpscaleError:
     words = re.sub(r"(https://[^\s?#]*)[?#]\S*", r"\1", str(error))  # see `without_query`
     said = shortened(" ".join(words.split()) or type(error).__name__, 160)
+    answer = getattr(error.__cause__, "response", None) or {}
     status = getattr(error, "status", None) or getattr(error, "code", None)  # of https, of gs
+    status = status or answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if isinstance(error, FileNotFoundError):
         return kind(f"{name}: no such object or bucket; check the address")
     if type(error).__name__ in _NO_CREDENTIALS:
@@ -283,4 +326,6 @@ def _as_ours(error: Exception, name: str, kind: type[InputError] | type[OutputEr
         return kind(f"{name}: no rights ({said}); use other credentials, or ask its owner")
     if isinstance(error, ValueError) and not isinstance(error, OSError):  # a certificate is both
         return kind(f"{name}: is no address of an object ({said}); check it")
+    if status in (400, 405, 411, 412, 413, 416, 501):
+        return kind(f"{name}: the store refuses ({said}); it may not know what was asked for")
     return NetworkError(f"{name}: the store does not answer ({said}); check network and endpoint, then try again")
