@@ -89,6 +89,9 @@ def run_items(
         executor: Any  # an `ItemExecutor` with `jobs` and `lanes`; what is loaded is its own affair
         fetch = spool.fetch if spool is not None else lambda _source: None
 
+        def fits(items: list[Item]) -> bool:
+            return spool is None or spool.fits([each.source for each in items], [each.target for each in items])
+
         def ledger_for(fingerprint: Mapping[str, Any]) -> ItemLedger:
             if spool is not None:
                 from sr_upscale.pipeline.object_batch import ObjectLedger
@@ -133,6 +136,7 @@ def run_items(
                 executor,
                 jobs=executor.jobs,
                 ledger=ledger_for(executor.fingerprint),
+                fits=fits,
                 on_outcome=on_outcome,
                 on_wait=on_wait,
             )

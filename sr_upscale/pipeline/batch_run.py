@@ -136,6 +136,7 @@ def run_batch(
     force: bool = False,
     verify: bool = False,
     ledger: ItemLedger | None = None,
+    fits: Callable[[list[Item]], bool] = lambda _items: True,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
     on_wait: Callable[[int], None] = lambda _count: None,
 ) -> list[Outcome]:
@@ -158,6 +159,7 @@ def run_batch(
         force: Make every item anew, and overwrite also files that this program did not make.
         verify: Compare files by their hashes even where size and time are those of the manifest.
         ledger: Knows what is done; None is the one of the plan's folders, which takes `force` and `verify`.
+        fits: Says whether these items can be on their way together. One alone always is.
         on_outcome: Called after each item, in their order, but for those that other processes held.
         on_wait: Called with the number of items for which other processes are waited for, once.
 
@@ -232,7 +234,10 @@ def run_batch(
                     time.sleep(POLL_S)
                     waiting, held = held, deque()
                 while len(flying) < jobs.load + jobs.proc + jobs.save and waiting:
-                    number, item = waiting.popleft()
+                    number, item = waiting[0]
+                    if flying and not fits([item, *(each for _, each, _ in flying)]):
+                        break
+                    waiting.popleft()
                     flying.append((number, item, computer.submit(compute, item, loader.submit(read, item))))
                 number, item, computing = flying.popleft()
                 outcome = finish(item, computing)

@@ -67,12 +67,14 @@ def plan_objects(
     root = folder.rstrip("/") + "/"
     if root == out:
         raise UsageError(f"{shown(out)} is the folder of the pictures; choose another -o")
-    versions = list_names(folder, recursive=recursive)
+    listed = list_names(folder, recursive=recursive)
     show_as(spool.inputs, folder)
     inside = out.removeprefix(root) if out.startswith(root) else None
-    found = [name for name in versions if inside is None or not name.startswith(inside)]
+    found = [name for name in listed if inside is None or not name.startswith(inside)]
     plan = plan_names(found, spool.inputs, spool.outputs, **names)
-    spool.versions.update({spool.inputs / name: version for name, version in versions.items()})
+    for name, about in listed.items():
+        spool.versions[spool.inputs / name] = about.version
+        spool.sizes[spool.inputs / name] = about.size
     return plan
 
 

@@ -15,6 +15,7 @@ import re
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -136,12 +137,25 @@ def note_of(address: str) -> str | None:
             return ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a list says of an object.
+
+    Attributes:
+        version: See `get`.
+        size: In bytes.
+    """
+
+    version: str
+    size: int
+
+
 @_patient
-def list_names(folder: str, *, recursive: bool = True) -> dict[str, str]:
+def list_names(folder: str, *, recursive: bool = True) -> dict[str, Listed]:
     """Lists the objects below an address.
 
     Returns:
-        Their names, from there on, with the version of each (`get`).
+        What is said of them, by their names from there on.
 
     Raises:
         InputError: There is no such bucket, or it may not be listed.
@@ -151,8 +165,11 @@ def list_names(folder: str, *, recursive: bool = True) -> dict[str, str]:
     with _told(folder, InputError):
         _store(folder).info(root)  # a bucket that is not there would be empty
         found = _store(folder).find(root, maxdepth=None if recursive else 1, detail=True)
-    names = {name.removeprefix(f"{root}/"): _version(info) for name, info in found.items() if info["type"] == "file"}
-    return {name: version for name, version in sorted(names.items()) if not name.endswith("/")}
+    return {
+        name.removeprefix(f"{root}/"): Listed(version=_version(info), size=int(info["size"] or 0))
+        for name, info in sorted(found.items())
+        if info["type"] == "file" and not name.endswith("/")
+    }
 
 
 @_patient

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from sr_upscale.formatting import addressed, show_as
@@ -12,6 +13,8 @@ from sr_upscale.storage.atomic import make_folder, output_error
 from sr_upscale.storage.objects import get
 from sr_upscale.storage.process import IDENTITY, has_ended, identity
 
+MOST_BYTES = 4 * 2**30
+"""What a spool may hold besides a single picture; less where less than the double is free."""
 _PREFIX = "sr-upscale-"
 
 
@@ -24,6 +27,8 @@ class Spool:
         inputs: Folder of what is read.
         outputs: Folder of what is written.
         versions: Versions (`objects.get`) of the objects that the files below `inputs` stand for.
+        sizes: Sizes of these objects in bytes, as far as they are known.
+        limit: See `fits`.
 
     Raises:
         OutputError: There is no room for it.
@@ -40,9 +45,11 @@ class Spool:
             self.inputs, self.outputs = self._folder / "in", self._folder / "out"
             self.inputs.mkdir()
             self.outputs.mkdir()
+            self.limit = min(MOST_BYTES, shutil.disk_usage(root).free // 2)
         except OSError as error:
             raise output_error(root, error) from error
         self.versions: dict[Path, str] = {}
+        self.sizes: dict[Path, int] = {}
 
     def __enter__(self) -> Spool:
         return self
@@ -51,6 +58,19 @@ class Spool:
         shutil.rmtree(self._folder, ignore_errors=True)
         for folder in (self.inputs, self.outputs):
             show_as(folder, None)
+
+    def fits(self, sources: Iterable[Path], targets: Iterable[Path]) -> bool:
+        """Says whether pictures can be on their way together: `limit` bytes of inputs, and of outputs written by now.
+
+        Args:
+            sources: The inputs.
+            targets: The outputs, finished or not.
+        """
+        used = sum(self.sizes.get(source, 0) for source in sources)
+        for folder in {target.parent for target in targets}:
+            with contextlib.suppress(FileNotFoundError):  # one of them is removed, or not yet made
+                used += sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
+        return used <= self.limit
 
     def fetch(self, path: Path) -> None:
         """Reads the object that a file below `inputs` stands for; of other files it does nothing.
