@@ -96,7 +96,7 @@ def run_items(
             if spool is not None:
                 from sr_upscale.pipeline.object_batch import ObjectLedger
 
-                return ObjectLedger(spool, plan, fingerprint, force=request.file.force)
+                return ObjectLedger(spool, plan, fingerprint, force=request.file.force, on_warning=console.warn)
             return Ledger(plan, fingerprint, force=request.file.force, verify=verify)
 
         if request.run.dry_run:

@@ -1,15 +1,16 @@
 """A folder of objects, or into one: what to do, what is done, and the commit of each output.
 
 Files of a spool stand for the objects, so that whatever does items knows nothing of stores. What is done stands in the
-note of each output, which appears in one step with it. Nothing is claimed: of two processes that make the same output
-one wins, and the other finds it done.
+note of each output, which appears in one step with it. Items are claimed among the processes that share the outputs.
+Where a store cannot do that, of two processes that make the same output one wins, and the other finds it done.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from sr_upscale.errors import UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names
-from sr_upscale.pipeline.ledger import in_the_way
+from sr_upscale.pipeline.ledger import CLAIMS, in_the_way
 from sr_upscale.pipeline.manifest import Stamp, fingerprint_of
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import output_label
 from sr_upscale.pipeline.words import Shard
+from sr_upscale.storage.claims import Lost
 from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.object_claims import ObjectClaims
 from sr_upscale.storage.objects import check_address, list_names, note_of, put, refuse_missing_bucket
 from sr_upscale.storage.process import identity
 from sr_upscale.storage.remote import is_address
@@ -99,28 +102,58 @@ class ObjectLedger:
         plan: Of `plan_objects`.
         settings: Everything besides the input that determines an output, ready for JSON.
         force: Take every item, and overwrite also objects that this program did not make.
+        on_warning: Called with one line where nothing can be claimed.
     """
 
-    def __init__(self, spool: Spool, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool = False) -> None:
-        self._spool, self._force = spool, force
+    def __init__(
+        self,
+        spool: Spool,
+        plan: BatchPlan,
+        settings: Mapping[str, Any],
+        *,
+        force: bool = False,
+        on_warning: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self._spool, self._force, self._on_warning = spool, force, on_warning
         self._settings = fingerprint_of(settings)
         self._stale: set[Path] = set()
+        self._claims: ObjectClaims | None = None
 
     def __enter__(self) -> ObjectLedger:
+        claims = ObjectClaims(addressed(self._spool.outputs) + CLAIMS)
+        reason = claims.begin()
+        if reason is None:
+            self._claims = claims
+        else:
+            self._on_warning(f"pictures are not claimed, give each process a --shard of its own: {reason}")
         return self
 
     def __exit__(self, *_error: object) -> None:
-        pass
+        if self._claims is not None:
+            self._claims.close()
 
-    def take(self, item: Item) -> Literal["done", "taken"]:
-        """Says whether there is nothing to do (``done``), or the item is to be made (``taken``).
+    def take(self, item: Item) -> Literal["done", "held", "taken"]:
+        """Claims an item; see `Ledger.take`.
 
         Raises:
             OutputError: An object is in the way that only `force` may overwrite, or it may not be looked at.
             InputError: A local input cannot be read.
             NetworkError: The store cannot be reached.
         """
-        return "done" if self.is_done(item) else "taken"
+        if self.is_done(item):
+            return "done"
+        if self._claims is None:
+            return "taken"
+        if not self._claims.take(self._claim(item)):
+            return "held"
+        try:  # it may have been done and given back before it was claimed
+            done = self.is_done(item)
+        except BaseException:
+            self._claims.release(self._claim(item))
+            raise
+        if done:
+            self._claims.release(self._claim(item))
+        return "done" if done else "taken"
 
     def is_done(self, item: Item) -> bool:
         """Says whether there is nothing to do; see `take`."""
@@ -146,26 +179,35 @@ class ObjectLedger:
         """Puts a whole output in place, with its note.
 
         Raises:
+            Lost: Another process makes it anew.
             AppearedError: Another process was first, or an object that is not ours has appeared.
             OutputError, NetworkError: See `objects.put`.
         """
+        overwrite = self._force or item.target in self._stale
+        if overwrite and self._claims is not None and not self._claims.holds(self._claim(item)):
+            raise Lost
         note = {
             "input": self._spool.versions.get(item.source, ""),
             "input_sha256": input_sha256,
             "settings": self._settings,
             "by": f"{identity()}-{secrets.token_hex(4)}",
         }
-        overwrite = self._force or item.target in self._stale
         put(addressed(item.target), output, note=json.dumps(note), overwrite=overwrite)
 
-    def has_lost(self, _item: Item) -> bool:
-        """Says no: nothing is claimed."""
-        return False
+    def has_lost(self, item: Item) -> bool:
+        """Says whether another process has taken over an item that this one has claimed."""
+        return self._claims is not None and self._claims.has_lost(self._claim(item))
 
     def release(self, item: Item) -> None:
-        """Removes an item's files from the spool."""
+        """Gives an item back, done or not, and removes its files from the spool."""
+        if self._claims is not None:
+            self._claims.release(self._claim(item))
         self._spool.drop(item.source)
         self._spool.drop(item.target)
+
+    def _claim(self, item: Item) -> str:
+        name = item.target.relative_to(self._spool.outputs).as_posix()
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _parse(text: str) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import re
 import time
@@ -240,6 +241,117 @@ def put(address: str, source: Path, *, note: str, overwrite: bool) -> None:
                 if _code(error) != "ConditionalRequestConflict" or wait_s is None:
                     raise
                 time.sleep(wait_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """A small object that is its text.
+
+    Attributes:
+        text: ASCII, of one line and less than 2 KB.
+        version: Changes with every write of another text.
+    """
+
+    text: str
+    version: str
+
+
+@_patient
+def read_note(address: str) -> Note | None:
+    """Returns a small object; None where there is none.
+
+    Raises:
+        OutputError: It may not be looked at.
+        NetworkError: The store cannot be reached.
+    """
+    store = _store(address)
+    bucket, key, _ = store.split_path(address)
+    with _told(address, OutputError):
+        try:
+            if address.startswith("gs:"):
+                info = store.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
+                return Note(text=info.get("metadata", {}).get(NOTE, ""), version=str(info["generation"]))
+            info = store.call_s3("head_object", Bucket=bucket, Key=key)
+            return Note(text=info["Metadata"].get(NOTE, ""), version=info["ETag"])
+        except FileNotFoundError:
+            return None
+
+
+@_patient
+def write_note(address: str, text: str, *, replaces: str | None) -> Note | None:
+    """Writes a small object in the place of one of its versions, or where none is.
+
+    Args:
+        address: Of the object.
+        text: See `Note`. Another one at every call, since an answer may be lost.
+        replaces: The version; None where there must be none.
+
+    Returns:
+        What stands there then: this text, or what was in the way; None where that has gone.
+
+    Raises:
+        OutputError: It may not be written, or the store knows no conditions.
+        NetworkError: The store cannot be reached.
+    """
+    store = _store(address)
+    bucket, key, _ = store.split_path(address)
+    with _told(address, OutputError):
+        try:
+            if address.startswith("gs:"):
+                info = store.call(
+                    "POST",
+                    f"{store._location}/upload/storage/v1/b/{bucket}/o",
+                    uploadType="multipart",
+                    ifGenerationMatch=replaces or "0",
+                    headers={"Content-Type": 'multipart/related; boundary="==0=="'},
+                    data=_GOOGLE_NOTE.format(json.dumps({"name": key, "metadata": {NOTE: text}}), text).encode(),
+                    json_out=True,
+                )
+                return Note(text=text, version=str(info["generation"]))
+            condition = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces}
+            info = store.call_s3(
+                "put_object", Bucket=bucket, Key=key, Body=text.encode(), Metadata={NOTE: text}, **condition
+            )
+            return Note(text=text, version=info["ETag"])
+        except Exception as error:
+            if not _is_refused(error) and not (replaces is not None and isinstance(error, FileNotFoundError)):
+                raise
+    return read_note(address)
+
+
+@_patient
+def remove_note(address: str, version: str | None) -> None:
+    """Removes a small object, if it is still of this version; None is any.
+
+    Raises:
+        OutputError: It may not be removed.
+        NetworkError: The store cannot be reached.
+    """
+    store = _store(address)
+    bucket, key, _ = store.split_path(address)
+    with _told(address, OutputError):
+        try:
+            if address.startswith("gs:"):
+                condition = {} if version is None else {"ifGenerationMatch": version}
+                store.call("DELETE", "b/{}/o/{}", bucket, key, **condition)
+            else:
+                condition = {} if version is None else {"IfMatch": version}
+                store.call_s3("delete_object", Bucket=bucket, Key=key, **condition)
+        except Exception as error:
+            if not _is_refused(error) and not isinstance(error, FileNotFoundError):
+                raise
+
+
+_GOOGLE_NOTE = (
+    "--==0==\nContent-Type: application/json; charset=UTF-8\n\n{}\n--==0==\nContent-Type: text/plain\n\n{}\n--==0==--"
+)
+"""Body of a put: what the object is, and its content."""
+
+
+def _is_refused(error: Exception) -> bool:
+    """Says whether a condition did not hold, or another write of the same object is on its way."""
+    refusals = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+    return isinstance(error, FileExistsError) or _code(error) in refusals
 
 
 # --- stores -----------------------------------------------------------------------------------------

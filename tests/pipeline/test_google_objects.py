@@ -30,9 +30,10 @@ pytestmark = pytest.mark.usefixtures("spools")
 
 @dataclass
 class Google:
-    """A bucket ``pics``: content and metadata of its objects, and how each put was conditioned."""
+    """A bucket ``pics``: content and metadata of its objects, and how each put of a picture was conditioned."""
 
     objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
     conditions: list[str | None] = field(default_factory=list)
     before_put: Callable[[str, bytes, dict[str, str]], None] = lambda _key, _data, _metadata: None
 
@@ -40,7 +41,16 @@ class Google:
         data, metadata = self.objects[key]
         md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
         about = {"name": key, "bucket": "pics", "size": str(len(data)), "md5Hash": md5, "metadata": metadata}
-        return {"kind": "storage#object", "updated": "2026-01-01T00:00:00Z", "generation": "1", **about}
+        return {
+            "kind": "storage#object",
+            "updated": "2026-01-01T00:00:00Z",
+            "generation": str(self.generations.get(key, 1)),
+            **about,
+        }
+
+    def holds(self, key: str, condition: str | None) -> bool:
+        """Says whether an object is of the generation that a request asks for; 0 is none."""
+        return condition in (None, str(self.generations.get(key, 1)) if key in self.objects else "0")
 
     def answer(self, handler: BaseHTTPRequestHandler) -> tuple[int, bytes]:
         url = urlsplit(handler.path)
@@ -55,10 +65,12 @@ class Google:
             about, data = re.fullmatch(rb"--==0==.*?\n\n(.*?)\n--==0==.*?\n\n(.*)\n--==0==--", body, re.DOTALL).groups()  # type: ignore[union-attr]
             known = json.loads(about)
             self.before_put(known["name"], data, known.get("metadata", {}))
-            self.conditions.append(asked.get("ifGenerationMatch"))
-            if asked.get("ifGenerationMatch") == "0" and known["name"] in self.objects:
+            if not known["name"].endswith(".claim"):
+                self.conditions.append(asked.get("ifGenerationMatch"))
+            if not self.holds(known["name"], asked.get("ifGenerationMatch")):
                 return 412, b'{"error": {"message": "conditionNotMet"}}'
             self.objects[known["name"]] = data, known.get("metadata", {})
+            self.generations[known["name"]] = len(self.generations) + self.generations.get(known["name"], 1) + 1
             return 200, json.dumps(self.resource(known["name"])).encode()
         if path == "pics/o":
             found = [self.resource(key) for key in self.objects if key.startswith(asked.get("prefix", ""))]
@@ -66,6 +78,11 @@ class Google:
         key = unquote(path.removeprefix("pics/o/"))
         if key not in self.objects:
             return 404, b'{"error": {"message": "No such object"}}'
+        if handler.command == "DELETE":
+            if not self.holds(key, asked.get("ifGenerationMatch")):
+                return 412, b'{"error": {"message": "conditionNotMet"}}'
+            del self.objects[key]
+            return 204, b""
         return 200, self.objects[key][0] if asked.get("alt") == "media" else json.dumps(self.resource(key)).encode()
 
 
@@ -81,7 +98,7 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
             status, content = store.answer(self)
             send(self, status, content, {"Content-Type": "application/json"})
 
-        do_POST = do_GET  # noqa: N815
+        do_POST = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None:
             pass
@@ -106,6 +123,7 @@ def test_a_folder_of_google_is_mirrored_once(cli: Cli, google: Google, nearest: 
     ran = cli(*run)
     assert ran.code == 0, ran.err
     assert google.conditions == ["0", "0"]
+    assert not [key for key in google.objects if "claim" in key]
     for name in ("a.png", "deep/b.png"):
         made, source = google.objects[f"large/{name}"][0], google.objects[f"scans/{name}"][0]
         assert np.array_equal(pixels(made), doubled(source))

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sr_upscale.storage import spool
 from tests.helpers import Ran
-from tests.storage.object_store import Store, doubled, pixels, png
+from tests.storage.object_store import Store, doubled, pixels, png, refuse
 
 Cli = Callable[..., Ran]
 pytestmark = pytest.mark.usefixtures("spools")
@@ -120,13 +122,17 @@ def test_names_that_are_no_paths_stay_outside_of_nothing(
 def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
-    """The other one runs from its start to its end between what this one looks at and what it puts."""
+    """The other one, which knows no claims, runs from its start to its end between what this one looks at and puts."""
     others: list[int] = []
+    script = (
+        "from sr_upscale.storage.object_claims import ObjectClaims; ObjectClaims.begin = lambda _self: 'off';"
+        "from sr_upscale.cli.app import main; main()"
+    )
 
     def fault(handler: BaseHTTPRequestHandler) -> bool:
-        if handler.command == "PUT" and not others:
+        if handler.command == "PUT" and "large" in handler.path and ".png" in handler.path and not others:
             others.append(0)
-            words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest))]
+            words = [sys.executable, "-c", script, *map(str, batch(store, nearest))]
             environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}"}
             others[0] = subprocess.run(words, check=False, env=environment, capture_output=True).returncode
         return False
@@ -138,6 +144,91 @@ def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
     writes = {key: count for key, count in store.writes().items() if key.startswith("large/")}
     assert set(writes.values()) == {1}
     assert len(writes) == 3
+
+
+def results_put(store: Store) -> list[str]:
+    """Keys of results that somebody has tried to put."""
+    return sorted(
+        path.split("?")[0]
+        for method, path, _ in store.asked
+        if method == "PUT" and "/large/" in path and ".png" in path
+    )
+
+
+def test_what_another_worker_has_claimed_is_not_made_twice(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    """The other one makes the rest while this one reads the first picture, and waits for that."""
+    others: list[subprocess.Popen[str]] = []
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command == "GET" and handler.path.endswith("/scans/a.png") and not others:
+            words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest))]
+            others.append(subprocess.Popen(words, stdout=-1, stderr=-1, text=True))
+            while others[0].poll() is None and len(results_put(store)) < 2:
+                time.sleep(0.05)
+            time.sleep(1)
+        return False
+
+    store.fault = fault
+    ran = cli(*batch(store, nearest))
+    out, err = others[0].communicate(timeout=60)
+    assert (ran.code, others[0].returncode) == (0, 0), (ran.err, err)
+    assert "waiting for 1 picture that other processes have begun" in err
+    both = [statuses(ran), statuses(Ran(code=0, out=out, err=err))]
+    assert [each.count("done") for each in both] == [1, 2]
+    assert results_put(store) == [f"/{store.bucket}/large/{name}" for name in sorted(scans)]
+    assert not [key for key in store.present() if "claim" in key]
+
+
+@pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
+def test_a_store_without_conditions_is_told_of(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, condition: str
+) -> None:
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        del handler.headers[condition]
+        return False
+
+    store.fault = fault
+    ran = cli(*batch(store, nearest))
+    assert (ran.code, statuses(ran)) == (0, ["done"] * 3)
+    assert ran.err.count("pictures are not claimed, give each process a --shard") == 1
+    assert "the store does not hold to the conditions" in ran.err
+    assert not [key for key in store.present() if "claim" in key]
+
+
+def test_a_store_that_refuses_conditions_is_told_of_at_once(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        return "claims" in handler.path and bool(handler.headers["If-Match"]) and refuse(501, "NotImplemented")(handler)
+
+    store.fault = fault
+    ran = cli(*batch(store, nearest))
+    assert (ran.code, statuses(ran)) == (0, ["done"] * 3)
+    assert ran.err.count("pictures are not claimed") == 1
+    assert "the store refuses" in ran.err
+    assert not [key for key in store.present() if "claim" in key]
+
+
+def test_an_input_waits_where_the_spool_would_hold_too_many_bytes(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, monkeypatch: pytest.MonkeyPatch, spools: Path
+) -> None:
+    held: list[int] = []
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command in ("GET", "PUT") and ".png" in handler.path:
+            held.append(len(list(spools.glob("*/in/**/*.png"))))
+        return False
+
+    store.fault = fault
+    assert cli(*batch(store, nearest, "-j", "3:1:3")).code == 0
+    most = max(held)
+    held.clear()
+    monkeypatch.setattr(spool, "MOST_BYTES", 1)
+    ran = cli(*batch(store, nearest, "-j", "3:1:3", "--force"))
+    assert (ran.code, statuses(ran)) == (0, ["done"] * 3)
+    assert max(held) == 1 < most
 
 
 def test_what_a_killed_worker_left_in_its_spool_goes(

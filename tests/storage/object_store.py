@@ -80,9 +80,12 @@ class Store:
         return self.ask("GET", f"/{key}")[0]
 
     def writes(self) -> dict[str, int]:
-        """How often each object was written."""
+        """How often each object was written, but for claims."""
         keys = re.findall(r"<Version>.*?<Key>(.*?)</Key>", self.ask("GET", "/?versions")[0].decode(), re.DOTALL)
-        return {key: keys.count(key) for key in sorted(set(keys))}
+        return {key: keys.count(key) for key in sorted(set(keys)) if ".sr-upscale.claims/" not in key}
+
+    def present(self) -> list[str]:
+        return re.findall(r"<Key>(.*?)</Key>", self.ask("GET", "/?list-type=2")[0].decode())
 
 
 @contextmanager
