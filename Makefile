@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks many wheel docker clean
+.PHONY: demo test check slow oldest lock faults crash fuzz audit bench looks many hosts wheel docker clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -65,6 +65,12 @@ looks: $(STAMP)
 many: $(STAMP)
 	$(BIN)/python scripts/many_processes.py
 	$(BIN)/python scripts/measure_folders.py 10000 100000
+
+# three hosts in network namespaces share a bucket, and two a folder through Ray, while cables are pulled (Linux, root)
+hosts: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,ray]"
+	$(BIN)/python scripts/many_hosts.py
+	$(BIN)/python scripts/many_hosts.py --ray
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

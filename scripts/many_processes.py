@@ -58,13 +58,18 @@ def pixels(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, (9 + number % 7, 12, 3), np.uint8)
 
 
+def write_pictures(folder: Path, count: int) -> None:
+    """Makes a folder of pictures, PNG."""
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(pixels(number)).save(folder / f"{number:04}.png")
+
+
 def prove(folder: Path, *, pictures: int, processes: int, stop_s: float, lease_s: float, slower_s: float) -> list[str]:
     """Does one folder with several processes; returns what is wrong with the result."""
     source, out, weights = folder / "in", folder / "out", folder / "nearest-x2.safetensors"
-    source.mkdir()
     nearest_weights(weights)
-    for number in range(pictures):
-        Image.fromarray(pixels(number)).save(source / f"{number:04}.png")
+    write_pictures(source, pictures)
 
     def start(number: int) -> subprocess.Popen[str]:
         words = ["batch", source, "-o", out, "-n", weights, slower_s, lease_s, folder / f"{number}.log"]

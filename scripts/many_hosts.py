@@ -1,0 +1,300 @@
+"""Proves that hosts share a bucket through a network that breaks: what they make is whole, right and put once.
+
+    python scripts/many_hosts.py --hosts 3 --pictures 240 --cut 20          # Linux, as root
+    python scripts/many_hosts.py --ray --pictures 240 --cut 20
+
+A host is a network namespace with process numbers, a name, memory files, a home and a temporary folder of its own; all
+else it can only read. A bridge joins them to an S3 server (moto), which counts the puts that it has accepted. The cable
+of one host is pulled, and later that of the server. With --ray there is no bucket but a folder that all see, and a Ray
+cluster of two hosts; the cable of the second is pulled. It ends with an error if an output is missing, differs from
+that of one undisturbed process or was put twice, if an exit code does not tell the truth, or if anything is left. Where
+it cannot run it says why and ends with 77.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SKIPPED = 77
+APART = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""A process in namespaces of its own. Those of the first one hold all others, and end with it."""
+SERVER, PORT = "10.77.0.1", 5000
+URL = f"http://{SERVER}:{PORT}"
+
+HOST = """
+hostname "$1"
+mount -t tmpfs tmpfs "$2" && mount -t tmpfs tmpfs /dev/shm || exit 70
+for place in "$(findmnt -n -o TARGET -T "$4")" /; do mount -o remount,bind,ro "$place" || exit 70; done
+mount --bind "$4/shared" "$4/shared" && mount -o remount,bind,rw "$4/shared" || exit 70
+mkdir "$2/home" "$2/tmp" "$2/cache"
+export HOME="$2/home" TMPDIR="$2/tmp" SR_UPSCALE_CACHE="$2/cache"
+read cable
+ip link set lo up && ip addr add "$3/24" dev eth0 && ip link set eth0 up && ip route add default dev eth0 || exit 70
+shift 4
+"$@"
+code=$?
+[ -z "$(ls -A "$TMPDIR")" ] || exit 71
+exit $code
+"""
+"""What a host does: name, own folder, address, a path that it may only read, command."""
+
+
+def ip(*words: object) -> None:
+    subprocess.run(["ip", *map(str, words)], check=True)
+
+
+class Counted:
+    """An S3 server that counts accepted puts by key, one write at a time, as the real one has it.
+
+    Args:
+        app: The server.
+        slower_s: Seconds more for each put of a result.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], slower_s: float) -> None:
+        self.app, self.slower_s = app, slower_s
+        self.puts: collections.Counter[str] = collections.Counter()
+        self.refused: collections.Counter[str] = collections.Counter()
+        self._one = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        method, key = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix("/pics/")
+
+        def count(status: str, headers: Any, *more: Any) -> Any:
+            if method == "PUT":
+                (self.puts if status.startswith("200") else self.refused)[key] += 1
+            return start(status, headers, *more)
+
+        if method not in ("PUT", "DELETE"):
+            return self.app(environ, start)
+        if key.startswith("large/") and key.endswith(".png"):
+            time.sleep(self.slower_s)
+        with self._one:
+            return list(self.app(environ, count))
+
+    def made(self) -> int:
+        return sum(1 for key in list(self.puts) if key.startswith("large/") and key.endswith(".png"))
+
+
+def lay_cables() -> None:
+    """Makes the bridge, and the server's address on it."""
+    ip("link", "set", "lo", "up")
+    ip("link", "add", "bridge", "type", "bridge")
+    ip("addr", "add", f"{SERVER}/24", "dev", "bridge")
+    ip("link", "set", "bridge", "up")
+    ip("route", "add", "default", "dev", "bridge")
+
+
+def start_host(number: int, folder: Path, command: list[str]) -> subprocess.Popen[str]:
+    """Starts a host ``hostN`` with the address 10.77.0.(N+10), joined to the bridge by a cable of its name."""
+    name, own = f"host{number}", folder / "own"
+    words = [*APART, "--uts", "sh", "-c", HOST, "sh", name, own, f"10.77.0.{10 + number}", folder, *command]
+    host = subprocess.Popen([str(word) for word in words], stdin=-1, stdout=-1, stderr=-1, text=True)
+    while os.readlink(f"/proc/{host.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+        time.sleep(0.02)
+    ip("link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", host.pid)
+    ip("link", "set", name, "master", "bridge", "up")
+    assert host.stdin is not None
+    host.stdin.write("\n")
+    host.stdin.flush()
+    return host
+
+
+def ask(method: str, path: str, data: bytes | None = None) -> bytes:
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"}
+    with urllib.request.urlopen(urllib.request.Request(f"{URL}/pics{path}", data, signed, method=method)) as answer:
+        return bytes(answer.read())
+
+
+def listed(prefix: str) -> list[str]:
+    text = ask("GET", f"?list-type=2&prefix={prefix}").decode()
+    return [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
+
+
+def cut(cable: str, seconds: float) -> None:
+    ip("link", "set", cable, "down")
+    time.sleep(seconds)
+    ip("link", "set", cable, "up")
+
+
+def undisturbed(folder: Path, pictures: int) -> tuple[Path, Path, list[str]]:
+    """Makes pictures, and what one process makes of them; returns both folders, and the command without its folders."""
+    sys.path.insert(0, str(ROOT))
+    from scripts.many_processes import nearest_weights, write_pictures
+
+    source, alone, weights = folder / "in", folder / "alone", folder / "nearest-x2.safetensors"
+    (folder / "own").mkdir()
+    (folder / "shared").mkdir()
+    write_pictures(source, pictures)
+    nearest_weights(weights)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    batch = [sys.executable, "-m", "sr_upscale", "batch", "-n", str(weights), "--json"]
+    subprocess.run([*batch, str(source), "-o", str(alone)], check=True, stdout=-1)
+    return source, alone, batch
+
+
+def prove(folder: Path, *, hosts: int, pictures: int, cut_s: float, slower_s: float) -> list[str]:
+    """Does one bucket with several hosts; returns what is wrong with the result."""
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    lay_cables()
+    store = Counted(DomainDispatcherApplication(create_backend_app), slower_s)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server(SERVER, PORT, store, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    os.environ |= {"AWS_ENDPOINT_URL": URL, "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {f"AWS_{name}": "test" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+    source, alone, batch = undisturbed(folder, pictures)
+    ask("PUT", "")
+    for path in source.iterdir():
+        ask("PUT", f"/scans/{path.name}", path.read_bytes())
+
+    begin = time.monotonic()
+    running = [start_host(each, folder, [*batch, "s3://pics/scans", "-o", "s3://pics/large"]) for each in range(hosts)]
+    said: dict[int, tuple[str, str]] = {}
+    readers = [
+        threading.Thread(target=lambda number=number, host=host: said.update({number: host.communicate()}))
+        for number, host in enumerate(running)
+    ]
+    for reader in readers:
+        reader.start()
+    cuts = []
+    for share, cable in ((0.2, "host0"), (0.6, "bridge")):
+        while store.made() < share * pictures and any(host.poll() is None for host in running):
+            time.sleep(0.02)
+        before = store.made()
+        cut(cable, cut_s)
+        cuts.append(f"{cable} at {before}, {store.made() - before} made meanwhile")
+    for reader in readers:
+        reader.join()
+    seconds = time.monotonic() - begin
+
+    keys = {f"large/{path.name}": path for path in alone.glob("*.png")}
+    wrong = [f"{key} was put {store.puts[key]} times" for key in keys if store.puts[key] != 1]
+    there = listed("large/")
+    wrong += [f"{key} is not there" for key in keys if key not in there]
+    wrong += [f"{key} is left" for key in there if key not in keys]
+    wrong += [f"{key} differs" for key in there if key in keys and ask("GET", f"/{key}") != keys[key].read_bytes()]
+    codes = [host.returncode for host in running]
+    if codes != [0] * hosts:
+        wrong.append(f"exit codes {codes}: {[err for _, err in said.values()]}")
+    shares = [
+        sum(json.loads(line).get("status") == "done" for line in said[number][0].splitlines())
+        for number in range(hosts)
+    ]
+    if sum(shares) != pictures:
+        wrong.append(f"{shares} of {pictures} pictures said to be done")
+    again = sum(count for key, count in store.refused.items() if key in keys)
+    sys.stdout.write(
+        f"{pictures} pictures in {seconds:.1f} s, by host {shares}, exit codes {codes}, results refused: {again}; "
+        f"without cable for {cut_s:.0f} s: {'; '.join(cuts)}\n"
+    )
+    return wrong
+
+
+def prove_ray(folder: Path, *, pictures: int, cut_s: float) -> list[str]:
+    """Does one folder with a Ray cluster of two hosts; returns what is wrong with the result."""
+    lay_cables()
+    source, alone, batch = undisturbed(folder, pictures)
+    out = folder / "shared" / "out"
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", "--disable-usage-stats"]
+    head = ["--head", f"--node-ip-address={SERVER}", "--port=6379", "--include-dashboard=false"]
+    subprocess.run([*ray, *head, f"--temp-dir={folder / 'own' / 'ray'}"], check=True, stdout=-1)
+    join = [f"--address={SERVER}:6379", "--node-ip-address=10.77.0.10", "--block"]
+    host = start_host(0, folder, [*ray, *join])
+    begin = time.monotonic()
+    words = [*batch, str(source), "-o", str(out), "--on", "ray", "--address", f"{SERVER}:6379"]
+    driver = subprocess.Popen(words, stdout=-1, stderr=-1, text=True)
+    said: list[tuple[str, str]] = []
+    reader = threading.Thread(target=lambda: said.append(driver.communicate()))
+    reader.start()
+
+    def made() -> int:
+        return len(list(out.glob("*.png")))
+
+    while made() < 0.2 * pictures and driver.poll() is None:
+        time.sleep(0.02)
+    before = made()
+    cut("host0", cut_s)
+    meanwhile = made() - before
+    reader.join()
+    seconds = time.monotonic() - begin
+    host.kill()
+    names = {path.name: path for path in alone.glob("*.png")}
+    there = {path.name: path for path in out.glob("*.png")}
+    wrong = [f"{name} is not there" for name in names if name not in there]
+    wrong += [f"{name} differs" for name in there if there[name].read_bytes() != names[name].read_bytes()]
+    lines = [json.loads(line)["output"] for line in (out / ".sr-upscale.jsonl").read_text().splitlines()]
+    wrong += [f"{name} was noted {lines.count(name)} times" for name in names if lines.count(name) != 1]
+    left = sorted(path.name for path in out.iterdir() if path.name not in names)
+    if left != [".sr-upscale.jsonl"]:
+        wrong.append(f"left in the folder: {left}")
+    if driver.returncode != 0:
+        wrong.append(f"exit code {driver.returncode}: {said[0][1]}")
+    sys.stdout.write(
+        f"{pictures} pictures in {seconds:.1f} s through Ray, exit code {driver.returncode}; "
+        f"without cable for {cut_s:.0f} s: host0 at {before}, {meanwhile} made meanwhile\n"
+    )
+    return wrong
+
+
+def why_not(*modules: str) -> str | None:
+    """Says what is missing here, None where nothing is."""
+    missing = [name for name in ("ip", "unshare", "mount", "findmnt", "hostname") if shutil.which(name) is None]
+    missing += [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"needs {', '.join(missing)}"
+    probe = (
+        "ip link add bridge type bridge && ip link add host0 type veth peer name eth0 && mount -t tmpfs tmpfs /dev/shm"
+    )
+    ran = subprocess.run([*APART, "--uts", "sh", "-c", probe], capture_output=True, text=True, check=False)
+    return None if ran.returncode == 0 else f"needs root and namespaces: {ran.stderr.strip()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=240)
+    parser.add_argument("--cut", type=float, default=20.0, help="seconds for which a cable is pulled")
+    parser.add_argument("--slower", type=float, default=0.2, help="seconds more for each put of a result")
+    parser.add_argument("--ray", action="store_true", help="a folder through Ray, no bucket")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if not given.inside:
+        if (reason := why_not(*(("ray",) if given.ray else ("moto", "flask_cors", "s3fs")))) is not None:
+            sys.stdout.write(f"skipped: {reason}\n")
+            sys.exit(SKIPPED)
+        os.execvp(APART[0], [*APART, sys.executable, *sys.argv, "--inside"])
+    with tempfile.TemporaryDirectory() as folder:
+        if given.ray:
+            wrong = prove_ray(Path(folder), pictures=given.pictures, cut_s=given.cut)
+        else:
+            wrong = prove(
+                Path(folder), hosts=given.hosts, pictures=given.pictures, cut_s=given.cut, slower_s=given.slower
+            )
+    for each in wrong:
+        sys.stdout.write(f"wrong: {each}\n")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
