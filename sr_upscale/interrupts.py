@@ -103,12 +103,12 @@ class Insistence:
         self._since: float | None = None
 
     def first(self) -> bool:
-        """Whether this is the first signal."""
+        """Says whether this is the first signal."""
         if self._since is not None:
             return False
         self._since = time.monotonic()
         return True
 
     def insists(self) -> bool:
-        """Whether the first signal is longer ago than an echo takes."""
+        """Says whether the first signal is longer ago than an echo takes."""
         return self._since is not None and time.monotonic() - self._since > ECHO_S

@@ -20,7 +20,7 @@ from sr_upscale.images.metadata import enlarged_exif
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.backends import BACKENDS
 from sr_upscale.inference.color_drift import Drift
-from sr_upscale.inference.networks import LoadedNetworks
+from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.inference.planning import Cutting, Planner, UpscalePlan, smaller_plan
 from sr_upscale.inference.rows import Rows, gathered
 from sr_upscale.inference.sizing import Target

@@ -1,4 +1,4 @@
 """Weights on data sets: rows of scores, tables, pages.
 
-Imported by `cli` alone.
+Imported by `cli`, and by `server` for its viewer.
 """

@@ -6,6 +6,7 @@ Two libraries share the work, chosen by measurement (docs/images.md). libvips re
 ones by rows. Pillow reads and writes the rest, animations and EXIF.
 
 Names are imported when first used: `formats` alone needs neither library nor numpy, and `--help` stays quick.
+It imports `functional` and `storage`. Every room from `data` on may import it.
 """
 
 import logging

@@ -16,7 +16,7 @@ from sr_upscale.functional.alpha import extend_colour
 from sr_upscale.functional.resize import resize_rows
 from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
 from sr_upscale.inference.color_drift import Drift
-from sr_upscale.inference.networks import LoadedNetworks
+from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.inference.planning import Pass, UpscalePlan
 from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
 from sr_upscale.inference.tiles import run_tiles

@@ -1,4 +1,4 @@
 """How near to a reference, and how natural, a picture is.
 
-Imported by what measures: `training`, `benchmark`, `cli`.
+Imported by what measures: `inference` (whether number types agree), `training`, `benchmark` and `cli`.
 """

@@ -1,4 +1,4 @@
 """One file, or a folder: read ahead, enlarge, write behind; the manifest.
 
-Imported by `cli` alone.
+Imported by `server` and `cli`.
 """

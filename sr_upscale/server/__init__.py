@@ -1,1 +1,4 @@
-"""The page of ``sr-upscale serve``, and the HTTP API behind it (docs/serve.md)."""
+"""The page of ``sr-upscale serve``, and the HTTP API behind it (docs/serve.md).
+
+Imported by `cli` alone.
+"""

@@ -1,4 +1,4 @@
 """Bytes on disk and on the network: files that appear whole, downloads, addresses.
 
-It imports errors and formatting alone. Every room above may import it.
+It imports errors, formatting and interrupts alone. Every room above may import it.
 """

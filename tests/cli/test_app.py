@@ -270,7 +270,7 @@ def test_the_estimate_grows_with_the_picture_and_is_what_a_slow_network_takes(
     cli: Cli, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that takes 0.05 s for the probe of 96x96 takes 0.2 s for 192x192."""
-    from sr_upscale.inference.networks import LoadedNetworks
+    from sr_upscale.inference.loaded_networks import LoadedNetworks
 
     class Slow:
         dtype = "slow"
@@ -289,7 +289,7 @@ def test_the_estimate_grows_with_the_picture_and_is_what_a_slow_network_takes(
 def test_the_estimate_counts_reading_and_loading(
     cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sr_upscale.inference.networks import LoadedNetworks
+    from sr_upscale.inference.loaded_networks import LoadedNetworks
     from sr_upscale.pipeline import job
 
     load, get = job.load_image, LoadedNetworks.get
