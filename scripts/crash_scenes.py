@@ -31,7 +31,7 @@ from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
-from sr_upscale.training.loop import train
+from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.recipe_file import load_recipe
 
 
@@ -127,24 +127,16 @@ def cache() -> Scene:
     return Scene(prepare=lambda folder: pictures(folder / "in", 4), run=run)
 
 
-RECIPE = """
-name = "micro"
-description = "to be killed"
-[model]
-scale = 2
-num_feat = 8
-num_blocks = 1
-[data]
-lr_patch = 8
-batch_size = 2
-validation_count = 1
-workers = 0
-[stages.psnr]
-steps = 5
-max_time_s = 0
-validate_every_s = 0.000001
-checkpoint_every_s = 0.000001
-"""
+RECIPE = load_recipe(
+    str(Path(__file__).parent.parent / "tests" / "training" / "micro.toml"),
+    {
+        "data.batch_size": 2,
+        "data.validation_count": 1,
+        "stages.psnr.steps": 5,
+        "stages.psnr.validate_every_s": 1e-6,
+        "stages.psnr.checkpoint_every_s": 1e-6,
+    },
+)
 
 
 def training(*, resumed: bool) -> Scene:
@@ -152,7 +144,6 @@ def training(*, resumed: bool) -> Scene:
 
     def prepare(folder: Path) -> None:
         pictures(folder / "in", 4)
-        (folder / "micro.toml").write_text(RECIPE)
         if resumed:
             third = [at for at, call in enumerate(announced(run, folder)) if call.name.endswith(" to checkpoint.pt")][3]
             shutil.rmtree(folder / "run")
@@ -160,8 +151,7 @@ def training(*, resumed: bool) -> Scene:
 
     def run(folder: Path) -> None:
         out = folder / "run"
-        there = any((out / name).exists() for name in ("checkpoint.pt", "checkpoint-previous.pt"))
-        train(load_recipe(str(folder / "micro.toml")), data=[folder / "in"], out=out, resume=there)
+        train(RECIPE, data=[folder / "in"], out=out, resume=Resume.AUTO)
 
     return Scene(prepare=prepare, run=run, read=trained, versions=False)
 

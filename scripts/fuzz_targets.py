@@ -165,28 +165,7 @@ def mend_zip(data: bytes) -> bytes:
     return bytes(out)
 
 
-RECIPE = """
-name = "micro"
-[model]
-scale = 2
-num_feat = 8
-num_blocks = 1
-[data]
-lr_patch = 8
-batch_size = 2
-[degradation]
-[stages.psnr]
-steps = 5
-max_time_s = 0
-betas = [0.9, 0.99]
-[stages.gan]
-steps = 5
-max_time_s = 0
-gan_weight = 0.1
-perceptual_weight = 0.5
-perceptual_layers = { conv1_2 = 0.1, conv2_2 = 1.0 }
-milestones = [0.5]
-"""
+RECIPE = Path(__file__).parent.parent / "tests" / "training" / "micro-gan.toml"
 
 
 def read_recipe(data: bytes, folder: Path) -> None:
@@ -197,19 +176,15 @@ def read_recipe(data: bytes, folder: Path) -> None:
 
 def checkpoint_seeds() -> list[bytes]:
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "micro.toml"
-        path.write_text(RECIPE)
-        recipe = load_recipe(str(path))
+        recipe = load_recipe(str(RECIPE))
         first = begin_stage(recipe, 0, new_generator(recipe), device=torch.device("cpu"))
         save_checkpoint(Path(name), recipe, first)
         return [(Path(name) / "checkpoint.pt").read_bytes()]
 
 
 def read_checkpoint(data: bytes, folder: Path) -> None:
-    (folder / "micro.toml").write_text(RECIPE)
     (folder / "checkpoint.pt").write_bytes(data)
-    recipe = load_recipe(str(folder / "micro.toml"))
-    state.read_checkpoint(folder, recipe, lambda _message: None)
+    state.read_checkpoint(folder, load_recipe(str(RECIPE)), lambda _message: None)
 
 
 # --- manifest ---------------------------------------------------------------------------------------
@@ -312,7 +287,7 @@ TARGETS: dict[str, Target] = {
     "decode": Target(seeds=picture_seeds, attempt=read_picture, mend=mend_png),
     "weights": Target(seeds=weights_seeds, attempt=read_weights),
     "checkpoint": Target(seeds=checkpoint_seeds, attempt=read_checkpoint, mend=mend_zip),
-    "recipe": Target(seeds=lambda: [RECIPE.encode()], attempt=read_recipe),
+    "recipe": Target(seeds=lambda: [RECIPE.read_bytes()], attempt=read_recipe),
     "manifest": Target(seeds=manifest_seeds, attempt=read_manifest),
     "download": Target(seeds=header_seeds, attempt=read_answer),
 }

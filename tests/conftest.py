@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import objects
-from tests.helpers import GAN, RECIPE, ROOT, Ran, micro_generator, pattern, vgg19_state
+from tests.helpers import ROOT, Ran, micro_generator, pattern, vgg19_state
 from tests.storage.object_store import Store, before, moto_server
 
 
@@ -131,16 +132,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "micro.toml"
-    path.write_text(RECIPE)
-    return path
+    return Path(shutil.copy(ROOT / "tests" / "training" / "micro.toml", tmp_path))
 
 
 @pytest.fixture
 def gan_recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "micro-gan.toml"
-    path.write_text(RECIPE.replace('"micro"', '"micro-gan"').replace("steps = 40", "steps = 6") + GAN)
-    return path
+    return Path(shutil.copy(ROOT / "tests" / "training" / "micro-gan.toml", tmp_path))
 
 
 @pytest.fixture(scope="session")

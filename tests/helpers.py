@@ -105,42 +105,6 @@ def serving(content: bytes) -> Iterator[Served]:
 
 # --- training ---------------------------------------------------------------------------------------
 
-RECIPE = """
-name = "micro"
-description = "for a test"
-[model]
-scale = 2
-num_feat = 8
-num_blocks = 1
-[data]
-lr_patch = 8
-batch_size = 4
-validation_count = 2
-workers = 0
-[stages.psnr]
-steps = 40
-max_time_s = 0
-warmup_steps = 5
-validate_every_s = 0.05
-checkpoint_every_s = 0.05
-"""
-
-GAN = """
-[stages.gan]
-steps = 6
-max_time_s = 0
-lr = 1e-4
-warmup_steps = 0
-fft_weight = 0.05
-perceptual_weight = 0.5
-perceptual_layers = { conv1_2 = 0.1, conv2_2 = 1.0 }
-gan_weight = 0.01
-discriminator = "unet"
-d_num_feat = 4
-validate_every_s = 0.05
-checkpoint_every_s = 0.05
-"""
-
 
 def lines(path: Path) -> list[dict[str, object]]:
     """The entries of a log."""
