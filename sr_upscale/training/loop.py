@@ -36,8 +36,10 @@ from sr_upscale.training.sources import find_data, teacher_of, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
     PREVIOUS,
+    Checkpoint,
     TrainState,
     begin_stage,
+    checkpoint_of,
     new_generator,
     over_processes,
     read_checkpoint,
@@ -117,7 +119,10 @@ def train(
     world = world or World()
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage), stage.accumulate)
-    content = world.share(find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None)
+    checkpoint = find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None
+    content = world.share(checkpoint.content if checkpoint is not None else None)
+    if content is not None and checkpoint is None:
+        checkpoint = checkpoint_of(content, recipe)
     teacher = teacher_of(recipe)
     make_folder(out)
     remove_orphans(out)
@@ -141,8 +146,8 @@ def train(
         features.rescale([to_tensor(centre_of(pair, RESCALE_SIDE).hr, device) for pair in seen[:RESCALE_PICTURES]])
     options = {"device": device, "fp16": dtype is torch.float16}
     state = (
-        restore(content, recipe, on_note=on_note, **options)  # type: ignore[arg-type]
-        if content is not None
+        restore(checkpoint, recipe, on_note=on_note, **options)  # type: ignore[arg-type]
+        if checkpoint is not None
         else begin_stage(recipe, 0, new_generator(recipe, on_note), **options)  # type: ignore[arg-type]
     )
     with (out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl")).open("a", encoding="utf-8") as log:
@@ -178,9 +183,7 @@ def train(
     return out / f"{recipe.name}.safetensors"
 
 
-def find_checkpoint(
-    out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]
-) -> dict[str, Any] | None:
+def find_checkpoint(out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]) -> Checkpoint | None:
     """Reads the checkpoint to go on from; None where the run begins.
 
     Raises:
@@ -194,12 +197,12 @@ def find_checkpoint(
                 f"{out} holds an unfinished run; add --resume (or --auto-resume) to go on, or choose another --out"
             )
         return None
-    content = read_checkpoint(out, recipe, on_warning)
-    if content is None and resume is Resume.YES:
+    checkpoint = read_checkpoint(out, recipe, on_warning)
+    if checkpoint is None and resume is Resume.YES:
         raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
-    if content is None and there:
+    if checkpoint is None and there:
         on_warning("no checkpoint can be read; the run begins again")
-    return content
+    return checkpoint
 
 
 def _next_stage(run: Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:

@@ -119,13 +119,14 @@ def preview(
     """
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage), stage.accumulate)
-    content = find_checkpoint(out, recipe, resume, on_warning)
-    downloads = _downloads(recipe, begins=content is None, vgg_weights=vgg_weights)
+    checkpoint = find_checkpoint(out, recipe, resume, on_warning)
+    downloads = _downloads(recipe, begins=checkpoint is None, vgg_weights=vgg_weights)
     missing = {each.what for each in downloads}
     notes: list[str] = []
-    if content is not None:
-        network: nn.Module = random_generator(recipe)
-        notes.append(f"goes on from step {content['step']} of stage {list(recipe.stages)[content['stage']]}")
+    if checkpoint is not None:
+        network = checkpoint.state.g
+        stage_name = list(recipe.stages)[checkpoint.state.stage]
+        notes.append(f"goes on from step {checkpoint.state.step} of stage {stage_name}")
     elif "init" in missing:
         network = random_generator(recipe)
         notes.append(f"begins from {recipe.init}")

@@ -121,8 +121,8 @@ def begin_stage(
         g=g,
         ema=copy.deepcopy(g).requires_grad_(False).eval(),
         g_optimizer=(_muon if stage.optimizer == "muon" else _adam)(g, stage.lr, stage),
-        g_scaler=torch.amp.GradScaler(device.type, enabled=fp16),
-        d_scaler=torch.amp.GradScaler(device.type, enabled=fp16),
+        g_scaler=_scaler(device, fp16),
+        d_scaler=_scaler(device, fp16),
         stage=index,
     )
     if stage.gan_weight > 0:
@@ -136,6 +136,10 @@ def over_processes(state: TrainState, world: World) -> None:
     """Makes the discriminator count its batch norms over all processes, where that is possible."""
     if state.d is not None:
         state.d = joint_norms(state.d, world, state.device)
+
+
+def _scaler(device: torch.device, fp16: bool) -> torch.amp.GradScaler:
+    return torch.amp.GradScaler(device.type, enabled=fp16)
 
 
 def _adam(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optimizer:
@@ -201,17 +205,29 @@ def save_checkpoint(out: Path, recipe: Recipe, state: TrainState) -> None:
             rename(path, out / PREVIOUS)
 
 
-def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]) -> dict[str, Any] | None:
-    """Reads the newest checkpoint that can be read and fits the recipe.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that has been read and fits the recipe.
+
+    Attributes:
+        content: What was in the file, for other processes.
+        state: The state that it holds, on the CPU and without loss scaling.
+        changed: What of the recipe is new, in words.
+    """
+
+    content: Mapping[str, Any]
+    state: TrainState
+    changed: tuple[str, ...]
+
+
+def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]) -> Checkpoint | None:
+    """Reads the newest checkpoint that can be read and fits the recipe; None where none can be read.
 
     Args:
         out: Folder of the run.
         recipe: Must be that of the checkpoint, but for what `FREE` names.
         on_warning: Called with a sentence about each checkpoint that is there and damaged, or gone while the one before
             it is there.
-
-    Returns:
-        Its content; None where none can be read.
 
     Raises:
         TrainingError: One is there and cannot be opened, which may pass: nothing is to be begun in its place.
@@ -223,9 +239,7 @@ def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]
             with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
                 if (damaged := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"{damaged} is damaged")
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            _state_of(content, recipe, device=torch.device("cpu"), fp16=False)
-            return content
+            return checkpoint_of(torch.load(path, map_location="cpu", weights_only=True), recipe)
         except FileNotFoundError:
             if name == CHECKPOINT and (out / PREVIOUS).exists():
                 on_warning(f"{name} is not there; trying the one before it")
@@ -238,40 +252,47 @@ def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]
     return None
 
 
-def restore(
-    content: Mapping[str, Any], recipe: Recipe, *, device: torch.device, fp16: bool, on_note: Callable[[str], None]
-) -> TrainState:
-    """Builds the state that a checkpoint holds, and sets torch's random numbers to where they were.
-
-    Args:
-        content: See `read_checkpoint`.
-        recipe: Must be that of the checkpoint, but for what `FREE` names.
-        device: Where to put everything.
-        fp16: Whether loss scaling is at work.
-        on_note: Called with a sentence about where the run goes on, and what of the recipe is new.
+def checkpoint_of(content: Mapping[str, Any], recipe: Recipe) -> Checkpoint:
+    """Builds the state that the content of a checkpoint holds. Other content fails in many ways.
 
     Raises:
         UsageError: It was made by another recipe; the differences are named.
     """
-    state, changed = _state_of(content, recipe, device=device, fp16=fp16)
-    torch.set_rng_state(content["torch_rng"])
-    stage = list(recipe.stages)[state.stage]
-    on_note("; ".join([f"going on from step {state.step} of stage {stage}", *changed]))
-    return state
-
-
-def _state_of(
-    content: Mapping[str, Any], recipe: Recipe, *, device: torch.device, fp16: bool
-) -> tuple[TrainState, list[str]]:
-    """Returns the state of a checkpoint, and what of the recipe is new. Other content fails in many ways."""
     changed = _changes(recipe_from_dict(json.loads(content["recipe"])), recipe)
-    state = begin_stage(recipe, content["stage"], random_generator(recipe), device=device, fp16=fp16)
+    state = begin_stage(recipe, content["stage"], random_generator(recipe), device=torch.device("cpu"))
     for name in _PARTS:
         if content[name]:  # a scaler that was not at work has no state
             getattr(state, name).load_state_dict(content[name])
     for name in _PLAIN:
         setattr(state, name, content[name])
-    return state, changed
+    return Checkpoint(content=content, state=state, changed=tuple(changed))
+
+
+def restore(
+    checkpoint: Checkpoint, recipe: Recipe, *, device: torch.device, fp16: bool, on_note: Callable[[str], None]
+) -> TrainState:
+    """Brings the state of a checkpoint to where it is to run, and torch's random numbers to where they were.
+
+    Args:
+        checkpoint: Its state becomes what is returned.
+        recipe: Names the stages.
+        device: Where to put everything.
+        fp16: Whether loss scaling is at work.
+        on_note: Called with a sentence about where the run goes on, and what of the recipe is new.
+    """
+    state, content = checkpoint.state, checkpoint.content
+    for model in filter(None, (state.g, state.ema, state.d)):
+        model.to(device)
+    for optimizer in filter(None, (state.g_optimizer, state.d_optimizer)):
+        optimizer.load_state_dict(optimizer.state_dict())  # what it keeps follows its parameters
+    state.g_scaler, state.d_scaler = (_scaler(device, fp16) for _each in range(2))
+    for name in ("g_scaler", "d_scaler"):
+        if content[name]:
+            getattr(state, name).load_state_dict(content[name])
+    torch.set_rng_state(content["torch_rng"])
+    stage = list(recipe.stages)[state.stage]
+    on_note("; ".join([f"going on from step {state.step} of stage {stage}", *checkpoint.changed]))
+    return state
 
 
 FREE = re.compile(r"data\.workers|stages\.[^.]+\.(steps|max_time_s|accumulate|validate_every_s|checkpoint_every_s)")

@@ -27,7 +27,7 @@ from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, state, step
 from sr_upscale.training.config import Recipe, StageSection
-from sr_upscale.training.loop import train
+from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.schedule import stage_lr
@@ -352,10 +352,29 @@ def test_a_run_goes_on_with_loss_scaling_that_began_without(folder: Path, recipe
     cpu = torch.device("cpu")
     before = state.begin_stage(loaded, 0, state.new_generator(loaded), device=cpu)
     state.save_checkpoint(tmp_path, loaded, before)
-    content = state.read_checkpoint(tmp_path, loaded, pytest.fail)
-    assert content is not None
-    after = state.restore(content, loaded, device=cpu, fp16=True, on_note=lambda _text: None)
+    checkpoint = state.read_checkpoint(tmp_path, loaded, pytest.fail)
+    assert checkpoint is not None
+    after = state.restore(checkpoint, loaded, device=cpu, fp16=True, on_note=lambda _text: None)
     assert after.g_scaler.is_enabled()
+
+
+def test_a_checkpoint_is_built_once(
+    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What finds out whether it can be used is what goes on."""
+    loaded, out = load_recipe(str(recipe), {"stages.psnr.steps": 2}), tmp_path / "run"
+    train(loaded, data=[folder], out=out)
+    built: list[int] = []
+    begin = state.begin_stage
+
+    def counted(*args: Any, **options: Any) -> state.TrainState:
+        built.append(1)
+        return begin(*args, **options)
+
+    monkeypatch.setattr(state, "begin_stage", counted)
+    train(load_recipe(str(recipe), {"stages.psnr.steps": 4}), data=[folder], out=out, resume=Resume.YES)
+    assert built == [1]
+    assert lines(out / "train.jsonl")[-1]["step"] == 4
 
 
 @pytest.mark.parametrize(("device", "words"), [("mps", "expected auto, cpu or cuda"), ("auto", "process 1 for 1 GPUs")])
