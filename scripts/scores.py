@@ -24,7 +24,7 @@ from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.metrics.niqe import niqe
 from sr_upscale.metrics.reference import lattice_energy, psnr, ssim, vgg19_distance
-from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features, read_vgg19
+from sr_upscale.models.features import VGG19Features, distance_features
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.weights_file import read_info
 from sr_upscale.upscaler import Upscaler
@@ -78,7 +78,7 @@ def main() -> None:
 
 def vgg(file: Path | None) -> VGG19Features | None:
     """VGG19 for the distance."""
-    return VGG19Features(read_vgg19(file), [DISTANCE_LAYER]) if file else None
+    return distance_features(file) if file else None
 
 
 def score(

@@ -9,6 +9,7 @@ from typing import Any
 
 from sr_upscale import __version__
 from sr_upscale.errors import SrUpscaleError
+from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
 from sr_upscale.storage.digest import hash_file
 
@@ -43,6 +44,31 @@ def check_up(device: str) -> dict[str, Any]:
     return report
 
 
+def in_words(report: dict[str, Any]) -> list[str]:
+    """Puts the report of `check_up` into lines for people."""
+    versions = ", ".join(f"{name} {found}" for name, found in report["libraries"].items())
+    lines = [
+        f"sr-upscale {report['sr_upscale']}, Python {report['python']}, {report['system']}",
+        f"libraries  {versions}, libvips {report['libvips'] or 'missing'}",
+        f"cache      {shown(report['cache_folder'])}",
+        f"weights    {shown(report['weights_folder'])}",
+        *(f"           {name} sha256 {found}" for name, found in report["weights"].items()),
+    ]
+    if "device" in report:
+        agreement, smoke = report["dtype_agreement_db"], report["smoke_run"]
+        agrees = f"; agrees with fp32 to {agreement} dB" if agreement is not None else ""
+        lines += [
+            f"devices    {', '.join(report['devices'])}",
+            f"device     {report['device']}: {report['device_reason']}; {report['threads']} threads, "
+            f"{mebibytes(report['free_memory_bytes'])} free",
+            f"type       {report['dtype']}: {report['dtype_reason']}{agrees}",
+            f"smoke run  {smoke['model']}, {smoke['input']}: {smoke['seconds']} s, "
+            f"{smoke['output_megapixels_per_s']} MPix/s",
+        ]
+    problems = [f"PROBLEM    {problem}" for problem in report["problems"]]
+    return lines + (problems or ["all good"])
+
+
 def _version(name: str) -> str:
     try:
         return metadata.version(name)
@@ -62,7 +88,7 @@ def _run(device: str) -> dict[str, Any]:
     import torch
 
     from sr_upscale.device import free_memory
-    from sr_upscale.inference.networks import agreement_db
+    from sr_upscale.inference.loaded_networks import agreement_db
     from sr_upscale.upscaler import Upscaler
 
     upscaler = Upscaler(device=device)

@@ -94,6 +94,33 @@ def load_pair(
     return hr, lr
 
 
+def pairs_of(
+    name: str,
+    scale: int,
+    *,
+    cache: Path,
+    lr: Path | None = None,
+    root: Path | None = None,
+    on_progress: Report = lambda _share, _words: None,
+) -> list[PicturePair]:
+    """Finds the pictures of a data set that goes by a name (`named_set`), or of a folder (`folder_set`).
+
+    Args:
+        name: One of `NAMES`, or a folder of HR pictures.
+        lr: Folder of the LR files of a folder.
+        scale, cache, root, on_progress: See `named_set`.
+
+    Raises:
+        UsageError: A named set was given LR files; or see `named_set`.
+        InputError, NetworkError, IntegrityError, OutputError: See `named_set` and `folder_set`.
+    """
+    if name not in NAMES:
+        return folder_set(Path(name), lr)
+    if lr is not None:
+        raise UsageError(f"--lr belongs to a folder of HR pictures; {name} has LR files of its own")
+    return named_set(name, scale, cache=cache, root=root, on_progress=on_progress)
+
+
 # --- by name ----------------------------------------------------------------------------------------
 
 

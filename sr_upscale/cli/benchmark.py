@@ -4,77 +4,49 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from sr_upscale.benchmark.names import KERNELS, NAMES
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.models import obtain_named
-from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.cli.obtain import obtain_named, split
+from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.words import dtype_name
-from sr_upscale.pretrained.registry import cache_folder, known_names
-from sr_upscale.storage.atomic import output_error, replace_file
+from sr_upscale.pretrained.registry import datasets_folder
+from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
 
-if TYPE_CHECKING:
-    from sr_upscale.benchmark.sets import PicturePair
-    from sr_upscale.models.features import VGG19Features
-
-_DATA, _PROTOCOL = "Data", "Protocol"
+_data, _protocol = opt.panel("Data"), opt.panel("Protocol")
 
 
+@opt.command()
 def benchmark(
+    console: Console,
     dataset: Annotated[
         list[str],
-        typer.Option(
+        _data(
             "--dataset",
             help=f"{', '.join(NAMES)}, or a folder of HR pictures; several by comma.",
             autocompletion=opt.completing(lambda: NAMES),
-            rich_help_panel=_DATA,
         ),
     ],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-n",
-            "--model",
-            help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic and ours.",
-            autocompletion=opt.completing(lambda: [*KERNELS, *known_names()]),
-        ),
-    ] = None,
+    model: opt.Methods = None,
     scale: Annotated[int, typer.Option("-s", "--scale", min=2, max=8, help="Factor.")] = 4,
-    lr: Annotated[
-        str | None,
-        typer.Option("--lr", help="Folder of LR pictures that belong to a folder of HR ones.", rich_help_panel=_DATA),
-    ] = None,
+    lr: Annotated[str | None, _data("--lr", help="Folder of LR pictures that belong to a folder of HR ones.")] = None,
     root: Annotated[
-        str | None,
-        typer.Option("--root", help="Folder that holds the data sets, in place of the network.", rich_help_panel=_DATA),
+        str | None, _data("--root", help="Folder that holds the data sets, in place of the network.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only so many pictures of each set.", rich_help_panel=_DATA)
-    ] = None,
-    channel: Annotated[str, typer.Option("--channel", help="y (as papers) or rgb.", rich_help_panel=_PROTOCOL)] = "y",
+    limit: Annotated[int | None, _data("--limit", min=1, help="Only so many pictures of each set.")] = None,
+    channel: Annotated[str, _protocol("--channel", help="y (as papers) or rgb.")] = "y",
     border: Annotated[
-        int | None,
-        typer.Option(
-            "--border", min=0, help="HR pixels left out at the edges. Default: the scale.", rich_help_panel=_PROTOCOL
-        ),
+        int | None, _protocol("--border", min=0, help="HR pixels left out at the edges. Default: the scale.")
     ] = None,
     gray: Annotated[
-        str,
-        typer.Option(
-            "--gray",
-            help="Gray pictures: rgb (as networks' test codes) or gray (as MATLAB's).",
-            rich_help_panel=_PROTOCOL,
-        ),
+        str, _protocol("--gray", help="Gray pictures: rgb (as networks' test codes) or gray (as MATLAB's).")
     ] = "rgb",
-    own_lr: Annotated[
-        bool,
-        typer.Option("--own-lr", help="Make LR here, even where there are LR files.", rich_help_panel=_PROTOCOL),
-    ] = False,
+    own_lr: Annotated[bool, _protocol("--own-lr", help="Make LR here, even where there are LR files.")] = False,
     vgg_weights: Annotated[
         str | None,
         typer.Option("--vgg-weights", help="VGG19 (.safetensors or .pth): measures the VGG19 distance, too."),
@@ -96,26 +68,22 @@ def benchmark(
     tta: opt.Tta = False,
     backend: opt.Backend = "torch",
     force: opt.Force = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    offline: opt.Offline = False,
-    debug: opt.Debug = False,
 ) -> int:
     """Measure models on data sets as the papers do: PSNR, SSIM, NIQE, speed and memory."""
-    del debug, offline  # they act when they are parsed
     if channel not in ("y", "rgb") or gray not in ("rgb", "gray"):
         raise UsageError(f"--channel is {channel!r} and --gray {gray!r}; expected y or rgb, and rgb or gray")
-    console = Console(quiet=quiet, as_json=as_json)
     folder = Path(out) if out is not None else None
-    if folder is not None and (folder / "report.html").exists() and not force:
-        raise OutputError(f"{shown(folder)} holds a report; use --force, or another --out")
+    if folder is not None:
+        refuse_existing(folder / "report.html", force=force)
     names = obtain_named(model, console)
 
     from sr_upscale.benchmark.methods import make_method
     from sr_upscale.benchmark.report import Gallery, write_report
     from sr_upscale.benchmark.run import Protocol, run_benchmark
+    from sr_upscale.benchmark.sets import pairs_of
     from sr_upscale.benchmark.tables import to_csv, to_dict, to_markdown, to_text
     from sr_upscale.metrics.reference import lpips_model
+    from sr_upscale.models.features import distance_features
 
     options: dict[str, Any] = {
         "device": device,
@@ -136,9 +104,16 @@ def benchmark(
         limit=limit,
     )
     sets = {}
-    for name in _split(dataset):
+    for name in split(dataset):
         with console.progress(name) as report:
-            pairs = _pairs(name, scale, lr=lr, root=root, report=report)
+            pairs = pairs_of(
+                name,
+                scale,
+                cache=datasets_folder(),
+                lr=Path(lr) if lr else None,
+                root=Path(root) if root else None,
+                on_progress=report,
+            )
         label = Path(name).name
         if label in sets:
             raise UsageError(f"--dataset names {dataset}: two of them are called {label}; give one at a time")
@@ -149,7 +124,7 @@ def benchmark(
             sets,
             methods,
             protocol,
-            features=_features(vgg_weights),
+            features=distance_features(Path(vgg_weights)) if vgg_weights else None,
             lpips=lpips_model(lpips) if lpips is not None else None,
             on_progress=report,
             on_picture=gallery.add,
@@ -166,40 +141,12 @@ def benchmark(
             },
         )
         console.note(f"{shown(folder)}: report.html, results.json, results.md, pictures.csv")
-    console.result(to_dict(results))
-    if not as_json:
-        console.line(to_text(results, with_published=published))
+    console.result(to_dict(results), [to_text(results, with_published=published)])
     return 0
 
 
-def _split(values: list[str] | None) -> list[str]:
-    return [part for value in values or [] for part in value.split(",") if part]
-
-
-def _pairs(name: str, scale: int, *, lr: str | None, root: str | None, report: Any) -> list[PicturePair]:
-    from sr_upscale.benchmark.sets import folder_set, named_set
-
-    if name in NAMES:
-        if lr is not None:
-            raise UsageError(f"--lr belongs to a folder of HR pictures; {name} has LR files of its own")
-        cache = cache_folder() / "datasets"
-        return named_set(name, scale, cache=cache, root=Path(root) if root else None, on_progress=report)
-    return folder_set(Path(name), Path(lr) if lr else None)
-
-
-def _features(file: str | None) -> VGG19Features | None:
-    if file is None:
-        return None
-    from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features, read_vgg19
-
-    return VGG19Features(read_vgg19(Path(file)), [DISTANCE_LAYER])
-
-
 def _write(folder: Path, files: dict[str, str]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    make_folder(folder)
     for name, text in files.items():
         with replace_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,15 @@ class Console:
     Args:
         quiet: Whether notes and progress are left out, so that only warnings, errors and results are written.
         as_json: Whether the result goes to stdout as JSON.
+
+    Attributes:
+        warnings: What it has warned of.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self.warnings: list[str] = []
 
     def note(self, message: str) -> None:
         """Writes a line for people on stderr, unless quiet."""
@@ -43,23 +47,26 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Writes a warning on stderr, also when quiet: something was given up."""
+        self.warnings.append(message)
         print_error(f"warning: {message}")
 
-    def result(self, data: Mapping[str, Any]) -> None:
-        """Writes the command's result as JSON on stdout, if that was asked for. It is the last line."""
+    def result(self, data: Mapping[str, Any], lines: Iterable[str] = ()) -> None:
+        """Writes the command's result on stdout, as its last word: as JSON if that was asked for, else as lines."""
         self.event("result", data)
+        if not self.as_json:
+            for line in lines:
+                self.line(line)
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Writes one JSON object as one line on stdout, at once, if that was asked for (docs/scripts.md)."""
+        """Writes one JSON object as one line on stdout, if that was asked for (docs/scripts.md)."""
         if self.as_json:
             self.line(json.dumps({"schema": SCHEMA, "event": kind, **data}))
-            with standard_output():
-                sys.stdout.flush()
 
     def line(self, text: str) -> None:
-        """Writes a line of the result on stdout."""
+        """Writes a line of the result on stdout, at once."""
         with standard_output():
             sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Report]:

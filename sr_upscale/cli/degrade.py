@@ -13,7 +13,9 @@ from sr_upscale.formatting import shown
 from sr_upscale.training.recipes import shipped_recipes
 
 
+@opt.command(offline=False)
 def degrade(
+    console: Console,
     picture: Annotated[str, typer.Argument(help="HR picture.", show_default=False)],
     out: Annotated[str | None, typer.Option("-o", "--out", help="Folder. Default: STEM_degraded beside it.")] = None,
     config: Annotated[
@@ -25,22 +27,16 @@ def degrade(
     count: Annotated[int, typer.Option("--count", help="How many LR versions.", min=1, max=1000)] = 8,
     seed: Annotated[int, typer.Option("--seed", help="Start of all random numbers.", min=0)] = 0,
     force: opt.Force = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    debug: opt.Debug = False,
 ) -> int:
     """Write LR versions of a picture as a recipe would make them for training, and one sheet of all."""
-    del debug  # they act when they are parsed
-    from sr_upscale.training.look import degraded_versions, write_versions
+    from sr_upscale.training.degraded_versions import degraded_versions, write_versions
     from sr_upscale.training.recipe_file import load_recipe
 
     recipe = load_recipe(config)
     path = Path(picture)
     folder = Path(out) if out is not None else path.with_name(f"{path.stem}_degraded")
-    files, sheet = write_versions(
-        degraded_versions(path, recipe, count=count, seed=seed), folder, path.stem, force=force
-    )
-    console = Console(quiet=quiet, as_json=as_json)
+    versions = degraded_versions(path, recipe, count=count, seed=seed)
+    files, sheet = write_versions(versions, folder, path.stem, force=force)
     console.result({"files": [str(file) for file in files], "sheet": str(sheet), "scale": recipe.model.scale})
     console.note(f"{len(files)} versions by {recipe.name} in {shown(folder)}; look at {shown(sheet)}")
     return 0

@@ -9,15 +9,18 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.models import obtain
-from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.cli.obtain import obtain
+from sr_upscale.errors import UsageError
 from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained.registry import known_names
+from sr_upscale.storage.atomic import refuse_existing
 
 FORMATS = ("onnx",)
 
 
+@opt.command()
 def export(
+    console: Console,
     model: Annotated[
         str,
         typer.Option(
@@ -30,20 +33,13 @@ def export(
     out: Annotated[str | None, typer.Option("-o", "--out", help="File. Default: NAME.onnx here.")] = None,
     format_name: Annotated[str, typer.Option("-f", "--format", help="onnx.")] = "onnx",
     force: opt.Force = False,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    offline: opt.Offline = False,
-    debug: opt.Debug = False,
 ) -> int:
     """Write a model for other programs, after checking that it computes the same."""
-    del debug, offline  # they act when they are parsed
     if format_name not in FORMATS:
         raise UsageError(f"--format is {format_name!r}; expected {', '.join(FORMATS)}")
-    console = Console(quiet=quiet, as_json=as_json)
     weights = obtain(model, console)
     target = Path(out) if out is not None else Path(f"{weights.stem}.onnx")
-    if target.exists() and not force:
-        raise OutputError(f"{shown(target)} exists; use --force, or another --out")
+    refuse_existing(target, force=force)
     from sr_upscale.pretrained.onnx_export import export_onnx
 
     difference = export_onnx(weights, target)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.help import PanelCommand
-from sr_upscale.errors import IntegrityError, OutputError, UsageError
-from sr_upscale.formatting import mebibytes, shown
+from sr_upscale.cli.obtain import obtain
+from sr_upscale.errors import IntegrityError, UsageError
+from sr_upscale.formatting import shown
 from sr_upscale.pretrained import inventory
-from sr_upscale.pretrained.registry import (
-    DEFAULT_MODEL,
-    cached_path,
-    catalogue_entry,
-    known_names,
-    models_folder,
-    resolve_weights,
-)
+from sr_upscale.pretrained.registry import cached_path, catalogue_entry, known_names, models_folder, resolve_weights
+from sr_upscale.storage.atomic import refuse_existing
 
 app = typer.Typer(
     help="List models, and download, check, add, blend or remove them.",
@@ -41,30 +36,14 @@ Names = Annotated[
 def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug = False) -> int:
     """List the models: installed, factor, size, licence, what for."""
     del debug  # they act when they are parsed
-    if context.invoked_subcommand is not None:
-        return 0
-    _list(inventory.model_rows(), Console(as_json=as_json))
-    return 0
-
-
-def _list(rows: list[dict[str, Any]], console: Console, *, tags: bool = False) -> None:
-    console.result({"models": rows})
-    if console.as_json:
-        return
-    for row in rows:
-        size = mebibytes(row["bytes"]) if row["bytes"] else "missing"
-        mark = "*" if row["default"] else "+" if row["installed"] else " "
-        console.line(
-            f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12} {row['purpose']}"
-            + (f" [{', '.join(row['tags'])}]" if tags and row["tags"] else "")
-        )
-    console.line("* default family, the factor goes by the scale; + installed; the rest is downloaded when used")
+    return 0 if context.invoked_subcommand is not None else list_models(as_json)
 
 
 @app.command("list", cls=PanelCommand)
 def list_models(as_json: opt.Json = False) -> int:
     """List the models; `sr-upscale models` alone does the same."""
-    _list(inventory.model_rows(), Console(as_json=as_json))
+    rows = inventory.model_rows()
+    Console(as_json=as_json).result({"models": rows}, inventory.in_words(rows))
     return 0
 
 
@@ -77,7 +56,8 @@ def search(
     as_json: opt.Json = False,
 ) -> int:
     """List the models of which all words are said: name, purpose, tags, architecture, licence, factor."""
-    _list(inventory.search(words), Console(as_json=as_json), tags=True)
+    rows = inventory.search(words)
+    Console(as_json=as_json).result({"models": rows}, inventory.in_words(rows, tags=True))
     return 0
 
 
@@ -87,12 +67,8 @@ def info(
     as_json: opt.Json = False,
 ) -> int:
     """Say all that is known of a model. Downloads nothing."""
-    console = Console(as_json=as_json)
     row = inventory.model_row(name)
-    console.result(row)
-    if not as_json:
-        for key, value in row.items():
-            console.line(f"{key:<13} {shown(str(value))}")
+    Console(as_json=as_json).result(row, (f"{key:<13} {shown(str(value))}" for key, value in row.items()))
     return 0
 
 
@@ -101,53 +77,15 @@ def download(names: Names, quiet: opt.Quiet = False, as_json: opt.Json = False) 
     """Fetch models into the cache, to use them offline later."""
     console = Console(quiet=quiet, as_json=as_json)
     paths = {name: str(obtain(name, console)) for name in names}
-    console.result({"paths": paths})
-    if not as_json:
-        for path in paths.values():
-            console.line(path)
+    console.result({"paths": paths}, paths.values())
     return 0
-
-
-def obtain(name: str, console: Console) -> Path:
-    """Finds the file of a model. One of the catalogue is downloaded if need be, with its licence said first.
-
-    Raises:
-        ModelError: There is no such name and no such file.
-        NetworkError, IntegrityError, OutputError: The download failed.
-    """
-    entry = catalogue_entry(name)
-    if entry is None or cached_path(entry).is_file():
-        return resolve_weights(name)
-    host = entry.file.addresses[0].split("/")[2]
-    console.note(f"{entry.name}: licence {entry.license}; downloading {mebibytes(entry.file.size)} from {host}")
-    with console.progress(entry.name) as report:
-        return resolve_weights(name, on_progress=report)
-
-
-def obtain_named(values: list[str] | None, console: Console) -> list[str]:
-    """Names the models of options that may be repeated or hold commas, and gets them ready to run.
-
-    Bicubic and our default are taken if none was named.
-
-    Raises:
-        NetworkError, IntegrityError, OutputError: A download failed.
-    """
-    names = [part for value in values or ["bicubic", DEFAULT_MODEL] for part in value.split(",") if part]
-    for name in names:
-        if catalogue_entry(name) is not None:
-            obtain(name, console)
-    return names
 
 
 @app.command("verify", cls=PanelCommand)
 def verify(as_json: opt.Json = False) -> int:
     """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
-    console = Console(as_json=as_json)
     good, bad = inventory.verify()
-    console.result({"good": good, "bad": bad})
-    if not as_json:
-        for name in good:
-            console.line(f"ok  {name}")
+    Console(as_json=as_json).result({"good": good, "bad": bad}, (f"ok  {name}" for name in good))
     if bad:
         raise IntegrityError(f"damaged: {', '.join(bad)}; `sr-upscale models remove NAME` and download or add it again")
     return 0
@@ -208,8 +146,7 @@ def blend(
     target = Path(out)
     if target.suffix != ".safetensors":
         raise UsageError(f"--out is {shown(target)}; expected a name ending in .safetensors")
-    if target.exists() and not force:
-        raise OutputError(f"{shown(target)} exists; use --force, or another --out")
+    refuse_existing(target, force=force)
     blend_files(resolve_weights(first), resolve_weights(second), alpha, target)
     Console().note(f"{shown(target)}: {1 - alpha:g} of {first} and {alpha:g} of {second}")
     return 0

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sr_upscale.cli import options as opt
-from sr_upscale.cli.console import Console, standard_output
-from sr_upscale.cli.running import obtain_models
+from sr_upscale.cli.console import Console
+from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra, shown
 from sr_upscale.pipeline.batch_plan import refuse_unwritable
 from sr_upscale.pipeline.request import request_of
 from sr_upscale.pipeline.words import parse_bytes
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-
+@opt.command()
 def serve(
+    console: Console,
     model: opt.Model = None,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Folder in which results may be saved. Default: none.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to serve on.")] = LOOPBACK[0],
+    host: Annotated[str, typer.Option("--host", help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("-p", "--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     allow_host: Annotated[
         list[str] | None,
@@ -38,14 +36,9 @@ def serve(
     max_pixels: opt.MaxPixels = None,
     max_memory: opt.MaxMemory = None,
     device: opt.Device = "auto",
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
-    offline: opt.Offline = False,
     debug: opt.Debug = False,
 ) -> int:
     """Show a page to drop pictures on, for this machine alone, and serve other programs by HTTP."""
-    del offline  # it acts when it is parsed
-    console = Console(quiet=quiet, as_json=as_json)
     words = {"model": model, "device": device, "max_pixels": max_pixels, "max_memory": max_memory}
     options: dict[str, Any] = {name: word for name, word in words.items() if word is not None}
     request = request_of(options)
@@ -55,7 +48,7 @@ def serve(
         if not folder.is_dir():
             raise UsageError(f"{shown(folder)}: no such folder; create it first")
         refuse_unwritable([folder / "output"])
-    obtain_models(request.network, console, dry_run=False)
+    obtain_models(request.network, console)
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -64,12 +57,13 @@ def serve(
     console.note("loading ...")
     from sr_upscale.pipeline.executor import upscaler_for
     from sr_upscale.server.app import Settings
+    from sr_upscale.server.guard import is_loopback, names_of
     from sr_upscale.server.run import listen, server_of
 
     upscaler_for(request.network)  # what cannot work is said now
     settings = Settings(
         token=secrets.token_urlsafe(24),
-        hosts={host.lower(), *(LOOPBACK if _is_loopback(host) else ()), *(name.lower() for name in allow_host or ())},
+        hosts=names_of(host, allow_host or []),
         options=options | {"model": request.network.model},
         folder=folder,
         max_bytes=most,
@@ -78,20 +72,9 @@ def serve(
     )
     with listen(host, port) as bound:
         base = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
-        if not _is_loopback(host):
+        if not is_loopback(host):
             console.warn(f"{base} can be reached from other machines, and what goes there can be read on the way")
-        console.result({"address": base, "token": settings.token})
-        if not as_json:
-            console.line(f"{base}/?token={settings.token}")
-        with standard_output():
-            sys.stdout.flush()
+        console.result({"address": base, "token": settings.token}, [f"{base}/?token={settings.token}"])
         console.note("open it in a browser; Ctrl-C ends it")
         server_of(settings).run(sockets=[bound])
     return 0
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

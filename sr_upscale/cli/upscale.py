@@ -5,30 +5,32 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, standard_output
-from sr_upscale.cli.running import made_in_words, obtain_models, run_items, say_plan
+from sr_upscale.cli.obtain import obtain_models
+from sr_upscale.cli.running import run_items
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import addressed, shown
 from sr_upscale.images.formats import sniff
-from sr_upscale.pipeline.batch_plan import plan_folder
+from sr_upscale.pipeline.lines import cut_in_words, made_in_words, plan_in_words
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.targets import check_single, folder_target, format_for, plan_files, single_target
+from sr_upscale.pipeline.targets import check_single, format_for, plan_files, plan_tree, single_target
 from sr_upscale.storage.remote import is_address, without_query
 
 if TYPE_CHECKING:
     from sr_upscale.storage.spool import Spool
 
 
-@opt.takes_request
+@opt.command()
 def upscale(
     request: Request,
+    console: Console,
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="PICTURE...", help="Files, a folder, an address, or - for stdin.")
     ] = None,
@@ -36,30 +38,25 @@ def upscale(
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="File, folder, address, or - for stdout.")
     ] = None,
-    as_json: opt.Json = False,
-    quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> int:
     """Enlarge pictures (the default command)."""
     names = [*(inputs or []), *(input_option or [])]
     if not names:
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
-    console = Console(quiet=quiet, as_json=as_json)
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     if any(is_address(each) for each in (*names, output or "")):
         from sr_upscale.storage.spool import Spool
 
         with Spool() as spool:
             return _objects(names, output, request, console, spool, verbose=verbose)
-    if len(names) == 1 and names[0] != "-" and os.path.isdir(names[0]):
-        folder = folder_target(names[0], output, request.size.target, request.network.model)
-        plan = plan_folder(Path(names[0]), folder, fmt=request.file.format, suffix=request.file.suffix or "")
+    name = names[0]
+    if len(names) > 1 or (name != "-" and os.path.isdir(name)):
+        plan = plan_files(names, output, request) if len(names) > 1 else plan_tree(name, output, request)
         return run_items(plan, request, console, verbose=verbose)
-    if len(names) > 1:
-        return run_items(plan_files(names, output, request), request, console, verbose=verbose)
-    source = None if names[0] == "-" else Path(names[0])
+    source = None if name == "-" else Path(name)
     place = "-" if source is None and output is None else single_target(source, output, request)
-    return _single(names[0], source, place, request, console, verbose=verbose)
+    return _single(name, source, place, request, console, verbose=verbose)
 
 
 def _objects(
@@ -116,35 +113,33 @@ def _single(
 
         upscaler = upscaler_for(request.network)
         if dry_run:
-            say_plan(job.prepare(data, fmt, upscaler, request), upscaler, name, addressed(place), console)
+            prepared = job.prepare(data, fmt, upscaler, request)
+            planned = job.forecast(prepared, upscaler)
+            _tell("planned", name, place, planned, console)
+            if not console.as_json:
+                console.line(plan_in_words(prepared.name, place, planned))
             return 0
-        done = job.run(
-            data,
-            buffer if place == "-" else Path(place),
-            fmt,
-            upscaler,
-            request,
-            on_step=lambda steps, total: report(steps / total, ""),
-        )
+        target = buffer if place == "-" else Path(place)
+        done = job.run(data, target, fmt, upscaler, request, on_step=lambda done, total: report(done / total, ""))
         if place != "-":
             on_written(Path(place))
     if place == "-":
-        _to_standard_output(buffer)
-    for warning in done["warnings"]:
-        console.warn(warning)
+        with standard_output():
+            sys.stdout.buffer.write(buffer.getbuffer())
+            sys.stdout.buffer.flush()
     if verbose:
         choice = upscaler.choice
         console.note(
             f"device {choice.device} ({choice.device_reason}), "
-            f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {job.cut_in_words(done)}"
+            f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {cut_in_words(done)}"
         )
-    console.event("picture", {"status": "done", "input": name, "output": addressed(place), **done})
+    _tell("done", name, place, done, console)
     if sys.stderr.isatty() or verbose:
         console.note(made_in_words(name, place, done))
     return 0
 
 
-def _to_standard_output(buffer: io.BytesIO) -> None:
-    with standard_output():
-        sys.stdout.buffer.write(buffer.getbuffer())
-        sys.stdout.buffer.flush()
+def _tell(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:
+    for warning in details["warnings"]:
+        console.warn(warning)
+    console.event("picture", {"status": status, "input": name, "output": addressed(place), **details})

@@ -162,6 +162,15 @@ def read_vgg19(file: Path | None) -> Mapping[str, Tensor]:
     return state
 
 
+def distance_features(file: Path) -> VGG19Features:
+    """Makes what the VGG19 distance is measured by (`DISTANCE_LAYER`), from weights that `read_vgg19` takes.
+
+    Raises:
+        ModelError: See `read_vgg19`.
+    """
+    return VGG19Features(read_vgg19(file), [DISTANCE_LAYER])
+
+
 def layers_held(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Lists the layers that a state dict can compute, in order: all up to the first conv that is missing.
 

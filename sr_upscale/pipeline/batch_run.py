@@ -57,14 +57,14 @@ class Outcome:
 
     Attributes:
         item: The item.
-        status: ``done``, ``skipped`` or ``failed``.
-        seconds: Time that a done item took.
+        status: ``done``, ``skipped`` or ``failed``; in a dry run ``planned`` in the place of ``done``.
+        seconds: Time that a done item took, or a planned one would.
         error: Why a failed item failed.
         details: What was done, as the executor says it.
     """
 
     item: Item
-    status: Literal["done", "skipped", "failed"]
+    status: Literal["done", "planned", "skipped", "failed"]
     seconds: float = 0.0
     error: SrUpscaleError | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -259,19 +259,10 @@ def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def cut_in_words(described: Mapping[str, Any]) -> str:
-    """Puts into words what `describe` says of the cut: ``12 strips of 16 rows``, ``4 tiles of 256``, or both."""
-    parts = []
-    if rows := described["strip_rows"]:
-        parts.append(f"{described['strips']} strip{'s' * (described['strips'] != 1)} of {_listed(rows)} rows")
-    if sizes := described["tile_size"]:
-        of = f" of {_listed(sizes)}" if any(sizes) else ""
-        parts.append(f"{described['tiles']} tile{'s' * (described['tiles'] != 1)}{of}")
-    return " and ".join(parts)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " and ".join(str(number) for number in numbers)
+def forecast(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
+    """Says what would be done and for how long, ready for JSON: `describe`, and ``estimated_seconds``."""
+    seconds = estimate_seconds(prepared, upscaler)
+    return {"dry_run": True, **describe(prepared, upscaler), "estimated_seconds": round(seconds, 2)}
 
 
 def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:

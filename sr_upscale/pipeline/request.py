@@ -1,7 +1,7 @@
 """What a request is: every option of `upscale` and `batch`, stated once, handed down whole.
 
 A field says how it is called on a command line, how its word becomes a value, and whether pixels depend on it.
-The command line builds its options from these fields (`cli.options.takes_request`). A batch builds its fingerprint from
+The command line builds its options from these fields (`cli.options.command`). A batch builds its fingerprint from
 them, by which it knows what would come out the same. So a new option cannot be forgotten in either. This module does
 not import torch.
 """

@@ -13,13 +13,16 @@ from sr_upscale.pipeline.batch_plan import (
     BatchPlan,
     Item,
     output_name,
+    plan_folder,
     plan_items,
     refuse_collisions,
     refuse_name,
     refuse_unwritable,
 )
 from sr_upscale.pipeline.request import Request
+from sr_upscale.pipeline.words import Shard
 from sr_upscale.pretrained.registry import resolve_family
+from sr_upscale.storage.atomic import refuse_existing
 
 
 def output_label(target: Target, model: str) -> str:
@@ -80,7 +83,7 @@ def single_target(source: Path | None, output: str | None, request: Request) -> 
     return output
 
 
-def check_single(source: Path | None, target: Path, *, force: bool, dry_run: bool) -> None:
+def check_single(source: Path | None, target: Path, *, force: bool, dry_run: bool = False) -> None:
     """Checks everything about the output that can be known before the input is opened."""
     if source is not None:
         refuse_collisions([Item(source=source, target=target)])
@@ -92,8 +95,7 @@ def check_single(source: Path | None, target: Path, *, force: bool, dry_run: boo
         raise OutputError(f"{shown(target)}: is a folder; choose a file name with -o")
     if target.exists() and not target.is_file():
         raise OutputError(f"{shown(target)}: is not a regular file; choose another -o, or - for a pipe")
-    if target.exists() and not force and not dry_run:
-        raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
+    refuse_existing(target, force=force or dry_run)
 
 
 def format_for(fmt: Format | None, place: str, kind: str) -> Format:
@@ -108,6 +110,20 @@ def format_for(fmt: Format | None, place: str, kind: str) -> Format:
     if by_name is None:
         raise UsageError(f"{shown(place)}: no known ending; give --format, or end the name in .png")
     return by_name
+
+
+def plan_tree(
+    folder: str, output: str | None, request: Request, *, recursive: bool = True, shard: Shard | None = None
+) -> BatchPlan:
+    """Plans a folder of pictures: see `plan_folder`, and `folder_target` for where its outputs go."""
+    return plan_folder(
+        Path(folder),
+        folder_target(folder, output, request.size.target, request.network.model),
+        recursive=recursive,
+        fmt=request.file.format,
+        suffix=request.file.suffix or "",
+        shard=shard,
+    )
 
 
 def plan_files(names: list[str], output: str | None, request: Request) -> BatchPlan:

@@ -79,6 +79,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_box(text: str) -> tuple[int, int, int, int]:
+    """Reads ``100,80,256,256`` as left, top, width and height in pixels.
+
+    Raises:
+        UsageError: It is no such part.
+    """
+    match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text.strip())
+    if match is None:
+        raise UsageError(f"--crop is {text!r}; expected X,Y,W,H such as 100,80,256,256")
+    return int(match[1]), int(match[2]), int(match[3]), int(match[4])
+
+
 def parse_pixels(text: str) -> int:
     """Reads ``400MP``, ``1.5GP`` or a plain number of pixels.
 

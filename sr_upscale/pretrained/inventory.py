@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.pretrained.registry import (
     DEFAULT_MODEL,
@@ -36,6 +36,24 @@ def model_rows() -> list[dict[str, Any]]:
     """Lists ours, the catalogue, and what users added."""
     rows = [_ours(entry) for entry in TABLE] + [_remote(entry) for entry in CATALOGUE]
     return rows + [_added(name, path) for name, path in added().items()]
+
+
+def in_words(rows: Iterable[dict[str, Any]], *, tags: bool = False) -> list[str]:
+    """Puts rows of models into lines for people.
+
+    Args:
+        rows: Of `model_rows` or `search`.
+        tags: Whether to name the tags.
+    """
+    lines = []
+    for row in rows:
+        size = mebibytes(row["bytes"]) if row["bytes"] else "missing"
+        mark = "*" if row["default"] else "+" if row["installed"] else " "
+        tagged = f" [{', '.join(row['tags'])}]" if tags and row["tags"] else ""
+        lines.append(
+            f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12} {row['purpose']}{tagged}"
+        )
+    return [*lines, "* default family, the factor goes by the scale; + installed; the rest is downloaded when used"]
 
 
 def search(words: Iterable[str]) -> list[dict[str, Any]]:

@@ -79,6 +79,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
 
 
+def datasets_folder() -> Path:
+    """Returns the folder in which data sets are kept that are fetched by name."""
+    return cache_folder() / "datasets"
+
+
 def models_folder() -> Path:
     """Returns the folder in which weights of others are kept."""
     return cache_folder() / "models"

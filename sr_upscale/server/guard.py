@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sr_upscale.errors import UsageError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine for itself."""
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -68,6 +72,19 @@ class Guard:
         if not secrets.compare_digest(given.encode("utf-8", "surrogatepass"), self.token):
             return refusal(401, "no token, or a wrong one; open the address that `sr-upscale serve` printed")
         return None
+
+
+def is_loopback(host: str) -> bool:
+    """Says whether an address is this machine's alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def names_of(host: str, others: Iterable[str]) -> set[str]:
+    """Gives the names by which a server may be called: its address, those of loopback if it is one, and others."""
+    return {host.lower(), *(LOOPBACK if is_loopback(host) else ()), *(name.lower() for name in others)}
 
 
 def host_of(header: str) -> str:

@@ -213,6 +213,16 @@ def publish_file(temporary: Path, path: Path, *, on_whole: Callable[[Path], None
             os.close(folder)
 
 
+def refuse_existing(path: Path, *, force: bool = False) -> None:
+    """Finds before any work whether an output may be written.
+
+    Raises:
+        OutputError: It is there, and `force` was not said.
+    """
+    if not force and path.exists():
+        raise OutputError(f"{shown(path)}: exists; add --force to overwrite it, or choose another -o")
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """Makes an `OutputError` that says what to do about an operating system's error.
 

@@ -44,6 +44,11 @@ class Figures:
             f"validation {progress.scores.psnr:.2f} dB  SSIM {progress.scores.ssim:.4f}{distance}"
         )
 
+    def title(self, progress: Progress) -> str:
+        """Says in a few words where the run is."""
+        at = f"{progress.stage} step {progress.step}"
+        return f"{at} loss {progress.losses['loss']:.4f} {progress.steps_per_s:.1f}/s"
+
     def means(self) -> dict[str, float]:
         """Returns means over the run: steps a second, share of the network, seconds that a batch took to make."""
         return {key: sum(values) / len(values) for key, values in self._time.items()}

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from sr_upscale.device import Choice, has_bf16
+from sr_upscale.device import Choice, choose, has_bf16
+from sr_upscale.errors import UsageError
 from sr_upscale.formatting import parse_duration
 from sr_upscale.training.config import Recipe
+from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe, parse_override, with_length, with_patches
 
 
@@ -19,9 +21,13 @@ def recipe_of(
     *,
     size: str,
     stages: list[str],
-    lr: float | None,
-    seed: int | None,
-    init: str | None,
+    init: str | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    lr_patch: int | None = None,
+    batch_size: int | None = None,
+    max_time: str | None = None,
+    steps: int | None = None,
 ) -> Recipe:
     """Reads a recipe and changes what options say; None leaves a value as it stands.
 
@@ -31,29 +37,34 @@ def recipe_of(
     overrides: dict[str, Any] = {"stage.lr": lr, "seed": seed, "init": "" if init == "none" else init}
     overrides |= dict(parse_override(text) for text in settings)
     given = {key: value for key, value in overrides.items() if value is not None}
-    return load_recipe(config, given, size=size, stages=stages)
-
-
-def resized(
-    recipe: Recipe, *, max_time: str | None, steps: int | None, lr_patch: int | None, batch_size: int | None
-) -> Recipe:
-    """Gives a run another length, or other patches.
-
-    Raises:
-        UsageError: A value is impossible.
-    """
+    recipe = load_recipe(config, given, size=size, stages=stages)
     seconds = parse_duration(max_time) if max_time is not None else None
     return with_length(with_patches(recipe, lr_patch=lr_patch, batch_size=batch_size), max_time_s=seconds, steps=steps)
 
 
-def own_device(device: str) -> str:
-    """Chooses the device of this process among those of ``torchrun``.
+def own_choice(device: str, dtype: str, world: World) -> Choice:
+    """Chooses the device of this process: what was asked for, or its own among those of ``torchrun``.
 
-    ``auto`` is a GPU of its own, or the CPU where there is no GPU.
+    There ``auto`` is a GPU of its own, or the CPU where there is no GPU.
+
+    Raises:
+        UsageError: See `device.choose`.
     """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    return f"cuda:{os.environ['LOCAL_RANK']}"
+    if world.size > 1:
+        on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+        device = "cpu" if on_cpu else f"cuda:{os.environ['LOCAL_RANK']}"
+    return choose(device, dtype)
+
+
+def size_of(wanted: str, device: torch.device) -> str:
+    """Returns the size of a recipe: ``cpu`` or ``gpu``, which ``auto`` takes by the device.
+
+    Raises:
+        UsageError: There is no such size.
+    """
+    if wanted not in ("auto", "cpu", "gpu"):
+        raise UsageError(f"--size is {wanted!r}; expected auto, cpu or gpu")
+    return wanted if wanted != "auto" else "cpu" if device.type == "cpu" else "gpu"
 
 
 def training_dtype(choice: Choice, wanted: str) -> torch.dtype:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def board(out: Path, *, writes: bool = True) -> Iterator[Callable[[Progress], None]]:
+def board(out: Path, *, wanted: bool = True, writes: bool = True) -> Iterator[Callable[[Progress], None]]:
     """Opens a board for TensorBoard while the context is open.
 
     Args:
         out: Folder of the run; the board's files go into ``tensorboard`` in it.
+        wanted: Whether there is a board at all.
         writes: Whether this process is the one that writes. The others look for the package, too, so that all of them
             fail alike.
 
@@ -33,6 +34,9 @@ def board(out: Path, *, writes: bool = True) -> Iterator[Callable[[Progress], No
     Raises:
         UsageError: The package is not installed.
     """
+    if not wanted:
+        yield lambda _progress: None
+        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

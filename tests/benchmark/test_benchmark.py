@@ -268,7 +268,7 @@ def test_command_writes_everything(cli: Cli, hr_folder: Path, micro: Path, tmp_p
     assert not re.search(r"(src|href)=[\"']?https?:|url\(https?:|@import", html)
     again = cli("benchmark", "--dataset", hr_folder, "--model", "bicubic", "-s", "2", "-o", out)
     assert again.code == 5
-    assert "use --force" in again.err
+    assert "report.html: exists; add --force" in again.err
 
 
 def test_published_scores_are_marked_and_never_mixed(hr_folder: Path) -> None:

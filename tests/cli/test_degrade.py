@@ -27,7 +27,7 @@ def test_writes_versions_and_a_sheet(cli: Callable[..., Ran], tmp_path: Path) ->
     np.testing.assert_array_equal(sheet[:17, 24:48], versions[1])
     again = cli("degrade", tmp_path / "hr.png", "--count", "5")
     assert again.code == 5
-    assert "exists; use --force" in again.err
+    assert "exists; add --force" in again.err
     assert cli("degrade", tmp_path / "hr.png", "--count", "5", "-o", tmp_path / "other").code == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "other" / "hr_002.png")), versions[2])
 

@@ -11,12 +11,12 @@ from PIL import Image
 
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.degradations import degrade
-from sr_upscale.errors import InputError, OutputError
+from sr_upscale.errors import InputError
 from sr_upscale.formatting import shown
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.images import load_image
-from sr_upscale.storage.atomic import output_error, replace_file
+from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
 from sr_upscale.training.config import Recipe
 
 
@@ -61,12 +61,9 @@ def write_versions(
     """
     files = [folder / f"{stem}_{number:03d}.png" for number in range(len(versions))]
     sheet = folder / f"{stem}_sheet.png"
-    if existing := [file for file in (*files, sheet) if file.exists() and not force]:
-        raise OutputError(f"{shown(existing[0])} exists; use --force, or another folder with -o")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    for file in (*files, sheet):
+        refuse_existing(file, force=force)
+    make_folder(folder)
     for file, version in zip((*files, sheet), (*versions, _sheet(list(versions))), strict=True):
         with replace_file(file) as temporary:
             Image.fromarray(version).save(temporary, "PNG")

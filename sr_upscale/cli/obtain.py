@@ -1,0 +1,62 @@
+"""Models that a command line names, downloaded before they are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sr_upscale.cli.console import Console
+from sr_upscale.errors import UsageError
+from sr_upscale.formatting import mebibytes
+from sr_upscale.pipeline.request import NetworkOptions
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, cached_path, catalogue_entry, resolve_weights
+
+
+def obtain(name: str, console: Console) -> Path:
+    """Finds the file of a model. One of the catalogue is downloaded if need be, with its licence said first.
+
+    Raises:
+        ModelError: There is no such name and no such file.
+        NetworkError, IntegrityError, OutputError: The download failed.
+    """
+    entry = catalogue_entry(name)
+    if entry is None or cached_path(entry).is_file():
+        return resolve_weights(name)
+    host = entry.file.addresses[0].split("/")[2]
+    console.note(f"{entry.name}: licence {entry.license}; downloading {mebibytes(entry.file.size)} from {host}")
+    with console.progress(entry.name) as report:
+        return resolve_weights(name, on_progress=report)
+
+
+def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool = False) -> None:
+    """Downloads the models of a request that are not here.
+
+    Raises:
+        UsageError: A dry run needs a download; the message names it.
+        NetworkError, IntegrityError, OutputError: A download failed.
+    """
+    for name in (network.model, *network.before):
+        entry = catalogue_entry(name)
+        if dry_run and entry is not None and not cached_path(entry).is_file():
+            raise UsageError(f"a dry run downloads nothing; `sr-upscale models download {entry.name}` first")
+        if entry is not None:
+            obtain(name, console)
+
+
+def split(values: list[str]) -> list[str]:
+    """Gives the words of an option that may be repeated or hold commas."""
+    return [word for value in values for word in value.split(",") if word]
+
+
+def obtain_named(values: list[str] | None, console: Console) -> list[str]:
+    """Names the models of an option that may be repeated or hold commas, and gets them ready to run.
+
+    Bicubic and our default are taken if none was named.
+
+    Raises:
+        NetworkError, IntegrityError, OutputError: A download failed.
+    """
+    names = split(values or ["bicubic", DEFAULT_MODEL])
+    for name in names:
+        if catalogue_entry(name) is not None:
+            obtain(name, console)
+    return names
