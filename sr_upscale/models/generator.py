@@ -26,7 +26,7 @@ class GeneratorConfig:
         scale: Integer factor of the network: 2, 3, 4 or 8.
         num_feat: Channels of the trunk, even, at least 2.
         num_blocks: Number of inception-residual blocks, at least 1.
-        upsampler: Name of the tail, ``pixelshuffle`` or ``nearest_conv``.
+        upsampler: Name of the tail, one of `TAILS`.
 
     Raises:
         ModelError: A value is none of these.

@@ -4,6 +4,7 @@ from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError
 from sr_upscale.models.generator import PRESETS, Generator, GeneratorConfig
+from sr_upscale.models.tails import TAILS
 
 
 def parameters(config: GeneratorConfig) -> int:
@@ -18,11 +19,11 @@ def test_our_generator_has_the_designed_number_of_parameters() -> None:
     assert parameters(PRESETS["ours-x4"]) == 828_208
 
 
-@pytest.mark.parametrize("upsampler", ["pixelshuffle", "nearest_conv"])
+@pytest.mark.parametrize("upsampler", TAILS)
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3)])
 def test_output_is_exactly_scale_times_the_input(upsampler: str, scale: int, size: tuple[int, int]) -> None:
-    model = Generator(GeneratorConfig(scale=scale, num_feat=8, num_blocks=1, upsampler=upsampler))  # type: ignore[arg-type]
+    model = Generator(GeneratorConfig(scale=scale, num_feat=8, num_blocks=1, upsampler=upsampler))
     with torch.inference_mode():
         assert model(torch.rand(2, 3, *size)).shape == (2, 3, size[0] * scale, size[1] * scale)
 
@@ -51,9 +52,9 @@ def test_block_is_two_branches_concatenated_plus_the_input() -> None:
         torch.testing.assert_close(block(x), torch.cat((short, long), 1) + x)
 
 
-@pytest.mark.parametrize(("upsampler", "scale"), [("pixelshuffle", 4), ("nearest_conv", 4), ("nearest_conv", 3)])
+@pytest.mark.parametrize(("upsampler", "scale"), [*((name, 4) for name in TAILS), ("nearest_conv", 3)])
 def test_halo_covers_the_receptive_field_and_is_tight_for_pixelshuffle(upsampler: str, scale: int) -> None:
-    config = GeneratorConfig(scale=scale, num_feat=4, num_blocks=3, upsampler=upsampler)  # type: ignore[arg-type]
+    config = GeneratorConfig(scale=scale, num_feat=4, num_blocks=3, upsampler=upsampler)
     torch.manual_seed(1)
     model = Generator(config).double()
     side = 2 * config.halo + 7
