@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.formatting import shortened
 from sr_upscale.models.discriminator import DISCRIMINATORS
 from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import GeneratorConfig
@@ -178,6 +179,9 @@ class StageSection:
 LOSS_WEIGHTS = tuple(each.name for each in dataclasses.fields(StageSection) if each.name.endswith("_weight"))
 """Keys of a stage that weigh its losses."""
 
+NAME_CHARACTERS = 100
+"""Most characters in the name of a recipe or stage, of which names of files are made."""
+
 CHOICES = {
     "optimizer": ("adam", "muon"),
     "schedule": ("cosine", "multistep", "constant"),
@@ -194,7 +198,7 @@ class Recipe:
     """A whole recipe.
 
     Attributes:
-        name: Name of the weights that it makes.
+        name: Name of the weights that it makes, and of their files.
         description: What they are for.
         init: Weights to start from (a name or a file). Tensors of equal name and shape are taken over, so that another
             scale can serve. Empty: start at random.
@@ -218,6 +222,12 @@ class Recipe:
     stages: Mapping[str, StageSection] = field(default_factory=lambda: {"psnr": StageSection()})
 
     def __post_init__(self) -> None:
+        for key, name in (("name", self.name), *(("stages", stage) for stage in self.stages)):
+            if not _is_plain(name):
+                raise UsageError(
+                    f"recipe: {key}: the name {shortened(name)!r} leads to no file in the folder of the results; "
+                    f"expected 1 to {NAME_CHARACTERS} characters without a folder"
+                )
         if self.data.degradation not in ("bicubic", "real"):
             self._refuse("data.degradation", self.data.degradation, "bicubic or real")
         for key in ("lr_patch", "batch_size"):
@@ -290,6 +300,9 @@ class Recipe:
             )
         if stage.accumulate > 1:
             self._check_parts(where, stage)
+        for key, value in (*vars(stage).items(), *stage.perceptual_layers.items()):
+            if isinstance(value, float) and not math.isfinite(value):
+                self._refuse(f"{where}.{key}", value, "a number")
         if not 0 <= stage.ema_decay < 1:
             self._refuse(f"{where}.ema_decay", stage.ema_decay, "0 to below 1")
 
@@ -328,6 +341,16 @@ class Recipe:
     def batch_of(self, stage: StageSection) -> int:
         """Returns the number of patches in a step of a stage, of all processes together."""
         return stage.batch_size or self.data.batch_size
+
+
+def _is_plain(name: str) -> bool:
+    """Says whether files can be called so: what comes from others must not lead out of the folder of the results."""
+    return (
+        0 < len(name) <= NAME_CHARACTERS
+        and name.isprintable()
+        and name[0] != "."
+        and not any(c in "/\\:" for c in name)
+    )
 
 
 def listens(stage: StageSection) -> bool:

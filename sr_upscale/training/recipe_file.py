@@ -94,9 +94,11 @@ def load_recipe(
         raise UsageError(f"no recipe named {name_or_path!r}; expected one of {known}, or a file ending in .toml")
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, or a number of thousands of digits
         raise UsageError(f"recipe {name_or_path}: not valid TOML: {error}") from error
     gpu = table.pop("gpu", {})
+    if not isinstance(gpu, Mapping):
+        raise UsageError(f"recipe {name_or_path}: gpu is {gpu!r}; expected a section")
     table.setdefault("name", path.stem)
     recipe_from_dict(_merged(table, gpu))  # the other size must be valid, too
     if size == "gpu":
@@ -180,7 +182,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set is {text!r}; expected KEY=VALUE such as stage.lr=5e-4")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # no TOML, or a number of thousands of digits
         return key.strip(), value.strip()
 
 

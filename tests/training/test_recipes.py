@@ -33,6 +33,10 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[stages.a]\nbetas = [1]", "expected two numbers"),
         ("[stages.a]\nmax_time_s = 0", "no end"),
         ("[stages.a]\nema_decay = 1", "expected 0 to below 1"),
+        ("[stages.a]\nmax_time_s = nan", "stages.a.max_time_s is nan; expected a number"),
+        ("[stages.a]\nsteps = 1\nvalidate_every_s = -inf", "stages.a.validate_every_s is -inf; expected a number"),
+        ("[stages.a]\nperceptual_layers = { conv1_2 = nan }", "conv1_2 is nan; expected a number"),
+        ("gpu = 3", "gpu is 3; expected a section"),
         ("[stages.a]\npixel_loss = 'l3'", "stages.a.pixel_loss is 'l3'; expected one of l1, l2, charbonnier"),
         ("[stages.a]\ngan_loss = 'wgan'", "expected one of relativistic, standard, lsgan"),
         ("[stages.a]\ndiscriminator = 'patch'", "expected one of vgg, unet"),
@@ -181,7 +185,22 @@ def test_the_published_recipe_has_the_published_sizes() -> None:
     assert sum(parameter.numel() for parameter in new_generator(recipe).parameters()) == 913_027
 
 
-@pytest.mark.parametrize("content", [b"name = '\x8a'", b"a = " + b"[" * 5000], ids=["not UTF-8", "deep"])
+@pytest.mark.parametrize(
+    "name", ["../../other", "/etc/other", "..", ".hidden", "", "C:other", "a\\b", "a\0b", "a\nb", "\x1b[31m", "a" * 101]
+)
+def test_names_that_lead_out_of_the_folder_of_the_results_are_refused(name: str) -> None:
+    """Files are made of the names of recipes and stages, and a recipe may be a stranger's."""
+    with pytest.raises(UsageError, match="leads to no file in the folder of the results"):
+        recipe_from_dict({"name": name})
+    with pytest.raises(UsageError, match="leads to no file in the folder of the results"):
+        recipe_from_dict({"name": "fine", "stages": {name: {}}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"name = '\x8a'", b"a = " + b"[" * 5000, b"seed = " + b"9" * 5000],
+    ids=["not UTF-8", "deep", "many digits"],
+)
 def test_files_that_are_no_toml_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.toml"
     path.write_bytes(content)
