@@ -9,9 +9,9 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from sr_upscale.storage.atomic import open_own, replace_file
 from sr_upscale.storage.digest import hash_file
@@ -25,6 +25,9 @@ MANIFEST = ".sr-upscale.jsonl"
 counts."""
 _PART = re.compile(rf"\.sr-upscale\.({IDENTITY.pattern})\.jsonl")
 """Names of the manifest's parts: each process adds to one of its own, since appends over networks are not atomic."""
+
+MAX_LINE = 1 << 20
+"""Bytes of the longest line that is read: some names of 4096 bytes, escaped. A sparse file seems to have one of TB."""
 
 Stamp = tuple[int, int]
 """Size in bytes and time of change in nanoseconds of a file: while they stay, its content is taken to."""
@@ -45,7 +48,7 @@ def stamp_of(path: Path) -> Stamp | None:
     """Returns the stamp of a file, or None where there is none."""
     try:
         info = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no name that a file can have
         return None
     return info.st_size, info.st_mtime_ns
 
@@ -84,7 +87,7 @@ class Manifest:
         self.root = root
         self.settings = fingerprint_of(settings)
         self.verify = verify
-        self.entries: dict[str, tuple[Entry, ...]] = {}
+        self.entries: dict[str, dict[str, Entry]] = {}  # by output and its content, the newest last
         self._at_work, self._only_at_work = at_work, only_at_work
         self._above = os.path.abspath(root)
         self._part = _part_of(root, identity())
@@ -196,7 +199,7 @@ class Manifest:
         lines: dict[str, dict[str, tuple[Entry, bytes]]] = {}
         for path in [self.root / MANIFEST, *sorted(parts)]:
             with contextlib.suppress(FileNotFoundError), open_own(path, "rb") as file:
-                for line in file:
+                for line in _lines(file):
                     if (known := _parse(line)) is not None:
                         of_output = lines.setdefault(known[0], {})
                         of_output.pop(known[1].output_sha256, None)
@@ -215,7 +218,8 @@ class Manifest:
         key = self.key(item)
 
         def known() -> Entry | None:
-            return next((each for each in reversed(self.entries.get(key, ())) if each.output_stamp == stamp), None)
+            of_output = self.entries.get(key, {}).values()
+            return next((each for each in reversed(of_output) if each.output_stamp == stamp), None)
 
         if (entry := known()) is None and self.refresh(listing=False):
             entry = known()
@@ -226,9 +230,8 @@ class Manifest:
     def _known_by_hash(self, item: Item) -> Entry | None:
         if self.verify:
             self.refresh()
-        entries = self.entries.get(self.key(item), ())
-        sha256 = hash_file(item.target) if entries else ""
-        return next((entry for entry in reversed(entries) if entry.output_sha256 == sha256), None)
+        entries = self.entries.get(self.key(item))
+        return entries.get(hash_file(item.target)) if entries else None
 
     def _list(self) -> bool:
         """Looks for parts. Returns whether it had to."""
@@ -253,9 +256,7 @@ class Manifest:
             before, offset = self._read.get(path, (number, 0))
             offset = offset if before == number else 0
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # still being written, or torn
+            for line in _lines(file):
                 if (known := _parse(line)) is not None:
                     self._keep(*known)
                 offset += len(line)
@@ -264,8 +265,15 @@ class Manifest:
 
     def _keep(self, output: str, entry: Entry) -> None:
         """Keeps an entry as the last one of its output; it takes the place of one of the same content."""
-        others = (each for each in self.entries.get(output, ()) if each.output_sha256 != entry.output_sha256)
-        self.entries[output] = (*others, entry)
+        of_output = self.entries.setdefault(output, {})
+        of_output.pop(entry.output_sha256, None)
+        of_output[entry.output_sha256] = entry
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yields the whole lines of a file up to one that is still being written, torn, or longer than any of ours."""
+    while (line := file.readline(MAX_LINE)).endswith(b"\n"):
+        yield line
 
 
 def _parse(line: bytes) -> tuple[str, Entry] | None:
@@ -290,6 +298,8 @@ def _stamp(value: Any) -> Stamp | None:
     if value is None:
         return None
     size, changed_ns = value
+    if not isinstance(size, int) or not isinstance(changed_ns, int):
+        raise TypeError("no stamp")
     return size, changed_ns
 
 

@@ -26,9 +26,9 @@ def made_from_others(sources: Sequence[Path]) -> set[Path]:
     hash_of, of_size = functools.cache(_hash_or_nothing), functools.cache(lambda: _by_size(sources))
     made = set()
     for folder in _folders(by_path):
-        for output, entries in _entries(folder):
+        for output, of_output in _entries(folder):
             found = by_path.get(os.path.normpath(os.path.join(folder, output)))
-            entry = next((each for each in entries if found and hash_of(found) == each.output_sha256), None)
+            entry = of_output.get(hash_of(found)) if found else None
             if found is None or entry is None:
                 continue
             origins = of_size()[entry.input_stamp[0]] if entry.input_stamp else sources
@@ -60,7 +60,7 @@ def _folders(paths: dict[str, Path]) -> set[str]:
     return found
 
 
-def _entries(folder: str) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+def _entries(folder: str) -> Iterator[tuple[str, dict[str, Entry]]]:
     with contextlib.suppress(OSError, OutputError):  # one that is not ours says nothing
         yield from Manifest(Path(folder), {}).entries.items()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -21,7 +22,8 @@ from sr_upscale.errors import InputError, UsageError
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
-from sr_upscale.pipeline.manifest import MANIFEST
+from sr_upscale.pipeline.manifest import MANIFEST, Manifest
+from sr_upscale.pipeline.own_outputs import made_from_others
 from sr_upscale.pipeline.request import SECTIONS, flags, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
 from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs, parse_pixels
@@ -314,6 +316,45 @@ def test_nonsense_in_a_manifest_is_no_reason_to_stop(cli: Cli, tmp_path: Path, n
     ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
     assert ran.code == 0
     assert "1 skipped" in ran.err
+
+
+def line_of(output: str, content: bytes, input_stamp: object = None) -> bytes:
+    """A line of a manifest, as a stranger may write it."""
+    hashes = {"input_sha256": "0" * 64, "output_sha256": hashlib.sha256(content).hexdigest()}
+    line = {"output": output, **hashes, "settings": "x", "input_stamp": input_stamp, "output_stamp": None}
+    return json.dumps(line).encode() + b"\n"
+
+
+@pytest.mark.parametrize("stamp", [[[1], 2], [{}, 2], ["1", 2], [float("inf"), 2], "12", [1, 2, 3], 7])
+def test_stamps_in_a_manifest_that_are_none_are_nonsense(tmp_path: Path, stamp: object) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / MANIFEST).write_bytes(line_of("a.png", b"a.png", stamp))
+    assert made_from_others([tmp_path / "a.png", tmp_path / "b.png"]) == set()
+    assert Manifest(tmp_path, {}).entries == {}
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000, "../../../etc/passwd", ""])
+def test_names_in_a_manifest_that_no_file_has_are_merged_like_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / MANIFEST).write_bytes(line_of(name, b"1") + line_of(name, b"2"))
+    manifest = Manifest(tmp_path, {})
+    manifest.merge(lambda: None)
+    assert Manifest(tmp_path, {}).entries == manifest.entries
+    assert list(manifest.entries) == [name]
+
+
+def test_a_manifest_takes_neither_memory_nor_time_without_end(tmp_path: Path) -> None:
+    """A sparse file of a TB, which takes no room in an archive, and very many lines of one output."""
+    (tmp_path / "a.png").write_bytes(b"7")
+    lines = line_of("a.png", b"7") + b"".join(line_of("a.png", b"%d" % number) for number in range(8, 40_000))
+    (tmp_path / MANIFEST).write_bytes(lines)
+    os.truncate(tmp_path / MANIFEST, 1 << 40)
+    begin = time.process_time()
+    manifest = Manifest(tmp_path, {})
+    item = Item(source=tmp_path / "in.png", target=tmp_path / "a.png")
+    item.source.write_bytes(b"in")
+    assert manifest.state(item) == "stale"
+    assert time.process_time() - begin < 10
 
 
 def test_outputs_of_an_earlier_run_are_left_out(cli: Cli, nearest: Path, tmp_path: Path) -> None:
