@@ -14,7 +14,7 @@ from sr_upscale.functional.alpha import extend_colour
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.images import Frame, Picture
-from sr_upscale.inference import networks, planning, rows
+from sr_upscale.inference import loaded_networks, planning, rows
 from sr_upscale.inference.memory import PROGRAM_BYTES, plan_host_bytes
 from sr_upscale.inference.planning import Pass
 from sr_upscale.inference.sizing import Target, choose_factors
@@ -371,7 +371,7 @@ def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch
     monkeypatch.setattr("sr_upscale.device.cpu_has_bf16", lambda: True)
     upscaler = Upscaler(nearest)
     assert upscaler.networks.get(upscaler.weights[2], torch.bfloat16).dtype == torch.bfloat16
-    monkeypatch.setattr(networks, "agreement_db", lambda _network, _exact: 30.0)
+    monkeypatch.setattr(loaded_networks, "agreement_db", lambda _network, _exact: 30.0)
     assert Upscaler(nearest).networks.get(nearest, torch.bfloat16).dtype == torch.float32
     assert upscaler.planner.dtype_for(16) == torch.float32
     assert Upscaler(nearest, dtype="bf16").planner.dtype_for(16) == torch.bfloat16

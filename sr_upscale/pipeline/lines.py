@@ -19,7 +19,7 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
 
 def counts_of(outcomes: Iterable[Outcome], done: str = "done") -> dict[str, int]:
     """Counts outcomes by their status: those of `done`, ``skipped`` and ``failed``."""
-    statuses = [outcome.status for outcome in outcomes]
+    statuses: list[str] = [outcome.status for outcome in outcomes]
     return {status: statuses.count(status) for status in (done, "skipped", "failed")}
 
 

@@ -89,7 +89,7 @@ def test_help_has_panels_and_true_defaults(cli: Cli) -> None:
     assert all(name in " ".join(cli("train", "--help").out.split()) for name in shipped_recipes())
 
 
-def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Path) -> None:
+def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Path, tmp_path: Path) -> None:
     """A value that reads like an option is none; an option that a command does not have is refused."""
     ran = cli("upscale", photo, "-n", "nothing", "--suffix=--debug")
     assert ran.code == 7
@@ -100,6 +100,7 @@ def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Pat
     assert "Traceback" not in ran.err
     assert "SR_UPSCALE_OFFLINE" not in os.environ
     assert cli("upscale", photo, "-n", "realesrgan-x4plus", "--offline").code == 6
+    assert cli("train", "-c", "psnr-x4", "--data", "div2k", "-o", tmp_path / "run", "--offline").code == 6
     assert "SR_UPSCALE_OFFLINE" not in os.environ
 
 

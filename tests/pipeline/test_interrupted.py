@@ -375,7 +375,7 @@ def test_a_file_that_appears_while_computing_stays(
 SWALLOWED = """
 import os, sys
 import pyvips
-from sr_upscale.inference import networks, rows
+from sr_upscale.inference import loaded_networks, rows
 number, where = int(sys.argv.pop()), sys.argv.pop()
 class Callback:
     def __del__(self):  # what is raised here is lost
@@ -392,7 +392,7 @@ def interrupted(function, first=None):
     return call
 asked = False
 if where == "loading":
-    networks.module_of = interrupted(networks.module_of)
+    loaded_networks.module_of = interrupted(loaded_networks.module_of)
 elif where == "computing":
     rows.stream_rows = interrupted(rows.stream_rows)
 else:
