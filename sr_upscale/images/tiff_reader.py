@@ -15,7 +15,8 @@ _SIZES = {2: 1, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 17: 8}
 """Bytes of a value of the other types."""
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _TILE_WIDTH = 258, 259, 262, 277, 284, 322
-_RGB, _CIELAB = 2, 8  # photometric interpretations
+_COLOR_MAP = 320
+_RGB, _PALETTE, _CIELAB = 2, 3, 8  # photometric interpretations
 _MOST_SAMPLES = 64  # whose bits are looked at
 
 PIXEL_TAGS = frozenset(
@@ -248,6 +249,8 @@ def pixels_alone(tiff: bytes, name: str) -> tuple[bytes, Samples | None]:
     if not whole_bytes or len(set(bits)) > 1:
         found = "/".join(str(each) for each in dict.fromkeys(bits))
         raise InputError(f"{name}: samples of {found} bits; expected 8 or 16; convert the file first, to 16 bits")
+    if first(_PHOTOMETRIC, 0) == _PALETTE and _COLOR_MAP not in entries:
+        raise InputError(f"{name}: numbers of colours without the palette that they are of; get the file again")
     if samples.planes_in_tiles:
         raise InputError(
             f"{name}: tiles of one channel each (planar); convert the file first, to strips or to tiles of whole pixels"

@@ -253,6 +253,18 @@ def test_compressions_that_cannot_be_decoded(code: int, name: str, allow_truncat
         load_image(data, allow_truncated=allow_truncated)
 
 
+def test_a_palette_that_is_not_there() -> None:
+    """Taken for gray, the numbers of colours would be another picture."""
+    buffer = io.BytesIO()
+    palette = Image.fromarray(PIXELS).quantize(16)
+    palette.save(buffer, "TIFF")
+    np.testing.assert_array_equal(pixels_of(buffer.getvalue()), np.asarray(palette.convert("RGB")))
+    file = bytearray(buffer.getvalue())
+    struct.pack_into("<H", file, Tiff(bytes(file)).entries(Tiff(bytes(file)).first)[320].at, 50_000)
+    with pytest.raises(InputError, match="without the palette"):
+        load_image(bytes(file))
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("allow_truncated", [False, True])
 def test_samples_of_other_widths(bits: int, allow_truncated: bool) -> None:
