@@ -246,7 +246,7 @@ class Upscaler:
         target: Target,
         *,
         streamed: bool = False,
-        writer_bytes: int = 0,
+        writer_bytes: Callable[[int], int] = lambda _pixels: 0,
         queued: bool = False,
     ) -> UpscalePlan:
         """Plans what will be done to a picture; see `Planner.plan`."""

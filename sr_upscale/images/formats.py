@@ -10,6 +10,31 @@ from sr_upscale.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
+class WriterMemory:
+    """What an encoder that is given whole frames holds besides them, in bytes. Measured at its worst (docs/images.md).
+
+    Attributes:
+        once: Whatever the size.
+        still: For each pixel of a still.
+        exact: For each pixel of a still that is lossless or has alpha.
+        moving: For each pixel of one frame of an animation, however many frames there are.
+        frame: For each pixel of every frame of an animation, besides.
+    """
+
+    once: int = 0
+    still: int = 0
+    exact: int = 0
+    moving: int = 0
+    frame: int = 0
+
+    def held(self, pixels: int, *, frames: int, exact: bool) -> int:
+        """Returns the bytes that are held for frames of so many pixels each."""
+        if frames > 1:
+            return self.once + pixels * (self.moving + frames * self.frame)
+        return self.once + pixels * max(self.still, self.exact * exact)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Format:
     """What a format can hold.
 
@@ -34,8 +59,7 @@ class Format:
         quality: Default of its lossy quality setting (1-100), None where there is none.
         magic: Offsets at which its files tell themselves, and the bytes there. Containers have brands (`sniff`).
         streams: Whether stills are read and written by rows, by libvips; others are held whole.
-        writer_bytes: What stands in memory for each pixel while frames that do not stream are written, in bytes,
-            besides the frames themselves. Measured (docs/images.md).
+        writer: What is held while frames that do not stream are written.
         block_room: Most bytes of one block of metadata, None where there is no such limit.
         color_only: Whether it has no gray of its own.
         pillow_xmp, pillow_dpi: Whether Pillow writes XMP, and resolution, into it.
@@ -61,7 +85,7 @@ class Format:
     quality: int | None = None
     magic: tuple[tuple[int, bytes], ...] = ()
     streams: bool = False
-    writer_bytes: int = 0
+    writer: WriterMemory = WriterMemory()
     block_room: int | None = None
     color_only: bool = False
     pillow_xmp: bool = False
@@ -87,7 +111,7 @@ FORMATS: dict[str, Format] = {
             magic=((0, b"\x89PNG\r\n\x1a\n"),),
             streams=True,
             pillow_dpi=True,
-            writer_bytes=15,
+            writer=WriterMemory(frame=15),
         ),
         Format(
             name="jpg",
@@ -115,7 +139,7 @@ FORMATS: dict[str, Format] = {
             magic=((8, b"WEBP"),),
             color_only=True,
             pillow_xmp=True,
-            writer_bytes=14,
+            writer=WriterMemory(still=30, exact=45, moving=45, frame=24),
         ),
         Format(
             name="tif",
@@ -138,7 +162,7 @@ FORMATS: dict[str, Format] = {
             xmp=False,
             magic=((0, b"BM"),),
             pillow_dpi=True,
-            writer_bytes=6,
+            writer=WriterMemory(still=6),
         ),
         Format(
             name="gif",
@@ -154,7 +178,7 @@ FORMATS: dict[str, Format] = {
             exif=False,
             xmp=False,
             magic=((0, b"GIF87a"), (0, b"GIF89a")),
-            writer_bytes=30,
+            writer=WriterMemory(once=36 << 20, still=44, moving=44, frame=8),
         ),
         Format(
             name="heic",
@@ -174,7 +198,7 @@ FORMATS: dict[str, Format] = {
             quality=80,
             color_only=True,
             pillow_xmp=True,
-            writer_bytes=42,
+            writer=WriterMemory(once=16 << 20, still=42, exact=56, moving=400, frame=12),
         ),
     )
 }

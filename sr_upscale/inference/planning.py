@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,7 +185,7 @@ class Planner:
         target: Target,
         *,
         streamed: bool = False,
-        writer_bytes: int = 0,
+        writer_bytes: Callable[[int], int] = lambda _pixels: 0,
         queued: bool = False,
     ) -> UpscalePlan:
         """Plans what will be done to a picture. Loads no weights and computes nothing.
@@ -194,8 +194,8 @@ class Planner:
             picture: An upright picture.
             target: The size that was asked for.
             streamed: Whether the output leaves by rows, and never stands in memory as a whole.
-            writer_bytes: What is held for each pixel of the output while it is written, besides the pixels
-                (`formats.Format.writer_bytes`). Counts where nothing is streamed.
+            writer_bytes: Says how many bytes are held while frames of so many pixels each are written, besides the
+                frames (`formats.WriterMemory`). Counts where nothing is streamed.
             queued: Whether rows wait in a queue to be written.
 
         Raises:
@@ -215,7 +215,7 @@ class Planner:
         if not streamed:
             frame_bytes = out_width * out_height * sample_bytes
             gathered = min(frame_bytes * (frames - 1), GATHER_BYTES)  # what is more goes to a file
-            output_bytes = frame_bytes + gathered + out_width * out_height * frames * writer_bytes
+            output_bytes = frame_bytes + gathered + writer_bytes(out_width * out_height)
         budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
         if self.max_memory is not None:
             around = PROGRAM_BYTES + (input_bytes + output_bytes if self.choice.device.type != "cuda" else 0)

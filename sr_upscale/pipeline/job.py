@@ -85,11 +85,12 @@ def prepare(
         name=name,
     )
     picture, notes = adapt(picture, fmt, options.save, name=name)
+    exact = picture.has_alpha or options.save.quality == 100
     plan = upscaler.plan(
         picture,
         request.size.target,
         streamed=_streams(picture, fmt),
-        writer_bytes=fmt.writer_bytes,
+        writer_bytes=functools.partial(fmt.writer.held, frames=len(picture.frames), exact=exact),
         queued=queued,
     )
     check_target(fmt, *plan.output_size, name=name)
