@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.server.app import Settings, application
 from sr_upscale.server.jobs import Jobs
+
+CONNECTIONS = 64
+"""Most connections at a time; beyond them the answer is 503."""
+HEAD_S = 10.0
+"""Seconds in which the head of a request must have come."""
+
+
+class _Impatient(H11Protocol):
+    """Closes connections whose next request does not come: so many that keep silent would lock everybody out."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._cancel()
+
+    def _wait(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._cancel()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _cancel(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Server(uvicorn.Server):
@@ -48,13 +84,13 @@ def server_of(settings: Settings) -> uvicorn.Server:
     jobs = Jobs(settings.max_jobs)
     config = uvicorn.Config(
         application(settings, jobs),
-        http="h11",
+        http=_Impatient,
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=64,
+        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=10,
     )
     return _Server(config, jobs)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from sr_upscale.pipeline import job as pipeline
-from sr_upscale.server import app
+from sr_upscale.server import app, run
 from sr_upscale.server.guard import host_of, policy_for
 from sr_upscale.server.words import plain_name
 from tests.helpers import pattern
@@ -185,3 +189,26 @@ def test_a_body_that_does_not_come_is_not_waited_for(server: Running, monkeypatc
     status, said = raw(server.port, head_of("Content-Length: 100"), more=b"\x89PNG")
     assert (status, said["code"]) == (408, 4)
     assert "did not come" in said["message"]
+
+
+def test_connections_that_keep_silent_lock_nobody_out(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing of a request, and with a part of its head."""
+    monkeypatch.setattr(run, "HEAD_S", 0.5)
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            for _ in range(run.CONNECTIONS + 1)
+        ]
+        for each in silent[::2]:
+            each.sendall(b"GET / HTTP/1.1\r\nHost:")
+        assert all(each.recv(1) == b"" for each in silent)
+        assert server.get("/about").status_code == 200
+
+
+def test_a_second_request_on_a_connection_may_come_later(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "HEAD_S", 0.5)
+    with requests.Session() as session:
+        for _ in range(3):
+            answer = session.get(f"{server.base}/about", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30)
+            assert answer.status_code == 200
+            time.sleep(0.4)
