@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from sr_upscale.errors import ModelError
 from sr_upscale.formatting import extra, mebibytes
 from sr_upscale.models.descriptor import Traits
+from sr_upscale.pretrained.limited import Limited
 from sr_upscale.pretrained.safe_pickle import load_tensors
 from sr_upscale.pretrained.weights_file import MAX_TENSORS, load_safetensors
 
 SHARED = 4
 """How many times the size of a file its tensors may be, since some of them may share their numbers."""
+MAX_SCALE = 32
+"""Largest factor of a network. No known one goes beyond 16."""
 TILE_PIXELS = 256 * 256
 """Largest tile, in LR pixels: attention and deep trunks take much memory for each pixel."""
 
@@ -80,7 +83,7 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
     _check_count(path, state)
     _check(path, state)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Limited(state, str(path)):
             warnings.simplefilter("ignore")
             descriptor = spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
     except spandrel.UnsupportedModelError as error:
@@ -89,11 +92,19 @@ def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
             f"{path}: no known architecture has these weights (the first keys: {keys}); "
             "expected one of ESRGAN, SPAN, compact, SwinIR, DAT, HAT and others that spandrel lists"
         ) from error
+    except ModelError:
+        raise
     except Exception as error:  # spandrel takes a network's sizes from its tensors, and trusts them in every way
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: the weights do not fit their architecture ({reason}); get the file again") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ModelError(f"{path}: {descriptor.architecture.name} fills holes and does not enlarge; not usable here")
+    channels = {descriptor.input_channels, descriptor.output_channels}
+    if not channels <= {1, 3, 4} or not 1 <= descriptor.scale <= MAX_SCALE:
+        raise ModelError(
+            f"{path}: a network of {descriptor.input_channels} to {descriptor.output_channels} channels that enlarges "
+            f"x{descriptor.scale}; expected 1, 3 or 4 channels, and x1 to x{MAX_SCALE}"
+        )
     module = Foreign(descriptor).requires_grad_(False).eval()
     half = [("fp16", descriptor.supports_half), ("bf16", descriptor.supports_bfloat16)]
     whole = descriptor.tiling is not spandrel.ModelTiling.SUPPORTED
@@ -134,8 +145,9 @@ def _state_of(path: Path) -> dict[str, Any]:
 def _check_count(path: Path, state: Mapping[str, Any]) -> None:
     """Refuses names that make a network of very many layers, before one is built."""
     largest = max((int(number) for key in state for number in re.findall(r"\d{1,18}", key)), default=0)
-    if max(largest, len(state)) > MAX_TENSORS:
-        raise ModelError(f"{path}: {len(state)} tensors, numbered up to {largest}; expected at most {MAX_TENSORS}")
+    most = min(MAX_TENSORS, 4 * len(state) + 1000)  # each number stands for a layer, and few layers have no tensor
+    if max(largest, len(state)) > most:
+        raise ModelError(f"{path}: {len(state)} tensors, numbered up to {largest}; expected at most {most}")
 
 
 def _check(path: Path, state: Mapping[str, Any]) -> None:
