@@ -10,6 +10,7 @@ It imports `functional` and `storage`. Every room from `data` on may import it.
 """
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ _HOMES = {
 }
 
 
+os.environ.setdefault("VIPS_WARNING", "0")  # libvips then prints none at the end, when pyvips listens no more
 for _library in ("PIL", "pyvips"):  # without a handler Python prints their warnings beside our one line
     logging.getLogger(_library).addHandler(logging.NullHandler())
 
