@@ -30,10 +30,12 @@ lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
 		--custom-compile-command "make lock" --no-emit-index-url --output-file requirements-dev.lock
 
-# hostile bytes for everything that reads, SECONDS for each of six targets; finds go to finds/ (Linux, Atheris)
+# hostile bytes for everything that reads, SECONDS or EXECUTIONS for each of six targets; finds go to finds/ and
+# make it fail (Linux, Atheris)
 SECONDS ?= 600
+EXECUTIONS ?= -1
 fuzz: $(STAMP)
-	$(BIN)/python scripts/fuzz.py --seconds $(SECONDS)
+	$(BIN)/python scripts/fuzz.py --seconds $(SECONDS) --executions $(EXECUTIONS)
 
 # known flaws of what is installed, by pip-audit in an environment of its own; needs the network
 audit: $(STAMP) .audit/bin/pip-audit

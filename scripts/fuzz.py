@@ -1,13 +1,13 @@
 """Feeds hostile bytes to everything that reads files or answers of others (Atheris, coverage-guided).
 
     python scripts/fuzz.py --seconds 600                    # every target, so long each
-    python scripts/fuzz.py --target decode --seconds 3600
+    python scripts/fuzz.py --target decode --seconds 7200 --executions 1000000    # whichever comes first
     python scripts/fuzz.py --mutants 50                     # no Atheris: so many mutants of each target, by chance
     python scripts/fuzz.py --target decode finds/FILE       # one input again, with its traceback
 
 Whatever comes, a reader gives a result or an error of `sr_upscale.errors` with an exit code other than 1 (internal).
 Any other exception is a find, and so are a hang over 10 s, more than 3 GiB of memory, and a crash. Finds are kept in
-`finds/`, one for each place in the code.
+`finds/`, one for each place in the code, and any makes the run fail.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import hashlib
 import logging
+import os
 import random
 import re
 import resource
@@ -35,14 +36,15 @@ LAST_MIB = 2 * MEMORY_MIB
 """Where the system refuses memory, so that a find does not take the machine's: Atheris looks once a second."""
 
 
-def fuzz(name: str, seconds: int, corpus: Path, finds: Path) -> None:
+def fuzz(name: str, seconds: int, executions: int, corpus: Path, finds: Path) -> None:
     """Fuzzes a target in this process, until the time is over or it crashes. It does not return."""
     import atheris
 
     with atheris.instrument_imports(include=["sr_upscale", "PIL"]):
         from fuzz_targets import TARGETS, attempted
     target = TARGETS[name]
-    for number, seed in enumerate(target.seeds()):
+    seeds = target.seeds()
+    for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
 
     def one(data: bytes) -> None:
@@ -58,9 +60,10 @@ def fuzz(name: str, seconds: int, corpus: Path, finds: Path) -> None:
         sys.argv[0],
         str(corpus),
         f"-max_total_time={seconds}",
+        f"-runs={executions}",
         f"-timeout={HANG_S}",
         f"-rss_limit_mb={MEMORY_MIB}",
-        f"-max_len={MAX_BYTES}",
+        f"-max_len={max(MAX_BYTES, *(2 * len(seed) for seed in seeds))}",  # a cut seed would never be read through
         "-len_control=0",
         "-print_final_stats=1",
         f"-artifact_prefix={finds}/{name}-",
@@ -134,6 +137,7 @@ def main() -> int:
     parser.add_argument("input", nargs="?", type=Path, help="a find to be read again")
     parser.add_argument("--target", choices=TARGETS, action="append", help="what is fed; may be repeated; all without")
     parser.add_argument("--seconds", type=int, default=600, help="for each target")
+    parser.add_argument("--executions", type=int, default=-1, help="most of each target; -1 for no limit")
     parser.add_argument("--mutants", type=int, help="random mutants of each target, instead of Atheris")
     parser.add_argument("--finds", type=Path, default=Path("finds"), help="folder of finds")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -141,19 +145,20 @@ def main() -> int:
     names = options.target or TARGETS
     warnings.simplefilter("ignore")
     logging.disable()
+    os.environ |= {"OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "1"}  # inputs are small: threads only wait
     resource.setrlimit(resource.RLIMIT_DATA, (LAST_MIB << 20, LAST_MIB << 20))
     if options.input:
         return again(names[0], options.input)
     options.finds.mkdir(exist_ok=True)
     if options.inside:
-        fuzz(names[0], options.seconds, options.inside, options.finds)
+        fuzz(names[0], options.seconds, options.executions, options.inside, options.finds)
     bad = 0
     for name in names:
         known = set(options.finds.glob(f"{name}-*"))
         executions, ended = (
             (mutants(name, options.mutants, options.finds), "")
             if options.mutants
-            else campaign(name, options.seconds, options.finds)
+            else campaign(name, options.seconds, options.executions, options.finds)
         )
         new = sorted(path.name for path in set(options.finds.glob(f"{name}-*")) - known if path.suffix != ".txt")
         bad += len(new) + (ended != "")
@@ -162,7 +167,7 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def campaign(name: str, seconds: int, finds: Path) -> tuple[int, str]:
+def campaign(name: str, seconds: int, most: int, finds: Path) -> tuple[int, str]:
     """Fuzzes a target in processes of its own; a new one takes the place of one that hung or crashed.
 
     Returns:
@@ -170,8 +175,9 @@ def campaign(name: str, seconds: int, finds: Path) -> tuple[int, str]:
     """
     end, executions = time.monotonic() + seconds, 0
     with tempfile.TemporaryDirectory() as corpus:
-        while (left := round(end - time.monotonic())) > 0:
-            words = ["--target", name, "--seconds", str(left), "--finds", str(finds), "--inside", corpus]
+        while (left := round(end - time.monotonic())) > 0 and (most < 0 or executions < most):
+            limits = ["--seconds", str(left), "--executions", str(max(most - executions, -1))]
+            words = ["--target", name, *limits, "--finds", str(finds), "--inside", corpus]
             ran = subprocess.run([sys.executable, __file__, *words], capture_output=True, check=False)
             said = ran.stderr.decode(errors="replace")
             done = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said) or re.findall(r"^#(\d+)", said, re.M)

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, features
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, features
 from safetensors.torch import save
 
-from sr_upscale.images import FORMATS, SaveOptions, load_image, save_image, strips_of
+from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, load_image, save_image, strips_of
 from sr_upscale.images.encode import adapt
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline.batch_plan import Item
@@ -29,7 +30,7 @@ from sr_upscale.pipeline.manifest import MANIFEST, Manifest
 from sr_upscale.pretrained import spandrel_adapter
 from sr_upscale.pretrained.load import module_of, traits_of
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
-from sr_upscale.storage import download
+from sr_upscale.storage import attempts, download
 from sr_upscale.storage.remote import RemoteFile
 from sr_upscale.training import state
 from sr_upscale.training.recipe_file import load_recipe
@@ -56,7 +57,8 @@ class Target:
 
 # --- pictures ---------------------------------------------------------------------------------------
 
-MAX_PIXELS = 1_000_000
+MAX_PIXELS = 1 << 14
+"""Few, as some encoders take seconds for a million; files that claim more are refused from their headers."""
 WRITTEN = [fmt for fmt in FORMATS.values() if not fmt.written_as]
 
 
@@ -81,23 +83,65 @@ def picture_seeds() -> list[bytes]:
         stills["RGB"].save(buffer, "TIFF", compression=compression)
         seeds.append(buffer.getvalue())
     frames = [Image.fromarray(np.roll(rgba, step, axis=1)) for step in range(3)]
-    for kind in ("GIF", "PNG", "WEBP"):
+    for kind in kinds:
+        if kind in ("GIF", "PNG", "WEBP", "AVIF"):
+            buffer = io.BytesIO()
+            frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=[10, 20, 30], loop=0)
+            seeds.append(buffer.getvalue())
+    return seeds + _with_metadata(rgba) + _heic(rgba)
+
+
+def _with_metadata(rgba: NDArray[np.uint8]) -> list[bytes]:
+    """Makes pictures of 16 bits where that can be, with everything that travels with pixels."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    seeds = []
+    for fmt in WRITTEN:
+        if fmt.pillow == "AVIF" and not features.check("avif"):
+            continue
+        pixels = (rgba[:, :, :3].astype(np.uint16) * 257) if fmt.bits == 16 else rgba[:, :, :3]
+        metadata = Metadata(
+            icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() if fmt.icc else None,
+            exif=exif.tobytes() if fmt.exif else None,
+            xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>'
+            b"</x:xmpmeta>"
+            if fmt.xmp
+            else None,
+            text=(("Comment", "text"),) if fmt.text else (),
+            dpi=(72.0, 72.0),
+        )
         buffer = io.BytesIO()
-        frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=[10, 20, 30], loop=0)
+        save_image(Picture(frames=(Frame(pixels_hwc=pixels),), metadata=metadata), buffer, fmt)
         seeds.append(buffer.getvalue())
     return seeds
 
 
+def _heic(rgba: NDArray[np.uint8]) -> list[bytes]:
+    """Makes a HEIC, where there is a library that can."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return []
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(rgba).convert("RGB").resize((64, 64))).save(buffer, quality=50)
+    return [buffer.getvalue()]
+
+
 def read_picture(data: bytes, folder: Path) -> None:
-    """Reads a picture and writes it in a format that follows from its bytes, as `job` does without the network."""
-    fmt = WRITTEN[zlib.crc32(data) % len(WRITTEN)]
+    """Reads a picture, as `job` does without the network.
+
+    A quarter is written, too, in a format that follows from the bytes: encoders take the most time, and find the least.
+    """
+    chance = zlib.crc32(data)
+    fmt = WRITTEN[chance % len(WRITTEN)]
     options = SaveOptions(background=(255, 255, 255))
-    picture = load_image(data, max_pixels=MAX_PIXELS, allow_truncated=bool(zlib.crc32(data) & 64))
+    picture = load_image(data, max_pixels=MAX_PIXELS, allow_truncated=bool(chance & 64))
     picture, _notes = adapt(picture, fmt, options, name="fuzz")
     for frame in picture.frames:
         for _strip in strips_of(frame.pixels_hwc, 64):
             pass
-    save_image(picture, folder / f"out.{fmt.name}", fmt, options)
+    if chance >> 30 == 0:
+        save_image(picture, folder / f"out.{fmt.name}", fmt, options)
 
 
 def mend_png(data: bytes) -> bytes:
@@ -248,7 +292,7 @@ class Answering:
             return find(host, *arguments, **more)  # type: ignore[arg-type]
 
         socket.getaddrinfo = only_here  # type: ignore[assignment]
-        download.BACKOFF_S, download.TIMEOUT_S, download.LONGEST_WAIT_S = (0.0, 0.0), (1.0, 1.0), 0.0
+        attempts.BACKOFF_S, attempts.TIMEOUT_S, attempts.LONGEST_WAIT_S = (0.0, 0.0), (1.0, 1.0), 0.0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -258,9 +302,7 @@ class Answering:
                 try:
                     connection.settimeout(1)
                     connection.recv(65536)
-                    connection.sendall(self.answer)
-                    connection.shutdown(socket.SHUT_WR)
-                    connection.recv(65536)
+                    connection.sendall(self.answer)  # and no wait for the client, who may keep it open
                 except OSError:
                     continue
 

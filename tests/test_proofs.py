@@ -67,7 +67,7 @@ def fuzz(*words: object, prelude: str = "") -> subprocess.CompletedProcess[str]:
 
 @on_linux
 def test_mutants_of_sound_files_are_taken_or_refused(tmp_path: Path) -> None:
-    targets = ("decode", "weights", "checkpoint", "recipe", "manifest")
+    targets = ("decode", "weights", "checkpoint", "recipe", "manifest", "download")
     ran = fuzz("--mutants", 40, "--finds", tmp_path, *(word for name in targets for word in ("--target", name)))
     assert ran.returncode == 0, ran.stdout + "".join(path.read_text() for path in tmp_path.glob("*.txt"))
     assert len(ran.stdout.splitlines()) == len(targets)
