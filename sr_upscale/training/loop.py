@@ -25,7 +25,7 @@ from sr_upscale.data.patches import (
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
-from sr_upscale.storage.atomic import make_folder, remove_orphans, replace_file
+from sr_upscale.storage.atomic import make_folder, open_own, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
 from sr_upscale.training.results import save_so_far, sheet_of, validate_and_keep
@@ -150,11 +150,12 @@ def train(
         if checkpoint is not None
         else begin_stage(recipe, 0, new_generator(recipe, on_note), **options)  # type: ignore[arg-type]
     )
-    with (out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl")).open("a", encoding="utf-8") as log:
+    with open_own(out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl"), "ab") as log:
 
         def write(entry: Mapping[str, Any]) -> None:
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
+            rest = memoryview(json.dumps(entry).encode() + b"\n")
+            while rest:
+                rest = rest[log.write(rest) :]
 
         write({"recipe": asdict(recipe), "device": str(device), "dtype": str(dtype), "pictures": len(training)})
         run = Run(

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.errors import DiskFullError, TrainingError, UsageError
+from sr_upscale.errors import DiskFullError, OutputError, TrainingError, UsageError
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, step
 from sr_upscale.training.config import StageSection
@@ -280,3 +280,14 @@ def test_row_50_a_full_disk_in_a_checkpoint_is_an_output_error(
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=0))
     with pytest.raises(DiskFullError, match="the disk is full"):
         train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run")
+
+
+def test_a_log_that_is_a_link_is_not_followed(folder: Path, recipe: Path, tmp_path: Path) -> None:
+    """A run that comes from elsewhere would add lines, of which its recipe says some, to any file of the user."""
+    out, victim = tmp_path / "run", tmp_path / "victim"
+    out.mkdir()
+    victim.write_text("alias ls='ls -l'\n")
+    (out / "train.jsonl").symlink_to(victim)
+    with pytest.raises(OutputError, match=r"train\.jsonl: is a link"):
+        train(load_recipe(str(recipe)), data=[folder], out=out)
+    assert victim.read_text() == "alias ls='ls -l'\n"
