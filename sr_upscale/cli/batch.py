@@ -9,12 +9,9 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.running import Cluster, obtain_models, run_items
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
-from sr_upscale.pipeline.batch_plan import plan_folder
 from sr_upscale.pipeline.request import RUNNING, Request
-from sr_upscale.pipeline.targets import folder_target
 from sr_upscale.pipeline.words import parse_shard
 from sr_upscale.storage.remote import is_address
 
@@ -62,6 +59,10 @@ def batch(
         raise UsageError(f"--on is {shortened(on)!r}; expected ray")
     if address is not None and on is None:
         raise UsageError("--address is a cluster's; add --on ray")
+    from sr_upscale.cli.running import Cluster, obtain_models, run_items
+    from sr_upscale.pipeline.batch_plan import plan_folder
+    from sr_upscale.pipeline.targets import folder_target
+
     console = Console(quiet=quiet, as_json=as_json)
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     part = parse_shard(shard) if shard is not None else None

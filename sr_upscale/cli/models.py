@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from sr_upscale.cli import options as opt
+from sr_upscale.cli.commands import PanelCommand, PlainGroup
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.help import PanelCommand
 from sr_upscale.errors import IntegrityError, OutputError, UsageError
 from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained import inventory
@@ -23,10 +23,13 @@ from sr_upscale.pretrained.registry import (
 )
 
 app = typer.Typer(
+    name="models",
+    cls=PlainGroup,
     help="List models, and download, check, add, blend or remove them.",
     invoke_without_command=True,
     no_args_is_help=False,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
 Names = Annotated[

@@ -11,14 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sr_upscale.cli.session import Session
 from sr_upscale.pipeline.request import RUNNING, SECTIONS, FileOptions, Flag, NetworkOptions, flags, request_of
-
-
-class Session:
-    """What holds for a whole command line. `app.run` makes one, and typer hands it around as ``ctx.obj``."""
-
-    debug = False
-    as_json = False
 
 
 def _debug(context: typer.Context, wanted: bool) -> bool:
