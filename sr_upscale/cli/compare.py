@@ -54,19 +54,19 @@ def compare(
         raise OutputError(f"{shown(target)}: exists; add --force to overwrite it, or choose another -o")
     names = obtain_named(model, console)
 
-    import numpy as np
+    with console.progress(source.name) as report:  # it stands before torch is imported
+        import numpy as np
 
-    from sr_upscale.benchmark.methods import make_method
-    from sr_upscale.benchmark.report import compare_page
-    from sr_upscale.functional.pil_arrays import rgb8
-    from sr_upscale.images import load_image
+        from sr_upscale.benchmark.methods import make_method
+        from sr_upscale.benchmark.report import compare_page
+        from sr_upscale.functional.pil_arrays import rgb8
+        from sr_upscale.images import load_image
 
-    pixels = rgb8(np.asarray(load_image(source).frames[0].pixels_hwc))
-    if crop is not None:
-        left, top, width, height = _box(crop, pixels.shape[1], pixels.shape[0])
-        pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
-    images: dict[str, Any] = {"input": pixels.repeat(scale, 0).repeat(scale, 1)}
-    with console.progress(source.name) as report:
+        pixels = rgb8(np.asarray(load_image(source).frames[0].pixels_hwc))
+        if crop is not None:
+            left, top, width, height = _box(crop, pixels.shape[1], pixels.shape[0])
+            pixels = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+        images: dict[str, Any] = {"input": pixels.repeat(scale, 0).repeat(scale, 1)}
         for number, name in enumerate(names):
             report(number / len(names), name)
             method = make_method(name, scale, **({} if name in KERNELS else {"device": device}))

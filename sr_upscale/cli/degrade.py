@@ -31,16 +31,17 @@ def degrade(
 ) -> int:
     """Write LR versions of a picture as a recipe would make them for training, and one sheet of all."""
     del debug  # they act when they are parsed
-    from sr_upscale.training.look import degraded_versions, write_versions
-    from sr_upscale.training.recipe_file import load_recipe
-
-    recipe = load_recipe(config)
-    path = Path(picture)
-    folder = Path(out) if out is not None else path.with_name(f"{path.stem}_degraded")
-    files, sheet = write_versions(
-        degraded_versions(path, recipe, count=count, seed=seed), folder, path.stem, force=force
-    )
     console = Console(quiet=quiet, as_json=as_json)
+    with console.progress(config):  # it stands before torch is imported
+        from sr_upscale.training.look import degraded_versions, write_versions
+        from sr_upscale.training.recipe_file import load_recipe
+
+        recipe = load_recipe(config)
+        path = Path(picture)
+        folder = Path(out) if out is not None else path.with_name(f"{path.stem}_degraded")
+        files, sheet = write_versions(
+            degraded_versions(path, recipe, count=count, seed=seed), folder, path.stem, force=force
+        )
     console.result({"files": [str(file) for file in files], "sheet": str(sheet), "scale": recipe.model.scale})
     console.note(f"{len(files)} versions by {recipe.name} in {shown(folder)}; look at {shown(sheet)}")
     return 0

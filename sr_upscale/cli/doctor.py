@@ -13,9 +13,10 @@ def doctor(device: opt.Device = "auto", as_json: opt.Json = False, debug: opt.De
     """Check the installation: versions, devices, number type and why, weights and their hashes, a run."""
     del debug  # they act when they are parsed
     console = Console(as_json=as_json)
-    from sr_upscale.benchmark.checkup import check_up
+    with console.progress("looking"):  # it stands before torch is imported
+        from sr_upscale.benchmark.checkup import check_up
 
-    report = check_up(device)
+        report = check_up(device)
     console.result(report)
     if not as_json:
         _say(report, console)
