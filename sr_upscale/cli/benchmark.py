@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.models import obtain_named
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import extra, shown
 from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import cache_folder, known_names
 from sr_upscale.storage.atomic import output_error, replace_file
@@ -87,8 +88,11 @@ def benchmark(
     ] = False,
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", help="Folder for report.html, results.json, results.md and pictures.csv."),
+        typer.Option("-o", "--out", help="Folder for report.html, pictures.csv and results.json, .md and .tex."),
     ] = None,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="In --out also quality against speed, as SVG and PNG (an extra).")
+    ] = False,
     device: opt.Device = "auto",
     fp32: opt.Fp32 = False,
     bf16: opt.Bf16 = False,
@@ -109,13 +113,9 @@ def benchmark(
     folder = Path(out) if out is not None else None
     if folder is not None and (folder / "report.html").exists() and not force:
         raise OutputError(f"{shown(folder)} holds a report; use --force, or another --out")
+    if plots:
+        _require_plots(folder)
     names = obtain_named(model, console)
-
-    from sr_upscale.benchmark.methods import make_method
-    from sr_upscale.benchmark.report import Gallery, write_report
-    from sr_upscale.benchmark.run import Protocol, run_benchmark
-    from sr_upscale.benchmark.tables import to_csv, to_dict, to_markdown, to_text
-    from sr_upscale.metrics.reference import lpips_model
 
     options: dict[str, Any] = {
         "device": device,
@@ -123,7 +123,14 @@ def benchmark(
         "tta": tta,
         "backend": backend,
     }
-    methods = [make_method(name, scale, **(options if name not in KERNELS else {})) for name in names]
+    with console.progress(", ".join(names)):  # it stands before torch is imported
+        from sr_upscale.benchmark.methods import make_method
+        from sr_upscale.benchmark.report import Gallery, write_report
+        from sr_upscale.benchmark.run import Protocol, run_benchmark
+        from sr_upscale.benchmark.tables import to_csv, to_dict, to_latex, to_markdown, to_text
+        from sr_upscale.metrics.reference import lpips_model
+
+        methods = [make_method(name, scale, **(options if name not in KERNELS else {})) for name in names]
     if len({method.name for method in methods}) < len(methods):
         raise UsageError(f"--model names {', '.join(names)}: two of them have one name; expected different ones")
     protocol = Protocol(
@@ -156,16 +163,19 @@ def benchmark(
             on_warning=console.warn,
         )
     if folder is not None:
-        _write(
-            folder,
-            {
-                "results.json": json.dumps(to_dict(results), indent=1) + "\n",
-                "results.md": to_markdown(results, with_published=published),
-                "pictures.csv": to_csv(results.scores),
-                "report.html": write_report(results, gallery, with_published=published),
-            },
-        )
-        console.note(f"{shown(folder)}: report.html, results.json, results.md, pictures.csv")
+        files: dict[str, str | bytes] = {
+            "results.json": json.dumps(to_dict(results), indent=1) + "\n",
+            "results.md": to_markdown(results, with_published=published),
+            "results.tex": to_latex(results, with_published=published),
+            "pictures.csv": to_csv(results.scores),
+            "report.html": write_report(results, gallery, with_published=published),
+        }
+        if plots:
+            from sr_upscale.benchmark.plots import plot_files
+
+            files |= plot_files(results)
+        _write(folder, files)
+        console.note(f"{shown(folder)}: {', '.join(files)}")
     console.result(to_dict(results))
     if not as_json:
         console.line(to_text(results, with_published=published))
@@ -195,11 +205,21 @@ def _features(file: str | None) -> VGG19Features | None:
     return VGG19Features(read_vgg19(Path(file)), [DISTANCE_LAYER])
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
+def _require_plots(folder: Path | None) -> None:
+    """Refuses plots that could not be made, before anything is measured."""
+    if folder is None:
+        raise UsageError("--plots are files of --out; give -o a folder")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"--plots needs an extra; {extra('plots')}") from error
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
-    for name, text in files.items():
+    for name, content in files.items():
         with replace_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
