@@ -8,9 +8,12 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+LAST = "Running"
+"""Panel of what all commands have, below what is their own."""
+
 
 class PanelCommand(TyperCommand):
-    """A command whose help groups its options by ``rich_help_panel``, in the order of their first option."""
+    """A command whose help groups its options by ``rich_help_panel``, in the order of their first option but `LAST`."""
 
     def get_params(self, ctx: Any) -> Any:
         return read_plainly(super().get_params(ctx))
@@ -21,7 +24,7 @@ class PanelCommand(TyperCommand):
             if (record := parameter.get_help_record(ctx)) is not None:
                 plain = "Arguments" if parameter.param_type_name == "argument" else "Options"
                 panels.setdefault(getattr(parameter, "rich_help_panel", None) or plain, []).append(record)
-        for title, records in panels.items():
+        for title, records in sorted(panels.items(), key=lambda panel: panel[0] == LAST):
             with formatter.section(title):
                 formatter.write_dl(records)
 

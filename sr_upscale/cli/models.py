@@ -75,7 +75,7 @@ def list_models(as_json: opt.Json = False) -> int:
 def search(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="WORD...", help="Such as anime, x2, jpeg, MIT; all must fit.", show_default=False),
+        typer.Argument(metavar="WORD", help="Such as anime, x2, jpeg, MIT; all must fit.", show_default=False),
     ],
     as_json: opt.Json = False,
 ) -> int:

@@ -16,7 +16,7 @@ from sr_upscale.pipeline.request import Request
 def upscale(
     request: Request,
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="PICTURE...", help="Files, a folder, an address, or - for stdin.")
+        list[str] | None, typer.Argument(metavar="PICTURE", help="Files, a folder, an address, or - for stdin.")
     ] = None,
     input_option: Annotated[list[str] | None, typer.Option("-i", "--input", help="Same as PICTURE.")] = None,
     output: Annotated[

@@ -152,7 +152,7 @@ def test_every_option_has_help(cli: Cli) -> None:
 def test_help_has_panels_and_true_defaults(cli: Cli) -> None:
     text = cli("upscale", "--help").out
     panels = [line.rstrip(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-    assert panels == ["Arguments", "Options", "Running", "Size", "Network and tiles", "Files"]
+    assert panels == ["Arguments", "Options", "Size", "Network and tiles", "Files", "Running"]
     words = " ".join(text.split())
     assert "[default: photo]" in words
     assert "0 for automatic. Default: ours stream" in words
