@@ -158,7 +158,7 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         unknown = advice(str(getattr(error, "option_name", "-?")), argv)
         text = unknown or _refused_value(error, argv) or error.format_message()
-        text = f"{text.rstrip('.')}; see `sr-upscale --help`" if text else "see `sr-upscale --help`"
+        text = f"{text.rstrip('.')}{' See' if text.endswith('?') else '; see'} `sr-upscale --help`".removeprefix("; ")
         return failed(error.exit_code, text, "UsageError")
     except SrUpscaleError as error:
         if session.debug:

@@ -23,7 +23,9 @@ class PanelCommand(TyperCommand):
         for parameter in self.get_params(ctx):
             if (record := parameter.get_help_record(ctx)) is not None:
                 plain = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panels.setdefault(getattr(parameter, "rich_help_panel", None) or plain, []).append(record)
+                names, text = record
+                panel = panels.setdefault(getattr(parameter, "rich_help_panel", None) or plain, [])
+                panel.append((names.replace("<list[str]>", "<str>"), text))  # usage and text say what may be repeated
         for title, records in sorted(panels.items(), key=lambda panel: panel[0] == LAST):
             with formatter.section(title):
                 formatter.write_dl(records)

@@ -21,6 +21,7 @@ from sr_upscale.pretrained.registry import (
     models_folder,
     resolve_weights,
 )
+from sr_upscale.storage.remote import is_offline
 
 app = typer.Typer(
     name="models",
@@ -119,7 +120,7 @@ def obtain(name: str, console: Console) -> Path:
         NetworkError, IntegrityError, OutputError: The download failed.
     """
     entry = catalogue_entry(name)
-    if entry is None or cached_path(entry).is_file():
+    if entry is None or cached_path(entry).is_file() or is_offline():
         return resolve_weights(name)
     host = entry.file.addresses[0].split("/")[2]
     console.note(f"{entry.name}: licence {entry.license}; downloading {mebibytes(entry.file.size)} from {host}")

@@ -424,6 +424,10 @@ def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest
     ran = cli("uspcale", photo)
     assert ran.code == 2
     assert "'uspcale' is no command and no file; did you mean `sr-upscale upscale`?" in ran.err
+    assert (
+        cli("models", "serch").err
+        == "sr-upscale: No such command 'serch'. Did you mean 'search'? See `sr-upscale --help`\n"
+    )
     assert "'search' is no command and no file; did you mean `sr-upscale models search`?" in cli("search", "anime").err
     monkeypatch.chdir(photo.parent)
     photo.rename("batches")
