@@ -1,4 +1,6 @@
+import operator
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -346,7 +348,7 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
 def test_plans_count_what_the_writer_holds(nearest: Path) -> None:
     picture = Picture(frames=(Frame(pixels_hwc=pattern(30, 40)),) * 2)
     planned = [
-        Upscaler(nearest).plan(picture, Target(), writer_bytes=lambda pixels, each=each: each * pixels).host_bytes
+        Upscaler(nearest).plan(picture, Target(), writer_bytes=partial(operator.mul, each)).host_bytes
         for each in (0, 14)
     ]
     assert planned[1] - planned[0] == 14 * (2 * 30) * (2 * 40)

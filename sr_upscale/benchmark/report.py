@@ -18,7 +18,7 @@ from PIL import Image
 
 from sr_upscale.benchmark.names import KERNELS
 from sr_upscale.benchmark.run import Results
-from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, rows_of
+from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, table_of
 from sr_upscale.formatting import mebibytes
 from sr_upscale.functional.color import Pixels
 
@@ -180,16 +180,12 @@ def compare_page(title: str, name: str, images: Mapping[str, Pixels]) -> str:
 
 
 def _set(results: Results, dataset: str, *, with_published: bool) -> dict[str, Any]:
-    rows = rows_of(results, dataset, with_published=with_published)
-    keep = [index for index in range(len(HEADINGS)) if any(row[index] for row in rows)]
+    headings, *rows = table_of(results, dataset, with_published=with_published)
     measured = sum(summary.dataset == dataset for summary in results.summaries)
     return {
         "title": f"{dataset} x{results.protocol.scale}",
-        "headings": [HEADINGS[index] for index in keep],
-        "rows": [
-            {"cells": [row[index] for index in keep], "published": number >= measured}
-            for number, row in enumerate(rows)
-        ],
+        "headings": headings,
+        "rows": [{"cells": row, "published": number >= measured} for number, row in enumerate(rows)],
     }
 
 

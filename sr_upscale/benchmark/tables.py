@@ -106,6 +106,13 @@ def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tup
     return rows
 
 
+def table_of(results: Results, dataset: str, *, with_published: bool) -> list[tuple[str, ...]]:
+    """Formats headings and rows of one data set, without columns that are empty. Measured rows stand first."""
+    rows = rows_of(results, dataset, with_published=with_published)
+    columns = zip(HEADINGS, *rows, strict=True)
+    return list(zip(*(column for column in columns if any(column[1:])), strict=True))
+
+
 def datasets_of(results: Results) -> list[str]:
     """Lists the names of the data sets, in the order in which they were measured."""
     return list(dict.fromkeys(summary.dataset for summary in results.summaries))
@@ -118,10 +125,8 @@ def to_text(results: Results, *, with_published: bool = False) -> str:
     """
     parts = []
     for dataset in datasets_of(results):
-        rows = rows_of(results, dataset, with_published=with_published)
-        keep = [index for index in range(len(HEADINGS)) if any(row[index] for row in rows)]
-        table = [tuple(row[index] for index in keep) for row in (HEADINGS, *rows)]
-        widths = [max(len(row[index]) for row in table) for index in range(len(keep))]
+        table = table_of(results, dataset, with_published=with_published)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [_padded(row, widths) for row in table]
         parts.append("\n".join([f"{dataset} x{results.protocol.scale}", lines[0], "-" * len(lines[0]), *lines[1:]]))
     return "\n\n".join([*parts, f"protocol: {results.protocol}"])
@@ -141,12 +146,9 @@ def to_markdown(results: Results, *, with_published: bool = False) -> str:
     """
     parts = []
     for dataset in datasets_of(results):
-        rows = rows_of(results, dataset, with_published=with_published)
-        keep = [index for index in range(len(HEADINGS)) if any(row[index] for row in rows)]
-        lines = [f"### {dataset} x{results.protocol.scale}", ""]
-        lines.append(_markdown_row([HEADINGS[index] for index in keep]))
-        lines.append("|---" * len(keep) + "|")
-        lines += [_markdown_row([row[index] for index in keep]) for row in rows]
+        headings, *rows = table_of(results, dataset, with_published=with_published)
+        lines = [f"### {dataset} x{results.protocol.scale}", "", _markdown_row(headings), "|---" * len(headings) + "|"]
+        lines += [_markdown_row(row) for row in rows]
         parts.append("\n".join(lines))
     machine = results.environment
     return "\n\n".join([*parts, f"{results.protocol}. {machine['processor']}, torch {machine['torch']}."]) + "\n"
@@ -154,6 +156,62 @@ def to_markdown(results: Results, *, with_published: bool = False) -> str:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def to_latex(results: Results, *, with_published: bool = False) -> str:
+    """Formats results for a paper, as LaTeX for the package booktabs.
+
+    There is a table for each data set, without columns that are empty, its rows below a rule of their own where they
+    are published ones. The protocol is the caption.
+    """
+    machine = results.environment
+    parts = [
+        f"% sr-upscale {machine['sr-upscale']}, torch {machine['torch']}, {machine['processor']}",
+        "% needs \\usepackage{booktabs}; tables wider than the page fit with \\small or \\resizebox",
+    ]
+    for dataset in datasets_of(results):
+        headings, *rows = table_of(results, dataset, with_published=with_published)
+        measured = sum(summary.dataset == dataset for summary in results.summaries)
+        scale = results.protocol.scale
+        lines = [
+            "",
+            "\\begin{table}",
+            "  \\centering",
+            f"  \\caption{{{_latex(f'{dataset}. {results.protocol}.')}}}",
+            f"  \\label{{tab:{''.join(char if char.isalnum() else '-' for char in dataset)}-x{scale}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+            "    \\toprule",
+            _latex_row(headings),
+            "    \\midrule",
+            *map(_latex_row, rows[:measured]),
+        ]
+        if rows[measured:]:
+            lines += ["    \\midrule", *map(_latex_row, rows[measured:])]
+        parts.append("\n".join([*lines, "    \\bottomrule", "  \\end{tabular}", "\\end{table}"]))
+    return "\n".join(parts) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return f"    {' & '.join(map(_latex, cells))} \\\\"
+
+
+_LATEX = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "\\textless{}",
+        ">": "\\textgreater{}",
+        "↑": "$\\uparrow$",
+        "↓": "$\\downarrow$",
+    }
+)
+
+
+def _latex(text: str) -> str:
+    """Writes a text so that LaTeX prints it as it is."""
+    return text.translate(_LATEX)
 
 
 def to_csv(scores: Sequence[PictureScore]) -> str:

@@ -1,6 +1,6 @@
 """``sr-upscale``: the commands, the default command, and the one place where errors become exit codes.
 
-Importing this file does not import torch; a command imports what it needs when it runs.
+A command's file is imported when the command is chosen, and imports torch when it runs.
 """
 
 from __future__ import annotations
@@ -13,32 +13,41 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+import typer.main
 
 from sr_upscale import __version__
-from sr_upscale.cli import batch, benchmark, compare, degrade, doctor, export, models, serve, train, upscale
+from sr_upscale.cli.commands import PanelCommand, PlainGroup
 from sr_upscale.cli.console import Console, print_error, standard_output
-from sr_upscale.cli.help import PanelCommand
-from sr_upscale.cli.options import Session
+from sr_upscale.cli.session import Session
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP, Insistence, Stopped, ending_of, ending_signals
 from sr_upscale.pipeline.elsewhere import advice
 
+COMMANDS = ("upscale", "batch", "models", "doctor", "train", "degrade", "export", "benchmark", "compare", "serve")
+"""Names of commands and of their modules: a function of the same name, or an ``app`` of several."""
 
-class DefaultGroup(TyperGroup):
+
+class Commands(PlainGroup):
     """Commands with a default: ``sr-upscale photo.jpg`` means ``sr-upscale upscale photo.jpg``."""
 
     default_command = "upscale"
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return _command(cmd_name) if cmd_name in COMMANDS else None
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        args = [*args[1:], "--help"] if args[:1] == ["help"] else ["--version"] if args == ["version"] else args
+        args = ["--version"] if args == ["version"] else args
         own = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        if args and args[0] not in self.commands and args[0].split("=")[0] not in own | {"--help", "-h"}:
+        if args and args[0] not in (*COMMANDS, "help") and args[0].split("=")[0] not in own | {"--help", "-h"}:
             if not ctx.resilient_parsing:
                 self._ask_back(args[0])
             args = [self.default_command, *args]
@@ -46,14 +55,28 @@ class DefaultGroup(TyperGroup):
 
     def _ask_back(self, word: str) -> None:
         """Refuses a mistyped command, which would be taken for a picture."""
-        near = difflib.get_close_matches(word.lower(), self.commands, n=1, cutoff=0.7)
-        if near and not os.path.splitext(word)[1] and not os.path.lexists(word):
+        if os.path.splitext(word)[1] or os.path.lexists(word):
+            return
+        near = difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.7)
+        if not near and word.isalpha() and word in _command("models").commands:
+            near = [f"models {word}"]
+        if near:
             raise UsageError(f"{shown(word)!r} is no command and no file; did you mean `sr-upscale {near[0]}`?")
+
+
+def _command(name: str) -> Any:
+    """Imports a command, as the object that typer runs."""
+    module = import_module(f"sr_upscale.cli.{name}")
+    home = getattr(module, "app", None)
+    if home is None:
+        home = typer.Typer(add_completion=False, rich_markup_mode=None)
+        home.command(name, cls=PanelCommand)(getattr(module, name))
+    return typer.main.get_command(home)
 
 
 app = typer.Typer(
     name="sr-upscale",
-    cls=DefaultGroup,
+    cls=Commands,
     help=(
         "Enlarge pictures with a neural network.\n\n"
         "sr-upscale photo.jpg -o out.png: `upscale` may be left out. A file that is named like a command is "
@@ -81,18 +104,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-app.command("upscale", cls=PanelCommand)(upscale.upscale)
-app.command("batch", cls=PanelCommand)(batch.batch)
-app.add_typer(models.app, name="models")
-app.command("doctor", cls=PanelCommand)(doctor.doctor)
-app.command("train", cls=PanelCommand)(train.train)
-app.command("degrade", cls=PanelCommand)(degrade.degrade)
-app.command("export", cls=PanelCommand)(export.export)
-app.command("benchmark", cls=PanelCommand)(benchmark.benchmark)
-app.command("compare", cls=PanelCommand)(compare.compare)
-app.command("serve", cls=PanelCommand)(serve.serve)
 
 
 def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:
@@ -147,7 +158,7 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         unknown = advice(str(getattr(error, "option_name", "-?")), argv)
         text = unknown or _refused_value(error, argv) or error.format_message()
-        text = f"{text}; see `sr-upscale --help`" if text else "see `sr-upscale --help`"
+        text = f"{text.rstrip('.')}{' See' if text.endswith('?') else '; see'} `sr-upscale --help`".removeprefix("; ")
         return failed(error.exit_code, text, "UsageError")
     except SrUpscaleError as error:
         if session.debug:

@@ -8,12 +8,9 @@ import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.obtain import obtain_models
-from sr_upscale.cli.running import Cluster, run_items
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.pipeline.request import RUNNING, Request
-from sr_upscale.pipeline.targets import plan_tree
 from sr_upscale.pipeline.words import parse_shard
 from sr_upscale.storage.remote import is_address
 
@@ -49,6 +46,10 @@ def batch(
         raise UsageError(f"--on is {shortened(on)!r}; expected ray")
     if address is not None and on is None:
         raise UsageError("--address is a cluster's; add --on ray")
+    from sr_upscale.cli.obtain import obtain_models
+    from sr_upscale.cli.running import Cluster, run_items
+    from sr_upscale.pipeline.targets import plan_tree
+
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     part = parse_shard(shard) if shard is not None else None
     if any(is_address(each) for each in (folder, output or "")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_named, split
 from sr_upscale.errors import UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import extra, shown
 from sr_upscale.pipeline.words import dtype_name
 from sr_upscale.pretrained.registry import datasets_folder
 from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
@@ -59,8 +60,11 @@ def benchmark(
     ] = False,
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", help="Folder for report.html, results.json, results.md and pictures.csv."),
+        typer.Option("-o", "--out", help="Folder for report.html, pictures.csv and results.json, .md and .tex."),
     ] = None,
+    plots: Annotated[
+        bool, typer.Option("--plots", help="In --out also quality against speed, as SVG and PNG (an extra).")
+    ] = False,
     device: opt.Device = "auto",
     fp32: opt.Fp32 = False,
     bf16: opt.Bf16 = False,
@@ -75,15 +79,9 @@ def benchmark(
     folder = Path(out) if out is not None else None
     if folder is not None:
         refuse_existing(folder / "report.html", force=force)
+    if plots:
+        _require_plots(folder)
     names = obtain_named(model, console)
-
-    from sr_upscale.benchmark.methods import make_method
-    from sr_upscale.benchmark.report import Gallery, write_report
-    from sr_upscale.benchmark.run import Protocol, run_benchmark
-    from sr_upscale.benchmark.sets import pairs_of
-    from sr_upscale.benchmark.tables import to_csv, to_dict, to_markdown, to_text
-    from sr_upscale.metrics.reference import lpips_model
-    from sr_upscale.models.features import distance_features
 
     options: dict[str, Any] = {
         "device": device,
@@ -91,7 +89,16 @@ def benchmark(
         "tta": tta,
         "backend": backend,
     }
-    methods = [make_method(name, scale, **(options if name not in KERNELS else {})) for name in names]
+    with console.progress(", ".join(names)):  # it stands before torch is imported
+        from sr_upscale.benchmark.methods import make_method
+        from sr_upscale.benchmark.report import Gallery, write_report
+        from sr_upscale.benchmark.run import Protocol, run_benchmark
+        from sr_upscale.benchmark.sets import pairs_of
+        from sr_upscale.benchmark.tables import to_csv, to_dict, to_latex, to_markdown, to_text
+        from sr_upscale.metrics.reference import lpips_model
+        from sr_upscale.models.features import distance_features
+
+        methods = [make_method(name, scale, **(options if name not in KERNELS else {})) for name in names]
     if len({method.name for method in methods}) < len(methods):
         raise UsageError(f"--model names {', '.join(names)}: two of them have one name; expected different ones")
     protocol = Protocol(
@@ -131,22 +138,35 @@ def benchmark(
             on_warning=console.warn,
         )
     if folder is not None:
-        _write(
-            folder,
-            {
-                "results.json": json.dumps(to_dict(results), indent=1) + "\n",
-                "results.md": to_markdown(results, with_published=published),
-                "pictures.csv": to_csv(results.scores),
-                "report.html": write_report(results, gallery, with_published=published),
-            },
-        )
-        console.note(f"{shown(folder)}: report.html, results.json, results.md, pictures.csv")
+        files: dict[str, str | bytes] = {
+            "results.json": json.dumps(to_dict(results), indent=1) + "\n",
+            "results.md": to_markdown(results, with_published=published),
+            "results.tex": to_latex(results, with_published=published),
+            "pictures.csv": to_csv(results.scores),
+            "report.html": write_report(results, gallery, with_published=published),
+        }
+        if plots:
+            from sr_upscale.benchmark.plots import plot_files
+
+            files |= plot_files(results)
+        _write(folder, files)
+        console.note(f"{shown(folder)}: {', '.join(files)}")
     console.result(to_dict(results), [to_text(results, with_published=published)])
     return 0
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
+def _require_plots(folder: Path | None) -> None:
+    """Refuses plots that could not be made, before anything is measured."""
+    if folder is None:
+        raise UsageError("--plots are files of --out; give -o a folder")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"--plots needs an extra; {extra('plots')}") from error
+
+
+def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:
     make_folder(folder)
-    for name, text in files.items():
+    for name, content in files.items():
         with replace_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))

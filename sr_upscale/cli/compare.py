@@ -36,10 +36,10 @@ def compare(
     box = parse_box(crop) if crop is not None else None
     names = obtain_named(model, console)
 
-    from sr_upscale.benchmark.comparison import enlarged_by
-    from sr_upscale.benchmark.report import compare_page
+    with console.progress(source.name) as report:  # it stands before torch is imported
+        from sr_upscale.benchmark.comparison import enlarged_by
+        from sr_upscale.benchmark.report import compare_page
 
-    with console.progress(source.name) as report:
         images = enlarged_by(names, source, scale, box=box, device=device, on_progress=report)
     with replace_file(target) as temporary:
         temporary.write_text(compare_page(f"{source.name} x{scale}", source.name, images), encoding="utf-8")

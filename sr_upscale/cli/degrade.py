@@ -29,14 +29,15 @@ def degrade(
     force: opt.Force = False,
 ) -> int:
     """Write LR versions of a picture as a recipe would make them for training, and one sheet of all."""
-    from sr_upscale.training.degraded_versions import degraded_versions, write_versions
-    from sr_upscale.training.recipe_file import load_recipe
+    with console.progress(config):  # it stands before torch is imported
+        from sr_upscale.training.degraded_versions import degraded_versions, write_versions
+        from sr_upscale.training.recipe_file import load_recipe
 
-    recipe = load_recipe(config)
-    path = Path(picture)
-    folder = Path(out) if out is not None else path.with_name(f"{path.stem}_degraded")
-    versions = degraded_versions(path, recipe, count=count, seed=seed)
-    files, sheet = write_versions(versions, folder, path.stem, force=force)
+        recipe = load_recipe(config)
+        path = Path(picture)
+        folder = Path(out) if out is not None else path.with_name(f"{path.stem}_degraded")
+        versions = degraded_versions(path, recipe, count=count, seed=seed)
+        files, sheet = write_versions(versions, folder, path.stem, force=force)
     console.result({"files": [str(file) for file in files], "sheet": str(sheet), "scale": recipe.model.scale})
     console.note(f"{len(files)} versions by {recipe.name} in {shown(folder)}; look at {shown(sheet)}")
     return 0

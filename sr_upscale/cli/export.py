@@ -40,9 +40,10 @@ def export(
     weights = obtain(model, console)
     target = Path(out) if out is not None else Path(f"{weights.stem}.onnx")
     refuse_existing(target, force=force)
-    from sr_upscale.pretrained.onnx_export import export_onnx
+    with console.progress(target.name):  # it stands before torch is imported
+        from sr_upscale.pretrained.onnx_export import export_onnx
 
-    difference = export_onnx(weights, target)
+        difference = export_onnx(weights, target)
     console.result({"output": str(target), "model": weights.stem, "largest_difference": difference})
     console.note(
         f"{shown(target)}: {mebibytes(target.stat().st_size)}, any height and width, within {difference:.0e} of torch"

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from sr_upscale.cli import options as opt
+from sr_upscale.cli.commands import PanelCommand, PlainGroup
 from sr_upscale.cli.console import Console
-from sr_upscale.cli.help import PanelCommand
 from sr_upscale.cli.obtain import obtain
 from sr_upscale.errors import IntegrityError, UsageError
 from sr_upscale.formatting import shown
@@ -18,10 +18,13 @@ from sr_upscale.pretrained.registry import cached_path, catalogue_entry, known_n
 from sr_upscale.storage.atomic import refuse_existing
 
 app = typer.Typer(
+    name="models",
+    cls=PlainGroup,
     help="List models, and download, check, add, blend or remove them.",
     invoke_without_command=True,
     no_args_is_help=False,
     rich_markup_mode=None,
+    add_completion=False,
 )
 
 Names = Annotated[
@@ -51,7 +54,7 @@ def list_models(as_json: opt.Json = False) -> int:
 def search(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="WORD...", help="Such as anime, x2, jpeg, MIT; all must fit.", show_default=False),
+        typer.Argument(metavar="WORD", help="Such as anime, x2, jpeg, MIT; all must fit.", show_default=False),
     ],
     as_json: opt.Json = False,
 ) -> int:

@@ -9,6 +9,7 @@ from sr_upscale.errors import UsageError
 from sr_upscale.formatting import mebibytes
 from sr_upscale.pipeline.request import NetworkOptions
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, cached_path, catalogue_entry, resolve_weights
+from sr_upscale.storage.remote import is_offline
 
 
 def obtain(name: str, console: Console) -> Path:
@@ -19,7 +20,7 @@ def obtain(name: str, console: Console) -> Path:
         NetworkError, IntegrityError, OutputError: The download failed.
     """
     entry = catalogue_entry(name)
-    if entry is None or cached_path(entry).is_file():
+    if entry is None or cached_path(entry).is_file() or is_offline():
         return resolve_weights(name)
     host = entry.file.addresses[0].split("/")[2]
     console.note(f"{entry.name}: licence {entry.license}; downloading {mebibytes(entry.file.size)} from {host}")

@@ -13,15 +13,9 @@ import typer
 
 from sr_upscale.benchmark.names import KERNELS
 from sr_upscale.cli.console import Console
+from sr_upscale.cli.session import Session
 from sr_upscale.pipeline.request import RUNNING, SECTIONS, FileOptions, Flag, NetworkOptions, flags, request_of
 from sr_upscale.pretrained.registry import known_names
-
-
-class Session:
-    """What holds for a whole command line. `app.run` makes one, and typer hands it around as ``ctx.obj``."""
-
-    debug = False
-    as_json = False
 
 
 def _tell(context: typer.Context, parameter: typer.CallbackParam, wanted: bool) -> bool:

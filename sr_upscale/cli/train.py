@@ -105,13 +105,14 @@ def train(
         raise UsageError(f"--config is missing; expected {', '.join(shipped_recipes())}, or a TOML file")
     if not data:
         raise UsageError("--data is missing; expected a folder of pictures, or div2k")
-    from sr_upscale.training.figures import Figures
-    from sr_upscale.training.loop import Interrupted, Resume
-    from sr_upscale.training.loop import train as run
-    from sr_upscale.training.parallel import joined
-    from sr_upscale.training.preview import in_words, preview
-    from sr_upscale.training.setup import dtype_in_words, own_choice, recipe_of, size_of, training_dtype
-    from sr_upscale.training.tensorboard import board
+    with Console(quiet=console.quiet or "RANK" in os.environ).progress(config):  # it stands before torch is imported
+        from sr_upscale.training.figures import Figures
+        from sr_upscale.training.loop import Interrupted, Resume
+        from sr_upscale.training.loop import train as run
+        from sr_upscale.training.parallel import joined
+        from sr_upscale.training.preview import in_words, preview
+        from sr_upscale.training.setup import dtype_in_words, own_choice, recipe_of, size_of, training_dtype
+        from sr_upscale.training.tensorboard import board
 
     wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
     with joined(device, lost_after_s=_patience(lost_after), on_lost=_end_at_once) as world:

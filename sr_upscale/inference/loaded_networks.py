@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,22 +56,24 @@ class LoadedNetworks:
         key = (weights, dtype)
         with self._loading:
             if key not in self._networks:
-                network = self._start(weights, dtype)
+                start = self._starter(weights)
+                network = start(dtype)
                 if self.planner.automatic_dtype and dtype != torch.float32:
-                    exact = self._start(weights, torch.float32)
+                    exact = start(torch.float32)
                     network = network if agreement_db(network, exact) >= AGREEMENT_DB else exact
                 self._networks[key] = network
             return self._networks[key]
 
-    def _start(self, weights: Path, dtype: torch.dtype) -> AnyNetwork:
+    def _starter(self, weights: Path) -> Callable[[torch.dtype], AnyNetwork]:
+        """Loads a weights file once, and returns what makes it ready to run in a number type."""
         if self.backend == "torch":
             module = module_of(weights)
             if isinstance(module, Generator) and type(module.tail) in STREAM_TAILS:
-                return StreamNetwork(module.to(self.planner.choice.device), dtype)
-            return Network(module, self.planner.choice.device, dtype)
+                return partial(StreamNetwork, module.to(self.planner.choice.device))
+            return partial(Network, module, self.planner.choice.device)
         from sr_upscale.pretrained.onnx_export import cached_onnx
 
-        return BackendNetwork(cached_onnx(weights), self.backend, dtype)
+        return partial(BackendNetwork, cached_onnx(weights), self.backend)
 
 
 def agreement_db(network: Callable[[Tensor], Tensor], exact: Callable[[Tensor], Tensor]) -> float:

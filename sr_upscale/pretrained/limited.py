@@ -24,7 +24,7 @@ OPERATIONS = 40
 """Operations that may be done for each tensor of the file; published networks take up to 8."""
 
 
-class Limited(TorchDispatchMode):
+class Limited(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses, while it is entered, more tensors than weights can fill.
 
     Args:
@@ -33,7 +33,7 @@ class Limited(TorchDispatchMode):
     """
 
     def __init__(self, state: Mapping[str, Any], name: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._name = name
         self._bytes = SPARE_BYTES + 4 * sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
         self._operations = SPARE_OPERATIONS + OPERATIONS * len(state)
@@ -56,11 +56,11 @@ class Limited(TorchDispatchMode):
 
 def _new_bytes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Tells what the result of an operation will take, by one on tensors without memory."""
-    args, kwargs = tree_map_only(Tensor, _without_memory, (args, dict(kwargs)))
-    if "device" in kwargs:
-        kwargs["device"] = torch.device("meta")
+    positional, named = tree_map_only(Tensor, _without_memory, (args, dict(kwargs)))
+    if "device" in named:
+        named["device"] = torch.device("meta")
     try:
-        made = func(*args, **kwargs)
+        made = func(*positional, **named)
     except Exception:  # results whose size depends on values, such as a number taken out, are small; errors come again
         return 0
     return sum(each.untyped_storage().nbytes() for each in tree_leaves(made) if isinstance(each, Tensor))

@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sr_upscale.errors import AppearedError, InputError, NetworkError, OutputError, SrUpscaleError, UsageError
 from sr_upscale.formatting import extra, shortened, shown
@@ -75,7 +75,7 @@ def _patient(
                 _answered.add(scheme)
                 return result
 
-    return patiently
+    return cast("Callable[Concatenate[str, _More], _Result]", patiently)
 
 
 def check_address(address: str, *, to_write: bool = False) -> None:

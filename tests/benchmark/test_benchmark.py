@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ from PIL import Image
 from sr_upscale.benchmark.memory import host_peak_bytes
 from sr_upscale.benchmark.methods import count, make_method
 from sr_upscale.benchmark.report import compare_page, page
-from sr_upscale.benchmark.run import Protocol, run_benchmark
+from sr_upscale.benchmark.run import Protocol, Results, Summary, run_benchmark
 from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair, manifest, named_set
-from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_markdown, to_text
+from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_latex, to_markdown, to_text
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
@@ -260,6 +261,7 @@ def test_command_writes_everything(cli: Cli, hr_folder: Path, micro: Path, tmp_p
     mean = np.mean([float(row["psnr"]) for row in rows if row["method"] == "micro-x2"])
     assert data["summaries"][1]["psnr"] == pytest.approx(mean)
     assert "| micro-x2 |" in (out / "results.md").read_text()
+    assert " micro-x2 & " in (out / "results.tex").read_text()
     html = (out / "report.html").read_text()
     inside = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)[1])  # type: ignore[index]
     assert [entry["name"] for entry in inside["gallery"][0]["images"]] == ["bicubic", "micro-x2", "HR"]
@@ -285,6 +287,116 @@ def test_published_scores_are_marked_and_never_mixed(hr_folder: Path) -> None:
     )
     assert "IMDN" not in to_csv(results.scores)
     assert datasets_of(results) == ["set5"]
+
+
+def test_latex_reads_back_as_the_scores(hr_folder: Path) -> None:
+    """Names of every character that LaTeX takes for its own, parsed by rules of its manual that stand here alone."""
+    results = of_methods({"a_b & 50% {x}": 30.1249, "~^\\\\$#<>": 31.5})
+    text = to_latex(results, with_published=True)
+    assert text.count("\\begin{table}") == text.count("\\end{table}") == text.count("\\bottomrule") == 1
+    assert "\\label{tab:set5-x4}" in text
+    body = re.search(r"\\toprule\n(.*)\\bottomrule", text, re.S)
+    assert body is not None
+    rows = [latex_cells(line) for line in body[1].splitlines() if line.endswith(r"\\")]
+    assert rows[0][:3] == ["model", "PSNR, dB ↑", "SSIM ↑"]
+    assert [(row[0], row[1]) for row in rows[1:3]] == [("a_b & 50% {x}", "30.12"), ("~^\\\\$#<>", "31.50")]
+    shape = re.search(r"\\begin{tabular}{(l)(r+)}", text)
+    assert shape is not None
+    assert {len(row) for row in rows} == {1 + len(shape[2])}
+    authors = {row[0].split(" (")[0]: row for row in rows[3:]}
+    assert authors["RRDB-PSNR"][0].endswith(", published")
+    assert authors["RRDB-PSNR"][1:3] == ["32.73", "0.9011"]
+    assert "published" not in to_latex(results)
+    assert "PSNR and SSIM on Y (BT.601, 16-235)" in text
+
+
+def latex_cells(line: str) -> list[str]:
+    """Reads a row of a table: cells end at an ampersand that no backslash precedes."""
+    words = {
+        "$\\uparrow$": "↑",
+        "$\\downarrow$": "↓",
+        "\\textbackslash{}": "\\",
+        "\\textasciitilde{}": "~",
+        "\\textasciicircum{}": "^",
+        "\\textless{}": "<",
+        "\\textgreater{}": ">",
+    }
+    pattern_of = "|".join(map(re.escape, words)) + r"|\\([&%$#_{}])|([\\~^$#_%{}])"
+
+    def plain(match: re.Match[str]) -> str:
+        assert not match[2], f"a bare {match[2]} in {line}"
+        return match[1] or words[match[0]]
+
+    return [re.sub(pattern_of, plain, cell).strip() for cell in re.split(r"(?<!\\)&", line[:-2])]
+
+
+def of_methods(decibels: dict[str, float]) -> Results:
+    """Results on Set5 without a run; the second method has twice the speed of the first, and so on."""
+    environment = {"sr-upscale": "1", "torch": "2", "processor": "a processor"}
+    summaries = tuple(
+        Summary(
+            dataset="set5",
+            method=name,
+            pictures=5,
+            psnr=value,
+            ssim=0.9,
+            niqe=None,
+            distance=None,
+            lpips=None,
+            mpix_per_s=2.0**number,
+            mpix_per_s_low=0.9 * 2.0**number,
+            mpix_per_s_high=1.2 * 2.0**number,
+            host_bytes=None,
+            device_bytes=None,
+            parameters=0,
+            macs_720p=0,
+            device="cpu",
+            dtype="float32",
+        )
+        for number, (name, value) in enumerate(decibels.items())
+    )
+    protocol = Protocol(scale=4, crop_border=4)
+    return Results(protocol=protocol, environment=environment, scores=(), summaries=summaries)
+
+
+def test_plots_show_the_methods_at_their_scores() -> None:
+    pytest.importorskip("matplotlib", reason="the extra plots")
+    from sr_upscale.benchmark.plots import plot_files
+
+    files = plot_files(of_methods({"slow & good": 32.0, "middle": 31.0, "quick": 28.0, "exact": math.inf}))
+    assert set(files) == {"speed-set5.svg", "speed-set5.png"}
+    tree = ElementTree.fromstring(files["speed-set5.svg"])
+    name = "{http://www.w3.org/2000/svg}"
+    texts = ["".join(each.itertext()).strip() for each in tree.iter(f"{name}text")]
+    assert {"slow & good", "middle", "quick", "set5, x4", "PSNR on Y, dB"} <= set(texts)
+    assert "exact" not in texts  # its PSNR is infinite
+    legend = {id(use) for group in tree.iter(f"{name}g") if group.get("id") == "legend_1" for use in group.iter()}
+    drawn: dict[str | None, list[tuple[float, float]]] = {}
+    for use in tree.iter(f"{name}use"):
+        if id(use) not in legend and use.get("style", "").startswith("fill: #"):
+            shape = use.get("{http://www.w3.org/1999/xlink}href")
+            drawn.setdefault(shape, []).append((float(use.get("x", "")), float(use.get("y", ""))))
+    x, y = zip(*sorted(spots[0] for spots in drawn.values() if len(spots) == 1), strict=True)
+    assert len(x) == 3
+    assert (x[1] - x[0]) == pytest.approx(x[2] - x[1], rel=1e-3)  # each twice as quick, on a scale of logarithms
+    assert (y[2] - y[1]) == pytest.approx(3 * (y[1] - y[0]), rel=1e-3)  # 1 dB below, and 3 dB below that
+    picture = Image.open(io.BytesIO(files["speed-set5.png"]))
+    assert picture.size == (1040, 680)
+    assert len(set(picture.convert("RGB").get_flattened_data())) > 50
+    assert plot_files(of_methods({"middle": 31.0})) == plot_files(of_methods({"middle": 31.0}))
+
+
+def test_plots_need_a_folder_and_their_library(
+    cli: Cli, hr_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("benchmark", "--dataset", hr_folder, "--model", "bicubic", "-s", "2", "--plots")
+    ran = cli(*words)
+    assert (ran.code, ran.err) == (2, "sr-upscale: --plots are files of --out; give -o a folder\n")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ran = cli(*words, "-o", tmp_path / "out")
+    answer = "sr-upscale: --plots needs an extra; run `pip install '.[plots]'` in a clone of sr-upscale\n"
+    assert (ran.code, ran.err) == (2, answer)
+    assert not (tmp_path / "out").exists()
 
 
 def test_published_table_agrees_with_its_source() -> None:

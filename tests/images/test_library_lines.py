@@ -27,7 +27,7 @@ def sound(kind: str) -> list[bytes]:
     exif[0x010F], exif[0x0112] = "maker", 6
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image, files = Image.fromarray(pattern(40, 60)), []
-    more = {} if kind in ("BMP", "GIF") else {"exif": exif, "icc_profile": profile}
+    more: dict[str, object] = {} if kind in ("BMP", "GIF") else {"exif": exif, "icc_profile": profile}
     variants: list[dict[str, object]] = [{}, more]
     if kind == "TIFF":
         variants += [{"compression": name, **more} for name in ("jpeg", "tiff_lzw", "tiff_deflate", "packbits")]

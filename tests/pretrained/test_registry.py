@@ -171,6 +171,7 @@ def test_first_use_says_the_licence_and_downloads(cli: Cli, remote: RemoteWeight
     offline = cli(photo, "-n", "2x-near", "-o", tmp_path / "o.png", "--offline")
     assert offline.code == 6
     assert "offline" in offline.err
+    assert "downloading" not in offline.err
     ran = cli(photo, "-n", "2X_near", "-o", tmp_path / "o.png")
     assert ran.code == 0, ran.err
     assert "2x-near: licence CC0-1.0; downloading" in ran.err

@@ -1,0 +1,103 @@
+"""What the commands have in common: help in panels as plain text, and words that become values without a detour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+LAST = "Running"
+"""Panel of what all commands have, below what is their own."""
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help groups its options by ``rich_help_panel``, in the order of their first option but `LAST`."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return read_plainly(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                plain = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                names, text = record
+                panel = panels.setdefault(getattr(parameter, "rich_help_panel", None) or plain, [])
+                panel.append((names.replace("<list[str]>", "<str>"), text))  # usage and text say what may be repeated
+        for title, records in sorted(panels.items(), key=lambda panel: panel[0] == LAST):
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class PlainGroup(TyperGroup):
+    """Several commands under one word, read as a `PanelCommand` is; ``help`` before other words is ``--help``."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return read_plainly(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
+
+def read_plainly(parameters: Sequence[Any]) -> Sequence[Any]:
+    """Lets `_Reader` make values of the words of parameters, where these are texts, numbers or switches.
+
+    Typer would import pydantic and make a validator for each of them, also for what is not given: a third of the time
+    of a short command.
+    """
+    for parameter in parameters:
+        if _kind(parameter) in (bool, str, int, float, list[str]):
+            parameter.get_runtime_param = _Reader
+    return parameters
+
+
+class _Reader:
+    """Takes the place of what typer makes of an annotation with pydantic."""
+
+    def coerce(self, value: Any, param: Any, ctx: typer.Context) -> Any:
+        """Makes the value of a word.
+
+        Args:
+            value: What the command line said, or a default; None where neither says anything.
+            param: Whose value it is: text, a list of texts, a switch, or a number with or without bounds.
+            ctx: Of the command.
+
+        Raises:
+            typer.BadParameter: It is no such number.
+        """
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        if (kind := _kind(param)) not in (int, float):
+            return value
+        bounds = param.type_descriptor.parameter_info
+        number = _number(kind, value)
+        if number is None or _outside(number, bounds.min, bounds.max):
+            raise typer.BadParameter(f"expected {_expected(kind, bounds.min, bounds.max)}", ctx=ctx, param=param)
+        return number
+
+
+def _kind(parameter: Any) -> Any:
+    return parameter.type_descriptor.annotation
+
+
+def _number(kind: type, word: Any) -> Any:
+    try:
+        return kind(word)
+    except ValueError:
+        return None
+
+
+def _outside(number: float, lowest: float | None, highest: float | None) -> bool:
+    """Says whether a number is not within bounds; what is no number (nan) is within none."""
+    return not ((lowest is None or number >= lowest) and (highest is None or number <= highest))
+
+
+def _expected(kind: type, lowest: float | None, highest: float | None) -> str:
+    words = "a whole number" if kind is int else "a number"
+    if lowest is not None and highest is not None:
+        return f"{words} from {lowest:g} to {highest:g}"
+    if lowest is not None:
+        return f"{words} of {lowest:g} or more"
+    return words if highest is None else f"{words} of {highest:g} or less"

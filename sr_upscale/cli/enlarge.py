@@ -1,0 +1,143 @@
+"""What `upscale` does with its words: one picture, several, a folder, or objects of a store."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sr_upscale.cli.console import Console, standard_output
+from sr_upscale.cli.obtain import obtain_models
+from sr_upscale.cli.running import run_items
+from sr_upscale.errors import UsageError
+from sr_upscale.formatting import addressed, shown
+from sr_upscale.images.formats import sniff
+from sr_upscale.pipeline.lines import cut_in_words, made_in_words, plan_in_words
+from sr_upscale.pipeline.request import Request
+from sr_upscale.pipeline.targets import check_single, format_for, plan_files, plan_tree, single_target
+from sr_upscale.storage.remote import is_address, without_query
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.spool import Spool
+
+
+def enlarge(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
+    """Enlarges what `names` are into what `output` is.
+
+    Args:
+        names: Files, a folder, an address, or ``-`` for standard input.
+        output: File, folder, address, or ``-`` for standard output; None is beside the picture.
+        request: How.
+        console: Where to say so.
+        verbose: Whether to say device, type and tiles.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SrUpscaleError: Any of its kinds.
+    """
+    obtain_models(request.network, console, dry_run=request.run.dry_run)
+    if any(is_address(each) for each in (*names, output or "")):
+        from sr_upscale.storage.spool import Spool
+
+        with Spool() as spool:
+            return _objects(names, output, request, console, spool, verbose=verbose)
+    name = names[0]
+    if len(names) > 1 or (name != "-" and os.path.isdir(name)):
+        plan = plan_files(names, output, request) if len(names) > 1 else plan_tree(name, output, request)
+        return run_items(plan, request, console, verbose=verbose)
+    source = None if name == "-" else Path(name)
+    place = "-" if source is None and output is None else single_target(source, output, request)
+    return _single(name, source, place, request, console, verbose=verbose)
+
+
+def _objects(
+    names: list[str], output: str | None, request: Request, console: Console, spool: Spool, *, verbose: bool
+) -> int:
+    """Enlarges what is or becomes objects: one picture, or a folder."""
+    from sr_upscale.pipeline.object_batch import plan_objects
+    from sr_upscale.pipeline.object_picture import close_picture, open_picture
+
+    if len(names) > 1:
+        raise UsageError("one address at a time; `sr-upscale batch s3://bucket/folder` does all pictures of a folder")
+    name = names[0]
+    if (is_address(name) and name.endswith("/")) or (name != "-" and os.path.isdir(name)):
+        plan = plan_objects(name, output, request, spool)
+        return run_items(plan, request, console, verbose=verbose, spool=spool)
+    source, place = open_picture(name, output, request, spool)
+    return _single(
+        without_query(name),
+        source,
+        place,
+        request,
+        console,
+        verbose=verbose,
+        on_written=lambda path: close_picture(path, request, spool),
+    )
+
+
+def _single(
+    name: str,
+    source: Path | None,
+    place: str,
+    request: Request,
+    console: Console,
+    *,
+    verbose: bool,
+    on_written: Callable[[Path], None] = lambda _path: None,
+) -> int:
+    """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``)."""
+    dry_run = request.run.dry_run
+    if place == "-" and console.as_json and not dry_run:
+        raise UsageError("--json and a picture cannot share standard output; give -o a file")
+    if place != "-":
+        check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
+    data: Path | bytes = sys.stdin.buffer.read() if source is None else source
+    buffer = io.BytesIO()
+    with console.progress(
+        shown(Path(name).name)[:40]
+    ) as report:  # it stands before the imports, which take more than a second
+        from sr_upscale.images.decode import peek
+
+        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])
+        fmt = format_for(request.file.format, place, kind)
+
+        from sr_upscale.pipeline import job
+        from sr_upscale.pipeline.executor import upscaler_for
+
+        upscaler = upscaler_for(request.network)
+        if dry_run:
+            prepared = job.prepare(data, fmt, upscaler, request)
+            planned = job.forecast(prepared, upscaler)
+            _tell("planned", name, place, planned, console)
+            if not console.as_json:
+                console.line(plan_in_words(prepared.name, place, planned))
+            return 0
+        target = buffer if place == "-" else Path(place)
+        done = job.run(data, target, fmt, upscaler, request, on_step=lambda done, total: report(done / total, ""))
+        if place != "-":
+            on_written(Path(place))
+    if place == "-":
+        with standard_output():
+            sys.stdout.buffer.write(buffer.getbuffer())
+            sys.stdout.buffer.flush()
+    if verbose:
+        choice = upscaler.choice
+        console.note(
+            f"device {choice.device} ({choice.device_reason}), "
+            f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {cut_in_words(done)}"
+        )
+    _tell("done", name, place, done, console)
+    if sys.stderr.isatty() or verbose:
+        console.note(made_in_words(name, place, done))
+    return 0
+
+
+def _tell(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:
+    for warning in details["warnings"]:
+        console.warn(warning)
+    console.event("picture", {"status": status, "input": name, "output": addressed(place), **details})
