@@ -101,7 +101,7 @@ HEAVY = {"torch", "numpy", "PIL", "pydantic", "rich", "requests", "urllib3", "ps
         (["--version"], set()),
         (["uspcale"], set()),
         (["train", "--help"], {"train"}),
-        (["benchmark", "--dataset", "set5", "-s", "nine"], {"benchmark", "models"}),
+        (["benchmark", "--dataset", "set5", "-s", "nine"], {"benchmark"}),
         (["--help"], set(COMMANDS)),
     ],
     ids=lambda value: " ".join(value),
@@ -118,7 +118,7 @@ def test_a_short_command_imports_itself_alone(words: list[str], commands: set[st
         ("sr-upscale a.png -n pho", {"upscale"}),
         ("sr-upscale train -c ani", {"train"}),
         ("sr-upscale models info 4x", {"models"}),
-        ("sr-upscale ben", {"benchmark", "models"}),
+        ("sr-upscale ben", {"benchmark"}),
     ],
 )
 def test_completion_imports_what_it_completes_alone(words: str, commands: set[str]) -> None:
