@@ -68,11 +68,9 @@ many: $(STAMP)
 	$(BIN)/python scripts/many_processes.py
 	$(BIN)/python scripts/measure_folders.py 10000 100000
 
-# three hosts in network namespaces share a bucket, and two a folder through Ray, while cables are pulled (Linux, root)
+# three hosts in network namespaces share a bucket while cables are pulled (Linux, root)
 hosts: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev,ray]"
 	$(BIN)/python scripts/many_hosts.py
-	$(BIN)/python scripts/many_hosts.py --ray
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

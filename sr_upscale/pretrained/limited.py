@@ -56,11 +56,11 @@ class Limited(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _new_bytes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Tells what the result of an operation will take, by one on tensors without memory."""
-    positional, named = tree_map_only(Tensor, _without_memory, (args, dict(kwargs)))
-    if "device" in named:
-        named["device"] = torch.device("meta")
+    makes = any(argument.name == "device" for argument in func._schema.arguments)
+    device = {"device": torch.device("meta")} if makes else {}
+    bare_args, bare_kwargs = tree_map_only(Tensor, _without_memory, (args, {**kwargs, **device}))
     try:
-        made = func(*positional, **named)
+        made = func(*bare_args, **bare_kwargs)
     except Exception:  # results whose size depends on values, such as a number taken out, are small; errors come again
         return 0
     return sum(each.untyped_storage().nbytes() for each in tree_leaves(made) if isinstance(each, Tensor))

@@ -62,7 +62,7 @@ def _patient(
     """
 
     @functools.wraps(ask)
-    def patiently(address: str, *args: _More.args, **more: _More.kwargs) -> _Result:
+    def patiently(address: str, /, *args: _More.args, **more: _More.kwargs) -> _Result:
         scheme, since = address.partition(":")[0], time.monotonic()
         while True:
             try:
