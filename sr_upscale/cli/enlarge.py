@@ -98,12 +98,10 @@ def _single(
         check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
     data: Path | bytes = sys.stdin.buffer.read() if source is None else source
     buffer = io.BytesIO()
-    with console.progress(
-        shown(Path(name).name)[:40]
-    ) as report:  # it stands before the imports, which take more than a second
+    with console.progress(shown(Path(name).name)[:40]) as report:  # it stands before torch is imported
         from sr_upscale.images.decode import peek
 
-        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])
+        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # what is no picture is refused before, too
         fmt = format_for(request.file.format, place, kind)
 
         from sr_upscale.pipeline import job
