@@ -14,7 +14,7 @@ from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.cli.running import run_items
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import addressed, shown
-from sr_upscale.images.formats import sniff
+from sr_upscale.images.formats import format_of_path, sniff
 from sr_upscale.pipeline.lines import cut_in_words, made_in_words, plan_in_words
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import check_single, format_for, plan_files, plan_tree, single_target
@@ -47,6 +47,8 @@ def enlarge(names: list[str], output: str | None, request: Request, console: Con
         with Spool() as spool:
             return _objects(names, output, request, console, spool, verbose=verbose)
     name = names[0]
+    if output is None and len(names) == 2 and format_of_path(Path(names[1])) and not os.path.lexists(names[1]):
+        raise UsageError(f"{shown(names[1])}: no such file; if it is the output, write -o {shown(names[1])}")
     if len(names) > 1 or (name != "-" and os.path.isdir(name)):
         plan = plan_files(names, output, request) if len(names) > 1 else plan_tree(name, output, request)
         return run_items(plan, request, console, verbose=verbose)
@@ -101,7 +103,7 @@ def _single(
     with console.progress(shown(Path(name).name)[:40]) as report:  # it stands before torch is imported
         from sr_upscale.images.decode import peek
 
-        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # what is no picture is refused before, too
+        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
         fmt = format_for(request.file.format, place, kind)
 
         from sr_upscale.pipeline import job

@@ -437,6 +437,14 @@ def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest
     assert cli("batches", "--dry-run", "-f", "png").code == 0  # a file that is there is a picture
 
 
+def test_an_output_without_its_option_is_asked_back(cli: Cli, photo: Path) -> None:
+    target = photo.with_name("large.png")
+    ran = cli(photo, target)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"sr-upscale: {target}: no such file; if it is the output, write -o {target}\n"
+    assert list(photo.parent.iterdir()) == [photo]
+
+
 def test_no_words_at_all_show_the_help(cli: Cli) -> None:
     ran = cli()
     assert (ran.code, ran.err) == (2, "")
