@@ -291,6 +291,7 @@ def _averages(info: WeightsInfo) -> list[str]:
             run = len(lineage) - index
             words = ", ".join(
                 f"{_done(other)[-1]['stage']} stage, {_done(other)[-1]['steps']} steps"
+                + (f" towards {taught['model']}" if isinstance(taught := other.get("teacher"), dict) else "")
                 + (f": {other['share']:.0%} of the mean" if "share" in other else "")
                 for other in others
             )
@@ -322,7 +323,8 @@ def _teachers(info: WeightsInfo) -> list[str]:
 
 def _notices(info: WeightsInfo) -> list[str]:
     """Who made the teachers, and under which licence."""
-    teachers = {recipe["teacher"]["model"] for recipe in _lineage(info) if isinstance(recipe.get("teacher"), dict)}
+    recipes = [each for recipe in _lineage(info) for each in (recipe, *recipe.get("averaged_with", ()))]
+    teachers = {recipe["teacher"]["model"] for recipe in recipes if isinstance(recipe.get("teacher"), dict)}
     rows = [entry for entry in map(catalogue_entry, sorted(teachers - {""})) if entry is not None]
     return [f"* Taught by the answers of {row.name} ({row.license}; notice in [NOTICE.md](NOTICE.md))" for row in rows]
 
