@@ -226,6 +226,8 @@ def _kind_of(head: bytes, name: str) -> str:
 
 
 def _check_pixels(pixels: int, name: str, max_pixels: int) -> None:
+    if pixels < 1:
+        raise InputError(f"{name}: its header says that it is no pixel wide or high; it is damaged, get it again")
     if pixels > max_pixels:
         raise InputError(
             f"{name}: {_megapixels(pixels)} MP exceeds {_megapixels(max_pixels)} MP; "

@@ -280,3 +280,17 @@ def test_planes_in_tiles(dtype: Any) -> None:
         load_image(tiff(planes, planarconfig="separate", tile=(64, 64)))
     strips = pixels_of(tiff(planes, planarconfig="separate", rowsperstrip=16))
     assert np.array_equal(strips, pattern(70, 90, 3, dtype))
+
+
+@pytest.mark.parametrize("side", [0, 2], ids=["width", "height"])
+def test_a_gif_without_a_pixel_is_refused(side: int) -> None:
+    """Its screen and its frame are no pixel wide, or high; either alone says how large the picture is."""
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS[:4, :5]).save(buffer, "GIF")
+    gif = bytearray(buffer.getvalue())
+    frame = gif.index(b",") + 5
+    gif[6 + side : 8 + side] = b"\0\0"
+    assert pixels_of(bytes(gif)).shape[:2] == (4, 5)
+    gif[frame + side : frame + side + 2] = b"\0\0"
+    with pytest.raises(InputError, match="no pixel wide or high; it is damaged"):
+        load_image(bytes(gif))
