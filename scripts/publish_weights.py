@@ -359,6 +359,10 @@ def _losses(stage: dict[str, Any]) -> str:
         words.append(f"teacher {stage['teacher_weight']:g}")
     if stage.get("teacher_perceptual_weight"):
         words.append(f"VGG19 to the teacher {stage['teacher_perceptual_weight']:g}")
+    if stage.get("teacher_texture_weight"):
+        words.append(f"texture to the teacher {stage['teacher_texture_weight']:g}")
+    if stage.get("color_weight"):
+        words.append(f"colours {stage['color_weight']:g}")
     if stage.get("lattice_weight"):
         words.append(f"lattice {stage['lattice_weight']:g}")
     if stage.get("fft_weight"):

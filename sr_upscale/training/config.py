@@ -115,6 +115,8 @@ class StageSection:
             0.5. The discriminator sees HR as it is.
         teacher_weight: Weight of the L1 distance to the answer of the recipe's `teacher`.
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
+        teacher_texture_weight: Weight of `training.losses.texture_loss` towards it, on the same layers: its crispness,
+            which losses that compare place by place blur where its detail cannot be foreseen.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
         lattice_weight: Weight of the loss against a lattice of one and of two LR pixels. It compares with HR, or with
             the teacher's answer where a stage that listens to a teacher has no `pixel_weight`.
@@ -156,6 +158,7 @@ class StageSection:
     sharpen_hr: float = 0.0
     teacher_weight: float = 0.0
     teacher_perceptual_weight: float = 0.0
+    teacher_texture_weight: float = 0.0
     fft_weight: float = 0.0
     lattice_weight: float = 0.0
     color_weight: float = 0.0
@@ -332,7 +335,7 @@ class Recipe:
     @property
     def needs_features(self) -> bool:
         """Says whether a stage wants VGG19."""
-        return any(stage.perceptual_weight + stage.teacher_perceptual_weight > 0 for stage in self.stages.values())
+        return any(looks_at_features(stage) for stage in self.stages.values())
 
     def patch_of(self, stage: StageSection) -> int:
         """Returns the side of a stage's patches in LR pixels."""
@@ -355,4 +358,10 @@ def _is_plain(name: str) -> bool:
 
 def listens(stage: StageSection) -> bool:
     """Says whether a stage learns from the teacher."""
-    return stage.teacher_weight > 0 or stage.teacher_perceptual_weight > 0 or stage.gan_real == "teacher"
+    weights = stage.teacher_weight + stage.teacher_perceptual_weight + stage.teacher_texture_weight
+    return weights > 0 or stage.gan_real == "teacher"
+
+
+def looks_at_features(stage: StageSection) -> bool:
+    """Says whether a loss of a stage compares VGG19 features."""
+    return stage.perceptual_weight + stage.teacher_perceptual_weight + stage.teacher_texture_weight > 0

@@ -168,6 +168,43 @@ def perceptual_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights:
     return torch.stack(terms).sum()
 
 
+def texture_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Computes the weighted sum over layers of how far apart the Gram matrices of small windows are.
+
+    A Gram matrix says which features are strong together, not where. So detail of the right kind and strength counts
+    even where it is not in its exact place, and blur does not pay off, as it does under losses that compare places.
+
+    Args:
+        sr, hr: Features by layer, (N, C, H, W) each. A window has `TEXTURE_WINDOW` pixels a side of the first layer.
+        weights: Weight of each layer; all must be in both.
+
+    Returns:
+        A scalar: mean absolute difference of the entries, as a share of the mean absolute entry of HR's.
+
+    Source: EnhanceNet (Sajjadi et al. 2017, arXiv:1612.07919), its texture loss. The share is our own.
+    """
+    full = max(features.shape[-1] for features in hr.values())
+    terms = []
+    for layer, weight in weights.items():
+        window = max(1, TEXTURE_WINDOW * hr[layer].shape[-1] // full)
+        ours, theirs = (_gram_matrices(features[layer].float(), window) for features in (sr, hr))
+        terms.append(weight * (ours - theirs).abs().mean() / theirs.abs().mean().clamp_min(1e-6))
+    return torch.stack(terms).sum()
+
+
+TEXTURE_WINDOW = 16
+"""HR pixels of a side of the windows that `texture_loss` compares."""
+
+
+def _gram_matrices(features: Tensor, window: int) -> Tensor:
+    """Multiplies features of each window with each other: (N, C, H, W) -> (N * windows, C, C), means over places."""
+    count, channels, height, width = features.shape
+    rows, columns = height // window, width // window
+    cells = features[..., : rows * window, : columns * window].reshape(count, channels, rows, window, columns, window)
+    flat = cells.permute(0, 2, 4, 3, 5, 1).reshape(-1, window * window, channels)
+    return flat.transpose(1, 2) @ flat / window**2
+
+
 # --- adversarial ------------------------------------------------------------------------------------
 
 Mean = Callable[[Tensor], Tensor]

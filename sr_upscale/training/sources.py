@@ -12,7 +12,7 @@ from sr_upscale.data.patches import Pair, centre_of, find_pictures, split_valida
 from sr_upscale.errors import UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
 from sr_upscale.pretrained.registry import resolve_weights
-from sr_upscale.training.config import Recipe
+from sr_upscale.training.config import Recipe, looks_at_features
 from sr_upscale.training.teacher import teacher_scale
 from sr_upscale.training.validation import degraded
 
@@ -45,7 +45,7 @@ def vgg19_for(
     held = layers_held(state)
     wanted = {DISTANCE_LAYER}
     for name, stage in recipe.stages.items():
-        if stage.perceptual_weight + stage.teacher_perceptual_weight <= 0:
+        if not looks_at_features(stage):
             continue
         layers = [layer for layer in LAYERS if layer in stage.perceptual_layers]
         missing = [layer for layer in layers if layer not in held]

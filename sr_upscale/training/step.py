@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sr_upscale.data.patches import Batch
 from sr_upscale.models.features import VGG19Features
-from sr_upscale.training.config import StageSection, listens
+from sr_upscale.training.config import StageSection, listens, looks_at_features
 from sr_upscale.training.losses import (
     GAN_LOSSES,
     PIXEL_LOSSES,
@@ -23,6 +23,7 @@ from sr_upscale.training.losses import (
     fft_loss,
     lattice_losses,
     perceptual_loss,
+    texture_loss,
     unsharp_mask,
 )
 from sr_upscale.training.parallel import World
@@ -63,8 +64,9 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Seed of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, teacher, fft, lattice, color, perceptual, teacher_perceptual, gan, d, and the
-            mean logits d_real and d_fake, as far as the stage has them. ``loss`` is the generator's weighted sum.
+        Losses by name, unweighted: pixel, teacher, fft, lattice, color, perceptual, teacher_perceptual,
+            teacher_texture, gan, d, and the mean logits d_real and d_fake, as far as the stage has them. ``loss`` is
+            the generator's weighted sum.
 
     Raises:
         NotFinite: A loss or a gradient was infinite or not a number.
@@ -124,8 +126,8 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     window = _window(stage, hr.shape[-1], seed)
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None
-    if stage.perceptual_weight or stage.teacher_perceptual_weight:
-        terms |= _perceptual(stage, fake, target[window], answer, tools)
+    if looks_at_features(stage):
+        terms |= _feature_terms(stage, fake, target[window], answer, tools)
     if stage.gan_real == "teacher":
         real = _there(answer)
     if stage.gan_weight:
@@ -138,23 +140,27 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     return losses
 
 
-def _perceptual(
+def _feature_terms(
     stage: StageSection, fake: Tensor, real: Tensor, answer: Tensor | None, tools: Tools
 ) -> dict[str, tuple[float, Tensor]]:
-    """Computes the VGG19 losses towards HR and towards the teacher's answer, as far as the stage has them."""
+    """Computes the losses on VGG19 features towards HR and towards the teacher's answer, as far as the stage has them."""
     assert tools.features is not None  # the loop reads VGG19 for every stage with such a loss
     layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
     terms = {}
     with _autocast(fake.device, tools.dtype):
         ours = tools.features(fake)
-        for name, weight, truth in (
-            ("perceptual", stage.perceptual_weight, real),
-            ("teacher_perceptual", stage.teacher_perceptual_weight, answer),
+        for name, weight, texture, truth in (
+            ("perceptual", stage.perceptual_weight, 0.0, real),
+            ("teacher_perceptual", stage.teacher_perceptual_weight, stage.teacher_texture_weight, answer),
         ):
+            if not weight and not texture:
+                continue
+            with torch.no_grad():
+                theirs = tools.features(_there(truth))
             if weight:
-                with torch.no_grad():
-                    theirs = tools.features(_there(truth))
                 terms[name] = (weight, perceptual_loss(ours, theirs, layers))
+            if texture:
+                terms["teacher_texture"] = (texture, texture_loss(ours, theirs, layers))
     return terms
 
 
