@@ -12,7 +12,7 @@ PACKAGE = ROOT / "sr_upscale"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    ("__init__", "errors", "formatting", "interrupts"),
+    ("__init__", "errors", "flags", "formatting", "interrupts"),
     ("device",),
     ("functional",),
     ("storage",),

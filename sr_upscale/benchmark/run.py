@@ -18,47 +18,13 @@ from torch import nn
 from sr_upscale import __version__
 from sr_upscale.benchmark.memory import host_peak_bytes
 from sr_upscale.benchmark.methods import Method
+from sr_upscale.benchmark.protocol import Protocol
 from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.errors import InputError, ShapeError, SrUpscaleError
 from sr_upscale.functional.color import Pixels, to_tensor
 from sr_upscale.metrics.niqe import niqe
 from sr_upscale.metrics.reference import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How scores are measured. They compare only within one protocol.
-
-    Attributes:
-        scale: Factor.
-        channel: ``y`` (BT.601 luma, as papers do) or ``rgb``.
-        crop_border: HR pixels left out along each edge; papers take the scale.
-        gray_as_rgb: Whether gray pictures get three equal channels before Y, as the networks' test codes do. Else they
-            stay gray, as the MATLAB scripts do.
-        own_lr: Whether LR is made here by MATLAB's bicubic, even where there are LR files.
-        lpips: Backbone of LPIPS; empty if it is not measured.
-        limit: Most pictures of each set that are measured, from its first; None for all of them, as papers do.
-    """
-
-    scale: int
-    channel: str = "y"
-    crop_border: int
-    gray_as_rgb: bool = True
-    own_lr: bool = False
-    lpips: str = ""
-    limit: int | None = None
-
-    def __str__(self) -> str:
-        channel = "Y (BT.601, 16-235)" if self.channel == "y" else "RGB"
-        gray = "read as RGB" if self.gray_as_rgb else "left gray"
-        lr = "made here by MATLAB's bicubic" if self.own_lr else "the data set's own where it has them"
-        return (
-            f"x{self.scale}; PSNR and SSIM on {channel} of 8-bit output, border of {self.crop_border} left out, "
-            f"mean over pictures; SSIM with an 11x11 Gaussian of 1.5; gray pictures {gray}; LR files: {lr}"
-            + (f"; LPIPS with {self.lpips}, RGB, the same border" if self.lpips else "")
-            + (f"; --limit {self.limit}: at most the first {self.limit} of each set" if self.limit is not None else "")
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sr_upscale.cli.console import Console
@@ -43,12 +44,12 @@ def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool = 
             obtain(name, console)
 
 
-def split(values: list[str]) -> list[str]:
+def split(values: Sequence[str]) -> list[str]:
     """Gives the words of an option that may be repeated or hold commas."""
     return [word for value in values for word in value.split(",") if word]
 
 
-def obtain_named(values: list[str] | None, console: Console) -> list[str]:
+def obtain_named(values: Sequence[str] | None, console: Console) -> list[str]:
     """Names the models of an option that may be repeated or hold commas, and gets them ready to run.
 
     Bicubic and our default are taken if none was named.

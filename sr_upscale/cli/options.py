@@ -1,7 +1,8 @@
-"""Options that several commands share, and commands that take a whole `Request` and a `Console`."""
+"""Options that several commands share, and commands that take whole objects made of options."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
@@ -11,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sr_upscale.benchmark.names import KERNELS
+from sr_upscale.benchmark.protocol import BenchmarkOptions
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.session import Session
-from sr_upscale.pipeline.request import RUNNING, SECTIONS, FileOptions, Flag, NetworkOptions, flags, request_of
-from sr_upscale.pretrained.registry import known_names
+from sr_upscale.flags import RUNNING, Flag, flags, section_of
+from sr_upscale.pipeline.request import SECTIONS, FileOptions, NetworkOptions, Request, request_of
 
 
 def _tell(context: typer.Context, parameter: typer.CallbackParam, wanted: bool) -> bool:
@@ -56,7 +57,7 @@ def _option(flag: Flag, default: Any = None) -> Any:
         min=flag.lowest,
         max=flag.highest,
         autocompletion=flag.choices and completing(flag.choices),
-        show_default=isinstance(default, str),
+        show_default=type(default) in (str, int),
     )
 
 
@@ -66,15 +67,7 @@ def _one(section: type, name: str) -> Any:
 
 
 Model = Annotated[str | None, _one(NetworkOptions, "model")]
-Methods = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-n",
-        "--model",
-        help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic and ours.",
-        autocompletion=completing(lambda: [*KERNELS, *known_names()]),
-    ),
-]
+Methods = Annotated[list[str] | None, _one(BenchmarkOptions, "model")]
 MaxMemory = Annotated[str | None, _one(NetworkOptions, "max_memory")]
 MaxPixels = Annotated[str | None, _one(FileOptions, "max_pixels")]
 Device = Annotated[str, _one(NetworkOptions, "device")]
@@ -102,11 +95,11 @@ _SHARED = {"as_json": Json, "quiet": Quiet, "offline": Offline, "debug": Debug}
 
 
 def command(*, offline: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Makes a command of a function whose parameters ``request`` and ``console`` are built from options.
+    """Makes a command of a function that takes objects made of options.
 
-    ``request`` takes the options of every field of a `Request`, in their panels, and ``console`` takes ``--json`` and
-    ``--quiet``. These options stand behind the command's own in the help. ``--offline`` and ``--debug``, which act by
-    themselves, are added too.
+    A parameter whose type is a dataclass of `flags`, or a `Request`, takes the options of every field, in their panels,
+    where it stands. A `Console` takes ``--json`` and ``--quiet``. These come last in the help, with ``--offline`` and
+    ``--debug``, which act by themselves.
 
     Args:
         offline: Whether the command may open connections, so that ``--offline`` makes sense.
@@ -114,41 +107,48 @@ def command(*, offline: bool = True) -> Callable[[Callable[..., int]], Callable[
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         signature = inspect.signature(function, eval_str=True)
-        built = {"request", "console"} & signature.parameters.keys()
-        own = [each for name, each in signature.parameters.items() if name not in built]
-        added = _request_options() if "request" in built else {}
-        added |= {name: (False, kind) for name, kind in _SHARED.items() if offline or name != "offline"}
-        parameters = [
-            *own,
-            *(
-                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-                for name, (default, annotation) in added.items()
-                if name not in signature.parameters
-            ),
-        ]
+        wanted = signature.parameters.values()
+        shared = {name: (False, kind) for name, kind in _SHARED.items() if offline or name != "offline"}
+        given: dict[str, tuple[Any, Any]] = {}
+        for each in wanted:
+            given |= _options_of(each.annotation) or {each.name: (each.default, each.annotation)}
+        given = {name: each for name, each in given.items() if each[1] is not Console} | {
+            name: each for name, each in shared.items() if name not in given
+        }
 
         @functools.wraps(function)
         def run(**words: Any) -> int:
-            values = {each.name: words[each.name] for each in own}
-            if "request" in built:
-                values["request"] = request_of(words)
-            if "console" in built:
-                values["console"] = Console(quiet=words["quiet"], as_json=words["as_json"])
-            return function(**values)
+            return function(**{each.name: _built(each, words) for each in wanted})
 
         del run.__dict__["__wrapped__"]
-        run.__dict__["__signature__"] = signature.replace(parameters=parameters)
-        run.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": int}
+        run.__dict__["__signature__"] = signature.replace(
+            parameters=[
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+                for name, (default, annotation) in given.items()
+            ]
+        )
+        run.__annotations__ = {name: annotation for name, (_default, annotation) in given.items()} | {"return": int}
         return run
 
     return decorate
 
 
-def _request_options() -> dict[str, tuple[Any, Any]]:
-    """Gives the default and the annotation of every field of a `Request`, by its name."""
+def _built(parameter: inspect.Parameter, words: dict[str, Any]) -> Any:
+    """Makes what a parameter takes out of the words of the command line."""
+    kind = parameter.annotation
+    if kind is Console:
+        return Console(quiet=words["quiet"], as_json=words["as_json"])
+    if kind is Request:
+        return request_of(words)
+    return section_of(kind, words) if dataclasses.is_dataclass(kind) else words[parameter.name]
+
+
+def _options_of(kind: Any) -> dict[str, tuple[Any, Any]]:
+    """Gives the default and the annotation of every field of a type that is made of options, by its name."""
+    sections = SECTIONS.values() if kind is Request else [kind] if dataclasses.is_dataclass(kind) else []
     return {
         each.name: _typer_type(section, each.name, each.default, flag)
-        for section in SECTIONS.values()
+        for section in sections
         for each, flag in flags(section)
     }
 

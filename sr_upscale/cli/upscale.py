@@ -14,8 +14,7 @@ from sr_upscale.pipeline.request import Request
 
 @opt.command()
 def upscale(
-    request: Request,
-    console: Console,
+    *,
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="PICTURE", help="Files, a folder, an address, or - for stdin.")
     ] = None,
@@ -24,6 +23,8 @@ def upscale(
         str | None, typer.Option("-o", "--output", help="File, folder, address, or - for stdout.")
     ] = None,
     verbose: opt.Verbose = False,
+    request: Request,
+    console: Console,
 ) -> int:
     """Enlarge pictures (the default command)."""
     names = [*(inputs or []), *(input_option or [])]

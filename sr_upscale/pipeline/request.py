@@ -1,19 +1,18 @@
 """What a request is: every option of `upscale` and `batch`, stated once, handed down whole.
 
-A field says how it is called on a command line, how its word becomes a value, and whether pixels depend on it.
-The command line builds its options from these fields (`cli.options.command`). A batch builds its fingerprint from
-them, by which it knows what would come out the same. So a new option cannot be forgotten in either. This module does
-not import torch.
+A field says how it is called on a command line (`flags`), and whether pixels depend on it. The command line builds its
+options from these fields (`cli.options.command`). A batch builds its fingerprint from them, by which it knows what
+would come out the same. So a new option cannot be forgotten in either. This module does not import torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from sr_upscale.errors import UsageError
+from sr_upscale.flags import FILES, NETWORK, RUNNING, SIZE, option, section_of
 from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import WRITTEN, Format
 from sr_upscale.images.save_options import SaveOptions
@@ -26,53 +25,11 @@ from sr_upscale.pipeline.words import (
     parse_format,
     parse_jobs,
     parse_pixels,
+    parse_shard,
     parse_size,
 )
 from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families, known_names
-
-Section = TypeVar("Section")
-
-SIZE, NETWORK, FILES, RUNNING = "Size", "Network and tiles", "Files", "Running"
-"""Panels of the help."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Flag:
-    """A field on the command line.
-
-    Attributes:
-        names: ``-q``, ``--quality`` and others.
-        help: A sentence.
-        panel: Where it stands in the help.
-        metavar: What its value is called.
-        lowest, highest: Range of a number.
-        parse: Makes the value of the word; without it the word is the value.
-        choices: Lists words that a shell may complete; others may do as well.
-    """
-
-    names: tuple[str, ...]
-    help: str
-    panel: str
-    metavar: str | None = None
-    lowest: float | None = None
-    highest: float | None = None
-    parse: Callable[[str], Any] | None = None
-    choices: Callable[[], Iterable[str]] | None = None
-
-
-def option(default: Any, *names: str, help: str, panel: str, pixels: bool = False, **more: Any) -> Any:
-    """Makes a field with its `Flag`.
-
-    Args:
-        default: Value where nothing is said.
-        names, help, panel: See `Flag`.
-        pixels: Whether the output's pixels depend on it.
-        more: Further attributes of `Flag`.
-    """
-    return field(
-        default=default, metadata={"flag": Flag(names=names, help=help, panel=panel, **more), "pixels": pixels}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +295,36 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Which pictures of a folder a process takes, how it tells what is done, and what computes; no part of a request.
+
+    Raises:
+        UsageError: Two options contradict each other, or a value is none.
+    """
+
+    recursive: bool = option(True, "--recursive/--no-recursive", "-r", help="Look into subfolders.")
+    shard: tuple[int, int] | None = option(
+        None,
+        "--shard",
+        metavar="I/N",
+        help="Only part I of N, told by names, for N processes.",
+        panel=RUNNING,
+        parse=parse_shard,
+    )
+    verify: bool = option(
+        False, "--verify", help="Compare files by hashes, not by size and time, to tell what is done.", panel=RUNNING
+    )
+    on: str | None = option(None, "--on", metavar="ray", help="Compute on a Ray cluster (extra).", panel=RUNNING)
+    address: str | None = option(None, "--address", metavar="HOST", help="The cluster, as Ray takes it.", panel=RUNNING)
+
+    def __post_init__(self) -> None:
+        if self.on not in (None, "ray"):
+            raise UsageError(f"--on is {shortened(str(self.on))!r}; expected ray")
+        if self.address is not None and self.on is None:
+            raise UsageError("--address is a cluster's; add --on ray")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """All options, by section."""
 
@@ -365,12 +352,6 @@ SECTIONS: dict[str, type] = {
 """Classes of a `Request`'s fields."""
 
 
-def flags(section: type) -> Iterator[tuple[dataclasses.Field[Any], Flag]]:
-    """Yields the fields of a section, and how they are called."""
-    for each in dataclasses.fields(section):
-        yield each, each.metadata["flag"]
-
-
 def request_of(words: dict[str, Any]) -> Request:
     """Builds a request from what a command line said.
 
@@ -380,15 +361,7 @@ def request_of(words: dict[str, Any]) -> Request:
     Raises:
         UsageError: A word that cannot be read, or two options that contradict each other.
     """
-    sections = {}
-    for name, section in SECTIONS.items():
-        values = {}
-        for each, flag in flags(section):
-            word = each.default if words.get(each.name) is None else words[each.name]
-            word = tuple(word) if isinstance(word, list) else word
-            values[each.name] = flag.parse(word) if flag.parse is not None and isinstance(word, str) else word
-        sections[name] = section(**values)
-    return Request(**sections)
+    return Request(**{name: section_of(section, words) for name, section in SECTIONS.items()})
 
 
 def _plain(value: Any) -> Any:

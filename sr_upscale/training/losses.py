@@ -86,7 +86,8 @@ def fft_loss(sr: Tensor, hr: Tensor) -> Tensor:
 def color_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
     """Computes the mean absolute difference of means over `COLOR_WINDOW` LR pixels a side: colours without detail.
 
-    What LR says of these means is certain, so that this loss does not blur as a pixel loss does.
+    What LR says of these means is certain, so that this loss does not blur as a pixel loss does. Smaller windows would
+    also hold down the contrast of parts, which damage has made uncertain.
 
     Args:
         sr, hr: (N, C, H, W), of equal shape.
@@ -98,7 +99,7 @@ def color_loss(sr: Tensor, hr: Tensor, scale: int) -> Tensor:
     return F.avg_pool2d(sr - hr, COLOR_WINDOW * scale, ceil_mode=True).abs().mean()
 
 
-COLOR_WINDOW = 4
+COLOR_WINDOW = 16
 """LR pixels of a side over which `color_loss` averages."""
 
 LATTICE_WINDOW = 6

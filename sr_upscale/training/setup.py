@@ -8,38 +8,25 @@ from typing import Any
 import torch
 
 from sr_upscale.device import Choice, choose, has_bf16
-from sr_upscale.errors import UsageError
-from sr_upscale.formatting import parse_duration
 from sr_upscale.training.config import Recipe
+from sr_upscale.training.options import TrainingOptions
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe, parse_override, with_length, with_patches
 
 
-def recipe_of(
-    config: str,
-    settings: list[str],
-    *,
-    size: str,
-    stages: list[str],
-    init: str | None = None,
-    lr: float | None = None,
-    seed: int | None = None,
-    lr_patch: int | None = None,
-    batch_size: int | None = None,
-    max_time: str | None = None,
-    steps: int | None = None,
-) -> Recipe:
-    """Reads a recipe and changes what options say; None leaves a value as it stands.
+def recipe_of(options: TrainingOptions, *, size: str) -> Recipe:
+    """Reads the recipe of options, in its ``cpu`` or ``gpu`` size, and changes what they say.
 
     Raises:
         UsageError: There is no such recipe, or it does not take a value; or see `recipe_file.load_recipe`.
     """
-    overrides: dict[str, Any] = {"stage.lr": lr, "seed": seed, "init": "" if init == "none" else init}
-    overrides |= dict(parse_override(text) for text in settings)
+    init = "" if options.init == "none" else options.init
+    overrides: dict[str, Any] = {"stage.lr": options.lr, "seed": options.seed, "init": init}
+    overrides |= dict(parse_override(text) for text in options.settings)
     given = {key: value for key, value in overrides.items() if value is not None}
-    recipe = load_recipe(config, given, size=size, stages=stages)
-    seconds = parse_duration(max_time) if max_time is not None else None
-    return with_length(with_patches(recipe, lr_patch=lr_patch, batch_size=batch_size), max_time_s=seconds, steps=steps)
+    recipe = load_recipe(options.config, given, size=size, stages=options.stages)
+    recipe = with_patches(recipe, lr_patch=options.lr_patch, batch_size=options.batch_size)
+    return with_length(recipe, max_time_s=options.max_time, steps=options.steps)
 
 
 def own_choice(device: str, dtype: str, world: World) -> Choice:
@@ -57,13 +44,7 @@ def own_choice(device: str, dtype: str, world: World) -> Choice:
 
 
 def size_of(wanted: str, device: torch.device) -> str:
-    """Returns the size of a recipe: ``cpu`` or ``gpu``, which ``auto`` takes by the device.
-
-    Raises:
-        UsageError: There is no such size.
-    """
-    if wanted not in ("auto", "cpu", "gpu"):
-        raise UsageError(f"--size is {wanted!r}; expected auto, cpu or gpu")
+    """Returns the size of a recipe: ``cpu`` or ``gpu``, which ``auto`` takes by the device."""
     return wanted if wanted != "auto" else "cpu" if device.type == "cpu" else "gpu"
 
 

@@ -143,7 +143,7 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
 def _feature_terms(
     stage: StageSection, fake: Tensor, real: Tensor, answer: Tensor | None, tools: Tools
 ) -> dict[str, tuple[float, Tensor]]:
-    """Computes the losses on VGG19 features towards HR and towards the teacher's answer, as far as the stage has them."""
+    """Computes the losses on features, towards HR and towards the teacher's answer, as far as the stage has them."""
     assert tools.features is not None  # the loop reads VGG19 for every stage with such a loss
     layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
     terms = {}

@@ -19,12 +19,13 @@ import torch
 from PIL import Image
 
 from sr_upscale.errors import InputError, UsageError
+from sr_upscale.flags import flags
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest
 from sr_upscale.pipeline.own_outputs import made_from_others
-from sr_upscale.pipeline.request import SECTIONS, flags, request_of
+from sr_upscale.pipeline.request import SECTIONS, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
 from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs, parse_pixels
 from sr_upscale.storage.atomic import replace_file

@@ -19,6 +19,7 @@ from sr_upscale.training.losses import (
     lattice_loss,
     lattice_losses,
     perceptual_loss,
+    texture_loss,
     unsharp_mask,
 )
 
@@ -92,6 +93,31 @@ def test_perceptual_loss_is_the_weighted_mean_difference_of_layers() -> None:
     assert perceptual_loss(a, b, {"x": 0.1, "y": 2.0}).item() == pytest.approx(0.1 * 3 + 2 * 2)
     with pytest.raises(ShapeError, match="no features of z; got x, y"):
         perceptual_loss(a, b, {"z": 1.0})
+
+
+def test_texture_loss_sees_strength_and_kind_but_not_place() -> None:
+    """Gram matrices of windows of 16: places within a window may swap, twice the strength is three times too much."""
+    hr = {"x": torch.randn(2, 3, 32, 48)}
+    swapped = {"x": hr["x"].view(2, 3, 2, 16, 48).flip(3).reshape(2, 3, 32, 48)}
+    assert perceptual_loss(swapped, hr, {"x": 1.0}) > 0.5
+    assert texture_loss(swapped, hr, {"x": 1.0}).item() == pytest.approx(0, abs=1e-5)
+    assert texture_loss({"x": 2 * hr["x"]}, hr, {"x": 0.5}).item() == pytest.approx(0.5 * 3, rel=1e-4)
+    assert texture_loss({"x": hr["x"].flip(1)}, hr, {"x": 1.0}) > 0.1
+    across = {"x": hr["x"].roll(16, dims=3)}
+    assert texture_loss(across, hr, {"x": 1.0}) > 0.1
+
+
+def test_texture_loss_by_its_formula_on_layers_of_two_sizes() -> None:
+    """A window of the deeper layer, half as large, has 8 places a side."""
+    hr = {"x": torch.randn(1, 2, 16, 16), "y": torch.randn(1, 4, 8, 8)}
+    sr = {name: torch.randn_like(features) for name, features in hr.items()}
+
+    def gram(features: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("cij,dij->cd", features[0], features[0])
+
+    shares = {name: (gram(sr[name]) - gram(hr[name])).abs().sum() / gram(hr[name]).abs().sum() for name in hr}
+    found = texture_loss(sr, hr, {"x": 0.3, "y": 2.0})
+    assert found.item() == pytest.approx((0.3 * shares["x"] + 2 * shares["y"]).item(), rel=1e-4)
 
 
 def test_relativistic_average_loss_by_its_formula() -> None:

@@ -211,6 +211,7 @@ def test_a_stage_may_listen_to_the_teacher_alone(
         "teacher.model": str(micro),
         "stage.pixel_weight": 0.0,
         "stage.teacher_perceptual_weight": 0.5,
+        "stage.teacher_texture_weight": 0.1,
         "stage.perceptual_layers": {"conv1_2": 1.0},
         "stage.feature_patch": 8,
         "stage.gan_weight": 0.1,
@@ -224,9 +225,31 @@ def test_a_stage_may_listen_to_the_teacher_alone(
     progress: list[Progress] = []
     run = tmp_path / "run"
     train(load_recipe(str(recipe), changes), data=[folder], out=run, vgg_weights=vgg19, on_progress=progress.append)
-    assert {"teacher", "teacher_perceptual", "gan", "d"} <= set(progress[-1].losses)
+    assert {"teacher", "teacher_perceptual", "teacher_texture", "gan", "d"} <= set(progress[-1].losses)
     assert not {"pixel", "perceptual"} & set(progress[-1].losses)
     assert lines(run / "train.jsonl")[-1]["finished"]
+
+
+def test_texture_alone_is_learnt(folder: Path, recipe: Path, micro: Path, tmp_path: Path, vgg19: Path) -> None:
+    changes = {
+        **CHANGES,
+        "teacher.model": str(micro),
+        "stage.pixel_weight": 0.0,
+        "stage.teacher_weight": 0.0,
+        "stage.teacher_texture_weight": 1.0,
+        "stage.perceptual_layers": {"conv1_2": 1.0},
+        "stage.steps": 80,
+    }
+    found: list[float] = []
+    recipe_of_texture = load_recipe(str(recipe), changes)
+    train(
+        recipe_of_texture,
+        data=[folder],
+        out=tmp_path / "run",
+        vgg_weights=vgg19,
+        on_progress=lambda progress: found.append(progress.losses["teacher_texture"]),
+    )
+    assert np.mean(found[-5:]) < 0.75 * np.mean(found[:5])
 
 
 def test_a_growing_set_is_noticed_at_a_validation(folder: Path, recipe: Path, micro: Path, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""The options of `train`, but for device and number type. Does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_upscale.errors import UsageError
+from sr_upscale.flags import DATA, RECIPE, option
+from sr_upscale.formatting import parse_duration
+from sr_upscale.training.recipes import shipped_recipes
+
+
+def _patience(text: str) -> float:
+    if (seconds := parse_duration(text, "--lost-after")) < 1:
+        raise UsageError(f"--lost-after is {text!r}; expected at least 1s")
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What is taught, on what, and where it goes. The help of each option says what it means; durations in seconds.
+
+    Raises:
+        UsageError: An option is missing or has no such value.
+    """
+
+    config: str = option(
+        "",
+        "-c",
+        "--config",
+        help=f"Recipe: {', '.join(shipped_recipes())}, or a TOML file.",
+        panel=RECIPE,
+        choices=shipped_recipes,
+    )
+    data: tuple[str, ...] = option(
+        (),
+        "--data",
+        help="Folder of pictures, searched recursively, or div2k (downloaded once); may be repeated.",
+        panel=DATA,
+        choices=lambda: ["div2k"],
+    )
+    out: Path | None = option(None, "-o", "--out", help="Folder of the run. Default: runs/NAME.", parse=Path)
+    val: Path | None = option(
+        None,
+        "--val",
+        help="Folder of pictures to validate on. Default: some of --data, held out.",
+        panel=DATA,
+        parse=Path,
+    )
+    resume: bool = option(False, "--resume", help="Go on from the newest checkpoint of the run.")
+    auto_resume: bool = option(
+        False, "--auto-resume", help="The same where there is one, else begin: for jobs that start again."
+    )
+    lost_after: float = option(
+        300.0,
+        "--lost-after",
+        help="Under torchrun: end when another process has given no sign of life for so long. Default: 5m.",
+        parse=_patience,
+    )
+    init: str | None = option(
+        None, "--init", help="Weights to start from: a model name or a file; 'none' for random.", panel=RECIPE
+    )
+    stages: tuple[str, ...] = option(
+        (), "--stages", help="Only this stage of the recipe; may be repeated.", panel=RECIPE
+    )
+    size: str = option(
+        "auto",
+        "--size",
+        help="cpu or gpu: which size of the recipe. Default: by the device.",
+        panel=RECIPE,
+        choices=lambda: ("cpu", "gpu"),
+    )
+    max_time: float | None = option(
+        None,
+        "--max-time",
+        help="Length of the run, such as 45m or 2h; the schedules fit into it.",
+        panel=RECIPE,
+        parse=parse_duration,
+    )
+    steps: int | None = option(None, "--steps", help="Length of the run in optimiser steps.", panel=RECIPE)
+    batch_size: int | None = option(None, "--batch-size", help="Patches a step.", panel=RECIPE)
+    lr_patch: int | None = option(None, "--patch", help="Side of a patch in LR pixels.", panel=RECIPE)
+    lr: float | None = option(None, "--lr", help="Highest learning rate.", panel=RECIPE)
+    seed: int | None = option(None, "--seed", help="Start of all random numbers.", panel=RECIPE)
+    settings: tuple[str, ...] = option(
+        (),
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other key of the recipe, such as stages.gan.gan_weight=0.005.",
+        panel=RECIPE,
+    )
+    vgg_weights: Path | None = option(
+        None,
+        "--vgg-weights",
+        help="VGG19 (.safetensors or .pth) for the perceptual loss. Default: torchvision's, downloaded once.",
+        panel=DATA,
+        parse=Path,
+    )
+    no_cache: bool = option(
+        False, "--no-cache", help="Hold decoded pictures in memory instead of the cache folder.", panel=DATA
+    )
+    compiled: bool = option(False, "--compile", help="Run the generator through torch.compile.")
+    tensorboard: bool = option(False, "--tensorboard", help="Log for TensorBoard, too (needs its package).")
+    dry_run: bool = option(False, "--dry-run", help="Say lengths, batches, pictures, downloads; touch nothing.")
+
+    def __post_init__(self) -> None:
+        if not self.config:
+            raise UsageError(f"--config is missing; expected {', '.join(shipped_recipes())}, or a TOML file")
+        if not self.data:
+            raise UsageError("--data is missing; expected a folder of pictures, or div2k")
+        if self.size not in ("auto", "cpu", "gpu"):
+            raise UsageError(f"--size is {self.size!r}; expected auto, cpu or gpu")
