@@ -8,7 +8,7 @@ import inspect
 import os
 import typing
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import typer
 
@@ -43,11 +43,6 @@ def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return complete
 
 
-def panel(title: str) -> Callable[..., Any]:
-    """Makes what declares the options of a panel of the help: `typer.Option` with the title filled in."""
-    return functools.partial(typer.Option, rich_help_panel=title)
-
-
 def _option(flag: Flag, default: Any = None) -> Any:
     return typer.Option(
         *flag.names,
@@ -78,7 +73,7 @@ Bf16 = Annotated[bool, _one(NetworkOptions, "bf16")]
 Fp16 = Annotated[bool, _one(NetworkOptions, "fp16")]
 Force = Annotated[bool, _one(FileOptions, "force")]
 
-_running = panel(RUNNING)
+_running = functools.partial(typer.Option, rich_help_panel=RUNNING)
 
 Json = Annotated[
     bool,
@@ -140,12 +135,17 @@ def _built(parameter: inspect.Parameter, words: dict[str, Any]) -> Any:
         return Console(quiet=words["quiet"], as_json=words["as_json"])
     if kind is Request:
         return request_of(words)
-    return section_of(kind, words) if dataclasses.is_dataclass(kind) else words[parameter.name]
+    return section_of(kind, words) if _is_section(kind) else words[parameter.name]
+
+
+def _is_section(kind: Any) -> TypeGuard[type]:
+    """Says whether a type is a dataclass of `flags`."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def _options_of(kind: Any) -> dict[str, tuple[Any, Any]]:
     """Gives the default and the annotation of every field of a type that is made of options, by its name."""
-    sections = SECTIONS.values() if kind is Request else [kind] if dataclasses.is_dataclass(kind) else []
+    sections: Iterable[type] = SECTIONS.values() if kind is Request else [kind] if _is_section(kind) else []
     return {
         each.name: _typer_type(section, each.name, each.default, flag)
         for section in sections

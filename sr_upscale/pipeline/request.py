@@ -19,6 +19,7 @@ from sr_upscale.images.save_options import SaveOptions
 from sr_upscale.inference.sizing import FITS, Target
 from sr_upscale.pipeline.words import (
     Jobs,
+    Shard,
     dtype_name,
     parse_bytes,
     parse_colour,
@@ -303,7 +304,7 @@ class BatchOptions:
     """
 
     recursive: bool = option(True, "--recursive/--no-recursive", "-r", help="Look into subfolders.")
-    shard: tuple[int, int] | None = option(
+    shard: Shard | None = option(
         None,
         "--shard",
         metavar="I/N",
