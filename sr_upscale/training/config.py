@@ -185,6 +185,9 @@ LOSS_WEIGHTS = tuple(each.name for each in dataclasses.fields(StageSection) if e
 NAME_CHARACTERS = 100
 """Most characters in the name of a recipe or stage, of which names of files are made."""
 
+MOST = {"num_blocks": 1000, "num_feat": 4096}
+"""Largest sizes of our generator in a recipe; more is a slip, and takes minutes to fail by itself."""
+
 CHOICES = {
     "optimizer": ("adam", "muon"),
     "schedule": ("cosine", "multistep", "constant"),
@@ -251,6 +254,9 @@ class Recipe:
             self.model.generator  # noqa: B018  its scales are those of every network
         except ModelError as error:
             raise UsageError(f"recipe {self.name}: model: {error}") from error
+        for key, most in MOST.items():
+            if getattr(self.model, key) > most:
+                self._refuse(f"model.{key}", getattr(self.model, key), f"at most {most}")
         if self.model.arch and self.model.arch not in ARCHITECTURES:
             self._refuse("model.arch", self.model.arch, f"{', '.join(ARCHITECTURES)}, or '' for our generator")
         if self.model.options and not self.model.arch:

@@ -80,6 +80,8 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("seed = -1", "seed is -1; expected 0 or more"),
         ("[data]\nvalidation_count = -1", "data.validation_count is -1; expected 0 or more"),
         ("[model]\nscale = 0", "model: generator scale is 0; expected 2, 3, 4 or 8"),
+        ("[model]\nnum_blocks = 1000000", "model.num_blocks is 1000000; expected at most 1000"),
+        ("[model]\nnum_feat = 100000", "model.num_feat is 100000; expected at most 4096"),
         ("[stages.a]\nbatch_size = -1", "stages.a.batch_size is -1; expected 0 or more"),
         ("[stages.a]\nlattice_weight = 1\nlr_patch = 5", "data.lr_patch is 5; expected at least 6 with a lattice"),
     ],
