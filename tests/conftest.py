@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
-from sr_upscale.storage import objects
+from sr_upscale.storage import stores
 from tests.helpers import ROOT, Ran, micro_generator, pattern, vgg19_state
 from tests.storage.object_store import Store, before, moto_server
 
@@ -100,10 +100,10 @@ def store(store_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setattr(objects, "PATIENCE_S", 1.0)
-        objects._file_system.cache_clear()
+        monkeypatch.setattr(stores, "PATIENCE_S", 1.0)
+        stores._file_system.cache_clear()
         yield store
-        objects._file_system.cache_clear()
+        stores._file_system.cache_clear()
 
 
 @pytest.fixture

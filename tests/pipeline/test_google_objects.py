@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 import pytest
 
-from sr_upscale.storage import objects
+from sr_upscale.storage import objects, stores
 from tests.helpers import Ran
 from tests.storage.object_store import doubled, pixels, png, send
 
@@ -110,9 +110,9 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
         thread.start()
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
         monkeypatch.setenv("FSSPEC_GS", '{"token": "anon"}')
-        objects._file_system.cache_clear()
+        stores._file_system.cache_clear()
         yield store
-        objects._file_system.cache_clear()
+        stores._file_system.cache_clear()
         server.shutdown()
         thread.join()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from sr_upscale.pipeline import object_batch
-from sr_upscale.storage import objects
+from sr_upscale.storage import objects, stores
 from tests.helpers import Ran
 from tests.storage.object_store import Store, doubled, forward, pixels, png, refuse, send
 from tests.storage.test_download_faults import make_certificate
@@ -242,7 +242,7 @@ def test_addresses_that_cannot_be_used_so(
 def test_without_the_extra_its_name_is_said(
     cli: Cli, nearest: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects._file_system.cache_clear()
+    stores._file_system.cache_clear()
     monkeypatch.setitem(sys.modules, "fsspec", None)
     ran = cli(photo, "-n", nearest, "-o", "s3://bucket/a.png")
     assert (ran.code, ran.err.count("\n")) == (2, 1)
@@ -285,9 +285,9 @@ def web(folder: Path, answer: Callable[[BaseHTTPRequestHandler], None], patch: p
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             patch.delenv(name, raising=False)
         patch.setenv("SSL_CERT_FILE", str(certificate))
-        objects._file_system.cache_clear()
+        stores._file_system.cache_clear()
         yield f"https://localhost:{server.server_address[1]}"
-        objects._file_system.cache_clear()
+        stores._file_system.cache_clear()
         server.shutdown()
         thread.join()
 

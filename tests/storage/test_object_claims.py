@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from sr_upscale.errors import NetworkError
-from sr_upscale.storage import object_claims, objects
+from sr_upscale.storage import object_claims, objects, stores
 from sr_upscale.storage.object_claims import ObjectClaims
 from tests.storage.object_store import Store, forward, refuse
 
@@ -129,8 +129,8 @@ def test_what_the_killed_left_goes_at_the_end_of_another(store: Store, begin: Be
 def test_a_store_that_answered_before_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("FSSPEC_S3", '{"retries": 1}')
-    monkeypatch.setattr(objects, "PAUSE_S", 0.01)
-    monkeypatch.setattr(objects, "_answered", set())
+    monkeypatch.setattr(stores, "PAUSE_S", 0.01)
+    monkeypatch.setattr(stores, "_answered", set())
     asked: list[int] = []
 
     def fault(handler: BaseHTTPRequestHandler) -> bool:
