@@ -9,8 +9,11 @@ demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
 	@echo "Look at it: demo/chelsea_x4_photo-x4.png, made from examples/chelsea.png"
 
+# a process for each core, one thread each: two with two threads stand in each other's way
+WORKERS ?= auto
+test: export OMP_NUM_THREADS = 1
 test: check
-	$(BIN)/pytest -m "not slow" --cov --cov-fail-under=90
+	$(BIN)/pytest -m "not slow" --numprocesses $(WORKERS) --maxprocesses 8 --cov --cov-fail-under=90
 
 check: $(STAMP)
 	$(BIN)/ruff check .
