@@ -29,9 +29,8 @@ def train(
     fp16: opt.Fp16 = False,
 ) -> int:
     """Teach a generator on your own pictures; the result works with -n FILE."""
-    with Console(quiet=console.quiet or "RANK" in os.environ).progress(
-        options.config
-    ):  # it stands before torch is imported
+    at_once = Console(quiet=console.quiet or "RANK" in os.environ)
+    with at_once.progress(options.config):  # it stands before torch is imported
         from sr_upscale.training.figures import Figures
         from sr_upscale.training.loop import Interrupted, Resume
         from sr_upscale.training.loop import train as run
