@@ -61,14 +61,13 @@ def _read(table: Path) -> tuple[RemoteWeights, ...]:
 CATALOGUE = _read(Path(__file__).with_name("catalogue.tsv"))
 
 ELSEWHERE = {
-    "anime": "use realesrgan-x4plus-anime-6b or 4x-hfa2k for drawings, realesr-animevideov3 for speed",
     "ultrasharp": "it is not openly licensed; use 4x-nomoswebphoto-esrgan or 4x-nomos8ksc, or give its file",
     "remacri": "it is not openly licensed; use 4x-nomos8ksc or 4x-lsdirplus, or give its file",
     "gfpgan": "faces are not repaired one by one here; photo, or 4x-nomos8ksc, takes the whole picture",
     "codeformer": "it is not openly licensed, and faces are not repaired here; use photo",
-    "digitalart": "use 4x-hfa2k or realesrgan-x4plus-anime-6b",
+    "digitalart": "use anime, or 4x-hfa2k or realesrgan-x4plus-anime-6b of others",
     "highfidelity": "use psnr, or photo with --fidelity 1",
-    "waifu2x": "use 2x-modernspanimationv1 or realesrgan-x4plus-anime-6b",
+    "waifu2x": "use anime, or 2x-modernspanimationv1 or realesrgan-x4plus-anime-6b of others",
     "denoise": "use --before 1x-denoise-realplksr-otf, or photo, which cleans noise",
 }
 """Names that people know from other programs, squashed, and what to use here in their place."""
