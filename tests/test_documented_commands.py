@@ -83,7 +83,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sr_upscale.pretrained.registry._check_cached", lambda *_: None)  # stand-ins have other hashes
-    for name, height, width in (("photo.jpg", 32, 40), ("scan.png", 32, 40), ("huge.tif", 300, 40)):
+    for name, height, width in (
+        ("photo.jpg", 32, 40),
+        ("scan.png", 32, 40),
+        ("comic.jpg", 32, 40),
+        ("huge.tif", 300, 40),
+    ):
         Image.fromarray(pattern(height, width)).save(name)
     for folder in ("folder", "shared/scans"):
         Path(folder).mkdir(parents=True)

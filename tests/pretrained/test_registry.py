@@ -123,7 +123,7 @@ def test_a_family_works_in_every_command(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("anime", "use realesrgan-x4plus-anime-6b"),
+        ("waifu2x", "use anime, or 2x-modernspanimationv1"),
         ("4x-UltraSharp", "is not openly licensed; use 4x-"),
         ("Remacri", "or give its file"),
         ("GFPGANv1.4", "faces are not repaired"),

@@ -159,7 +159,8 @@ def test_scores_reach_their_floor_and_the_card(shared: Path, name: str, data_set
     assert ours["psnr_y"] >= FLOORS[name, data_set]
     card = read_info(stored.path).scores[data_set][name]
     for key in ("psnr_y", "ssim_y", "niqe", "lattice", "tint"):
-        assert ours[key] == pytest.approx(card[key], abs=0.005), key
+        tolerance = 0.02 if key == "niqe" else 0.005  # processors differ, also on bicubic, by 0.01
+        assert ours[key] == pytest.approx(card[key], abs=tolerance), key
     assert ours["psnr_default"] == pytest.approx(ours["psnr_y"], abs=0.03)
     assert ours["psnr_y"] > found["bicubic"]["psnr_y"] + 1
 
