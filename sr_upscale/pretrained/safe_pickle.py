@@ -35,6 +35,9 @@ ALLOWED = frozenset(
 )
 """Globals that a file of plain tensors needs."""
 
+MOST_PARTS, MOST_STEPS = 20_000, 1_000_000
+"""Files in an archive and instructions of a pickle, of which networks have a tenth: the rest would take minutes."""
+
 _LEGACY_PICKLES = 5
 """Pickles of a file in torch's format before 1.6: magic number, protocol, system, object and storage keys."""
 
@@ -96,6 +99,8 @@ def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
                 f"{path}: refused: unpacks to {mebibytes(unpacked)}, the file has {mebibytes(there)}; "
                 "expected .pth as torch.save writes it"
             )
+        if len(names) > MOST_PARTS:
+            raise ModelError(f"{path}: refused: {len(names)} parts; expected at most {MOST_PARTS}")
         if len(set(names)) < len(names):
             raise ModelError(f"{path}: refused: a name stands twice in the archive; get the file again")
         parts = [name.split("/", 1)[-1] for name in names]
@@ -118,8 +123,10 @@ def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
     """
     strings: list[str | None] = []  # what was pushed lately, as far as it is text
     memo: dict[int, str | None] = {}
-    for opcode, argument, _position in pickletools.genops(stream):
+    for number, (opcode, argument, _position) in enumerate(pickletools.genops(stream)):
         name = opcode.name
+        if number >= MOST_STEPS:
+            raise ValueError(f"a pickle of more than {MOST_STEPS} instructions")
         if name in ("GLOBAL", "INST"):
             yield str(argument).replace(" ", ".")
             strings.append(None)

@@ -425,6 +425,22 @@ def test_very_many_layers_are_refused(tmp_path: Path, layers: list[int], most: i
     refused(path, f"expected at most {most}")
 
 
+def test_archives_of_very_many_parts_are_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "parts.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+        for number in range(20_000):
+            archive.writestr(f"archive/data/{number}", b"")
+    refused(path, "refused: 20001 parts; expected at most 20000")
+
+
+def test_pickles_of_very_many_instructions_are_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "long.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02]" + b"Na" * 500_000 + b".")
+    refused(path, "a pickle of more than 1000000 instructions")
+
+
 @pytest.mark.parametrize("name", [1, None, True, (1, 2), b"weight"], ids=repr)
 def test_names_that_are_no_text_are_refused(tmp_path: Path, name: object) -> None:
     path = tmp_path / "named.pth"
