@@ -803,7 +803,7 @@ def test_models_lists_the_table(cli: Cli) -> None:
     for row in data["models"][: len(TABLE)]:
         assert row["installed"], row["name"]
         assert row["license"] in text
-        assert row["scores"]["set5"][row["name"]]["psnr_y"] > 26  # the default gives PSNR away for looks
+        assert row["scores"]["set5"][row["name"]]["psnr_y"] > 25  # some give PSNR away for looks
 
 
 def test_doctor_checks_and_reports(cli: Cli) -> None:
