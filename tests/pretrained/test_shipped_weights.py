@@ -88,9 +88,8 @@ def test_photograph_comes_out_clearly_better_than_bicubic_and_without_a_tint(
     cleans = entry.name.startswith("photo")  # takes some of the finest grain for noise
     assert (sr.mean(dim=(2, 3)) - hr.mean(dim=(2, 3))).abs().max() < (3.0 if taught else 1.0 if cleans else 0.5) / 255
     back = resize(sr, pixels.shape[:2])
-    assert (back - lr).abs().mean() < (
-        8 if drawn else 6 if taught else 4 if cleans else 1.5
-    ) / 255  # made small again it is the input
+    most = 8 if drawn else 6 if taught else 4 if cleans else 1.5
+    assert (back - lr).abs().mean() < most / 255  # made small again it is the input
 
 
 def test_half_precision_agrees(entry: StoredWeights, chelsea: np.ndarray) -> None:
