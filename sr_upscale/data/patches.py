@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import signal
+import warnings
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -251,8 +252,9 @@ def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool
     Yields:
         Batches in order.
     """
-    return iter(
-        DataLoader(
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # a single core is for users to know
+        loader = DataLoader(
             sampler,
             batch_size=None,
             sampler=_Counter(start),
@@ -261,7 +263,7 @@ def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
         )
-    )
+        return iter(loader)
 
 
 class _Counter:
