@@ -10,8 +10,8 @@ import hashlib
 import os
 import re
 import signal
-import warnings
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
