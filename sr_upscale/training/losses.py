@@ -200,7 +200,11 @@ TEXTURE_WINDOW = 16
 
 
 def _strengths(features: Tensor, window: int) -> Tensor:
-    """Computes standard deviations within windows: (N, C, H, W) -> (N, C, H // window, W // window)."""
+    """Computes standard deviations within windows: (N, C, H, W) -> (N, C, H // window, W // window).
+
+    Features smaller than a window are one.
+    """
+    window = min(window, *features.shape[-2:])
     means, squares = F.avg_pool2d(features, window), F.avg_pool2d(features.square(), window)
     return (squares - means.square()).clamp_min(1e-6).sqrt()
 

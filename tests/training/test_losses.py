@@ -103,6 +103,8 @@ def test_texture_loss_sees_strength_but_not_place() -> None:
     assert texture_loss(swapped, hr, {"x": 1.0}).item() == pytest.approx(0, abs=1e-5)
     assert texture_loss({"x": 2 * hr["x"] + 7}, hr, {"x": 0.5}).item() == pytest.approx(0.5, rel=1e-3)
     assert texture_loss({"x": hr["x"].flip(1)}, hr, {"x": 1.0}) > 0.5
+    small = {"x": hr["x"][..., :8, :12]}
+    assert texture_loss({"x": 3 * small["x"]}, small, {"x": 1.0}).item() == pytest.approx(2, rel=1e-3)
 
 
 def test_texture_loss_by_its_formula_on_layers_of_two_sizes() -> None:
