@@ -143,7 +143,10 @@ def _resolution(dpi: tuple[Any, ...] | None, name: str, notes: list[str]) -> tup
     """Returns a resolution that every format can state, else None."""
     if dpi is None:
         return None
-    across, down = (float(value) for value in dpi)
+    try:
+        across, down = (float(value) for value in dpi)
+    except ZeroDivisionError:  # 0/0, of some releases of Pillow
+        return None
     if min(across, down) > 0 and max(across, down) <= MOST_DPI:
         return across, down
     if max(across, down) > 0:  # 0 stands for none
