@@ -253,7 +253,7 @@ def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool
         Batches in order.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # a single core is for users to know
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # torch's advice where there is one core
         loader = DataLoader(
             sampler,
             batch_size=None,

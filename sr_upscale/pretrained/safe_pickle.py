@@ -36,7 +36,7 @@ ALLOWED = frozenset(
 """Globals that a file of plain tensors needs."""
 
 MOST_PARTS, MOST_STEPS = 20_000, 1_000_000
-"""Files in an archive and instructions of a pickle, of which networks have a tenth: the rest would take minutes."""
+"""Most files in an archive, and instructions of a pickle; networks have far fewer."""
 
 _LEGACY_PICKLES = 5
 """Pickles of a file in torch's format before 1.6: magic number, protocol, system, object and storage keys."""

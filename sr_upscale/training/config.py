@@ -186,7 +186,7 @@ NAME_CHARACTERS = 100
 """Most characters in the name of a recipe or stage, of which names of files are made."""
 
 MOST = {"num_blocks": 1000, "num_feat": 4096}
-"""Largest sizes of our generator in a recipe; more is a slip, and takes minutes to fail by itself."""
+"""Largest sizes of our generator in a recipe; more is a slip."""
 
 CHOICES = {
     "optimizer": ("adam", "muon"),

@@ -184,7 +184,7 @@ def texture_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights: Ma
         A scalar: mean absolute difference of the strengths, as a share of the mean strength in HR.
 
     Source: local windows as in EnhanceNet (Sajjadi et al. 2017, arXiv:1612.07919); deviations in place of its Gram
-        matrices after Li et al. 2017, arXiv:1701.01036, as these take a sixteenth of the numbers at 256 channels.
+        matrices after Li et al. 2017, arXiv:1701.01036: a number for each channel, not for each pair of them.
     """
     full = max(features.shape[-1] for features in hr.values())
     terms = []

@@ -96,7 +96,7 @@ def test_perceptual_loss_is_the_weighted_mean_difference_of_layers() -> None:
 
 
 def test_texture_loss_sees_strength_but_not_place() -> None:
-    """Places within a window of 16 may swap; twice the strength is once too much; other windows are other texture."""
+    """Places within a window of 16 may swap; twice the strength is once too much; channels may not swap."""
     hr = {"x": torch.randn(2, 3, 32, 48) * torch.tensor([0.5, 1.0, 2.0]).view(1, 3, 1, 1)}
     swapped = {"x": hr["x"].view(2, 3, 2, 16, 48).flip(3).reshape(2, 3, 32, 48)}
     assert perceptual_loss(swapped, hr, {"x": 1.0}) > 0.5
