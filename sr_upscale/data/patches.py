@@ -253,7 +253,7 @@ def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool
         Batches in order.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # torch's advice where there is one core
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # advice for one core
         loader = DataLoader(
             sampler,
             batch_size=None,
