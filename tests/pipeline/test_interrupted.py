@@ -57,7 +57,7 @@ def child(code: str, *argv: object) -> subprocess.Popen[str]:
 
 
 SIGNAL_WHILE_WRITING = """
-import os, sys
+import os, sys, time
 from sr_upscale.images import encode
 write, count, number = encode.write_streamed, 0, int(sys.argv.pop())
 def stop(*args, **more):
@@ -65,6 +65,8 @@ def stop(*args, **more):
     count += 1
     if count == 3:
         os.kill(os.getpid(), number)
+    if count >= 3:
+        time.sleep(1)  # on a busy machine the pictures left would be written before the main thread hears of it
     write(*args, **more)
 encode.write_streamed = stop
 """
