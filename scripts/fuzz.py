@@ -31,7 +31,7 @@ from pathlib import Path
 from sr_upscale.errors import SrUpscaleError
 
 TARGETS = ("decode", "weights", "checkpoint", "recipe", "manifest", "download")
-HANG_S, MEMORY_MIB, MAX_BYTES = 10, 3072, 1 << 16
+HANG_S, MEMORY_MIB, MAX_BYTES, MOST_SAID = 10, 3072, 1 << 16, 50_000
 LAST_MIB = 2 * MEMORY_MIB
 """Where the system refuses memory, so that a find does not take the machine's: Atheris looks once a second."""
 
@@ -184,6 +184,8 @@ def campaign(name: str, seconds: int, most: int, finds: Path) -> tuple[int, str]
             if not done:
                 return executions, said.strip()[-500:]
             executions += int(done[-1])
+            if crashed := re.search(r"Test unit written to (\S+)", said):
+                Path(f"{crashed[1]}.txt").write_text(said[-MOST_SAID:])  # where, and what was said before
     return executions, ""
 
 
