@@ -422,6 +422,7 @@ def test_row_47_and_row_48_a_signal_in_a_callback_of_a_library(
 
 WHILE_IMPORTING = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with SIGINT ignored
 class Finder:
     def find_spec(self, name, *_):
         if name == "typer":
