@@ -54,19 +54,25 @@ def patient(
 
     @functools.wraps(ask)
     def patiently(address: str, /, *args: _More.args, **more: _More.kwargs) -> _Result:
-        scheme, since = address.partition(":")[0], time.monotonic()
+        service, since = _service(address), time.monotonic()
         while True:
             try:
                 result = ask(address, *args, **more)
             except NetworkError:
-                if scheme not in _answered or STOP.number or time.monotonic() - since > PATIENCE_S:
+                if service not in _answered or STOP.number or time.monotonic() - since > PATIENCE_S:
                     raise
                 time.sleep(PAUSE_S)
             else:
-                _answered.add(scheme)
+                _answered.add(service)
                 return result
 
     return cast("Callable[Concatenate[str, _More], _Result]", patiently)
+
+
+def _service(address: str) -> str:
+    """Returns what answers for an address: a web server its own, a store of objects for all buckets of its scheme."""
+    parts = urllib.parse.urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}" if parts.scheme == "https" else parts.scheme
 
 
 def store_of(address: str) -> Any:

@@ -319,6 +319,29 @@ def test_https_is_read(cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pyt
         assert "secret" not in ran.err
 
 
+def test_a_web_server_is_not_waited_for_because_another_one_answered(
+    cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        send(handler, 200 if handler.path == "/good.png" else 500, png(), {})
+
+    monkeypatch.setattr(stores, "_answered", set())
+    monkeypatch.setattr(stores, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(stores, "PAUSE_S", 0.02)
+    out = tmp_path / "out.png"
+    with web(tmp_path, answer, monkeypatch) as url:
+        assert cli(f"{url}/good.png", "-n", nearest, "-o", out).code == 0
+        assert cli(f"{url}/bad.png", "-n", nearest, "-o", out, "--force").code == 6
+        assert asked.count("/bad.png") > 1
+    asked.clear()
+    with web(tmp_path, answer, monkeypatch) as url:
+        assert cli(f"{url}/bad.png", "-n", nearest, "-o", out, "--force").code == 6
+    assert asked == ["/bad.png"]
+
+
 @pytest.mark.parametrize(
     ("kind", "code", "words"),
     [("cut", 6, "does not answer"), ("plain", 6, "redirects from https"), (403, 4, "no rights"), (500, 6, "500")],
