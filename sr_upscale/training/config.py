@@ -81,6 +81,7 @@ class TeacherSection:
         ensemble: Whether its answer is the mean over eight turns (`models.ensemble`), at eight times the cost.
         bf16: Whether it computes in bfloat16 where the hardware does (`device.has_bf16`): about four times as fast on
             a CPU with AMX, a quarter of a level off. Too rough for teachers of PSNR.
+        clean_hr: Whether HR takes the place of the answer where LR was only reduced: there is nothing to repair.
     """
 
     model: str = ""
@@ -89,6 +90,7 @@ class TeacherSection:
     context: int = 8
     ensemble: bool = False
     bf16: bool = False
+    clean_hr: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,11 @@ from sr_upscale.data.patches import Pair, PatchSampler, find_pictures
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
+from sr_upscale.training.answers import Answers, Question
 from sr_upscale.training.loop import train
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.run import Progress
-from sr_upscale.training.teacher import Answers, Lessons, Question, answered
+from sr_upscale.training.teacher import Lessons, answered
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import Ran, lines, micro_generator
 
@@ -68,6 +69,20 @@ def test_hr_and_lr_of_a_crop_belong_together(pairs: list[Pair], micro: Path, tmp
         reduced = downscale_matlab(to_tensor(np.ascontiguousarray(pair.hr)), 2)
         expected = (reduced[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
         np.testing.assert_array_equal(pair.lr[3:-3, 3:-3], expected[3:-3, 3:-3])  # the kernel reaches over the border
+
+
+def test_hr_is_the_answer_where_nothing_was_spoiled(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
+    answers = Answers(tmp_path, question(micro, degradation=RealWorld(clean_prob=0.5)), pairs)
+    answers.ask(12, device=CPU)
+    own = answers.pairs(scale=2, context=0, most=99)
+    clean = 0
+    for pair, plain in zip(answers.pairs(scale=2, context=0, most=99, clean_hr=True), own, strict=True):
+        expected = downscale_matlab(to_tensor(np.ascontiguousarray(pair.hr)), 2)[0].permute(1, 2, 0).numpy() * 255
+        spoiled = np.abs(expected - pair.lr)[3:-3, 3:-3].max() > 0.51
+        assert np.array_equal(pair.taught, plain.taught if spoiled else pair.hr)
+        assert np.array_equal(pair.hr, plain.hr)
+        clean += not spoiled
+    assert 2 <= clean <= 10
 
 
 def test_asking_goes_on_where_it_was_cut_off(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
