@@ -68,6 +68,7 @@ TABLE = (
     ),
     StoredWeights(name="photo-x4", scale=4, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x4"),
     StoredWeights(name="photo-x2", scale=2, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x2"),
+    StoredWeights(name="photo-fast-x4", scale=4, purpose="real photographs in a third of the time, less repaired"),
     StoredWeights(name="anime-x4", scale=4, purpose="drawings: clean lines and flat colours", twin="psnr-x4"),
 )
 
