@@ -212,25 +212,37 @@ class Upscaler:
         plan = self.planner.plan(picture, target)
         self.planner.check_memory(plan, picture)
 
-        def make(plan: UpscalePlan) -> Picture:
-            if drift is not None:
-                drift.clear()
-            return gathered(self.rows(picture, plan, on_step=on_step, drift=drift), picture, plan)
+        return self.feed(picture, plan, lambda rows, plan: gathered(rows, picture, plan), on_step=on_step, drift=drift)
 
-        return self.attempt(plan, make)
-
-    def attempt(self, plan: UpscalePlan, make: Callable[[UpscalePlan], Made]) -> Made:
-        """Returns what `make` makes of a plan.
+    def feed(
+        self,
+        picture: Picture,
+        plan: UpscalePlan,
+        use: Callable[[Iterator[NDArray[Any]], UpscalePlan], Made],
+        *,
+        on_step: Callable[[int, int], None] = lambda _done, _all: None,
+        drift: Drift | None = None,
+    ) -> Made:
+        """Returns what `use` makes of the rows of a picture and of their plan.
 
         Where memory runs out, it begins again with a plan that is cut smaller. Nothing of an attempt that failed is
         used.
+
+        Args:
+            picture: The picture.
+            plan: Of `plan`.
+            use: Takes the rows (see `rows`) and the plan that they follow.
+            on_step: Called with (strips or tiles done, in all).
+            drift: Watches the colours, of the last attempt alone.
 
         Raises:
             OutOfMemoryError: It cannot be cut any smaller.
         """
         while True:
+            if drift is not None:
+                drift.clear()
             try:
-                return make(plan)
+                return use(self.rows(picture, plan, on_step=on_step, drift=drift), plan)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -170,8 +170,7 @@ def start(
     def whole(temporary: Path) -> None:
         on_whole(temporary, picture.sha256)
 
-    def make(plan: UpscalePlan) -> Future[dict[str, Any]]:
-        drift.clear()
+    def use(rows: Iterator[NDArray[Any]], plan: UpscalePlan) -> Future[dict[str, Any]]:
         busy: list[float] = []
 
         def write(rows: Iterable[NDArray[Any]]) -> dict[str, Any]:
@@ -179,9 +178,9 @@ def start(
             done = _done(prepared, upscaler, fmt, drift)
             return done | {"busy_seconds": sum(busy), "seconds": round(time.perf_counter() - begin, 3)}
 
-        return writer(_timed(upscaler.rows(picture, plan, on_step=on_step, drift=drift), busy), write)
+        return writer(_timed(rows, busy), write)
 
-    return upscaler.attempt(prepared.plan, make)
+    return upscaler.feed(picture, prepared.plan, use, on_step=on_step, drift=drift)
 
 
 def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:
