@@ -86,7 +86,7 @@ def load_image(
             data = intact
         animation = read_animation(data, kind, name)
         if animation is not None:  # before any library looks at it
-            _check_pixels(animation.pixels, name, max_pixels)
+            _check_pixels(animation.pixels if animation.width and animation.height else 0, name, max_pixels)
         header = read_header(data, kind, name, frame, animation=animation, pages=pages)
         if animation is None:
             _check_pixels(header.width * header.height * (header.frames if header.animated else 1), name, max_pixels)

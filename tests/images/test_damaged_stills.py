@@ -282,11 +282,13 @@ def test_planes_in_tiles(dtype: Any) -> None:
     assert np.array_equal(strips, pattern(70, 90, 3, dtype))
 
 
+@pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("side", [0, 2], ids=["width", "height"])
-def test_a_gif_without_a_pixel_is_refused(side: int) -> None:
-    """Its screen and its frame are no pixel wide, or high; either alone says how large the picture is."""
+def test_a_gif_without_a_pixel_is_refused(side: int, frames: int) -> None:
+    """Its screen and its first frame are no pixel wide, or high; either alone says how large the picture is."""
     buffer = io.BytesIO()
-    Image.fromarray(PIXELS[:4, :5]).save(buffer, "GIF")
+    more = [Image.fromarray(PIXELS[1:5, 1:6])] if frames == 2 else []
+    Image.fromarray(PIXELS[:4, :5]).save(buffer, "GIF", save_all=True, append_images=more)
     gif = bytearray(buffer.getvalue())
     frame = gif.index(b",") + 5
     gif[6 + side : 8 + side] = b"\0\0"
