@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,25 @@ from pathlib import Path
 from sr_upscale.errors import InputError, OutputError
 from sr_upscale.pipeline.manifest import Entry, Manifest, stamp_of
 from sr_upscale.storage.digest import hash_file
+
+_LABEL = re.compile(r"_(?:x\d+(?:\.\d+)?|[wh]\d+|\d+x\d+)(?=_.)")
+"""What `targets.output_label` puts between the stem of a picture and the name of a model."""
+
+
+def named_after_others(sources: Sequence[Path]) -> set[Path]:
+    """Finds pictures with the name that an output beside another of the batch gets when nobody chooses one.
+
+    Such as ``photo_x4_photo-x4.jpg`` beside ``photo.jpg``: a run of one picture leaves no manifest.
+
+    Args:
+        sources: Pictures of a batch.
+    """
+    stems = {(source.parent, source.stem) for source in sources}
+    return {
+        source
+        for source in sources
+        if any((source.parent, source.stem[: label.start()]) in stems for label in _LABEL.finditer(source.stem))
+    }
 
 
 def made_from_others(sources: Sequence[Path]) -> set[Path]:

@@ -394,6 +394,27 @@ def test_outputs_of_an_earlier_run_are_left_out(cli: Cli, nearest: Path, tmp_pat
         ]
 
 
+def test_outputs_of_single_runs_are_left_out_by_their_names(cli: Cli, nearest: Path, tmp_path: Path) -> None:
+    """They leave no manifest. Without the picture that one is named after, it is a picture like others."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(pattern(4, 5)).save(folder / "a_x4.png")
+    for size in (["-s", "2"], ["-s", "1.5"], ["--width", "20"], ["--height", "9"], ["--size", "12x12"]):
+        assert cli(folder / "a_x4.png", *size, "-n", nearest).code == 0
+    made = sorted(path.name for path in folder.glob("a_x4_*"))
+    assert len(made) == 5
+    Image.fromarray(pattern(4, 5)).save(folder / "b_x2_nearest-x2.png")  # of nothing here
+    (folder / "sub").mkdir()
+    Image.fromarray(pattern(4, 5)).save(folder / "sub" / made[0])  # neither
+    ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
+    assert (ran.code, f"5 of 8 pictures have the names of outputs, such as {made[0]}; left out" in ran.err) == (0, True)
+    assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")) == [
+        "a_x4.png",
+        "b_x2_nearest-x2.png",
+        f"sub/{made[0]}",
+    ]
+
+
 def test_a_manifest_of_elsewhere_leaves_nothing_out(cli: Cli, nearest: Path, tmp_path: Path) -> None:
     """Lines that no run wrote, and a link."""
     folder = tmp_path / "in"
