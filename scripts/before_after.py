@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sr_upscale import Upscaler, load_image
-from sr_upscale.functional.color import Pixels, to_pixels, to_tensor
+from sr_upscale.functional.color import Pixels
 from sr_upscale.functional.pil_arrays import rgb8
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, resolve_family
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
@@ -46,7 +46,7 @@ def panels() -> tuple[Pixels, Pixels]:
     """Makes both halves, (H, W, 3) uint8: bicubic resampling of the part, and the default of the whole picture."""
     pixels = rgb8(np.asarray(load_image(ROOT / "examples" / "chelsea.png").frames[0].pixels_hwc))
     height, width = pixels.shape[0] * SCALE, pixels.shape[1] * SCALE
-    before = to_pixels(resize(to_tensor(pixels), (height, width)), np.dtype(np.uint8))
+    before = resize_pixels(pixels, (height, width))
     return _part(before), _part(Upscaler(dtype="fp32")(pixels, scale=SCALE))
 
 

@@ -27,7 +27,7 @@ from sr_upscale.data.degradations import gaussian_blur
 from sr_upscale.data.patches import centre_of, find_pictures, split_validation
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.pil_arrays import rgb8
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.images import load_image
 from sr_upscale.metrics.reference import lattice_energy, vgg19_distance
 from sr_upscale.pretrained.registry import cache_folder, resolve_weights
@@ -136,8 +136,7 @@ def network(name: str, scale: int) -> Way:
 
 
 def bicubic(lr: Pixels, scale: int) -> Pixels:
-    size = (lr.shape[0] * scale, lr.shape[1] * scale)
-    return to_pixels(resize(to_tensor(lr), size), np.dtype(np.uint8))
+    return resize_pixels(lr, (lr.shape[0] * scale, lr.shape[1] * scale))
 
 
 # --- the sheet --------------------------------------------------------------------------------------

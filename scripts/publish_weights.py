@@ -22,7 +22,7 @@ from scores import SETS, jpeg40, noise8, score, table, vgg
 
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.pretrained.registry import TABLE, catalogue_entry, resolve_weights
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
@@ -139,7 +139,7 @@ def sample_sheet(weights: dict[str, Path], info: WeightsInfo) -> Image.Image:
         lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
         if _is_real(info):
             lr = (jpeg40, noise8)[number % 2](lr, number)
-        bicubic = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
+        bicubic = resize_pixels(lr, hr.shape[:2])
         columns = [
             lr.repeat(scale, 0).repeat(scale, 1),
             bicubic,

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.color import to_tensor
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.metrics.niqe import niqe
 from sr_upscale.metrics.reference import lattice_energy, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features, distance_features
@@ -95,7 +95,7 @@ def score(
     usual = {label: Upscaler(path) for label, path in weights.items()}
     rows: dict[str, list[Scores]] = {}
     for hr, lr in pictures(benchmarks, name, scale):
-        made = {"bicubic": to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))}
+        made = {"bicubic": resize_pixels(lr, hr.shape[:2])}
         made |= {label: upscaler(lr) for label, upscaler in exact.items()}
         for label, sr in {**made, "HR": hr}.items():
             rows.setdefault(label, []).append(measure(sr, hr, scale, features))

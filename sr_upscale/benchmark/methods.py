@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sr_upscale.benchmark.names import KERNELS
 from sr_upscale.errors import UsageError
-from sr_upscale.functional.color import Pixels, to_pixels, to_tensor
-from sr_upscale.functional.resize import Kernel, resize
+from sr_upscale.functional.color import Pixels
+from sr_upscale.functional.resize import Kernel, resize_pixels
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.upscaler import Upscaler
@@ -107,5 +106,4 @@ def count(weights: Path, scale: int) -> tuple[int, int]:
 
 
 def _resampled(lr: Pixels, scale: int, kernel: Kernel) -> Pixels:
-    size = (lr.shape[0] * scale, lr.shape[1] * scale)
-    return to_pixels(resize(to_tensor(lr), size, kernel=kernel), np.dtype(np.uint8))
+    return resize_pixels(lr, (lr.shape[0] * scale, lr.shape[1] * scale), kernel=kernel)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sr_upscale.errors import ShapeError
+from sr_upscale.functional.color import Pixels, to_pixels, to_tensor
 
 Kernel = Literal["bicubic", "lanczos3"]
 
@@ -44,6 +46,21 @@ def resize(image: Tensor, size: tuple[int, int], *, kernel: Kernel = "bicubic", 
     for dim in sorted(scales, key=lambda d: scales[d]):
         image = _resize_axis(image, dim, size[dim + 2], kernel, antialias)
     return image
+
+
+def resize_pixels(pixels: Pixels, size: tuple[int, ...], *, kernel: Kernel = "bicubic") -> Pixels:
+    """Resizes a picture like `resize`, and rounds.
+
+    Args:
+        pixels: (H, W, C), uint8 or uint16.
+        size: Target (height, width), at least 1 each.
+        kernel: As for `resize`, with antialiasing.
+
+    Returns:
+        (height, width, C) of the same type.
+    """
+    height, width = size
+    return to_pixels(resize(to_tensor(np.ascontiguousarray(pixels)), (height, width), kernel=kernel), pixels.dtype)
 
 
 def resize_rows(strips: Iterable[Tensor], height: int, size: tuple[int, int], *, kernel: Kernel) -> Iterator[Tensor]:

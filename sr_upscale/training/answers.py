@@ -20,7 +20,7 @@ from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.device import has_bf16
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.models.ensemble import self_ensemble
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.storage.atomic import make_folder, open_own, output_error, replace_file
@@ -110,7 +110,7 @@ class Answers:
         for side in (lr, taught, hr):
             factor = min(side.shape[0] // self.question.crop, scale)
             size = self.question.crop * factor
-            small = side if side.shape[0] == size else reduced(side, (size, size))
+            small = side if side.shape[0] == size else resize_pixels(side, (size, size))
             edge = context * factor
             sides.append(small[edge : size - edge, edge : size - edge])
         return Pair(name=f"crop {number}", lr=sides[0], taught=sides[1], hr=sides[2])
@@ -234,13 +234,7 @@ def asked(
     return ask
 
 
-def reduced(pixels: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Reduces (H, W, C) uint8 to (height, width) by antialiased bicubic resampling."""
-    height, width = size
-    return to_pixels(resize(to_tensor(np.ascontiguousarray(pixels)), (height, width)), np.dtype(np.uint8))
-
-
 def _is_reduced(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> bool:
     """Tells whether LR is HR reduced and nothing else; its border is of pixels beyond the crop."""
     inside = (slice(_REACH, -_REACH),) * 2
-    return np.array_equal(reduced(hr, lr.shape[:2])[inside], lr[inside])
+    return np.array_equal(resize_pixels(hr, lr.shape[:2])[inside], lr[inside])

@@ -18,8 +18,9 @@ import torch
 
 from sr_upscale.data.patches import Pair
 from sr_upscale.errors import UsageError
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.pretrained.load import traits_of
-from sr_upscale.training.answers import Answers, Question, asked, reduced
+from sr_upscale.training.answers import Answers, Question, asked
 from sr_upscale.training.config import Recipe
 
 BEGINNING = 64
@@ -177,5 +178,5 @@ def answered(
     for pair in pairs:
         answer = ask(pair.lr)
         small = answer.shape != pair.hr.shape
-        found.append(replace(pair, taught=reduced(answer, pair.hr.shape[:2]) if small else answer))
+        found.append(replace(pair, taught=resize_pixels(answer, pair.hr.shape[:2]) if small else answer))
     return found

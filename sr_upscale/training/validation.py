@@ -15,7 +15,7 @@ from torch import nn
 from sr_upscale.data.degradations import RealWorld, degrade
 from sr_upscale.data.patches import Pair
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.metrics.reference import psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.storage.atomic import replace_file
@@ -82,7 +82,7 @@ def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0, 
     Returns:
         The sentence; None where the network does better.
     """
-    rows = [_scores(_bicubic(pair.lr, pair.hr.shape), pair, None) for pair in pairs]
+    rows = [_scores(resize_pixels(pair.lr, pair.hr.shape[:2]), pair, None) for pair in pairs]
     psnr, *taught = (float(np.mean([row[key] for row in rows])) for key in ("psnr", "teacher_l1") if key in rows[0])
     if taught and scores.teacher_l1 is not None:
         if scores.teacher_l1 < taught[0]:
@@ -154,9 +154,4 @@ def _row(model: nn.Module, pair: Pair) -> list[NDArray[np.uint8]]:
     top, left = (pair.lr.shape[0] - height) // 2, (pair.lr.shape[1] - width) // 2
     lr = pair.lr[top : top + height, left : left + width]
     hr = pair.hr[top * scale : (top + height) * scale, left * scale : (left + width) * scale]
-    return [np.repeat(np.repeat(lr, scale, 0), scale, 1), _bicubic(lr, hr.shape), upscaled(model, lr), hr]
-
-
-def _bicubic(lr: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Enlarges a picture, (H, W, 3) uint8, to the height and width of `shape`."""
-    return to_pixels(resize(to_tensor(lr), (shape[0], shape[1])), np.dtype(np.uint8))
+    return [np.repeat(np.repeat(lr, scale, 0), scale, 1), resize_pixels(lr, hr.shape[:2]), upscaled(model, lr), hr]

@@ -9,7 +9,7 @@ from PIL import Image
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.errors import ShapeError
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import Kernel, resize, resize_rows
+from sr_upscale.functional.resize import Kernel, resize, resize_pixels, resize_rows
 from tests.helpers import pattern
 
 
@@ -41,6 +41,21 @@ def test_interior_agrees_with_pillow(kernel: str, pillow: Image.Resampling, size
     inner = (slice(border[0], -border[0]), slice(border[1], -border[1]))
     if ours[inner].size:
         np.testing.assert_allclose(ours[inner], theirs[inner], atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(31, 23), (90, 130)])
+def test_pixels_keep_their_type_and_are_rounded(dtype: type, size: tuple[int, int]) -> None:
+    """Every second of the columns, so that rows of other pictures lie between them in memory."""
+    most = np.iinfo(dtype).max
+    pixels = (pattern(61, 166, 1).astype(float) / 255 * most).astype(dtype)[:, ::2]
+    ours = resize_pixels(pixels, size)
+    theirs = np.asarray(
+        Image.fromarray(pixels[:, :, 0].astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC)
+    )
+    assert (ours.dtype, ours.shape) == (np.dtype(dtype), (*size, pixels.shape[2]))
+    inner = (slice(8, -8), slice(8, -8))
+    np.testing.assert_allclose(ours[:, :, 0][inner], theirs.clip(0, most)[inner], atol=0.5 + 0.02 / 255 * most)
 
 
 @pytest.mark.parametrize("kernel", ["bicubic", "lanczos3"])

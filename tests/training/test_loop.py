@@ -22,6 +22,7 @@ from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import find_pictures, split_validation
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
+from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.metrics.reference import psnr
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator
@@ -31,7 +32,7 @@ from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.schedule import stage_lr
-from sr_upscale.training.validation import Scores, _bicubic, too_short, validate
+from sr_upscale.training.validation import Scores, too_short, validate
 from tests.helpers import Ran, lines, pattern, vgg19_state
 
 
@@ -75,7 +76,9 @@ def test_a_run_that_was_too_short_says_so_and_a_longer_one_does_not(
     held_out = load_pairs(split_validation(find_pictures([folder]), 2)[1], scale=2, min_side=8)
     bicubic = np.mean(
         [
-            psnr(to_tensor(_bicubic(pair.lr, pair.hr.shape)), to_tensor(pair.hr), crop_border=2, y_channel=True).item()
+            psnr(
+                to_tensor(resize_pixels(pair.lr, pair.hr.shape[:2])), to_tensor(pair.hr), crop_border=2, y_channel=True
+            ).item()
             for pair in held_out
         ]
     )
@@ -85,7 +88,9 @@ def test_a_run_that_was_too_short_says_so_and_a_longer_one_does_not(
     assert too_short(good, held_out) is None
     assert too_short(Scores(psnr=float(bicubic) - 1, ssim=0.9), held_out, margin_db=2.0) is None
     taught = [replace(pair, taught=pair.hr) for pair in held_out]
-    near = np.mean([np.abs(_bicubic(pair.lr, pair.hr.shape) - pair.hr.astype(np.float32)).mean() for pair in held_out])
+    near = np.mean(
+        [np.abs(resize_pixels(pair.lr, pair.hr.shape[:2]) - pair.hr.astype(np.float32)).mean() for pair in held_out]
+    )
     assert too_short(replace(good, psnr=0.0, teacher_l1=float(near) - 0.01), taught) is None
     assert f"bicubic resampling by {near:.1f};" in str(too_short(replace(good, teacher_l1=float(near) + 1), taught))
 
