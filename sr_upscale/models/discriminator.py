@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -24,15 +25,16 @@ class VGGDiscriminator(nn.Module):
 
     Args:
         num_feat: Channels of the first conv; the last has eight times as many. The published size is 64.
+        channels: Of its input: 3, or 6 with LR behind the picture (`beside`).
 
-    Shapes: (N, 3, H, W), RGB in [0, 1], H and W of at least 16 -> (N, 1) logits.
+    Shapes: (N, channels, H, W), RGB in [0, 1], H and W of at least 16 -> (N, 1) logits.
     """
 
-    def __init__(self, num_feat: int = 64) -> None:
+    def __init__(self, num_feat: int = 64, channels: int = 3) -> None:
         super().__init__()
         widths = [num_feat * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8)]
         layers: list[nn.Module] = []
-        before = 3
+        before = channels
         for index, width in enumerate(widths):
             layers.append(nn.Conv2d(before, width, 3, stride=1 + index % 2, padding=1, bias=index == 0))
             if index > 0:
@@ -54,11 +56,12 @@ class UNetDiscriminator(nn.Module):
 
     Args:
         num_feat: Channels at full resolution; 64 in Real-ESRGAN.
+        channels: Of its input: 3, or 6 with LR behind the picture (`beside`).
 
-    Shapes: (N, 3, H, W), RGB in [0, 1], H and W multiples of 8 -> (N, 1, H, W) logits.
+    Shapes: (N, channels, H, W), RGB in [0, 1], H and W multiples of 8 -> (N, 1, H, W) logits.
     """
 
-    def __init__(self, num_feat: int = 64) -> None:
+    def __init__(self, num_feat: int = 64, channels: int = 3) -> None:
         super().__init__()
 
         def down(inside: int, outside: int) -> nn.Module:
@@ -68,7 +71,7 @@ class UNetDiscriminator(nn.Module):
             return spectral_norm(nn.Conv2d(inside, outside, 3, padding=1, bias=False))
 
         n = num_feat
-        self.first = nn.Conv2d(3, n, 3, padding=1)
+        self.first = nn.Conv2d(channels, n, 3, padding=1)
         self.down = nn.ModuleList((down(n, 2 * n), down(2 * n, 4 * n), down(4 * n, 8 * n)))
         self.up = nn.ModuleList((flat(8 * n, 4 * n), flat(4 * n, 2 * n), flat(2 * n, n)))
         self.tail = nn.Sequential(
@@ -90,15 +93,31 @@ class UNetDiscriminator(nn.Module):
         return cast("Tensor", self.tail(x))
 
 
-DISCRIMINATORS: dict[str, Callable[[int], nn.Module]] = {"vgg": VGGDiscriminator, "unet": UNetDiscriminator}
-"""Discriminators by name. Each takes num_feat."""
+DISCRIMINATORS: dict[str, Callable[[int, int], nn.Module]] = {"vgg": VGGDiscriminator, "unet": UNetDiscriminator}
+"""Discriminators by name. Each takes num_feat and channels."""
 
 
-def build_discriminator(name: str, num_feat: int) -> nn.Module:
+def build_discriminator(name: str, num_feat: int, *, sees_lr: bool = False) -> nn.Module:
     """Builds a discriminator, with random weights from torch's global generator.
 
     Args:
         name: A key of `DISCRIMINATORS`.
         num_feat: Channels of its first conv.
+        sees_lr: Whether its input is `beside` LR.
     """
-    return DISCRIMINATORS[name](num_feat)
+    return DISCRIMINATORS[name](num_feat, 6 if sees_lr else 3)
+
+
+def beside(image: Tensor, lr: Tensor | None) -> Tensor:
+    """Puts LR behind a picture's channels, so that a discriminator asks whether the one can be the HR of the other.
+
+    Args:
+        image: (N, 3, H, W).
+        lr: (N, 3, H, W), enlarged; None leaves the picture as it is.
+
+    Returns:
+        (N, 6, H, W), or the picture.
+
+    Source: the conditional discriminator of Isola et al. 2017, arXiv:1611.07004.
+    """
+    return image if lr is None else torch.cat((image, lr), dim=1)

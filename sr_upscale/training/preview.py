@@ -177,7 +177,7 @@ def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> Stag
     judge = 0
     if stage.gan_weight > 0:
         with torch.device("meta"):
-            judge = _count(build_discriminator(stage.discriminator, stage.d_num_feat))
+            judge = _count(build_discriminator(stage.discriminator, stage.d_num_feat, sees_lr=stage.gan_sees_lr))
     return StagePreview(
         name=name,
         steps=stage.steps,

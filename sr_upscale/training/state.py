@@ -126,7 +126,7 @@ def begin_stage(
         stage=index,
     )
     if stage.gan_weight > 0:
-        d = build_discriminator(stage.discriminator, stage.d_num_feat)
+        d = build_discriminator(stage.discriminator, stage.d_num_feat, sees_lr=stage.gan_sees_lr)
         state.d = d.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         state.d_optimizer = _adam(state.d, stage.d_lr or stage.lr, stage)
     return state

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.data.patches import Batch
+from sr_upscale.models.discriminator import beside
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.training.config import StageSection, listens, looks_at_features
 from sr_upscale.training.losses import (
@@ -130,13 +131,14 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
         terms |= _feature_terms(stage, fake, target[window], answer, tools)
     if stage.gan_real == "teacher":
         real = _there(answer)
+    seen = F.interpolate(lr, size=hr.shape[-2:], mode="bilinear")[window] if stage.gan_sees_lr else None
     if stage.gan_weight:
-        terms["gan"] = (stage.gan_weight, _generator_gan(stage, state, fake, real, tools))
+        terms["gan"] = (stage.gan_weight, _generator_gan(stage, state, beside(fake, seen), beside(real, seen), tools))
     loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
     losses = {name: value.detach() for name, (_weight, value) in terms.items()} | {"loss": loss.detach()}
     state.g_scaler.scale(loss / stage.accumulate).backward()  # type: ignore[no-untyped-call]
     if stage.gan_weight:
-        losses |= _judge(stage, state, fake.detach(), real, tools)
+        losses |= _judge(stage, state, beside(fake.detach(), seen), beside(real, seen), tools)
     return losses
 
 

@@ -11,7 +11,13 @@ from torch import nn
 
 from sr_upscale.errors import ModelError, NetworkError
 from sr_upscale.models import features as features_module
-from sr_upscale.models.discriminator import UNetDiscriminator, VGGDiscriminator
+from sr_upscale.models.discriminator import (
+    DISCRIMINATORS,
+    UNetDiscriminator,
+    VGGDiscriminator,
+    beside,
+    build_discriminator,
+)
 from sr_upscale.models.features import LAYERS, VGG19Features, layers_held, read_vgg19
 from tests.helpers import vgg19_state
 
@@ -37,6 +43,17 @@ def test_unet_discriminator_gives_one_logit_a_pixel_and_is_real_esrgans_size() -
     expected = 3 * 64 * 9 + 64 + 16 * (64 * 128 + 128 * 256 + 256 * 512)
     expected += 9 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 64 + 64 * 64 + 64) + 1
     assert sum(parameter.numel() for parameter in d.parameters()) == expected
+
+
+@pytest.mark.parametrize("name", sorted(DISCRIMINATORS))
+def test_lr_beside_the_picture_adds_its_channels_to_the_first_conv(name: str) -> None:
+    plain, seeing = (build_discriminator(name, 4, sees_lr=sees) for sees in (False, True))
+    count = [sum(parameter.numel() for parameter in each.parameters()) for each in (plain, seeing)]
+    assert count[1] - count[0] == 3 * 4 * 9
+    image, lr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
+    assert beside(image, None) is image
+    assert seeing(beside(image, lr)).shape == plain(image).shape
+    assert not torch.equal(seeing.eval()(beside(image, lr)), seeing(beside(image, lr.flip(0))))
 
 
 def test_spectral_norm_holds_every_inner_conv_at_one() -> None:

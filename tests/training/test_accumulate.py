@@ -54,6 +54,30 @@ def test_the_gradient_of_parts_is_that_of_the_batch_by_its_formula(recipe: Path,
         torch.testing.assert_close(old - parameter, 1e-3 * gradient / (gradient.abs() + 1e-8), rtol=1e-2, atol=1e-6)
 
 
+def test_a_discriminator_sees_lr_beside_the_same_part_of_real_and_fake(
+    gan_recipe: Path, vgg19: Path, batch: Batch
+) -> None:
+    """HR is made from LR by torch's bilinear resampling, so that LR enlarged is HR itself wherever the window lies."""
+    lr = batch.lr.float()
+    hr = torch.nn.functional.interpolate(lr, scale_factor=2, mode="bilinear").round().to(torch.uint8)
+    features = VGG19Features(read_vgg19(vgg19), ["conv1_2", "conv2_2"])
+    recipe = load_recipe(str(gan_recipe), {**JUDGED, "stages.gan.gan_sees_lr": True, "stages.gan.feature_patch": 8})
+    s = state.begin_stage(recipe, 1, state.new_generator(recipe), device=CPU)
+    assert s.d is not None
+    judged: list[torch.Tensor] = []
+    s.d.register_forward_pre_hook(lambda _module, inputs: judged.append(inputs[0].detach()))
+    tools = step.Tools(world=World(), dtype=torch.float32, features=features, forward=s.g)
+    for seed in range(3):
+        step.train_step(recipe.stages["gan"], s, Batch(lr=batch.lr, hr=hr, made_s=0.0), tools, seed=seed)
+    assert [tuple(each.shape) for each in judged] == [(8, 6, 8, 8)] * 12
+    beside = torch.stack([each[:, 3:] for each in judged]).unflatten(0, (3, 4))
+    assert (beside == beside[:, :1]).all()  # of the two networks' looks at real and fake
+    assert not torch.equal(beside[0], beside[1])  # the window moves
+    pictures = torch.stack([each[:, :3] for each in judged]).unflatten(0, (3, 4))
+    apart = (pictures - beside).abs().amax(dim=(2, 3, 4, 5))
+    assert ((apart < 0.6 / 255).sum(dim=1) == 2).all()  # HR, once for each network
+
+
 @pytest.mark.parametrize("parts", [2, 4, 8])
 def test_steps_of_generator_and_discriminator_are_those_of_one_batch(
     gan_recipe: Path, vgg19: Path, batch: Batch, parts: int
