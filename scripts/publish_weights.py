@@ -310,6 +310,8 @@ def _teachers(info: WeightsInfo) -> list[str]:
                 f"{teacher['model']}{', as a self-ensemble' if teacher['ensemble'] else ''}" if teacher["model"] else ""
             )
             asked = f" about {teacher['crops']} crops of {teacher['crop']}x{teacher['crop']} LR"
+            if teacher.get("clean_hr"):
+                asked += "; where LR was only reduced, HR was taught"
         else:  # before any model could teach
             whose = "the weights that it started from" if teacher == recipe.get("init") else teacher
             who, asked = f"the self-ensemble of {whose}" if teacher else "", ""
@@ -370,7 +372,9 @@ def _losses(stage: dict[str, Any]) -> str:
     if stage.get("perceptual_weight"):
         words.append(f"VGG19 {stage['perceptual_weight']:g}")
     if stage.get("gan_weight"):
-        words.append(f"{stage['gan_loss']} {stage['gan_weight']:g} ({stage['discriminator']})")
+        real = ", shown the teacher's answers" if stage.get("gan_real") == "teacher" else ""
+        lr = ", beside LR" if stage.get("gan_sees_lr") else ""
+        words.append(f"{stage['gan_loss']} {stage['gan_weight']:g} ({stage['discriminator']}{real}{lr})")
     return ", ".join(words)
 
 
