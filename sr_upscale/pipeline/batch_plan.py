@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
-from sr_upscale.pipeline.own_outputs import made_from_others, named_after_others
+from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.words import Shard
 from sr_upscale.storage.atomic import output_error
 
@@ -177,17 +177,14 @@ def plan_items(items: Sequence[Item]) -> BatchPlan:
 
 
 def _originals(sources: Sequence[Path], warnings: list[str]) -> list[Path]:
-    """Returns the pictures without those that this program made from others of them, as a manifest or a name says."""
-    made = made_from_others(sources)
+    """Returns the pictures without those that this program made from others of them."""
+    made = made_from_others(sources) | made_beside_others(sources)
     if made:
-        warnings.append(f"{len(made)} of {len(sources)} pictures were made from others by this program; left out")
-    named = sorted(named_after_others(sources) - made)
-    if named:
         warnings.append(
-            f"{len(named)} of {len(sources)} pictures have the names of outputs, such as {shown(named[0].name)}; left"
-            " out; to enlarge one again, name it alone"
+            f"{len(made)} of {len(sources)} pictures were made from others by this program; left out;"
+            " to enlarge one again, name it alone"
         )
-    return [source for source in sources if source not in made and source not in named]
+    return [source for source in sources if source not in made]
 
 
 def counted(left_out: Mapping[str, int]) -> str:

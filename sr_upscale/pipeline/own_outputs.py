@@ -17,11 +17,17 @@ from sr_upscale.storage.digest import hash_file
 _LABEL = re.compile(r"_(?:x\d+(?:\.\d+)?|[wh]\d+|\d+x\d+)(?=_.)")
 """What `targets.output_label` puts between the stem of a picture and the name of a model."""
 
+_HISTORY = b'softwareAgent="sr-upscale '
+"""What an output's XMP says (`images.xmp`)."""
 
-def named_after_others(sources: Sequence[Path]) -> set[Path]:
-    """Finds pictures with the name that an output beside another of the batch gets when nobody chooses one.
+_CHUNK = 1 << 20
 
-    Such as ``photo_x4_photo-x4.jpg`` beside ``photo.jpg``: a run of one picture leaves no manifest.
+
+def made_beside_others(sources: Sequence[Path]) -> set[Path]:
+    """Finds pictures that runs of one picture made from others of the same batch: such runs leave no manifest.
+
+    They have the name that an output gets when nobody chooses one, such as ``photo_x4_photo-x4.jpg`` beside
+    ``photo.jpg``, and a line of ours in their XMP. BMP and GIF have no XMP, and are not found.
 
     Args:
         sources: Pictures of a batch.
@@ -31,7 +37,23 @@ def named_after_others(sources: Sequence[Path]) -> set[Path]:
         source
         for source in sources
         if any((source.parent, source.stem[: label.start()]) in stems for label in _LABEL.finditer(source.stem))
+        and _has_history(source)
     }
+
+
+def _has_history(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    before = b""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                if _HISTORY in before + chunk:
+                    return True
+                before = chunk[-len(_HISTORY) :]
+    except OSError:  # it fails as an item
+        pass
+    return False
 
 
 def made_from_others(sources: Sequence[Path]) -> set[Path]:

@@ -131,8 +131,8 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
         terms |= _feature_terms(stage, fake, target[window], answer, tools)
     if stage.gan_real == "teacher":
         real = _there(answer)
-    seen = F.interpolate(lr, size=hr.shape[-2:], mode="bilinear")[window] if stage.gan_sees_lr else None
     if stage.gan_weight:
+        seen = F.interpolate(lr, size=hr.shape[-2:], mode="bilinear")[window] if stage.gan_sees_lr else None
         terms["gan"] = (stage.gan_weight, _generator_gan(stage, state, beside(fake, seen), beside(real, seen), tools))
     loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
     losses = {name: value.detach() for name, (_weight, value) in terms.items()} | {"loss": loss.detach()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -20,11 +21,12 @@ from PIL import Image
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.flags import flags
+from sr_upscale.pipeline import own_outputs
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest
-from sr_upscale.pipeline.own_outputs import made_from_others
+from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.request import SECTIONS, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
 from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs, parse_pixels
@@ -394,25 +396,38 @@ def test_outputs_of_an_earlier_run_are_left_out(cli: Cli, nearest: Path, tmp_pat
         ]
 
 
-def test_outputs_of_single_runs_are_left_out_by_their_names(cli: Cli, nearest: Path, tmp_path: Path) -> None:
-    """They leave no manifest. Without the picture that one is named after, it is a picture like others."""
+def test_outputs_of_single_runs_are_left_out(cli: Cli, nearest: Path, tmp_path: Path) -> None:
+    """They leave no manifest. A name alone is none of ours, nor is an output whose input is elsewhere."""
     folder = tmp_path / "in"
-    folder.mkdir()
+    (folder / "sub").mkdir(parents=True)
     Image.fromarray(pattern(4, 5)).save(folder / "a_x4.png")
     for size in (["-s", "2"], ["-s", "1.5"], ["--width", "20"], ["--height", "9"], ["--size", "12x12"]):
         assert cli(folder / "a_x4.png", *size, "-n", nearest).code == 0
+    for ending in ("jpg", "webp", "tif", "avif"):
+        assert cli(folder / "a_x4.png", "-n", nearest, "--format", ending).code == 0
     made = sorted(path.name for path in folder.glob("a_x4_*"))
-    assert len(made) == 5
-    Image.fromarray(pattern(4, 5)).save(folder / "b_x2_nearest-x2.png")  # of nothing here
-    (folder / "sub").mkdir()
-    Image.fromarray(pattern(4, 5)).save(folder / "sub" / made[0])  # neither
+    assert len(made) == 9
+    shutil.copy(folder / made[0], folder / "sub")
+    shutil.copy(folder / made[0], folder / "b_x2_nearest-x2.png")
+    Image.fromarray(pattern(4, 5)).save(folder / "a_x4_1024x768_2.png")  # a camera's, or a web page's
     ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
-    assert (ran.code, f"5 of 8 pictures have the names of outputs, such as {made[0]}; left out" in ran.err) == (0, True)
+    assert (ran.code, "9 of 13 pictures were made from others by this program; left out" in ran.err) == (0, True)
     assert sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")) == [
         "a_x4.png",
+        "a_x4_1024x768_2.png",
         "b_x2_nearest-x2.png",
         f"sub/{made[0]}",
     ]
+
+
+def test_the_history_of_an_output_is_found_across_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [tmp_path / "a.png", tmp_path / "a_x4_b.png"]
+    sources[1].write_bytes(b"." * 25 + b'softwareAgent="sr-upscale 1.0"')
+    for size in range(26, 60):
+        monkeypatch.setattr(own_outputs, "_CHUNK", size)
+        assert made_beside_others(sources) == {sources[1]}
+    sources[1].write_bytes(b'softwareAgent="GIMP 2.10"')
+    assert made_beside_others(sources) == set()
 
 
 def test_a_manifest_of_elsewhere_leaves_nothing_out(cli: Cli, nearest: Path, tmp_path: Path) -> None:
