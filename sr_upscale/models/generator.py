@@ -98,6 +98,12 @@ class InceptionResidualBlock(nn.Module):
         long = leaky_relu(self.conv2b(leaky_relu(self.conv2a(leaky_relu(self.reduce2(x))))))
         return torch.cat((short, long), dim=1) + x
 
+    @torch.no_grad()
+    def pass_on(self) -> None:
+        """Sets the last convs of both branches to zero, so that the block gives its input back, bit for bit."""
+        self.conv1.weight.zero_()
+        self.conv2b.weight.zero_()
+
 
 class Generator(nn.Module):
     """Network that makes an SR image of an LR image.
@@ -157,8 +163,6 @@ def deepened(network: Generator, num_blocks: int) -> Generator:
     """
     deep = Generator(replace(network.config, num_blocks=num_blocks))
     deep.load_state_dict(network.state_dict(), strict=False)
-    with torch.no_grad():
-        for name, weight in deep.blocks[network.config.num_blocks :].named_parameters():
-            if name.endswith(("conv1.weight", "conv2b.weight")):
-                weight.zero_()
+    for block in deep.blocks[network.config.num_blocks :]:
+        cast("InceptionResidualBlock", block).pass_on()
     return deep

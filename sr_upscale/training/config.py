@@ -212,7 +212,7 @@ class Recipe:
         name: Name of the weights that it makes, and of their files.
         description: What they are for.
         init: Weights to start from (a name or a file). Tensors of equal name and shape are taken over, so that another
-            scale can serve. Empty: start at random.
+            scale can serve. Blocks beyond theirs start by passing their input on. Empty: start at random.
         seed: Start of all random numbers.
         model, data, teacher: See `ModelSection`, `DataSection` and `TeacherSection`.
         degradation: The chains of ``data.degradation = "real"``.

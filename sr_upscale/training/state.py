@@ -11,14 +11,14 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
-from sr_upscale.models.generator import Generator
+from sr_upscale.models.generator import Generator, InceptionResidualBlock
 from sr_upscale.pretrained.architectures import build_network, tensors_of
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.storage.atomic import rename, replace_file
@@ -163,13 +163,23 @@ def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -
             "or at random (--init none)"
         )
     model.load_state_dict(fitting, strict=False)
+    new = _deepen(model, fitting) if isinstance(model, Generator) else []
     unused = [key for key in theirs if key not in fitting]
-    random = [key for key in state if key not in fitting]
+    random = [key for key in state if key not in fitting and not key.startswith(tuple(f"blocks.{n}." for n in new))]
     on_note(
         f"init: {len(fitting)} of the {len(theirs)} tensors of {source} were taken over"
         + (f"; not {', '.join(unused)}" if unused else "")
         + (f"; {', '.join(random)} start at random" if random else "")
+        + (f"; blocks {new[0]} to {new[-1]}, which it has not, start by passing their input on" if new else "")
     )
+
+
+def _deepen(model: Generator, fitting: Mapping[str, torch.Tensor]) -> list[int]:
+    """Makes blocks that shallower weights do not have pass their input on. Returns their numbers."""
+    new = [n for n in range(model.config.num_blocks) if f"blocks.{n}.conv1.weight" not in fitting]
+    for n in new:
+        cast("InceptionResidualBlock", model.blocks[n]).pass_on()
+    return new
 
 
 # --- checkpoints ------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from sr_upscale.training import loop, parallel
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
+from sr_upscale.training.state import new_generator
 from tests.helpers import Ran, lines
 
 # --- start or go on ---------------------------------------------------------------------------------
@@ -138,6 +139,23 @@ def test_a_warm_start_says_what_it_took_and_a_resume_does_not_need_it(
     ]
     first.unlink()
     train(other, data=[folder], out=tmp_path / "c", resume=Resume.YES)
+
+
+def test_a_deeper_network_starts_as_the_shallower_one_that_it_is_made_from(
+    folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    first = train(load_recipe(str(recipe), {"stage.steps": 2}), data=[folder], out=tmp_path / "a")
+    shallow = load_generator(first)[0].eval()
+    blocks = shallow.config.num_blocks
+    deeper = load_recipe(str(recipe), {"init": str(first), "model.num_blocks": blocks + 3})
+    said: list[str] = []
+    deep = new_generator(deeper, said.append).eval()
+    x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(deep(x), shallow(x), atol=0, rtol=0)
+    assert said[0].endswith(f"; blocks {blocks} to {blocks + 2}, which it has not, start by passing their input on")
+    deep(x).sum().backward()
+    assert all(block.conv1.weight.grad.abs().sum() > 0 for block in deep.blocks[blocks:])  # and they can learn
 
 
 # --- several processes ------------------------------------------------------------------------------
