@@ -170,7 +170,7 @@ def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -
         f"init: {len(fitting)} of the {len(theirs)} tensors of {source} were taken over"
         + (f"; not {', '.join(unused)}" if unused else "")
         + (f"; {', '.join(random)} start at random" if random else "")
-        + (f"; blocks {new[0]} to {new[-1]}, which it has not, start by passing their input on" if new else "")
+        + (f"; blocks from {new[0]} on are new and start by passing their input on" if new else "")
     )
 
 
