@@ -226,7 +226,7 @@ def _limits(info: WeightsInfo) -> list[str]:
         lines = ["* Taught to clean: fine grain, film grain and faint texture may be taken for noise and smoothed."]
     else:
         lines = ["* Taught on clean pictures made smaller by bicubic resampling: JPEG blocks and noise are enlarged."]
-    taught = bool(_notices(info))
+    taught = _is_real(info) and bool(_notices(info))
     if taught or any(stage.get("gan_weight") for stage in info.recipe.get("stages", {}).values()):
         lines.append(
             "* Draws edges and texture that look likely. They are no evidence of what was there: no forensics."
@@ -324,11 +324,15 @@ def _teachers(info: WeightsInfo) -> list[str]:
 
 
 def _notices(info: WeightsInfo) -> list[str]:
-    """Who made the teachers, and under which licence."""
+    """Names the teachers that are not weights of ours. Who made them, and their licences, stand in NOTICE.md."""
     recipes = [each for recipe in _lineage(info) for each in (recipe, *recipe.get("averaged_with", ()))]
     teachers = {recipe["teacher"]["model"] for recipe in recipes if isinstance(recipe.get("teacher"), dict)}
-    rows = [entry for entry in map(catalogue_entry, sorted(teachers - {""})) if entry is not None]
-    return [f"* Taught by the answers of {row.name} ({row.license}; notice in [NOTICE.md](NOTICE.md))" for row in rows]
+    lines = []
+    for name in sorted(teachers - {"", *(entry.name for entry in TABLE)}):
+        row = catalogue_entry(name)
+        licence = f"{row.license}; " if row is not None else ""
+        lines.append(f"* Taught by the answers of {name} ({licence}notice in [NOTICE.md](NOTICE.md))")
+    return lines
 
 
 def _done(recipe: dict[str, Any]) -> list[dict[str, Any]]:
