@@ -74,6 +74,9 @@ def test_card_agrees_with_the_header(entry: StoredWeights) -> None:
     info = read_info(entry.path)
     card = entry.path.with_suffix(".md").read_text(encoding="utf-8")
     assert info.data in card
+    teacher = info.recipe.get("teacher")
+    if isinstance(teacher, dict) and teacher["model"]:
+        assert f"* Taught by the answers of {teacher['model']} (" in card
     for name in sets_for(info):
         assert f"### {TITLES[name]}\n\n{table(info.scores[name])}\n" in card
     with Image.open(entry.path.with_suffix(".jpg")) as sheet:
