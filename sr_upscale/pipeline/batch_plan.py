@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import stat
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -141,10 +143,11 @@ def _mirrored(
     left_out: Counter[str],
 ) -> BatchPlan:
     """Plans pictures of a folder into a mirrored tree."""
+    mirror = functools.cache(lambda above: out / Path(above).relative_to(folder))
     items = [
         Item(
             source=path,
-            target=out / path.relative_to(folder).parent / output_name(path, label="", suffix=suffix, fmt=fmt),
+            target=mirror(os.path.dirname(path)) / output_name(path, label="", suffix=suffix, fmt=fmt),
         )
         for path in sources
     ]
@@ -179,11 +182,12 @@ def plan_items(items: Sequence[Item]) -> BatchPlan:
 def _originals(sources: Sequence[Path], warnings: list[str]) -> list[Path]:
     """Returns the pictures without those that this program made from others of them."""
     made = made_from_others(sources) | made_beside_others(sources)
-    if made:
-        warnings.append(
-            f"{len(made)} of {len(sources)} pictures were made from others by this program; left out;"
-            " to enlarge one again, name it alone"
-        )
+    if not made:
+        return list(sources)
+    warnings.append(
+        f"{len(made)} of {len(sources)} pictures were made from others by this program; left out;"
+        " to enlarge one again, name it alone"
+    )
     return [source for source in sources if source not in made]
 
 
@@ -194,6 +198,8 @@ def counted(left_out: Mapping[str, int]) -> str:
 
 def _apart(items: Sequence[Item]) -> list[Item]:
     """Returns the items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
+    if not any((own := format_of_path(item.source)) and own.written_as for item in items):
+        return list(items)
     targets = Counter(_folded(item.target) for item in items)
 
     def renamed(item: Item) -> Item:
@@ -214,21 +220,40 @@ def _folded(path: str | os.PathLike[str]) -> str:
 def refuse_collisions(items: Sequence[Item]) -> None:
     """Refuses a plan in which two inputs become one output on any disc (`_folded`), or an output is any input.
 
+    The file system is asked once for each folder, and once for each name.
+
     Raises:
         UsageError: There is such a pair; it is named.
     """
     by_target: dict[str, Item] = {}
-    sources = {os.path.normcase(os.path.realpath(item.source)) for item in items}
-    for item in items:
-        key = _folded(os.path.realpath(item.target))
+    real_folder = functools.cache(os.path.realpath)
+    places = [_place(item.source, real_folder) for item in items]
+    sources = {os.path.normcase(place) for place, _file in places}
+    for item, (_place_of_source, source_file) in zip(items, places, strict=True):
+        place, target_file = _place(item.target, real_folder)
+        key = _folded(place)
         if (other := by_target.get(key)) is not None:
             raise UsageError(
                 f"{shown(other.source)} and {shown(item.source)} would both become {shown(item.target)}; "
                 "leave out --format, or rename one of them"
             )
         by_target[key] = item
-        if os.path.normcase(os.path.realpath(item.target)) in sources or _same_file(item.source, item.target):
+        if os.path.normcase(place) in sources or (target_file is not None and target_file == source_file):
             raise UsageError(f"{shown(item.target)} is an input and would be overwritten; choose another -o")
+
+
+def _place(path: Path, real_folder: Callable[[str], str]) -> tuple[str, tuple[int, int] | None]:
+    """Returns where a path leads without links, and which file stands there: its device and number, if any."""
+    folder, name = os.path.split(path)
+    place = os.path.join(real_folder(folder), name)
+    try:
+        info = os.lstat(place)
+        if stat.S_ISLNK(info.st_mode):
+            place = os.path.realpath(place)
+            info = os.stat(place)
+    except (OSError, ValueError):  # nothing is there, or no name that a file can have
+        return place, None
+    return place, (info.st_dev, info.st_ino)
 
 
 def refuse_name(target: Path) -> None:
@@ -252,7 +277,7 @@ def refuse_unwritable(targets: Sequence[Path]) -> None:
         OutputError: The nearest existing folder above an output cannot be written.
     """
     tried: set[Path] = set()
-    for target in targets:
+    for target in {os.path.dirname(target): target for target in targets}.values():
         there = target.parent
         while not os.path.exists(there) and there != there.parent:
             there = there.parent
@@ -283,18 +308,12 @@ def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str], left_ou
         folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(place, name)) != skip)
         if not recursive:
             folders.clear()
+        above = Path(place)
         for name in sorted(files):
-            path = Path(place) / name
+            path = above / name
             if name.startswith(".sr-"):
                 continue
-            if path.suffix.lower() in SUFFIXES:
+            if (ending := path.suffix.lower()) in SUFFIXES:
                 yield path
             else:
-                left_out[path.suffix.lower() or "without an ending"] += 1
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:
-        return False
+                left_out[ending or "without an ending"] += 1

@@ -21,7 +21,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from sr_upscale.errors import AppearedError, DiskFullError, OutOfMemoryError, SrUpscaleError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.batch_plan import BatchPlan, Item, refuse_name
+from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.manifest import Stamp, stamp_of
 from sr_upscale.pipeline.words import Jobs
@@ -177,7 +177,6 @@ def run_batch(
         workers.put(number)
 
     def read(item: Item) -> _Taken[Loaded] | Literal["done", "held"]:
-        refuse_name(item.target)
         known = ledger.take(item)
         return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=executor.load(item))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.pipeline import job
-from sr_upscale.pipeline.batch_plan import BatchPlan, refuse_name
+from sr_upscale.pipeline.batch_plan import BatchPlan
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome
 from sr_upscale.pipeline.executor import LocalExecutor
 
@@ -15,7 +15,6 @@ def forecasts(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger) -> I
     """Yields what would become of each item: ``planned`` with its forecast, ``skipped``, or ``failed``."""
     for item in plan.items:
         try:
-            refuse_name(item.target)
             if ledger.is_done(item):
                 yield Outcome(item=item, status="skipped")
                 continue

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
-from sr_upscale.storage.atomic import open_own, replace_file
+from sr_upscale.storage.atomic import open_own, output_error, replace_file
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.process import IDENTITY, identity
 
@@ -89,7 +91,7 @@ class Manifest:
         self.verify = verify
         self.entries: dict[str, dict[str, Entry]] = {}  # by output and its content, the newest last
         self._at_work, self._only_at_work = at_work, only_at_work
-        self._above = os.path.abspath(root)
+        self._folder_in = functools.cache(lambda folder: _inside(folder, root))
         self._part = _part_of(root, identity())
         self._parts: set[Path] = set()
         self._read: dict[Path, tuple[int, int]] = {}
@@ -108,12 +110,23 @@ class Manifest:
         return self.look(item)[0]
 
     def look(self, item: Item) -> tuple[State, Entry | None]:
-        """Says what stands at the item's target, and gives an entry by which that is known sooner the next time."""
-        if not os.path.lexists(item.target):
+        """Says what stands at the item's target, and gives an entry by which that is known sooner the next time.
+
+        Raises:
+            OutputError: The target's name is too long, or its folder cannot be looked into.
+        """
+        try:
+            info = os.lstat(item.target)
+        except FileNotFoundError:
             return "absent", None
-        if not item.target.is_file():
+        except OSError as error:
+            raise output_error(item.target, error) from error
+        if stat.S_ISLNK(info.st_mode):
+            with contextlib.suppress(OSError):  # one that leads nowhere is foreign, too
+                info = os.stat(item.target)
+        if not stat.S_ISREG(info.st_mode):
             return "foreign", None
-        stamp = stamp_of(item.target)
+        stamp = info.st_size, info.st_mtime_ns
         known = None if self.verify else self._known_by_stamp(item, stamp)
         entry = known or self._known_by_hash(item)
         if entry is None:
@@ -154,9 +167,8 @@ class Manifest:
 
     def key(self, item: Item) -> str:
         """Names an item in the manifest: its target within the folder."""
-        path = os.path.abspath(item.target)
-        inside = path.startswith(self._above + os.sep)
-        relative = path[len(self._above) + 1 :] if inside else os.path.relpath(path, self._above)
+        folder, name = os.path.split(item.target)
+        relative = os.path.join(self._folder_in(folder), name)
         return relative.encode("utf-8", "backslashreplace").decode()
 
     def refresh(self, *, listing: bool = True) -> bool:
@@ -308,6 +320,12 @@ def _still_there(target: Path, known: list[tuple[Entry, bytes]]) -> Iterable[byt
     stamp = stamp_of(target) if len(known) > 1 else None
     standing = [line for entry, line in known if stamp is not None and entry.output_stamp == stamp]
     return standing or [line for _entry, line in known]
+
+
+def _inside(folder: str, root: Path) -> str:
+    """Returns a folder's path from the root; nothing for the root itself."""
+    relative = os.path.relpath(folder or os.curdir, root)
+    return "" if relative == os.curdir else relative
 
 
 def _parts_in(root: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
-from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names
+from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names, refuse_name
 from sr_upscale.pipeline.ledger import CLAIMS, in_the_way
 from sr_upscale.pipeline.manifest import Stamp, fingerprint_of
 from sr_upscale.pipeline.request import Request
@@ -157,6 +157,7 @@ class ObjectLedger:
 
     def is_done(self, item: Item) -> bool:
         """Says whether there is nothing to do; see `take`."""
+        refuse_name(item.target)
         if self._force:
             return False
         text = note_of(addressed(item.target))

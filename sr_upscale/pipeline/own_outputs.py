@@ -32,12 +32,12 @@ def made_beside_others(sources: Sequence[Path]) -> set[Path]:
     Args:
         sources: Pictures of a batch.
     """
-    stems = {(source.parent, source.stem) for source in sources}
+    labelled = {source: [*_LABEL.finditer(source.stem)] for source in sources if _LABEL.search(source.name)}
+    stems = {(source.parent, source.stem) for source in sources} if labelled else set()
     return {
         source
-        for source in sources
-        if any((source.parent, source.stem[: label.start()]) in stems for label in _LABEL.finditer(source.stem))
-        and _has_history(source)
+        for source, labels in labelled.items()
+        if any((source.parent, source.stem[: label.start()]) in stems for label in labels) and _has_history(source)
     }
 
 

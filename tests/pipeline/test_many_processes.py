@@ -21,7 +21,7 @@ from PIL import Image
 
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.pipeline import manifest
-from sr_upscale.pipeline.batch_plan import Item, plan_folder, plan_items
+from sr_upscale.pipeline.batch_plan import Item, plan_folder, plan_items, refuse_unwritable
 from sr_upscale.pipeline.batch_run import Work, run_batch
 from sr_upscale.pipeline.ledger import CLAIMS, Ledger
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest
@@ -254,6 +254,36 @@ def test_a_resume_reads_no_file_and_verify_reads_all(items: list[Item], monkeypa
     executor = Copies()
     statuses(items, executor, verify=True)
     assert executor.made == ["4.txt"]
+
+
+def test_a_resume_asks_the_file_system_four_times_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice to plan, twice to see that all is done; what is asked of folders does not count."""
+    pictures = [tmp_path / "in" / f"{number % 3}" / f"{number}.png" for number in range(30)]
+    for path in pictures:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    asked: list[str] = []
+
+    def resume() -> list[str]:
+        plan = plan_folder(tmp_path / "in", tmp_path / "out")
+        refuse_unwritable([item.target for item in plan.items])
+        return [each.status for each in run_batch(plan, Copies())]
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(path: Any, *arguments: Any, **more: Any) -> Any:
+            asked.append(os.fspath(path) if not isinstance(path, int) else "")
+            return call(path, *arguments, **more)
+
+        return ask
+
+    assert resume() == ["done"] * 30
+    for name in ("stat", "lstat", "open", "readlink", "access"):
+        monkeypatch.setattr(os, name, counted(getattr(os, name)))
+    assert resume() == ["skipped"] * 30
+    of_pictures = Counter(path for path in asked if path.endswith(".png"))
+    assert of_pictures == Counter({str(path): 2 for path in pictures}) + Counter(
+        {str(tmp_path / "out" / path.relative_to(tmp_path / "in")): 2 for path in pictures}
+    )
 
 
 def test_a_copy_of_the_folder_is_told_by_hashes_once(items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
