@@ -224,14 +224,15 @@ def run_batch(
     ):
         try:
             waiting, held = deque(enumerate(plan.items)), deque[tuple[int, Item]]()
-            waited = False
+            waited = looked = False  # whether the held ones were looked at since an item was done here
             while waiting or flying or held:
                 if not waiting and not flying:
-                    if not waited:
-                        on_wait(len(held))
-                        waited = True
-                    time.sleep(POLL_S)
-                    waiting, held = held, deque()
+                    if looked:
+                        if not waited:
+                            on_wait(len(held))
+                            waited = True
+                        time.sleep(POLL_S)
+                    waiting, held, looked = held, deque(), True
                 while len(flying) < jobs.load + jobs.proc + jobs.save and waiting:
                     number, item = waiting[0]
                     if flying and not fits([item, *(each for _, each, _ in flying)]):
@@ -244,6 +245,7 @@ def run_batch(
                     held.append((number, item))
                     continue
                 outcomes[number] = outcome
+                looked = looked and outcome.status == "skipped"
                 on_outcome(outcome)
             return [outcomes[number] for number in sorted(outcomes)]
         except BaseException:

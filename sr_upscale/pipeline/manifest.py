@@ -171,10 +171,11 @@ class Manifest:
         relative = os.path.join(self._folder_in(folder), name)
         return relative.encode("utf-8", "backslashreplace").decode()
 
-    def refresh(self, *, listing: bool = True) -> bool:
+    def refresh(self, *, at_work: bool = True, listing: bool = True) -> bool:
         """Reads what has been added since the last time.
 
         Args:
+            at_work: Look also for parts of the processes at work.
             listing: Look also for parts that were not there then, unless nothing in the folder has changed.
 
         Returns:
@@ -190,8 +191,9 @@ class Manifest:
                     self._listed = None  # parts have been merged meanwhile
                     self._list()
                     continue
-                expected = {_part_of(self.root, each) for each in self._at_work()} - self._parts
-                self._parts |= {path for path in expected if self._read_on(path)}
+                if at_work:
+                    expected = {_part_of(self.root, each) for each in self._at_work()} - self._parts
+                    self._parts |= {path for path in expected if self._read_on(path)}
                 return True
 
     def has_parts(self) -> bool:
@@ -233,10 +235,10 @@ class Manifest:
             of_output = self.entries.get(key, {}).values()
             return next((each for each in reversed(of_output) if each.output_stamp == stamp), None)
 
-        if (entry := known()) is None and self.refresh(listing=False):
-            entry = known()
-        if entry is None and self.refresh():  # a listing of a large folder takes a while
-            entry = known()
+        entry = known()
+        for at_work, listing in ((False, False), (True, False), (True, True)):  # a list of a large folder takes a while
+            if entry is None and self.refresh(at_work=at_work, listing=listing):
+                entry = known()
         return entry
 
     def _known_by_hash(self, item: Item) -> Entry | None:

@@ -75,26 +75,38 @@ class Claims:
         with self._lock:
             try:
                 self._begin()
-                held = self._highest(name)
-                if held is not None and not self.is_gone(self._holder(name, held)):
+                if self._make(name, 0):
+                    return True
+                if not os.path.lexists(self._path(name, 1)) and not self.is_gone(self._holder(name, 0)):
                     return False
-                generation = 0 if held is None else held + 1
-                self._create(self._path(name, generation), self.identity)
-            except FileExistsError:
-                return False
+                held = self._highest(name)
+                return held is not None and self.is_gone(self._holder(name, held)) and self._make(name, held + 1)
             except OSError as error:
                 raise output_error(self.folder, error) from error
-            self._mine[name] = generation
-            if self.holds(name):
-                return True
-            self.release(name)
+
+    def _make(self, name: str, generation: int) -> bool:
+        """Makes a claim, unless it is there, and keeps it if it is the highest: the one list that a name takes."""
+        try:
+            self._create(self._path(name, generation), self.identity)
+        except FileExistsError:
             return False
+        self._mine[name] = generation
+        if self._highest(name) == generation:
+            return True
+        self.release(name)
+        return False
 
     def holds(self, name: str) -> bool:
-        """Asks the folder whether a name is still this process's."""
+        """Asks the folder whether a name is still this process's.
+
+        Who takes it over makes the next generation, and gives back this one before that one. So they are asked for the
+        other way round.
+        """
         with self._lock:
             mine = self._mine.get(name)
-            return mine is not None and self._highest(name) == mine and self._holder(name, mine) == self.identity
+            if mine is None or os.path.lexists(self._path(name, mine + 1)):
+                return False
+            return self._holder(name, mine) == self.identity
 
     def has_lost(self, name: str) -> bool:
         """Says whether a name that this process has claimed, and not given back, is another's by now."""
@@ -109,7 +121,7 @@ class Claims:
             if mine is None or self._holder(name, mine) != self.identity:
                 return
             with contextlib.suppress(OSError):  # what stays is given back by the end of the lease
-                for generation in sorted(self._generations().get(name, [])):
+                for generation in sorted(self._generations().get(name, [])) if mine else [0]:
                     if generation <= mine:  # upwards: the highest counts until it goes
                         self._remove(self._path(name, generation))
 

@@ -110,6 +110,28 @@ def test_what_a_half_released_claim_leaves_is_taken_over_too(host: Callable[...,
     assert not first.folder.exists()
 
 
+def test_a_claim_takes_one_list_of_the_folder_and_looking_at_one_that_is_held_none(
+    host: Callable[..., Claims], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a network each is a round trip, and more in a large folder."""
+    first, second = host(1, lease_s=20), host(2, lease_s=20)
+    assert first.take("1" * 32)
+    assert second.take("2" * 32)
+    lists: list[object] = []
+    real = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: lists.append(path) or real(path))
+    assert first.take(NAME)
+    assert not second.take(NAME)
+    assert first.holds(NAME)
+    first.release(NAME)
+    assert lists == [first.folder]
+    assert not first.holds(NAME)
+    assert second.take(NAME)
+    for each in (first, second):
+        each.close()
+    assert not first.folder.exists()
+
+
 def test_a_process_that_has_ended_here_is_known_at_once(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     time.sleep(0.2)  # not yet waited for: a zombie is no more, too
