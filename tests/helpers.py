@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import ImageCms
@@ -137,3 +140,20 @@ def animation(channels: int = 3) -> Picture:
         for colour, duration in zip(colours, (100, 250, 70), strict=True)
     )
     return Picture(frames=frames, loop=0)
+
+
+# --- other programs ---------------------------------------------------------------------------------
+
+
+def program(*names: str) -> str:
+    """The first of these programs that is there. The test is skipped where none is."""
+    for name in names:
+        if (path := shutil.which(name)) is not None:
+            return path
+    pytest.skip(f"needs {' or '.join(names)}")
+
+
+def imagemagick(*arguments: str | Path) -> bytes:
+    """What ImageMagick writes to its standard output."""
+    done = subprocess.run([program("magick", "convert-im6.q16"), *map(str, arguments)], capture_output=True, check=True)
+    return done.stdout

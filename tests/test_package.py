@@ -137,5 +137,6 @@ def test_every_row_of_the_fault_table_names_the_files_of_its_tests() -> None:
         int(number): set(re.findall(r"`(tests/[^`]+)`", files))
         for number, files in re.findall(r"^\| (\d+) \|.*\| ([^|]+) \|$", page, flags=re.MULTILINE)
     }
-    assert sorted(stated) == list(range(1, 71))
+    assert len(stated) >= 70
+    assert sorted(stated) == list(range(1, len(stated) + 1))
     assert stated == found

@@ -19,7 +19,7 @@ from sr_upscale.images.avif import plays_of
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.images.heif import is_deep
 from sr_upscale.images.metadata import info_of, read_exif, read_iptc, read_text
-from sr_upscale.images.tiff_reader import pixels_alone
+from sr_upscale.images.tiff_samples import pixels_alone
 
 MOST_DPI = 1_000_000
 """Pixels per inch that are believed. TIFF can state infinity; BMP and libvips end at some ten millions."""
@@ -157,14 +157,14 @@ def _resolution(dpi: tuple[Any, ...] | None, name: str, notes: list[str]) -> tup
 def _tiff_header(data: bytes, name: str, pages: int) -> Header:
     import pyvips
 
-    data, _samples = pixels_alone(data, name)
+    data, samples = pixels_alone(data, name)
     try:
         image = pyvips.Image.new_from_buffer(data, "", access="sequential")
         fields = image.get_fields()
         return Header(
             kind="tif",
-            width=image.width,
-            height=image.height,
+            width=samples.size[0] if samples else image.width,
+            height=samples.size[1] if samples else image.height,
             frames=pages,
             animated=False,
             exif=None,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from sr_upscale.errors import InputError
 from sr_upscale.images.tiff_reader import Tiff
 
-_SUB_IFDS, _PHOTOMETRIC, _DNG_VERSION = 330, 262, 50706
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _SUB_IFDS, _DNG_VERSION = 254, 256, 257, 262, 330, 50706
+_SMALL_OR_MASK = 1 | 4  # bits of the subfile type
 _KNOWN = frozenset({0, 1, 2, 3, 5, 6, 8})
 """Photometric interpretations that are pictures: white or black is zero, RGB, palette, CMYK, YCbCr, CIELab."""
 _NAMES = {
@@ -39,31 +40,45 @@ def refuse_raw(tiff: bytes, name: str) -> None:
     """
     raw = tiff[8:10] == b"CR"  # CR2 says so behind the header
     first: int | None = None
-    for tags in _directories(tiff):
-        photometric = tags.get(_PHOTOMETRIC)
+    size, below = (0, 0), (0, 0)  # of the first picture, and of the largest one below it
+    for tags, sub in _directories(tiff):
+        photometric, found = tags.get(_PHOTOMETRIC), (tags.get(_WIDTH) or 0, tags.get(_HEIGHT) or 0)
         first = photometric if first is None else first
+        size = found if size == (0, 0) else size
+        if sub and not (tags.get(_SUBFILE_TYPE) or 0) & _SMALL_OR_MASK:
+            below = max(below, found)
         raw = raw or _DNG_VERSION in tags or photometric in _RAW
     if raw:
         raise InputError(
             f"{name}: a camera raw file; develop it first, to TIFF or PNG, with a program for raw files "
             "(darktable, RawTherapee, the camera's own)"
         )
+    if below > size and below[1] > size[1]:
+        sizes = "{}x{}, is a thumbnail of one of {}x{}".format(*size, *below)
+        raise InputError(
+            f"{name}: its first picture, {sizes} (SubIFD), as in camera raw files; develop or convert it first, "
+            "to TIFF or PNG"
+        )
     if first is not None and first not in _KNOWN:
         what = _NAMES.get(first, f"of kind {first}")
         raise InputError(f"{name}: samples are {what} (photometric interpretation); expected gray, RGB, CMYK or Lab")
 
 
-def _directories(tiff: bytes) -> Iterator[dict[int, int | None]]:
-    """Yields the tags of each directory and of those below it, with their first values, as far as they are whole."""
+def _directories(tiff: bytes) -> Iterator[tuple[dict[int, int | None], bool]]:
+    """Yields the tags of each directory with their first values, and whether it stands below another one.
+
+    A damaged directory ends it.
+    """
     try:
         file = Tiff(tiff)
-        waiting = [file.first]
+        waiting = [(file.first, False)]
         for _ in range(_MOST_DIRECTORIES):
-            if not waiting or (at := waiting.pop(0)) == 0:
+            if not waiting or (place := waiting.pop(0))[0] == 0:
                 continue
+            at, sub = place
             entries = file.entries(at)
-            yield {tag: next(iter(file.values(entry, most=1)), None) for tag, entry in entries.items()}
-            waiting += file.values(entries.get(_SUB_IFDS), most=_MOST_DIRECTORIES)
-            waiting.append(file.following(at))
+            yield {tag: next(iter(file.values(entry, most=1)), None) for tag, entry in entries.items()}, sub
+            waiting += [(each, True) for each in file.values(entries.get(_SUB_IFDS), most=_MOST_DIRECTORIES)]
+            waiting.append((file.following(at), sub))
     except struct.error:
         return

@@ -1,51 +1,21 @@
-"""The directories of a TIFF: how many pages there are, and one of them alone. Pixels are not decoded here."""
+"""The directories of a TIFF: entries, values, how many pages there are, and one of them alone."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-
-from sr_upscale.errors import InputError
 
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 """Types of whole numbers: BYTE, SHORT, LONG, IFD, LONG8, IFD8."""
 
+_FRACTIONS = {5: "I", 10: "i"}
+"""Types of fractions: RATIONAL, SRATIONAL."""
+
+_SHORT, _LONG = 3, 4
+
 _SIZES = {2: 1, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 17: 8}
 """Bytes of a value of the other types."""
-
-_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _TILE_WIDTH = 258, 259, 262, 277, 284, 322
-_COLOR_MAP = 320
-_RGB, _PALETTE, _CIELAB = 2, 3, 8  # photometric interpretations
-_MOST_SAMPLES = 64  # whose bits are looked at
-
-PIXEL_TAGS = frozenset(
-    {
-        *(256, 257, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, 273, _SAMPLES, 278, 279, _PLANES),  # sizes, kinds, strips
-        *(_TILE_WIDTH, 323, 324, 325, 32997, 32998),  # tiles
-        *(292, 293, 326, 327, 328, 317),  # fax, predictor
-        *(320, 332, 334, 336, 338, 339, 340, 341, 32995, 32996),  # palette, inks, alpha, sample formats
-        *(347, *range(512, 522), 529, 530, 531, 532, 50674),  # JPEG, YCbCr, LERC
-        34675,  # profile
-    }
-)
-"""Tags without which pixels cannot be read, or mean something else."""
-
-_COMPRESSIONS = {
-    6: "JPEG of the old style",
-    34661: "JBIG",
-    34712: "JPEG 2000",
-    33003: "JPEG 2000",
-    33005: "JPEG 2000",
-    34887: "LERC",
-    34925: "LZMA",
-    50000: "Zstandard",
-    50001: "WebP",
-    50002: "JPEG XL",
-    52546: "JPEG XL",
-}
-_USUAL_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
-"""None, fax, LZW, JPEG, deflate, PackBits: every libtiff has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +101,15 @@ class Tiff:
         count = min(entry.count, most)
         return struct.unpack_from(f"{self.order}{count}{_INTEGERS[entry.kind]}", self.data, entry.value_at)
 
+    def fractions(self, entry: Entry | None, *, most: int) -> tuple[float, ...]:
+        """Reads fractions or whole numbers as floats; 0 for one whose denominator is 0. Other types have no values."""
+        if entry is None or entry.kind not in _FRACTIONS:
+            return tuple(float(value) for value in self.values(entry, most=most))
+        count = min(entry.count, most)
+        code = f"{self.order}{2 * count}{_FRACTIONS[entry.kind]}"
+        numbers = struct.unpack_from(code, self.data, entry.value_at)
+        return tuple(above / below if below else 0.0 for above, below in zip(numbers[::2], numbers[1::2], strict=True))
+
     def pages(self) -> list[int]:
         """Finds where the directories of the pages stand, up to one outside the file or one that was there before."""
         found: dict[int, None] = {}
@@ -144,25 +123,32 @@ class Tiff:
             pass
         return list(found)
 
-    def alone(self, at: int, tags: Container[int] | None = None, *, photometric: int | None = None) -> bytes:
+    def alone(self, at: int, tags: Container[int] | None = None, *, changed: Mapping[int, int] | None = None) -> bytes:
         """Makes the file of one page. Its directory stands where it stood, sorted; pixels stay where they are.
 
         Args:
             at: Where the page's directory stands.
             tags: Which of its entries are kept; None keeps all.
-            photometric: What its samples are said to mean; None keeps what is said.
+            changed: Numbers that entries get instead of their values, where they are there.
         """
         file = bytearray(self.data)
-        entries = sorted(self.entries(at).items())
-        if photometric is not None:
-            struct.pack_into(f"{self.order}H", file, dict(entries)[_PHOTOMETRIC].value_at, photometric)
         kept = [
-            bytes(file[each.at : each.at + self.entry_size]) for tag, each in entries if tags is None or tag in tags
+            self._entry(tag, changed[tag])
+            if changed and tag in changed
+            else bytes(file[each.at : each.at + self.entry_size])
+            for tag, each in sorted(self.entries(at).items())
+            if tags is None or tag in tags
         ]
         directory = self.packed(self.count, len(kept)) + b"".join(kept) + self.packed(self.word, 0)
         file[self.pointer_at : self.pointer_at + struct.calcsize(self.word)] = self.packed(self.word, at)
         file[at : at + len(directory)] = directory
         return bytes(file)
+
+    def _entry(self, tag: int, value: int) -> bytes:
+        """Makes an entry of one number."""
+        kind = _SHORT if value < 2**16 else _LONG
+        packed = self.packed(_INTEGERS[kind], value).ljust(struct.calcsize(self.word), b"\0")
+        return struct.pack(f"{self.order}HH{self.word}", tag, kind, 1) + packed
 
 
 def page_alone(tiff: bytes, number: int) -> tuple[bytes, int]:
@@ -184,75 +170,3 @@ def page_alone(tiff: bytes, number: int) -> tuple[bytes, int]:
         return tiff, max(len(pages), 1)
     except struct.error:
         return tiff, 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What the samples of a page are.
-
-    Attributes:
-        bits: Of each sample of a pixel.
-        compression: Code of the compression.
-        lab8: Whether they are CIELab of 8 bits.
-        planes_in_tiles: Whether each channel has tiles of its own.
-    """
-
-    bits: tuple[int, ...]
-    compression: int
-    lab8: bool
-    planes_in_tiles: bool
-
-    @property
-    def unusual_compression(self) -> str | None:
-        """Returns the name of a compression that not every libtiff has, else None."""
-        if self.compression in _USUAL_COMPRESSIONS:
-            return None
-        return _COMPRESSIONS.get(self.compression, f"number {self.compression}")
-
-
-def pixels_alone(tiff: bytes, name: str) -> tuple[bytes, Samples | None]:
-    """Strips the first page of everything but its pixels. What is odd in other tags is no damage then.
-
-    CIELab of 8 bits is said to be RGB, as libvips has an error there.
-
-    Args:
-        tiff: The file.
-        name: Of the file, for the error.
-
-    Returns:
-        The stripped file, and what its samples are. The file itself and None where its directory is damaged.
-
-    Raises:
-        InputError: Samples are stored in a way that cannot be read.
-
-    Source: TIFF 6.0, sections 2, 8, 15 and 23; BigTIFF.
-    """
-    try:
-        file = Tiff(tiff)
-        entries = file.entries(file.first)
-
-        def first(tag: int, default: int) -> int:
-            return next(iter(file.values(entries.get(tag), most=1)), default)
-
-        bits = file.values(entries.get(_BITS), most=_MOST_SAMPLES) or (1,)
-        separate = first(_PLANES, 1) == 2 and first(_SAMPLES, 1) > 1
-        samples = Samples(
-            bits=bits,
-            compression=first(_COMPRESSION, 1),
-            lab8=first(_PHOTOMETRIC, 0) == _CIELAB and set(bits) == {8},
-            planes_in_tiles=separate and _TILE_WIDTH in entries,
-        )
-        stripped = file.alone(file.first, PIXEL_TAGS, photometric=_RGB if samples.lab8 else None)
-    except struct.error:
-        return tiff, None
-    whole_bytes = set(bits) <= {8, 16, 32, 64} or (len(bits) == 1 and bits[0] in (1, 2, 4))
-    if not whole_bytes or len(set(bits)) > 1:
-        found = "/".join(str(each) for each in dict.fromkeys(bits))
-        raise InputError(f"{name}: samples of {found} bits; expected 8 or 16; convert the file first, to 16 bits")
-    if first(_PHOTOMETRIC, 0) == _PALETTE and _COLOR_MAP not in entries:
-        raise InputError(f"{name}: numbers of colours without the palette that they are of; get the file again")
-    if samples.planes_in_tiles:
-        raise InputError(
-            f"{name}: tiles of one channel each (planar); convert the file first, to strips or to tiles of whole pixels"
-        )
-    return stripped, samples

@@ -15,7 +15,7 @@ from sr_upscale.images.header_reader import Header, first_line
 from sr_upscale.images.metadata import orientation_of
 from sr_upscale.images.picture import AnyPixels
 from sr_upscale.images.row_reader import FileRows
-from sr_upscale.images.tiff_reader import Samples, pixels_alone
+from sr_upscale.images.tiff_samples import Samples, pixels_alone
 
 LAZY_PIXELS = 16_000_000
 """Pictures of more pixels stay compressed in memory and are decoded by rows, where their format and kind allow it."""
@@ -28,6 +28,8 @@ _STRICT = {"jpg": "warning", "png": "truncated", "tif": "warning"}
 
 _MISSING = "premature end"
 """What libjpeg calls pixels that are not there. Its other warnings come with whole pictures, too."""
+
+_NO_ALPHA = "channels that are neither colour nor transparency (infrared, masks, spot colours) are left out"
 
 OpenImage = Callable[..., Any]
 
@@ -58,7 +60,8 @@ def decode_still(
     if kind == "tif":
         data, samples = pixels_alone(data, name)
         intact = data
-    open_strictly = functools.partial(_open, intact, kind, _STRICT[kind])
+    opened_as = functools.partial(_open, kind=kind, kept=samples.kept if samples else None)
+    open_strictly = functools.partial(opened_as, intact, fail_on=_STRICT[kind])
     decode = functools.partial(_decode, name=name, header=header, samples=samples, notes=notes)
     try:
         return decode(open_strictly)
@@ -67,7 +70,7 @@ def decode_still(
     complaint = first_line(failure)
     if kind == "jpg" and _MISSING not in str(failure):
         with contextlib.suppress(pyvips.Error):
-            pixels = decode(functools.partial(_open, intact, kind, "truncated"))
+            pixels = decode(functools.partial(opened_as, intact, fail_on="truncated"))
             notes.append(f"{name}: may be damaged ({complaint}); look at the output")
             return pixels
     rows = _whole_rows(open_strictly)
@@ -76,6 +79,8 @@ def decode_still(
         raise InputError(f"{name}: compression {what} cannot be decoded; save it again with deflate, LZW or none")
     if rows is None:
         raise InputError(f"{name}: damaged {kind.upper()} ({complaint}); get the file again") from failure
+    if samples is not None and samples.ycbcr is not None:
+        rows = min(rows * samples.ycbcr.subsampling[1], header.height)
     where = f"row {rows} of {header.height}"
     if not allow_truncated:
         raise InputError(
@@ -83,20 +88,24 @@ def decode_still(
             "or use --allow-truncated to take what is there"
         ) from failure
     try:
-        pixels = decode(functools.partial(_open, data, kind, "none"), by_rows=False)
+        pixels = decode(functools.partial(opened_as, data, fail_on="none"), by_rows=False)
     except pyvips.Error as error:
         raise InputError(f"{name}: damaged {kind.upper()} ({first_line(error)}); get the file again") from error
     notes.append(f"{name}: {header.height - rows} of {header.height} rows are missing or damaged, from row {rows} on")
     return pixels
 
 
-def _open(data: bytes, kind: str, fail_on: str) -> Any:
+def _open(data: bytes, *, kind: str, fail_on: str, kept: tuple[int, ...] | None) -> Any:
+    """Opens a file as a pyvips image, with the samples of a pixel that are kept."""
     import pyvips
 
     options: dict[str, Any] = {"access": "sequential", "fail_on": fail_on}
     if kind == "tif" and len(data) > _LARGE_TIFF and pyvips.at_least_libvips(8, 17):
         options["unlimited"] = True
-    return pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **options)
+    image = pyvips.Image.new_from_source(pyvips.Source.new_from_memory(data), "", **options)
+    if kept is None or len(kept) == image.bands:
+        return image
+    return image[kept[0]].bandjoin([image[each] for each in kept[1:]]) if len(kept) > 1 else image[kept[0]]
 
 
 def _decode(
@@ -110,9 +119,12 @@ def _decode(
     """
     image = open_image()
     note, converted = "", True
+    dropped = f"{name}: {_NO_ALPHA}" if samples is not None and samples.kept is not None else ""
     if samples is not None and samples.lab8:
         note, image = "LAB converted to 16-bit RGB", _from_lab8(image)
-    elif by_rows and _goes_by_rows(image, header):
+    elif by_rows and _goes_by_rows(image, header) and not (samples and samples.ycbcr):
+        if dropped:
+            notes.append(dropped)
         return FileRows(open_image, name)
     elif image.interpretation == "cmyk":
         profile = "its own" if header.icc else "a standard"
@@ -129,10 +141,18 @@ def _decode(
     if image.bands > 4:
         raise InputError(f"{name}: {image.bands} channels; expected gray or RGB, with or without alpha")
     pixels: NDArray[Any] = image.numpy().reshape(image.height, image.width, image.bands)
+    if samples is not None and samples.ycbcr is not None:
+        pixels = samples.ycbcr.rgb(pixels)
+    if pixels.dtype.kind == "f":
+        pixels = _float_to_16_bits(pixels, name, notes)
+        if samples is not None and samples.white_is_zero:  # libvips turns whole numbers alone
+            pixels[:, :, 0] = 65535 - pixels[:, :, 0]
+    if dropped:
+        notes.append(dropped)
     if converted:
         notes.append(f"{name}: {note}")
         header.icc = None
-    return _float_to_16_bits(pixels, name, notes) if pixels.dtype.kind == "f" else pixels
+    return pixels
 
 
 def _from_lab8(image: Any) -> Any:

@@ -41,6 +41,26 @@ def test_raw_files_are_refused(tmp_path: Path, write: Any, options: dict[str, An
         load_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}], ids=["little", "big", "BigTIFF"])
+def test_row_72_a_picture_below_its_thumbnail_is_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    """A raw file whose directory below holds developed pixels gave its thumbnail."""
+    with tifffile.TiffWriter(tmp_path / "a.tif", **options) as file:
+        file.write(THUMBNAIL, photometric="rgb", subifds=1, subfiletype=1)
+        file.write(pattern(120, 160), photometric="rgb")
+    with pytest.raises(InputError, match=r"first picture, 16x12, is a thumbnail of one of 160x120 \(SubIFD\)"):
+        load_image(tmp_path / "a.tif")
+
+
+def test_smaller_pictures_and_masks_below_one_are_no_reason_to_refuse_it(tmp_path: Path) -> None:
+    """A pyramid, as microscopes write it."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(pattern(120, 160), photometric="rgb", subifds=3)
+        file.write(pattern(60, 80), photometric="rgb", subfiletype=1)
+        file.write(pattern(240, 320), photometric="rgb", subfiletype=1)
+        file.write(pattern(240, 320, 1)[:, :, 0] > 99, photometric="minisblack", subfiletype=4)
+    np.testing.assert_array_equal(load_image(tmp_path / "a.tif").frames[0].pixels_hwc, pattern(120, 160))
+
+
 def test_canons_are_told_by_their_signature() -> None:
     """CR2: a TIFF header, "CR" and a version behind it, then a first directory that looks like any other."""
     header = b"II*\0" + (16).to_bytes(4, "little") + b"CR\x02\0" + bytes(4)

@@ -1,0 +1,227 @@
+"""What the samples of a TIFF's page mean, and a file of which libvips reads them right. Pixels are not decoded here."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from sr_upscale.errors import InputError
+from sr_upscale.images.tiff_reader import Entry, Tiff
+from sr_upscale.images.ycbcr import YCbCr
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _ROWS, _PLANES = 256, 257, 258, 259, 262, 277, 278, 284
+_PREDICTOR, _COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _EXTRA, _FORMAT = 317, 320, 322, 323, 338, 339
+_LUMA, _SUBSAMPLING, _POSITIONING, _REFERENCE = 529, 530, 531, 532
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR, _CIELAB = 0, 1, 2, 3, 6, 8  # photometric interpretations
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}
+"""Samples of a pixel that are its colour, by photometric interpretation."""
+
+_ALPHA = (1, 2)  # extra samples: associated (premultiplied) and straight
+_MOST_SAMPLES = 64  # whose bits are looked at
+
+PIXEL_TAGS = frozenset(
+    {
+        *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, 273, _SAMPLES, _ROWS, 279, _PLANES),
+        *(_TILE_WIDTH, _TILE_HEIGHT, 324, 325, 32997, 32998),
+        *(292, 293, 326, 327, 328, _PREDICTOR),  # fax, predictor
+        *(_COLOR_MAP, 332, 334, 336, _EXTRA, _FORMAT, 340, 341, 32995, 32996),  # palette, inks, alpha, sample formats
+        *(347, *range(512, 522), _LUMA, _SUBSAMPLING, _POSITIONING, _REFERENCE, 50674),  # JPEG, YCbCr, LERC
+        34675,  # profile
+    }
+)
+"""Tags without which pixels cannot be read, or mean something else."""
+
+_LEAST_TILE = 16  # rows of a tile that libvips takes
+_JPEG = (6, 7)
+_COMPRESSIONS = {
+    6: "JPEG of the old style",
+    34661: "JBIG",
+    34712: "JPEG 2000",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34887: "LERC",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_USUAL_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+"""None, fax, LZW, JPEG, deflate, PackBits: every libtiff has them."""
+
+_WHOLE, _FLOAT, _UNDEFINED = 1, 3, 4
+_KINDS = {2: "signed whole numbers", 3: "floats", 5: "complex whole numbers", 6: "complex floats"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What the samples of a page are.
+
+    Attributes:
+        size: Width and height of the page, in pixels.
+        compression: Code of the compression.
+        lab8: Whether they are CIELab of 8 bits.
+        white_is_zero: Whether the first sample is 0 for white.
+        ycbcr: How to make RGB of them, where they are YCbCr that no JPEG decoder converts.
+        kept: Which samples of a pixel are colour or alpha; None for all.
+    """
+
+    size: tuple[int, int]
+    compression: int
+    lab8: bool
+    white_is_zero: bool
+    ycbcr: YCbCr | None
+    kept: tuple[int, ...] | None
+
+    @property
+    def unusual_compression(self) -> str | None:
+        """Returns the name of a compression that not every libtiff has, else None."""
+        if self.compression in _USUAL_COMPRESSIONS:
+            return None
+        return _COMPRESSIONS.get(self.compression, f"number {self.compression}")
+
+
+class _Page:
+    """The first page of a TIFF, for those who ask for numbers of its directory."""
+
+    def __init__(self, file: Tiff) -> None:
+        self.file = file
+        self.entries: dict[int, Entry] = file.entries(file.first)
+
+    def number(self, tag: int, default: int) -> int:
+        return next(iter(self.numbers(tag, most=1)), default)
+
+    def numbers(self, tag: int, *, most: int = _MOST_SAMPLES) -> tuple[int, ...]:
+        return self.file.values(self.entries.get(tag), most=most)
+
+    def fractions(self, tag: int, count: int, default: tuple[float, ...]) -> tuple[float, ...]:
+        found = self.file.fractions(self.entries.get(tag), most=count)
+        return found if len(found) == count else default
+
+
+def pixels_alone(tiff: bytes, name: str) -> tuple[bytes, Samples | None]:
+    """Strips the first page of everything but its pixels. What is odd in other tags is no damage then.
+
+    CIELab of 8 bits is said to be RGB, as libvips has an error there. So is YCbCr, which libvips would take for it;
+    where its colours are subsampled, each unit of them becomes a run of gray pixels (`YCbCr.rgb` takes them apart).
+
+    Args:
+        tiff: The file.
+        name: Of the file, for the error.
+
+    Returns:
+        The stripped file, and what its samples are. The file itself and None where its directory is damaged.
+
+    Raises:
+        InputError: Samples are stored in a way that cannot be read.
+
+    Source: TIFF 6.0, sections 2, 8, 15, 18, 19, 20, 21 and 23; BigTIFF.
+    """
+    try:
+        page = _Page(Tiff(tiff))
+        bits = page.numbers(_BITS) or (1,)
+        photometric = page.number(_PHOTOMETRIC, 0)
+        _check_samples(page, bits, photometric, name)
+        ycbcr = None
+        if photometric == _YCBCR and page.number(_COMPRESSION, 1) not in _JPEG:
+            ycbcr = _ycbcr_of(page, bits[0], name)
+        lab8 = photometric == _CIELAB and set(bits) == {8}
+        samples = Samples(
+            size=(page.number(_WIDTH, 0), page.number(_HEIGHT, 0)),
+            compression=page.number(_COMPRESSION, 1),
+            lab8=lab8,
+            white_is_zero=photometric == _WHITE_IS_ZERO,
+            ycbcr=ycbcr,
+            kept=_kept(page, photometric),
+        )
+        changed = {_PHOTOMETRIC: _RGB} if lab8 or ycbcr else {}
+        if ycbcr is not None and ycbcr.subsampled:
+            changed = _as_gray(page, ycbcr)
+        return page.file.alone(page.file.first, PIXEL_TAGS, changed=changed), samples
+    except struct.error:
+        return tiff, None
+
+
+def _check_samples(page: _Page, bits: tuple[int, ...], photometric: int, name: str) -> None:
+    """Refuses samples of a kind or layout that cannot be read.
+
+    Raises:
+        InputError: What they are, and what was expected.
+    """
+    forms = set(page.numbers(_FORMAT)) or {_WHOLE}
+    form = max(forms)
+    readable = {_WHOLE: 16, _UNDEFINED: 16, _FLOAT: 32}.get(form, 0)
+    if len(forms) > 1 or (max(bits) >= 8 and max(bits) > readable):
+        what = "of several kinds" if len(forms) > 1 else f"{_KINDS.get(form, 'whole numbers')} of {max(bits)} bits"
+        raise InputError(
+            f"{name}: samples are {what}; expected whole numbers of 8 or 16 bits without sign, or floats of 16 or 32 "
+            "bits from 0 to 1; convert the file first"
+        )
+    whole_bytes = set(bits) <= {8, 16, 32} or (len(bits) == 1 and bits[0] in (1, 2, 4))
+    if not whole_bytes or len(set(bits)) > 1:
+        found = "/".join(str(each) for each in dict.fromkeys(bits))
+        raise InputError(f"{name}: samples of {found} bits; expected 8 or 16; convert the file first, to 16 bits")
+    if photometric == _PALETTE and _COLOR_MAP not in page.entries:
+        raise InputError(f"{name}: numbers of colours without the palette that they are of; get the file again")
+    if page.number(_PLANES, 1) == 2 and page.number(_SAMPLES, 1) > 1 and _TILE_WIDTH in page.entries:
+        raise InputError(
+            f"{name}: tiles of one channel each (planar); convert the file first, to strips or to tiles of whole pixels"
+        )
+
+
+def _kept(page: _Page, photometric: int) -> tuple[int, ...] | None:
+    """Returns which samples are colour, and the first that is alpha; None where no other is stated to be there."""
+    colours = _COLOURS.get(photometric)
+    extra = page.numbers(_EXTRA)
+    if colours is None or not extra or page.number(_SAMPLES, 1) != colours + len(extra):
+        return None
+    alpha = [number for number, kind in enumerate(extra, start=colours) if kind in _ALPHA][:1]
+    return (*range(colours), *alpha) if len(alpha) < len(extra) else None
+
+
+def _ycbcr_of(page: _Page, bits: int, name: str) -> YCbCr:
+    """Reads how YCbCr is stored.
+
+    Raises:
+        InputError: In a way that cannot be read.
+    """
+    subsampling = page.numbers(_SUBSAMPLING, most=2)
+    across, down = subsampling if len(subsampling) == 2 else (2, 2)
+    rows, height = page.number(_ROWS, 2**32 - 1), page.number(_HEIGHT, 0)
+    subsampled = (across, down) != (1, 1)
+    form = page.number(_FORMAT, _WHOLE)
+    reason = ""
+    if across not in (1, 2, 4) or down not in (1, 2, 4) or bits not in (8, 16) or form == _FLOAT:
+        reason = f"{across}x{down} pixels to a colour, {bits} bits{' of floats' if form == _FLOAT else ''}"
+    elif subsampled and (page.number(_SAMPLES, 3) != 3 or page.number(_PLANES, 1) == 2):
+        reason = f"{across}x{down} pixels to a colour, in planes or with more channels"
+    elif subsampled and page.number(_PREDICTOR, 1) != 1:
+        reason = f"{across}x{down} pixels to a colour, with a predictor"
+    elif subsampled and _TILE_WIDTH not in page.entries and rows < height and rows % down:
+        reason = f"strips of {rows} rows that cut its colours of {down}"
+    elif subsampled and 0 < page.number(_TILE_HEIGHT, 0) < _LEAST_TILE * down:
+        reason = f"{across}x{down} pixels to a colour, in tiles of {page.number(_TILE_HEIGHT, 0)} rows"
+    if reason:
+        raise InputError(f"{name}: YCbCr stored as {reason}; convert the file first, to RGB")
+    top, middle = 2**bits - 1, 2 ** (bits - 1)
+    return YCbCr.checked(
+        size=(page.number(_WIDTH, 0), height),
+        subsampling=(across, down),
+        luma=page.fractions(_LUMA, 3, ()),
+        reference=page.fractions(_REFERENCE, 6, (0, top, middle, top, middle, top)),
+        cosited=page.number(_POSITIONING, 1) == 2,
+        bits=bits,
+    )
+
+
+def _as_gray(page: _Page, ycbcr: YCbCr) -> dict[int, int]:
+    """Returns the numbers of a directory by which each unit of subsampled colours is a run of gray pixels."""
+    (width, height), (across, down), unit = ycbcr.size, ycbcr.subsampling, ycbcr.unit
+    columns, rows = -(-width // across), -(-height // down)
+    changed = {_PHOTOMETRIC: _BLACK_IS_ZERO, _SAMPLES: 1, _BITS: ycbcr.bits, _FORMAT: _WHOLE}
+    if _TILE_WIDTH in page.entries:
+        tile_width, tile_height = page.number(_TILE_WIDTH, 1), page.number(_TILE_HEIGHT, 1)
+        changed |= {_TILE_WIDTH: tile_width // across * unit, _TILE_HEIGHT: tile_height // down}
+    else:
+        changed |= {_ROWS: min(-(-page.number(_ROWS, height) // down), rows)}
+    return changed | {_WIDTH: columns * unit, _HEIGHT: rows}
