@@ -12,6 +12,7 @@ import io
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,27 @@ from torch.nn import functional as F
 
 from sr_upscale.errors import ShapeError, UsageError
 from sr_upscale.functional.resize import resize
+
+
+class Family(Protocol):
+    """A family of chains that `degrade` draws from: `RealWorld`, or `data.rendered.Rendered`.
+
+    Attributes:
+        clean_prob: Share of crops that are only reduced (MATLAB's bicubic), since clean input must stay clean.
+        margin: LR pixels that are made and cut off again at a random place. So JPEG's 8x8 grid does not always begin at
+            the corner of a patch.
+    """
+
+    @property
+    def clean_prob(self) -> float: ...
+
+    @property
+    def margin(self) -> int: ...
+
+    def spoiled(self, x: Tensor, size: tuple[int, int], rng: np.random.Generator) -> Tensor:
+        """Draws a chain and returns what it makes of HR, (1, 3, H, W) in [0, 1], at the (height, width) of LR."""
+        ...
+
 
 KERNEL_SIZES = (7, 9, 11, 13, 15, 17, 19, 21)
 RESIZE_MODES = ("area", "bilinear", "bicubic")  # without antialiasing: real programs alias, too
@@ -62,7 +84,7 @@ class Pass:
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
-            _check(each.name, getattr(self, each.name))
+            check(each.name, getattr(self, each.name))
         if self.resize_up + self.resize_down > 1:
             chances = f"{self.resize_up:g} and {self.resize_down:g}"
             raise UsageError(f"degradation: resize_up and resize_down are {chances}; expected at most 1 together")
@@ -76,11 +98,9 @@ class RealWorld:
     apart from `clean_prob`, which it does not have.
 
     Attributes:
-        clean_prob: Share of crops that are only reduced (MATLAB's bicubic), since clean input must stay clean.
+        clean_prob, margin: See `Family`.
         second_prob: Probability of the second round.
         final_sinc_prob: Probability of a sinc low-pass after the last resize.
-        margin: LR pixels that are made and cut off again at a random place. So JPEG's 8x8 grid does not always begin at
-            the corner of a patch.
         first, second: The rounds.
     """
 
@@ -103,16 +123,23 @@ class RealWorld:
 
     def __post_init__(self) -> None:
         for name in ("clean_prob", "second_prob", "final_sinc_prob"):
-            _check(name, getattr(self, name))
+            check(name, getattr(self, name))
         if self.margin < 0:
             raise UsageError(f"degradation: margin is {self.margin}; expected 0 or more")
 
+    def spoiled(self, x: Tensor, size: tuple[int, int], rng: np.random.Generator) -> Tensor:
+        """Runs one round or two; see `Family`."""
+        x = _round(x, self.first, (x.shape[-2], x.shape[-1]), rng)
+        if rng.random() < self.second_prob:
+            return _round(x, self.second, size, rng, end=size, final_sinc=self.final_sinc_prob)
+        return _finish(x, size, self.final_sinc_prob, rng)
 
-LIMITS = {"jpeg_quality": (1.0, 100.0), "resize_range": (0.01, 100.0)}
+
+LIMITS = {"jpeg_quality": (1.0, 100.0), "quality": (1.0, 100.0), "resize_range": (0.01, 100.0), "colors": (2.0, 256.0)}
 """Lowest and highest value of ranges that have other limits than 0 and 255."""
 
 
-def _check(name: str, value: float | tuple[float, float]) -> None:
+def check(name: str, value: float | tuple[float, float]) -> None:
     """Refuses a probability outside 0 to 1, and a range that is reversed or beyond its limits."""
     if isinstance(value, tuple):
         lowest, highest = LIMITS.get(name, (0.0, 255.0))
@@ -123,7 +150,7 @@ def _check(name: str, value: float | tuple[float, float]) -> None:
         raise UsageError(f"degradation: {name} is {value:g}; expected a probability, 0 to 1")
 
 
-def degrade(hr: NDArray[np.uint8], scale: int, family: RealWorld, rng: np.random.Generator) -> NDArray[np.uint8]:
+def degrade(hr: NDArray[np.uint8], scale: int, family: Family, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Makes a degraded LR of one HR crop.
 
     Args:
@@ -146,12 +173,7 @@ def degrade(hr: NDArray[np.uint8], scale: int, family: RealWorld, rng: np.random
     x = torch.from_numpy(np.ascontiguousarray(hr.transpose(2, 0, 1))).float().div_(255)[None]
     if rng.random() < family.clean_prob:
         return _to_uint8(resize(x, small))
-    x = _round(x, family.first, (height, width), rng)
-    if rng.random() < family.second_prob:
-        x = _round(x, family.second, small, rng, end=small, final_sinc=family.final_sinc_prob)
-    else:
-        x = _finish(x, small, family.final_sinc_prob, rng)
-    return _to_uint8(x)
+    return _to_uint8(family.spoiled(x, small, rng))
 
 
 def _round(
@@ -336,8 +358,17 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
     Returns:
         (1, 3, H, W) in [0, 1], on the grid of 1/255.
     """
+    return _through_file(x, "JPEG", quality=quality)
+
+
+def webp(x: Tensor, quality: int) -> Tensor:
+    """Passes a picture through a lossy WebP file; as `jpeg`."""
+    return _through_file(x, "WEBP", quality=quality, method=0)
+
+
+def _through_file(x: Tensor, kind: str, **options: int) -> Tensor:
     buffer = io.BytesIO()
-    Image.fromarray(_to_uint8(x)).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(_to_uint8(x)).save(buffer, kind, **options)
     with Image.open(buffer) as image:
         pixels = np.asarray(image)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div_(255)[None]
