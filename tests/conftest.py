@@ -101,6 +101,8 @@ def store(store_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setattr(stores, "PATIENCE_S", 1.0)
+        # an answer may wait for another process's end
+        monkeypatch.setattr("s3fs.S3FileSystem.read_timeout", 300)
         stores._file_system.cache_clear()
         yield store
         stores._file_system.cache_clear()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
 from sr_upscale.storage.atomic import open_own, output_error, replace_file
 from sr_upscale.storage.digest import hash_file
@@ -94,7 +95,7 @@ class Manifest:
         self._folder_in = functools.cache(lambda folder: _inside(folder, root))
         self._part = _part_of(root, identity())
         self._parts: set[Path] = set()
-        self._read: dict[Path, tuple[int, int]] = {}
+        self._read: dict[Path, tuple[int, int, int]] = {}  # number of the file, bytes and lines that were read
         self._listed: int | None = None
         self._torn = False
         self._lock = threading.RLock()
@@ -203,30 +204,57 @@ class Manifest:
     def merge(self, may_write: Callable[[], None]) -> None:
         """Merges the parts into the file, which must be this process's alone.
 
+        Their lines are put behind the file's. It is written anew where half of its lines would be out of date, where
+        its end is torn, and where there is none. A process that is killed meanwhile leaves lines that stand in a part,
+        too, or a torn one.
+
         Args:
             may_write: Called before the file changes; what it raises leaves all as it was.
 
         Raises:
             OutputError: The file cannot be written; the parts stay.
         """
-        parts = _parts_in(self.root)
+        with self._lock:
+            parts = sorted(_parts_in(self.root))
+            self._read_on(self.root / MANIFEST)
+            (self._append if self._may_grow(parts) else self._rewrite)(parts, may_write)
+        for path in parts:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _may_grow(self, parts: Sequence[Path]) -> bool:
+        number, offset, count = self._read.get(self.root / MANIFEST, (0, 0, 0))
+        with contextlib.suppress(FileNotFoundError):
+            info = os.stat(self.root / MANIFEST)
+            added = sum(1 for path in parts for _known in _known_lines(path))
+            return (info.st_ino, info.st_size) == (number, offset) and count + added < 2 * len(self.entries)
+        return False
+
+    def _append(self, parts: Sequence[Path], may_write: Callable[[], None]) -> None:
+        may_write()
+        path = self.root / MANIFEST
+        try:
+            with open_own(path, "ab") as file, io.BufferedWriter(cast("io.RawIOBase", file)) as behind:
+                for part in parts:
+                    behind.writelines(line for _output, _entry, line in _known_lines(part))
+                behind.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def _rewrite(self, parts: Sequence[Path], may_write: Callable[[], None]) -> None:
         lines: dict[str, dict[str, tuple[Entry, bytes]]] = {}
-        for path in [self.root / MANIFEST, *sorted(parts)]:
-            with contextlib.suppress(FileNotFoundError), open_own(path, "rb") as file:
-                for line in _lines(file):
-                    if (known := _parse(line)) is not None:
-                        of_output = lines.setdefault(known[0], {})
-                        of_output.pop(known[1].output_sha256, None)
-                        of_output[known[1].output_sha256] = known[1], line.rstrip(b"\n") + b"\n"
+        for path in [self.root / MANIFEST, *parts]:
+            for output, entry, line in _known_lines(path):
+                of_output = lines.setdefault(output, {})
+                of_output.pop(entry.output_sha256, None)
+                of_output[entry.output_sha256] = entry, line
         with (
             replace_file(self.root / MANIFEST, on_whole=lambda _temporary: may_write()) as temporary,
             temporary.open("wb") as file,
         ):
             for output, of_output in lines.items():
                 file.writelines(_still_there(self.root / output, list(of_output.values())))
-        for path in parts:
-            with contextlib.suppress(OSError):
-                path.unlink()
 
     def _known_by_stamp(self, item: Item, stamp: Stamp | None) -> Entry | None:
         key = self.key(item)
@@ -267,14 +295,15 @@ class Manifest:
             return path.name == MANIFEST
         with file:
             number = os.fstat(file.fileno()).st_ino
-            before, offset = self._read.get(path, (number, 0))
-            offset = offset if before == number else 0
+            before, offset, count = self._read.get(path, (number, 0, 0))
+            if before != number:
+                offset = count = 0
             file.seek(offset)
             for line in _lines(file):
                 if (known := _parse(line)) is not None:
                     self._keep(*known)
-                offset += len(line)
-            self._read[path] = number, offset
+                offset, count = offset + len(line), count + 1
+            self._read[path] = number, offset, count
         return True
 
     def _keep(self, output: str, entry: Entry) -> None:
@@ -288,6 +317,14 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Yields the whole lines of a file up to one that is still being written, torn, or longer than any of ours."""
     while (line := file.readline(MAX_LINE)).endswith(b"\n"):
         yield line
+
+
+def _known_lines(path: Path) -> Iterator[tuple[str, Entry, bytes]]:
+    """Yields what the whole lines of a file say, with the lines themselves; nothing where there is no file."""
+    with contextlib.suppress(FileNotFoundError), open_own(path, "rb") as file:
+        for line in _lines(file):
+            if (known := _parse(line)) is not None:
+                yield *known, line
 
 
 def _parse(line: bytes) -> tuple[str, Entry] | None:

@@ -25,7 +25,7 @@ from sr_upscale.pipeline import own_outputs
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
-from sr_upscale.pipeline.manifest import MANIFEST, Manifest
+from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.request import SECTIONS, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
@@ -344,6 +344,58 @@ def test_names_in_a_manifest_that_no_file_has_are_merged_like_others(tmp_path: P
     manifest.merge(lambda: None)
     assert Manifest(tmp_path, {}).entries == manifest.entries
     assert list(manifest.entries) == [name]
+
+
+def part_of(folder: Path, *lines: bytes) -> Path:
+    """The part of a process that is no more."""
+    path = folder / ".sr-upscale.host7.00000007-7-0123abcd.jsonl"
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def test_a_few_new_lines_are_put_behind_a_manifest_and_many_old_ones_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / MANIFEST
+    old = b"".join(line_of(f"{number}.png", b"1") for number in range(9))
+    file.write_bytes(old)
+    number = file.stat().st_ino
+    for count in range(9):
+        part = part_of(tmp_path, line_of("new.png", b"%d" % count))
+        Manifest(tmp_path, {}).merge(lambda: None)
+        assert not part.exists()
+        assert file.read_bytes() == old + b"".join(line_of("new.png", b"%d" % each) for each in range(count + 1))
+    assert file.stat().st_ino == number
+    before = Manifest(tmp_path, {}).entries
+    (tmp_path / "new.png").write_bytes(b"9")
+    stamp = (1, (tmp_path / "new.png").stat().st_mtime_ns)
+    newest = line_of("new.png", b"9").replace(b'"output_stamp": null', b'"output_stamp": [%d, %d]' % stamp)
+    part_of(tmp_path, newest, *(line_of(f"{each}.png", b"1") for each in range(2)))
+    Manifest(tmp_path, {}).merge(lambda: None)
+    assert sorted(file.read_bytes().splitlines(True)) == sorted([*old.splitlines(True), newest])
+    assert before.keys() == Manifest(tmp_path, {}).entries.keys()
+
+
+def test_a_merge_that_is_killed_at_any_byte_loses_nothing(tmp_path: Path) -> None:
+    """What had been put behind the manifest by then is torn, or stands in the part, too."""
+    old = [line_of(f"{number}.png", b"1") for number in range(9)]
+    new = [line_of("a.png", b"1"), line_of("b.png", b"1")]
+    for cut in range(0, len(b"".join(new)) + 1, 7):
+        (tmp_path / MANIFEST).write_bytes(b"".join(old) + b"".join(new)[:cut])
+        part_of(tmp_path, *new)
+        manifest = Manifest(tmp_path, {})
+        assert len(manifest.entries) == 11
+        manifest.merge(lambda: None)
+        assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+        lines = (tmp_path / MANIFEST).read_bytes().splitlines(True)
+        assert set(lines) == {*old, *new}
+        assert Manifest(tmp_path, {}).entries == manifest.entries
+
+
+def test_lines_behind_one_without_end_are_not_lost(tmp_path: Path) -> None:
+    """No reader goes on behind it; so the manifest is written anew."""
+    (tmp_path / MANIFEST).write_bytes(line_of("a.png", b"1") + b"x" * (MAX_LINE + 1) + b"\n")
+    part_of(tmp_path, line_of("b.png", b"1"))
+    Manifest(tmp_path, {}).merge(lambda: None)
+    assert (tmp_path / MANIFEST).read_bytes() == line_of("a.png", b"1") + line_of("b.png", b"1")
 
 
 def test_a_manifest_takes_neither_memory_nor_time_without_end(tmp_path: Path) -> None:
