@@ -86,6 +86,7 @@ def train(
                 weights = run(
                     recipe,
                     data=[_pictures(name, console) for name in options.data],
+                    rendered=[Path(name) for name in options.rendered],
                     compiled=options.compiled,
                     cache=None if options.no_cache else cache_folder() / "training",
                     on_progress=on_progress,

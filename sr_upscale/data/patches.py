@@ -135,17 +135,21 @@ class Batch:
         hr: (n, 3, p * scale, p * scale) uint8, RGB.
         made_s: Seconds of CPU that it took to make.
         taught: A teacher's answers, of hr's shape and type; only where there is a teacher.
+        rendered: (n,) bool: which patches are cut from rendered pictures; None where there are no such pictures.
     """
 
     lr: Tensor
     hr: Tensor
     made_s: float
     taught: Tensor | None = None
+    rendered: Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """Returns the same batch in page-locked memory. Torch's loader calls it."""
         taught = None if self.taught is None else self.taught.pin_memory()
-        return Batch(lr=self.lr.pin_memory(), hr=self.hr.pin_memory(), made_s=self.made_s, taught=taught)
+        rendered = None if self.rendered is None else self.rendered.pin_memory()
+        lr, hr = self.lr.pin_memory(), self.hr.pin_memory()
+        return Batch(lr=lr, hr=hr, made_s=self.made_s, taught=taught, rendered=rendered)
 
 
 class PatchSampler(Dataset[Batch]):
@@ -196,14 +200,11 @@ class PatchSampler(Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         start = time.process_time()
-        patches = [self._patch(np.random.default_rng([*self.seed, number, each])) for each in self.mine]
-        lr, hr, *taught = (
-            torch.from_numpy(np.ascontiguousarray(np.stack(side).transpose(0, 3, 1, 2)))
-            for side in zip(*patches, strict=True)
-        )
+        patches = [self.patch(np.random.default_rng([*self.seed, number, each])) for each in self.mine]
+        lr, hr, *taught = _stacked(patches)
         return Batch(lr=lr, hr=hr, taught=taught[0] if taught else None, made_s=time.process_time() - start)
 
-    def _patch(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
+    def patch(self, rng: np.random.Generator) -> list[NDArray[np.uint8]]:
         """Cuts LR, HR, and the teacher's answer where there is one; flips and rotates them alike."""
         index = min(int(np.searchsorted(self._chances, rng.random(), side="right")), len(self.pairs) - 1)
         pair, side, scale = self.pairs[index], self.lr_patch, self.scale
@@ -240,7 +241,64 @@ class PatchSampler(Dataset[Batch]):
         return crop[top - y0 : top - y0 + side, left - x0 : left - x0 + side]
 
 
-def batches(sampler: PatchSampler, *, start: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+def _stacked(patches: Sequence[Sequence[NDArray[np.uint8]]]) -> list[Tensor]:
+    """Stacks the sides of patches, (h, w, 3) each, to a tensor (n, 3, h, w) for each side."""
+    return [
+        torch.from_numpy(np.ascontiguousarray(np.stack(side).transpose(0, 3, 1, 2)))
+        for side in zip(*patches, strict=True)
+    ]
+
+
+class MixedSampler(Dataset[Batch]):
+    """Patches of several samplers in one batch. Each patch's sampler is drawn by share.
+
+    A patch without a teacher's answer has HR in its place.
+
+    Args:
+        main: Gives what the others leave.
+        rendered: Cuts rendered pictures; None where there are none.
+        rendered_share: Share of its patches, 0 to 1.
+        clean: Cuts photographs whose LR is only reduced; None where there are none.
+        clean_share: Share of its patches, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        main: PatchSampler,
+        *,
+        rendered: PatchSampler | None,
+        rendered_share: float,
+        clean: PatchSampler | None,
+        clean_share: float,
+    ) -> None:
+        self.main, self.rendered, self.clean = main, rendered, clean
+        self.rendered_share = rendered_share if rendered is not None else 0.0
+        self.clean_share = clean_share if clean is not None else 0.0
+
+    def __getitem__(self, number: int) -> Batch:
+        start = time.process_time()
+        patches, rendered = [], []
+        for each in self.main.mine:
+            rng = np.random.default_rng([*self.main.seed, number, each])
+            sampler = self._drawn(rng.random())
+            sides = sampler.patch(rng)
+            patches.append(sides if len(sides) == 3 else [*sides, sides[1]])
+            rendered.append(sampler is self.rendered)
+        lr, hr, taught = _stacked(patches)
+        made_s = time.process_time() - start
+        return Batch(lr=lr, hr=hr, taught=taught, rendered=torch.tensor(rendered), made_s=made_s)
+
+    def _drawn(self, draw: float) -> PatchSampler:
+        if self.rendered is not None and draw < self.rendered_share:
+            return self.rendered
+        if self.clean is not None and draw < self.rendered_share + self.clean_share:
+            return self.clean
+        return self.main
+
+
+def batches(
+    sampler: PatchSampler | MixedSampler, *, start: int, workers: int, pin_memory: bool = False
+) -> Iterator[Batch]:
     """Yields ``sampler[start]``, ``sampler[start + 1]``, ... without end.
 
     Args:

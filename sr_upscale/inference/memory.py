@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sr_upscale.inference.strip_blocks import STREAM_BLOCKS
 from sr_upscale.inference.tiling import StripPlan, TilePlan, plan_columns
 from sr_upscale.models.descriptor import Traits
 from sr_upscale.models.generator import GeneratorConfig
@@ -77,9 +78,11 @@ def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int 
     """
     size, feat = (2 if half else 4), config.num_feat
     widths = [read.stop - read.start for read, _keep in plan_columns(width, column, config.halo)]
-    of_block = 2 * feat + (3 + 2 + 2) * feat // 2
-    kept = config.num_blocks * of_block + (2 * config.num_blocks + 2 + rows) * feat
-    work = (rows + 3) * (3 * feat + 3 * feat // 2)
+    inner = STREAM_BLOCKS[config.block].kept_rows()
+    of_block = 2 * feat + sum(inner) * feat // 2
+    late = config.trunk_reach if config.block == "inception" else 0
+    kept = config.num_blocks * of_block + (late + rows) * feat
+    work = (rows + 3) * (3 * feat + len(inner) * feat // 2)
     image = 4 * 3 * (2 * config.halo + 2 * rows)
     fresh = 3 * rows * size * feat  # outputs of convs, and what the library packs for them
     tail = rows * TAILS[config.upsampler].strip_bytes(config, size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_upscale.models.generator import InceptionResidualBlock
+from sr_upscale.models.generator import GeneratorConfig
 from sr_upscale.models.tails import NEGATIVE_SLOPE
 
 
@@ -45,32 +45,10 @@ class ConvWeights:
         return F.conv2d(rows, self.weight, self.bias, padding=(0, 1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockWeights:
-    """Weights of a block, ready to run. Its two 1x1 convs read the same rows and run as one.
-
-    Attributes:
-        reduce: The two 1x1 convs, (2 * half, in, 1, 1): first that of the short branch, then that of the long one.
-        short: The 3x3 conv of the short branch.
-        long1, long2: The 3x3 convs of the long branch, in order.
-    """
-
-    reduce: Tensor
-    short: ConvWeights
-    long1: ConvWeights
-    long2: ConvWeights
-
-    @classmethod
-    def of(cls, block: InceptionResidualBlock, dtype: torch.dtype) -> BlockWeights:
-        """Takes the weights of a block, as `dtype`."""
-        short, long1, long2 = (ConvWeights.of(conv, dtype) for conv in (block.conv1, block.conv2a, block.conv2b))
-        joined = torch.cat((block.reduce1.weight, block.reduce2.weight)).to(dtype)
-        return cls(reduce=channels_last(joined), short=short, long1=long1, long2=long2)
-
-
 class OnDevice(Protocol):
-    """Where rows stand, and in which number type."""
+    """Where rows stand, in which number type, and of which network."""
 
+    config: GeneratorConfig
     dtype: torch.dtype
     device: torch.device
 

@@ -22,21 +22,18 @@ from torch.nn import functional as F
 from sr_upscale.inference.color_drift import doubtful
 from sr_upscale.inference.dynamic_batching import Together
 from sr_upscale.inference.network import finite
+from sr_upscale.inference.strip_blocks import STREAM_BLOCKS
 from sr_upscale.inference.strip_layers import (
-    BlockWeights,
     ConvWeights,
     Late,
     Lines,
     blank,
     channels_last,
-    leaky_relu_into,
 )
 from sr_upscale.inference.strip_tails import STREAM_TAILS
 from sr_upscale.inference.tiling import plan_columns
-from sr_upscale.models.generator import (
-    Generator,
-    InceptionResidualBlock,
-)
+from sr_upscale.models.generator import Generator
+from sr_upscale.models.tails import leaky_relu
 
 STRIP_PIXELS = 16384
 """Pixels of a strip on a CPU, where its maps stay in the caches."""
@@ -70,8 +67,10 @@ class StreamNetwork:
         self.redone = 0
         self._together = Together(self._whole, GPU_STRIP_PIXELS)
         self.head = ConvWeights.of(model.head, dtype)
-        self.blocks = [BlockWeights.of(cast("InceptionResidualBlock", block), dtype) for block in model.blocks]
-        self.trunk = ConvWeights.of(model.trunk, dtype)
+        self.head_slopes = model.head_act.weight.to(dtype) if self.config.block == "gated" else None
+        self.stream_block = STREAM_BLOCKS[self.config.block]
+        self.blocks = [self.stream_block.weights(block, dtype) for block in model.blocks]
+        self.trunk = ConvWeights.of(model.trunk, dtype) if self.config.block == "inception" else None
         self.stream_tail = STREAM_TAILS[type(model.tail)]
         self.tail = [ConvWeights.of(conv, dtype) for conv in self.stream_tail.convs(model.tail)]
 
@@ -226,13 +225,13 @@ class _Column:
         feat = network.config.num_feat
         self.head = Lines(network, 3, 2, rows, width)
         self.features = [Lines(network, feat, 2, rows, width) for _ in range(2)]  # read one, write the other
-        inner = [Lines(network, feat // 2, kept, rows, width) for kept in (3, 2, 2)]
-        self.short, self.long1, self.long2 = inner
-        shared = (self.features[0], *inner)
+        self.block = network.stream_block(network, height, width, rows)
+        shared = (self.features[0], *self.block.inner)
         self.kept = [[torch.zeros_like(lines.old) for lines in shared] for _ in network.blocks]
-        self.trunk = Lines(network, feat, 2, rows, width)
-        self.trunk_lag = 2 * network.config.num_blocks + 2
-        self.shallow = Late(self.features[0].new, self.trunk_lag - 1)
+        self.trunk_lag = network.config.trunk_reach
+        if network.trunk is not None:
+            self.trunk = Lines(network, feat, 2, rows, width)
+            self.shallow = Late(self.features[0].new, self.trunk_lag - 1)
         self.tail = network.stream_tail(network, height, width, rows, self.trunk_lag)
         self.lag = self.tail.lag
         self.image_lag = -(-self.lag // network.scale)
@@ -249,47 +248,40 @@ class _Column:
         return self._in_float32(out) if self._is_doubtful(out) else out
 
     def _features(self, strip: Tensor) -> Tensor | None:
-        """Runs head, blocks, trunk and long skip: (1, 3, n, W) -> (1, C, n, W), `trunk_lag` rows late.
+        """Runs head, blocks, and trunk and long skip where there are: (1, 3, n, W) -> (1, C, n, W), `trunk_lag` late.
 
         Gives None while the blocks have not reached the picture's first row.
         """
         network, (lines, other) = self.network, self.features
         self.head.new.copy_(strip)
-        leaky_relu_into(network.head(self.head.whole), out=lines.new)
+        shallow = network.head(self.head.whole)
+        slopes = network.head_slopes
+        lines.new.copy_(leaky_relu(shallow) if slopes is None else F.prelu(shallow, slopes))
         self.head.advance()
         blank(lines.new, self.at - 1, self.height)
-        self.shallow.put(lines.new)
+        if network.trunk is not None:
+            self.shallow.put(lines.new)
         for number, (weights, kept) in enumerate(zip(network.blocks, self.kept, strict=True)):
             first = self.at - 1 - 2 * number
             if first + self.rows <= 0:
                 return None  # the picture has not come this far
             if first - 2 < self.height:
-                self._block(weights, kept, lines, other, first)
+                working = (lines, *self.block.inner)
+                for each, memory in zip(working, kept, strict=True):
+                    each.old.copy_(memory)
+                self.block(weights, lines, other, first)
+                for each, memory in zip(working, kept, strict=True):
+                    memory.copy_(each.last)
             else:
                 other.new.zero_()  # the picture has passed
             lines, other = other, lines
+        if network.trunk is None:
+            return lines.new
         self.trunk.new.copy_(lines.new)
         out = network.trunk(self.trunk.whole)
         self.trunk.advance()
         out += self.shallow.get(self.trunk_lag - 1)
         return blank(out, self.at - self.trunk_lag, self.height)
-
-    def _block(self, weights: BlockWeights, kept: list[Tensor], lines: Lines, out: Lines, first: int) -> None:
-        """Reads `lines.new`, whose first row is number `first`, and writes `out.new`, two rows late."""
-        short, long1, long2 = self.short, self.long1, self.long2
-        for each, memory in zip((lines, short, long1, long2), kept, strict=True):
-            each.old.copy_(memory)
-        reduced = F.conv2d(lines.new, weights.reduce)
-        half = reduced.shape[1] // 2
-        leaky_relu_into(reduced[:, :half], out=short.new)
-        leaky_relu_into(reduced[:, half:], out=long1.new)
-        leaky_relu_into(weights.long1(long1.whole), out=long2.new)
-        blank(long2.new, first - 1, self.height)
-        leaky_relu_into(weights.short(short.whole[:, :, :-1]), out=out.halves[0])
-        leaky_relu_into(weights.long2(long2.whole), out=out.halves[1])
-        blank(out.new.add_(lines.late), first - 2, self.height)
-        for each, memory in zip((lines, short, long1, long2), kept, strict=True):
-            memory.copy_(each.last)
 
     def _is_doubtful(self, out: Tensor) -> bool:
         """Says whether a strip is not finite, or in half precision not an answer to the rows that it enlarges."""

@@ -1,12 +1,15 @@
 """The generator: inception-residual blocks between a 3x3 head and an upsampling tail (`models.tails`).
 
-The trunk is the published one (github.com/hueindahaus/srgan, after SRGAN, Ledig et al. 2017,
-arXiv:1609.04802, and ESRGAN, Wang et al. 2018, arXiv:1809.00219). At x4 the network has 913 027 parameters with the
-published tail ``nearest_conv``. With ``pixelshuffle``, which never leaves the input's resolution, it has 828 208.
+There are two kinds of blocks. The published one (github.com/hueindahaus/srgan, after SRGAN, Ledig et al. 2017,
+arXiv:1609.04802, and ESRGAN, Wang et al. 2018, arXiv:1809.00219) makes a network of 913 027 parameters at x4 with the
+published tail ``nearest_conv``. With ``pixelshuffle``, which never leaves the input's resolution, it has 828 208. The
+gated one holds the compact network of Real-ESRGAN (SRVGGNetCompact, Wang et al. 2021, arXiv:2107.10833) as a special
+case (`gated_from_compact`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -27,6 +30,7 @@ class GeneratorConfig:
         num_feat: Channels of the trunk, even, at least 2.
         num_blocks: Number of inception-residual blocks, at least 1.
         upsampler: Name of the tail, one of `TAILS`.
+        block: Name of the blocks, one of `BLOCKS`.
 
     Raises:
         ModelError: A value is none of these.
@@ -36,6 +40,7 @@ class GeneratorConfig:
     num_feat: int = 64
     num_blocks: int = 24
     upsampler: str = "pixelshuffle"
+    block: str = "inception"
 
     def __post_init__(self) -> None:
         for name in ("scale", "num_feat", "num_blocks"):
@@ -51,26 +56,20 @@ class GeneratorConfig:
         if self.num_blocks < 1:
             msg = f"generator num_blocks is {self.num_blocks}; expected at least 1"
             raise ModelError(msg)
-        if self.upsampler not in TAILS:
-            names = " or ".join(TAILS)
-            msg = f"generator upsampler is {self.upsampler!r}; expected {names}"
-            raise ModelError(msg)
+        for name, known in (("upsampler", TAILS), ("block", BLOCKS)):
+            if getattr(self, name) not in known:
+                msg = f"generator {name} is {shortened(repr(getattr(self, name)))}; expected {' or '.join(known)}"
+                raise ModelError(msg)
+
+    @property
+    def trunk_reach(self) -> int:
+        """Returns the radius of the receptive field of head, blocks and trunk conv, in LR pixels."""
+        return 1 + 2 * self.num_blocks + (1 if self.block == "inception" else 0)
 
     @property
     def halo(self) -> int:
         """Returns the radius of the receptive field in LR pixels. An output pixel depends on nothing farther."""
-        body = 1 + 2 * self.num_blocks + 1  # trunk conv, two 3x3 convs a block, head
-        return TAILS[self.upsampler].halo(self) + body
-
-
-PRESETS: dict[str, GeneratorConfig] = {
-    "published-x4": GeneratorConfig(scale=4, upsampler="nearest_conv"),
-    "ours-x2": GeneratorConfig(scale=2),
-    "ours-x3": GeneratorConfig(scale=3),
-    "ours-x4": GeneratorConfig(scale=4),
-    "ours-x8": GeneratorConfig(scale=8),
-}
-"""Configurations by name. ``published-x4`` is the generator of the course project, unchanged."""
+        return TAILS[self.upsampler].halo(self) + self.trunk_reach
 
 
 class InceptionResidualBlock(nn.Module):
@@ -105,11 +104,88 @@ class InceptionResidualBlock(nn.Module):
         self.conv2b.weight.zero_()
 
 
+class GatedBlock(nn.Module):
+    """Two branches of 3x3 convs, concatenated, plus the input times a gain per channel.
+
+    The short branch has one conv, the long one two. Every conv has a bias and is followed by PReLU, with a slope per
+    channel. Each branch makes half of the channels. The first convs of both read the same and stand as one, the
+    short branch's channels first.
+
+    Args:
+        num_feat: Channels, even.
+
+    Shapes: (N, C, H, W) -> same.
+    """
+
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        half = num_feat // 2
+        self.first = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.first_act = nn.PReLU(num_feat, init=NEGATIVE_SLOPE)
+        self.second = nn.Conv2d(half, half, 3, padding=1)
+        self.second_act = nn.PReLU(half, init=NEGATIVE_SLOPE)
+        self.gain = nn.Parameter(torch.ones(num_feat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        short, long = self.first_act(self.first(x)).chunk(2, dim=1)
+        long = self.second_act(self.second(long))
+        return torch.addcmul(torch.cat((short, long), dim=1), x, self.gain.to(x.dtype)[:, None, None])
+
+    @torch.no_grad()
+    def pass_on(self) -> None:
+        """Sets the branches to zero and the gain to one, so that the block gives its input back, bit for bit."""
+        for each in (self.first, self.second):
+            each.weight.zero_()
+            _bias(each).zero_()
+        self.gain.fill_(1)
+
+    @torch.no_grad()
+    def become_conv(self, weight: Tensor, bias: Tensor, slopes: Tensor) -> None:
+        """Becomes a single 3x3 conv and PReLU, bit for bit: no skip, and a second conv that passes its input on.
+
+        Args:
+            weight: (C, C, 3, 3).
+            bias, slopes: (C,).
+        """
+        half = len(bias) // 2
+        self.first.weight.copy_(weight)
+        _bias(self.first).copy_(bias)
+        self.first_act.weight.copy_(torch.cat((slopes[:half], torch.ones(half))))
+        nn.init.dirac_(self.second.weight)
+        _bias(self.second).zero_()
+        self.second_act.weight.copy_(slopes[half:])
+        self.gain.zero_()
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
+Block = InceptionResidualBlock | GatedBlock
+BLOCKS: dict[str, type[InceptionResidualBlock] | type[GatedBlock]] = {
+    "inception": InceptionResidualBlock,
+    "gated": GatedBlock,
+}
+"""Blocks by the name in a configuration."""
+
+PRESETS: dict[str, GeneratorConfig] = {
+    "published-x4": GeneratorConfig(scale=4, upsampler="nearest_conv"),
+    "ours-x2": GeneratorConfig(scale=2),
+    "ours-x3": GeneratorConfig(scale=3),
+    "ours-x4": GeneratorConfig(scale=4),
+    "ours-x8": GeneratorConfig(scale=8),
+}
+"""Configurations by name. ``published-x4`` is the generator of the course project, unchanged."""
+
+
 class Generator(nn.Module):
     """Network that makes an SR image of an LR image.
 
+    With inception-residual blocks it has a conv behind them and a long skip around both; with gated ones neither.
+
     Args:
-        config: Sizes and tail.
+        config: Sizes, blocks and tail.
 
     Shapes: (N, 3, H, W) RGB in [0, 1] -> (N, 3, H*scale, W*scale), RGB, nominally in [0, 1] but not
     clamped. Any H and W of at least 1 will do.
@@ -120,8 +196,11 @@ class Generator(nn.Module):
         self.config = config
         feat = config.num_feat
         self.head = nn.Conv2d(3, feat, 3, padding=1)
-        self.blocks = nn.Sequential(*(InceptionResidualBlock(feat) for _ in range(config.num_blocks)))
-        self.trunk = nn.Conv2d(feat, feat, 3, padding=1, bias=False)
+        if config.block == "gated":
+            self.head_act = nn.PReLU(feat, init=NEGATIVE_SLOPE)
+        self.blocks = nn.Sequential(*(BLOCKS[config.block](feat) for _ in range(config.num_blocks)))
+        if config.block == "inception":
+            self.trunk = nn.Conv2d(feat, feat, 3, padding=1, bias=False)
         self.tail = TAILS[config.upsampler](config)
         self.reset_parameters()
 
@@ -146,8 +225,11 @@ class Generator(nn.Module):
                     module.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        shallow = leaky_relu(self.head(x))
-        features = self.trunk(self.blocks(shallow)) + shallow
+        if self.config.block == "gated":
+            features = self.blocks(self.head_act(self.head(x)))
+        else:
+            shallow = leaky_relu(self.head(x))
+            features = self.trunk(self.blocks(shallow)) + shallow
         return cast("Tensor", self.tail(features, x))
 
 
@@ -164,5 +246,37 @@ def deepened(network: Generator, num_blocks: int) -> Generator:
     deep = Generator(replace(network.config, num_blocks=num_blocks))
     deep.load_state_dict(network.state_dict(), strict=False)
     for block in deep.blocks[network.config.num_blocks :]:
-        cast("InceptionResidualBlock", block).pass_on()
+        cast("Block", block).pass_on()
     return deep
+
+
+def gated_from_compact(state: Mapping[str, Tensor]) -> Generator:
+    """Builds the gated generator that answers as a compact network of Real-ESRGAN, bit for bit in float32.
+
+    Args:
+        state: Tensors of an SRVGGNetCompact with PReLU: ``body.0`` the head, then a slope and a conv in turn, the last
+            conv before the pixel shuffle.
+
+    Returns:
+        A generator with a block for each conv between head and tail.
+
+    Raises:
+        ModelError: The tensors are not those of such a network.
+    """
+    try:
+        numbers = sorted({int(key.split(".")[1]) for key in state})
+        feat, last = state["body.0.weight"].shape[0], numbers[-1]
+        scale = round((state[f"body.{last}.weight"].shape[0] / 3) ** 0.5)
+        config = GeneratorConfig(scale=scale, num_feat=feat, num_blocks=last // 2 - 1, block="gated")
+        model = Generator(config)
+        with torch.no_grad():
+            for module, number in ((model.head, 0), (model.head_act, 1), (cast("nn.Module", model.tail.last), last)):
+                module.load_state_dict({key: state[f"body.{number}.{key}"].float() for key in module.state_dict()})
+            for number, block in enumerate(model.blocks):
+                conv, slopes = f"body.{2 * number + 2}", state[f"body.{2 * number + 3}.weight"]
+                weight, bias = state[f"{conv}.weight"].float(), state[f"{conv}.bias"].float()
+                cast("GatedBlock", block).become_conv(weight, bias, slopes.float())
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        msg = f"not a compact network with PReLU ({error}); expected tensors body.0.weight to body.66.weight"
+        raise ModelError(msg) from error
+    return model.requires_grad_(False).eval()

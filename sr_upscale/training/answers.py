@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from sr_upscale.data.degradations import RealWorld
+from sr_upscale.data.degradations import RealWorld, gaussian_blur
 from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.device import has_bf16
 from sr_upscale.functional.color import to_pixels, to_tensor
@@ -47,6 +48,7 @@ class Question:
         ensemble: Whether it answers with the mean over eight turns.
         degradation: Makes LR; None for MATLAB's bicubic.
         busy_share, smooth_share: See `data.patches.PatchSampler`.
+        own_colors: Whether an answer gets the low frequencies of its LR (`with_colors_of`).
         seed: Start of the random numbers.
     """
 
@@ -57,6 +59,7 @@ class Question:
     degradation: RealWorld | None
     busy_share: float
     smooth_share: float
+    own_colors: bool
     seed: int
 
 
@@ -178,7 +181,8 @@ class Answers:
                 for number in range(there, count):
                     crop = crops[number]
                     lr, hr = (side[0].permute(1, 2, 0).numpy() for side in (crop.lr, crop.hr))
-                    for side in (lr, ask(lr), hr):
+                    answer = ask(lr)
+                    for side in (lr, with_colors_of(answer, lr) if self.question.own_colors else answer, hr):
                         file.write(np.ascontiguousarray(side).tobytes())
                     file.flush()
                     on_answer(number + 1)
@@ -192,6 +196,7 @@ class Answers:
             "version": ANSWERS_VERSION,
             "teacher": {"name": q.weights.stem, "sha256": hash_file(q.weights)},
             **{key: getattr(q, key) for key in ("scale", "crop", "ensemble", "busy_share", "smooth_share", "seed")},
+            **({"own_colors": True} if q.own_colors else {}),
             "degradation": asdict(q.degradation) if q.degradation is not None else "bicubic",
             "pictures": [
                 (pair.name, pair.lr.shape, zlib.crc32(np.ascontiguousarray(pair.lr).data)) for pair in self.pictures
@@ -232,6 +237,26 @@ def asked(
             return to_pixels(run(to_tensor(np.ascontiguousarray(lr)).to(device)), np.dtype(np.uint8))
 
     return ask
+
+
+def with_colors_of(answer: NDArray[np.uint8], lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Gives an answer the low frequencies of its LR: what a Gaussian of `COLOR_SIGMA` LR pixels leaves.
+
+    Args:
+        answer: (h * scale, w * scale, 3).
+        lr: (h, w, 3).
+
+    Returns:
+        An array of the answer's shape.
+    """
+    x, small = to_tensor(answer), to_tensor(np.ascontiguousarray(lr))
+    difference = gaussian_blur(small - F.adaptive_avg_pool2d(x, lr.shape[:2]), COLOR_SIGMA)
+    shift = F.interpolate(difference, size=x.shape[-2:], mode="bilinear")
+    return to_pixels(x + shift, np.dtype(np.uint8))
+
+
+COLOR_SIGMA = 6.0
+"""LR pixels. Noise of 20 levels averages out to 1 level at this width."""
 
 
 def _is_reduced(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> bool:

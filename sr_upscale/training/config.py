@@ -26,7 +26,7 @@ class ModelSection:
         arch: Empty for our generator, or a network of others: a key of `pretrained.architectures.ARCHITECTURES`.
         options: Sizes of a network of others, by the keywords of its constructor; what is left out is as published.
         scale: Factor.
-        num_feat, num_blocks, upsampler: Sizes and tail of our generator; see `GeneratorConfig`.
+        num_feat, num_blocks, upsampler, block: Sizes, tail and blocks of our generator; see `GeneratorConfig`.
     """
 
     arch: str = ""
@@ -35,6 +35,7 @@ class ModelSection:
     num_feat: int = 64
     num_blocks: int = 24
     upsampler: str = "pixelshuffle"
+    block: str = "inception"
 
     @property
     def generator(self) -> GeneratorConfig:
@@ -42,7 +43,7 @@ class ModelSection:
         return GeneratorConfig(**{key: getattr(self, key) for key in GENERATOR_KEYS})
 
 
-GENERATOR_KEYS = ("scale", "num_feat", "num_blocks", "upsampler")
+GENERATOR_KEYS = ("scale", "num_feat", "num_blocks", "upsampler", "block")
 """Keys of `ModelSection` that build our generator. Of these others share the first."""
 
 
@@ -56,6 +57,10 @@ class DataSection:
         batch_size: Patches a step, of all processes together.
         busy_share: Share of the patches (0 to 1) for which the busier of two random places is taken.
         smooth_share: Share of smooth patches (`data.patches.PatchSampler`), or of the crops for a teacher; 0 to 1.
+        rendered_share: Share of the patches (0 to 1) that are cut from rendered pictures (``--rendered``). HR is their
+            answer, whatever a teacher would say.
+        clean_share: Share of the patches (0 to 1) that are cut from photographs, fresh at every step, and only reduced.
+            HR is their answer, too. For stages with a teacher, whose crops are fixed.
         validation_count: Pictures held out of each training folder.
         workers: Processes that make batches ahead of the network; 0 makes them in between.
     """
@@ -65,6 +70,8 @@ class DataSection:
     batch_size: int = 8
     busy_share: float = 1.0
     smooth_share: float = 0.0
+    rendered_share: float = 0.0
+    clean_share: float = 0.0
     validation_count: int = 16
     workers: int = 1
 
@@ -82,6 +89,8 @@ class TeacherSection:
         bf16: Whether it computes in bfloat16 where the hardware does (`device.has_bf16`): about four times as fast on
             a CPU with AMX, a quarter of a level off. Too rough for teachers of PSNR.
         clean_hr: Whether HR takes the place of the answer where LR was only reduced: there is nothing to repair.
+        own_colors: Whether an answer gets the low frequencies of its LR in place of its own, since some teachers darken
+            and tint.
     """
 
     model: str = ""
@@ -91,6 +100,7 @@ class TeacherSection:
     ensemble: bool = False
     bf16: bool = False
     clean_hr: bool = False
+    own_colors: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +113,11 @@ class StageSection:
         optimizer: Optimiser of the generator: ``adam``, or ``muon``, which learns more in a step (`training.muon`). The
             discriminator has Adam.
         lr: Highest learning rate.
-        schedule: ``cosine`` down to `lr_floor`, ``multistep`` or ``constant``.
-        lr_floor: Share of `lr` that is left at the end of the cosine.
+        schedule: ``cosine`` down to `lr_floor`, ``multistep``, ``constant``, or ``wsd``: constant until the last
+            `decay_share` of the stage, then straight down to `lr_floor`. A run by the last can be extended before it
+            decays; a copy of its folder, resumed with a shorter length, is a branch that decays.
+        lr_floor: Share of `lr` that is left at the end of ``cosine`` and ``wsd``.
+        decay_share: Share of the stage (0 to 1) in which ``wsd`` decays.
         milestones: Shares of the stage (0 to 1) after which ``multistep`` multiplies by `gamma`.
         gamma: Factor of `lr` at each of the `milestones`.
         warmup_steps: Steps of linear warm-up.
@@ -119,6 +132,10 @@ class StageSection:
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         teacher_texture_weight: Weight of `training.losses.texture_loss` towards it, on the same layers: its crispness,
             which losses that compare place by place blur where its detail cannot be foreseen.
+        anchor_weight: Weight of the L1 distance to what the network answered before the run (`Recipe.init`), on patches
+            that are not rendered.
+        anchor_perceptual_weight: Weight of the VGG19 loss towards that.
+        anchor_half_life_s: Seconds of the stage in which both of these weights fall to half; 0 leaves them as they are.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
         lattice_weight: Weight of the loss against a lattice of one and of two LR pixels. It compares with HR, or with
             the teacher's answer where a stage that listens to a teacher has no `pixel_weight`.
@@ -151,6 +168,7 @@ class StageSection:
     lr: float = 1e-3
     schedule: str = "cosine"
     lr_floor: float = 0.01
+    decay_share: float = 0.15
     milestones: tuple[float, ...] = (0.5, 0.75, 0.9)
     gamma: float = 0.5
     warmup_steps: int = 200
@@ -163,6 +181,9 @@ class StageSection:
     teacher_weight: float = 0.0
     teacher_perceptual_weight: float = 0.0
     teacher_texture_weight: float = 0.0
+    anchor_weight: float = 0.0
+    anchor_perceptual_weight: float = 0.0
+    anchor_half_life_s: float = 0.0
     fft_weight: float = 0.0
     lattice_weight: float = 0.0
     color_weight: float = 0.0
@@ -195,7 +216,7 @@ MOST = {"num_blocks": 1000, "num_feat": 4096}
 
 CHOICES = {
     "optimizer": ("adam", "muon"),
-    "schedule": ("cosine", "multistep", "constant"),
+    "schedule": ("cosine", "multistep", "constant", "wsd"),
     "pixel_loss": tuple(PIXEL_LOSSES),
     "gan_loss": tuple(GAN_LOSSES),
     "gan_real": ("hr", "teacher"),
@@ -252,9 +273,12 @@ class Recipe:
                 self._refuse(key, value, "0 or more")
         for key in ("crops", "crop"):
             self._positive(f"teacher.{key}", getattr(self.teacher, key))
-        for key in ("busy_share", "smooth_share"):
+        for key in ("busy_share", "smooth_share", "rendered_share", "clean_share"):
             if not 0 <= getattr(self.data, key) <= 1:
                 self._refuse(f"data.{key}", getattr(self.data, key), "0 to 1")
+        if self.data.rendered_share + self.data.clean_share > 1:
+            together = self.data.rendered_share + self.data.clean_share
+            self._refuse("data.rendered_share and data.clean_share", together, "at most 1 together")
         try:
             self.model.generator  # noqa: B018  its scales are those of every network
         except ModelError as error:
@@ -279,11 +303,22 @@ class Recipe:
         for key, words in CHOICES.items():
             if getattr(stage, key) not in words:
                 self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
-        for key in (*LOSS_WEIGHTS, "sharpen_hr", "d_lr", "shift", "feature_patch", "lr_patch", "batch_size"):
+        for key in (
+            *LOSS_WEIGHTS,
+            "sharpen_hr",
+            "d_lr",
+            "shift",
+            "feature_patch",
+            "lr_patch",
+            "batch_size",
+            "anchor_half_life_s",
+        ):
             if not 0 <= getattr(stage, key) < math.inf:
                 self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
         if listens(stage) and not self.teacher.model:
             self._refuse("teacher.model", self.teacher.model, f"weights to learn from, as {where} listens to them")
+        if anchored(stage) and not self.init:
+            self._refuse("init", self.init, f"weights to start from, as {where} stays near them (anchor_weight)")
         least = self.patch_of(stage) + 2 * self.teacher.context
         if listens(stage) and self.teacher.crop < least:
             patches = f"patches of {self.patch_of(stage)} with a context of {self.teacher.context}"
@@ -319,6 +354,8 @@ class Recipe:
                 self._refuse(f"{where}.{key}", value, "a number")
         if not 0 <= stage.ema_decay < 1:
             self._refuse(f"{where}.ema_decay", stage.ema_decay, "0 to below 1")
+        if not 0 < stage.decay_share <= 1:
+            self._refuse(f"{where}.decay_share", stage.decay_share, "more than 0, at most 1")
 
     def _check_parts(self, where: str, stage: StageSection) -> None:
         """Refuses to split a batch that does not divide, or whose losses are not means of those of its parts."""
@@ -373,6 +410,12 @@ def listens(stage: StageSection) -> bool:
     return weights > 0 or stage.gan_real == "teacher"
 
 
+def anchored(stage: StageSection) -> bool:
+    """Says whether a stage stays near the network that the run started from."""
+    return stage.anchor_weight + stage.anchor_perceptual_weight > 0
+
+
 def looks_at_features(stage: StageSection) -> bool:
     """Says whether a loss of a stage compares VGG19 features."""
-    return stage.perceptual_weight + stage.teacher_perceptual_weight + stage.teacher_texture_weight > 0
+    taught = stage.teacher_perceptual_weight + stage.teacher_texture_weight
+    return stage.perceptual_weight + taught + stage.anchor_perceptual_weight > 0

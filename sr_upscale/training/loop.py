@@ -18,10 +18,12 @@ from torch import nn
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import (
     Batch,
+    MixedSampler,
     Pair,
     PatchSampler,
     batches,
     centre_of,
+    find_pictures,
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
@@ -45,6 +47,7 @@ from sr_upscale.training.state import (
     read_checkpoint,
     restore,
     save_checkpoint,
+    start_of,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
 from sr_upscale.training.teacher import Lessons, answered, lessons_of
@@ -64,6 +67,7 @@ def train(
     recipe: Recipe,
     *,
     data: Sequence[Path],
+    rendered: Sequence[Path] = (),
     out: Path,
     validation: Path | None = None,
     resume: Resume = Resume.NO,
@@ -86,6 +90,7 @@ def train(
     Args:
         recipe: What to do.
         data: Folders of pictures, searched recursively.
+        rendered: Folders of rendered pictures, for a recipe with a `rendered_share`.
         out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable from the first validation on),
             ``NAME-best.safetensors`` (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of
             each earlier stage), ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
@@ -130,17 +135,25 @@ def train(
     folders, held_out = find_data(recipe, data, validation, on_warning)
     decode = partial(load_pairs, cache=cache, on_warning=on_warning)
     training: list[Pair] | Lessons
+    needed = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
+    if bool(recipe.data.rendered_share) != bool(rendered):
+        share = recipe.data.rendered_share
+        raise UsageError(f"--rendered names {len(rendered)} folders, and data.rendered_share is {share}; expected both")
     with world.in_turn():  # whoever is first fills the cache
         if teacher is None:
-            min_side = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
             paths = [path for folder in folders for path in folder]
-            training = decode(paths, scale=recipe.model.scale, min_side=min_side)
+            training = decode(paths, scale=recipe.model.scale, min_side=needed)
         else:
             held_out = answered(
                 held_out, teacher, device=device, ensemble=recipe.teacher.ensemble, bf16=recipe.teacher.bf16
             )
             training = lessons_of(recipe, teacher, folders, cache or out, decode)
             training.ask(device=device, on_progress=on_asking)
+        drawn = decode(find_pictures(rendered), scale=recipe.model.scale, min_side=needed) if rendered else []
+        photographs = []
+        if recipe.data.clean_share:
+            paths = [path for folder in folders for path in folder]
+            photographs = decode(paths, scale=recipe.model.scale, min_side=needed)
     if features is not None:
         seen = held_out or (training.pairs() if isinstance(training, Lessons) else training)
         features.rescale([to_tensor(centre_of(pair, RESCALE_SIDE).hr, device) for pair in seen[:RESCALE_PICTURES]])
@@ -162,11 +175,14 @@ def train(
             recipe=recipe,
             out=out,
             training=training,
+            rendered=drawn,
+            photographs=photographs,
             held_out=held_out,
             world=world,
             dtype=dtype,
             compiled=compiled,
             features=features,
+            start=start_of(recipe, device),
             log=write,
             on_progress=on_progress,
         )
@@ -247,7 +263,7 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
     report, checkpoint, validation = Every(1.0), Every(stage.checkpoint_every_s), Every(stage.validate_every_s)
     loader, pictures = _loader(run, state)
     forward: nn.Module = torch.compile(state.g) if run.compiled else state.g  # type: ignore[assignment]
-    tools = Tools(world=run.world, dtype=run.dtype, features=run.features, forward=forward)
+    tools = Tools(world=run.world, dtype=run.dtype, features=run.features, forward=forward, start=run.start)
     stopwatch = Stopwatch()
     reported, meter, bad_steps = _Meter(), _Meter(), 0
     with Signals(on_continue=stopwatch.restart) as signals:
@@ -317,20 +333,30 @@ def _loader(run: Run, state: TrainState) -> tuple[Iterator[Batch], int]:
     return batches(sampler, start=state.step, workers=run.recipe.data.workers, pin_memory=cuda), len(pairs)
 
 
-def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -> PatchSampler:
+def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -> PatchSampler | MixedSampler:
     recipe = run.recipe
     taught = isinstance(run.training, Lessons)
-    return PatchSampler(
-        pairs,
+    sampler = partial(
+        PatchSampler,
         scale=recipe.model.scale,
         lr_patch=recipe.patch_of(stage),
         batch_size=recipe.batch_of(stage),
         seed=(recipe.seed, index),
-        degradation=recipe.degradation if recipe.data.degradation == "real" and not taught else None,
         busy_share=recipe.data.busy_share,
         smooth_share=recipe.data.smooth_share,
         rank=run.world.rank,
         world=run.world.size,
+    )
+    real = recipe.degradation if recipe.data.degradation == "real" else None
+    main = sampler(pairs, degradation=None if taught else real)
+    if not run.rendered and not run.photographs:
+        return main
+    return MixedSampler(
+        main,
+        rendered=sampler(run.rendered, degradation=real) if run.rendered else None,
+        rendered_share=recipe.data.rendered_share,
+        clean=sampler(run.photographs) if run.photographs else None,
+        clean_share=recipe.data.clean_share,
     )
 
 

@@ -40,6 +40,12 @@ class TrainingOptions:
         panel=DATA,
         choices=lambda: ["div2k"],
     )
+    rendered: tuple[str, ...] = option(
+        (),
+        "--rendered",
+        help="Folder of rendered pictures (text, screens), for recipes with a rendered_share; may be repeated.",
+        panel=DATA,
+    )
     out: Path | None = option(None, "-o", "--out", help="Folder of the run. Default: runs/NAME.", parse=Path)
     val: Path | None = option(
         None,

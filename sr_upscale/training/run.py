@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sr_upscale.data.patches import Pair
 from sr_upscale.models.features import VGG19Features
@@ -65,11 +66,14 @@ class Run:
         recipe: What to do.
         out: Folder of the run.
         training: Pictures to learn from, or a teacher's lessons about them.
+        rendered: Rendered pictures to learn from beside them; may be empty.
+        photographs: Pictures for patches that are only reduced, beside a teacher's lessons; may be empty.
         held_out: Pictures to validate on; may be empty.
         world: The processes.
         dtype: Number type of autocast; float32 turns it off.
         compiled: Whether the generator runs through `torch.compile`.
         features: VGG19, where a loss or the validation wants it.
+        start: The network that the run started from, where a stage stays near it.
         log: Writes an entry to the log.
         on_progress: Called about once a second and at every validation.
     """
@@ -77,11 +81,14 @@ class Run:
     recipe: Recipe
     out: Path
     training: Sequence[Pair] | Lessons
+    rendered: Sequence[Pair]
+    photographs: Sequence[Pair]
     held_out: Sequence[Pair]
     world: World
     dtype: torch.dtype
     compiled: bool
     features: VGG19Features | None
+    start: nn.Module | None
     log: Callable[[Mapping[str, Any]], None]
     on_progress: Callable[[Progress], None]
 

@@ -43,6 +43,8 @@ def stage_lr(stage: StageSection, step: int, fraction: float) -> float:
         left = stage.lr_floor + (1 - stage.lr_floor) * 0.5 * (1 + math.cos(math.pi * fraction))
     elif stage.schedule == "multistep":
         left = stage.gamma ** sum(fraction >= milestone for milestone in stage.milestones)
+    elif stage.schedule == "wsd":
+        left = stage.lr_floor + (1 - stage.lr_floor) * min(1.0, (1 - fraction) / stage.decay_share)
     else:
         left = 1.0
     return stage.lr * warmup * left

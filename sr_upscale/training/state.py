@@ -18,11 +18,11 @@ from torch import nn
 
 from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
-from sr_upscale.models.generator import Generator, InceptionResidualBlock
+from sr_upscale.models.generator import Block, Generator, gated_from_compact
 from sr_upscale.pretrained.architectures import build_network, tensors_of
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.storage.atomic import rename, replace_file
-from sr_upscale.training.config import Recipe, StageSection
+from sr_upscale.training.config import Recipe, StageSection, anchored
 from sr_upscale.training.muon import Muon
 from sr_upscale.training.parallel import World, joint_norms
 from sr_upscale.training.recipe_file import recipe_from_dict
@@ -86,6 +86,18 @@ def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _messa
     if recipe.init:
         _warm_start(model, recipe.init, on_note)
     return model
+
+
+def start_of(recipe: Recipe, device: torch.device) -> nn.Module | None:
+    """Builds the network that the run started from, where a stage stays near it.
+
+    Raises:
+        UsageError, ModelError, NetworkError: See `new_generator`.
+    """
+    if not any(anchored(stage) for stage in recipe.stages.values()):
+        return None
+    start = new_generator(recipe).requires_grad_(False).eval()
+    return start.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def random_generator(recipe: Recipe) -> nn.Module:
@@ -152,11 +164,16 @@ def _muon(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optim
 
 def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -> None:
     theirs = tensors_of(resolve_weights(source))
+    if isinstance(model, Generator) and model.config.block == "gated" and "body.0.weight" in theirs:
+        theirs = gated_from_compact(theirs).state_dict()
     state = model.state_dict()
     fitting = {key: value for key, value in theirs.items() if key in state and state[key].shape == value.shape}
     if isinstance(model, Generator):
-        if "trunk.weight" not in fitting:  # small tensors of the tail fit by chance
-            raise UsageError(f"init: the trunk of {source} does not fit; start from weights of the same num_feat")
+        body = "blocks.0.gain" if model.config.block == "gated" else "trunk.weight"
+        if body not in fitting:  # small tensors of the tail fit by chance
+            raise UsageError(
+                f"init: the blocks of {source} do not fit; start from weights of the same num_feat and block"
+            )
     elif next(iter(state)) not in fitting:
         raise UsageError(
             f"init: the first layer of {source} does not fit; start from weights of the same architecture and width, "
@@ -176,9 +193,10 @@ def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -
 
 def _deepen(model: Generator, fitting: Mapping[str, torch.Tensor]) -> list[int]:
     """Makes blocks that shallower weights do not have pass their input on. Returns their numbers."""
-    new = [n for n in range(model.config.num_blocks) if f"blocks.{n}.conv1.weight" not in fitting]
+    there = {key.split(".")[1] for key in fitting if key.startswith("blocks.")}
+    new = [n for n in range(model.config.num_blocks) if str(n) not in there]
     for n in new:
-        cast("InceptionResidualBlock", model.blocks[n]).pass_on()
+        cast("Block", model.blocks[n]).pass_on()
     return new
 
 
@@ -305,8 +323,11 @@ def restore(
     return state
 
 
-FREE = re.compile(r"data\.workers|stages\.[^.]+\.(steps|max_time_s|accumulate|validate_every_s|checkpoint_every_s)")
-"""Keys of a recipe that may change at a resume: how long the run is, and who does the work, in what parts."""
+FREE = re.compile(
+    r"data\.(workers|rendered_share|clean_share)|stages\.[^.]+\.(steps|max_time_s|accumulate|validate_every_s|checkpoint_every_s)"
+)
+"""Keys of a recipe that may change at a resume: how long the run is, what it sees how often, and who does the work, in
+what parts."""
 
 
 def _changes(before: Recipe, now: Recipe) -> list[str]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sr_upscale.data.patches import Batch
 from sr_upscale.models.discriminator import beside
 from sr_upscale.models.features import VGG19Features
-from sr_upscale.training.config import StageSection, listens, looks_at_features
+from sr_upscale.training.config import StageSection, anchored, listens, looks_at_features
 from sr_upscale.training.losses import (
     GAN_LOSSES,
     PIXEL_LOSSES,
@@ -42,12 +42,14 @@ class Tools:
         dtype: Number type of autocast; float32 turns it off.
         features: VGG19, where a loss wants it.
         forward: The generator's forward pass, compiled or not.
+        start: The network that the run started from, for stages that stay near it.
     """
 
     world: World
     dtype: torch.dtype
     features: VGG19Features | None
     forward: nn.Module
+    start: nn.Module | None = None
 
 
 class NotFinite(Exception):
@@ -65,9 +67,9 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Seed of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, teacher, fft, lattice, color, perceptual, teacher_perceptual,
-            teacher_texture, gan, d, and the mean logits d_real and d_fake, as far as the stage has them. ``loss`` is
-            the generator's weighted sum.
+        Losses by name, unweighted: pixel, teacher, anchor, fft, lattice, color, perceptual, teacher_perceptual,
+            teacher_texture, anchor_perceptual, gan, d, and the mean logits d_real and d_fake, as far as the stage has
+            them. ``loss`` is the generator's weighted sum.
 
     Raises:
         NotFinite: A loss or a gradient was infinite or not a number.
@@ -99,10 +101,10 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
 
 def parts_of(batch: Batch, count: int) -> list[Batch]:
     """Splits a batch into equal parts, in its order; the number of its patches is a multiple of `count`."""
-    sides = [batch.lr.chunk(count), batch.hr.chunk(count)]
-    taught = [None] * count if batch.taught is None else batch.taught.chunk(count)
-    made_s = batch.made_s / count
-    return [Batch(lr=lr, hr=hr, made_s=made_s, taught=answer) for lr, hr, answer in zip(*sides, taught, strict=True)]
+    names = ("lr", "hr", "taught", "rendered")
+    sides = (getattr(batch, name) for name in names)
+    parts = zip(*((None,) * count if side is None else side.chunk(count) for side in sides), strict=True)
+    return [Batch(made_s=batch.made_s / count, **dict(zip(names, part, strict=True))) for part in parts]
 
 
 def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools, seed: int) -> dict[str, Tensor]:
@@ -117,6 +119,9 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, target))} if stage.pixel_weight else {}
     if stage.teacher_weight:
         terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _there(taught)))
+    kept = _Anchor.of(stage, state, batch, lr, tools) if anchored(stage) else None
+    if kept is not None and stage.anchor_weight:
+        terms["anchor"] = (stage.anchor_weight * kept.share, kept.mean((sr[kept.where] - kept.answer).abs().mean()))
     if stage.fft_weight:
         terms["fft"] = (stage.fft_weight, fft_loss(sr, target))
     if stage.lattice_weight:
@@ -128,7 +133,7 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None
     if looks_at_features(stage):
-        terms |= _feature_terms(stage, fake, target[window], answer, tools)
+        terms |= _feature_terms(stage, fake, target[window], answer, tools, kept, window)
     if stage.gan_real == "teacher":
         real = _there(answer)
     if stage.gan_weight:
@@ -142,10 +147,53 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     return losses
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Anchor:
+    """What the network that the run started from answers to those patches of a batch that are not rendered.
+
+    Attributes:
+        where: Numbers of these patches.
+        answer: (n, 3, H, W), float32.
+        patches: Patches of the batch.
+        share: What is left of the weights by now.
+    """
+
+    where: Tensor
+    answer: Tensor
+    patches: int
+    share: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, stage: StageSection, state: TrainState, batch: Batch, lr: Tensor, tools: Tools) -> _Anchor | None:
+        """Asks the start; None where all patches are rendered."""
+        rendered = batch.rendered if batch.rendered is not None else torch.zeros(len(lr), dtype=torch.bool)
+        where = (~rendered).nonzero()[:, 0].to(lr.device)
+        if not len(where):
+            return None
+        with _autocast(lr.device, tools.dtype):
+            answer = _there(tools.start)(lr[where].contiguous(memory_format=torch.channels_last)).float()
+        share = 0.5 ** (state.elapsed_s / stage.anchor_half_life_s) if stage.anchor_half_life_s else 1.0
+        return cls(where=where, answer=answer, patches=len(lr), share=share)
+
+    def mean(self, mean: Tensor) -> Tensor:
+        """Turns a mean over these patches to one over the batch, in which the others count as 0."""
+        return mean * (len(self.where) / self.patches)
+
+
 def _feature_terms(
-    stage: StageSection, fake: Tensor, real: Tensor, answer: Tensor | None, tools: Tools
+    stage: StageSection,
+    fake: Tensor,
+    real: Tensor,
+    answer: Tensor | None,
+    tools: Tools,
+    kept: _Anchor | None,
+    window: tuple[EllipsisType | slice, ...],
 ) -> dict[str, tuple[float, Tensor]]:
-    """Computes the losses on features, towards HR and towards the teacher's answer, as far as the stage has them."""
+    """Computes the losses on features, as far as the stage has them.
+
+    They compare with HR, with the teacher's answer, and with what the start answers.
+    """
     assert tools.features is not None  # the loop reads VGG19 for every stage with such a loss
     layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
     terms = {}
@@ -163,6 +211,12 @@ def _feature_terms(
                 terms[name] = (weight, perceptual_loss(ours, theirs, layers))
             if texture:
                 terms["teacher_texture"] = (texture, texture_loss(ours, theirs, layers))
+        if kept is not None and stage.anchor_perceptual_weight:
+            with torch.no_grad():
+                theirs = tools.features(kept.answer[window])
+            some = {layer: features[kept.where] for layer, features in ours.items()}
+            weight = stage.anchor_perceptual_weight * kept.share
+            terms["anchor_perceptual"] = (weight, kept.mean(perceptual_loss(some, theirs, layers)))
     return terms
 
 

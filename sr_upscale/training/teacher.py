@@ -65,6 +65,7 @@ def question_of(recipe: Recipe, weights: Path, scale: int) -> Question:
         degradation=recipe.degradation if recipe.data.degradation == "real" else None,
         busy_share=recipe.data.busy_share,
         smooth_share=recipe.data.smooth_share,
+        own_colors=recipe.teacher.own_colors,
         seed=recipe.seed,
     )
 

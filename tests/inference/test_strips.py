@@ -12,15 +12,15 @@ from torch import Tensor
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.inference.strip_tails import STREAM_TAILS
 from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
-from sr_upscale.models.generator import Generator, GeneratorConfig
+from sr_upscale.models.generator import BLOCKS, Generator, GeneratorConfig
 from sr_upscale.models.tails import TAILS
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 11), (13, 13), (17, 4), (31, 19), (40, 23)]
 
 
-def model_of(scale: int, blocks: int, upsampler: str) -> Generator:
+def model_of(scale: int, blocks: int, upsampler: str, block: str = "inception") -> Generator:
     torch.manual_seed(scale + blocks)
-    config = GeneratorConfig(scale=scale, num_feat=8, num_blocks=blocks, upsampler=upsampler)
+    config = GeneratorConfig(scale=scale, num_feat=8, num_blocks=blocks, upsampler=upsampler, block=block)
     model = Generator(config).requires_grad_(False).eval()
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -29,17 +29,19 @@ def model_of(scale: int, blocks: int, upsampler: str) -> Generator:
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 @pytest.mark.parametrize(
-    ("scale", "blocks", "upsampler"),
+    ("scale", "blocks", "upsampler", "block"),
     [
-        *((4, 3, name) for name, tail in TAILS.items() if tail in STREAM_TAILS),
-        (2, 1, "pixelshuffle"),
-        (3, 5, "nearest_conv"),
-        (8, 1, "nearest_conv"),
+        *((4, 3, name, block) for name, tail in TAILS.items() if tail in STREAM_TAILS for block in BLOCKS),
+        (2, 1, "pixelshuffle", "inception"),
+        (3, 5, "nearest_conv", "inception"),
+        (8, 1, "nearest_conv", "gated"),
     ],
 )
-def test_strips_give_the_whole_pictures_rows(height: int, width: int, scale: int, blocks: int, upsampler: str) -> None:
-    """Every tail and many shapes, with strips of one row, of a few, uneven ones, and the whole picture as one."""
-    model = model_of(scale, blocks, upsampler)
+def test_strips_give_the_whole_pictures_rows(
+    height: int, width: int, scale: int, blocks: int, upsampler: str, block: str
+) -> None:
+    """Every tail and block, many shapes, strips of one row, of a few, uneven ones, and the whole picture as one."""
+    model = model_of(scale, blocks, upsampler, block)
     image = torch.rand(1, 3, height, width)
     with torch.inference_mode():
         expected = model(image)
@@ -52,10 +54,10 @@ def test_strips_give_the_whole_pictures_rows(height: int, width: int, scale: int
             assert (found - expected).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("rows", [7, 16, 60])
-def test_uneven_strips_and_the_full_depth(rows: int) -> None:
+@pytest.mark.parametrize(("rows", "block"), [(7, "inception"), (16, "inception"), (60, "inception"), (7, "gated")])
+def test_uneven_strips_and_the_full_depth(rows: int, block: str) -> None:
     """24 blocks: more rows of receptive field than most strips have."""
-    model = model_of(4, 24, "pixelshuffle")
+    model = model_of(4, 24, "pixelshuffle", block)
     image = torch.rand(1, 3, 90, 12)
     with torch.inference_mode():
         expected = model(image)
@@ -93,6 +95,7 @@ def test_strips_that_overflow_are_done_again_in_float32(value: float) -> None:
     image = torch.rand(1, 3, 64, 20)
     network = StreamNetwork(model, torch.bfloat16)
     original, calls = network.trunk, []
+    assert original is not None
 
     def poisoned(rows: Tensor) -> Tensor:
         out = original(rows)

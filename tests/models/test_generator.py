@@ -3,7 +3,15 @@ import torch
 from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError
-from sr_upscale.models.generator import PRESETS, Generator, GeneratorConfig
+from sr_upscale.models.generator import (
+    BLOCKS,
+    PRESETS,
+    GatedBlock,
+    Generator,
+    GeneratorConfig,
+    deepened,
+    gated_from_compact,
+)
 from sr_upscale.models.tails import TAILS
 
 
@@ -52,9 +60,62 @@ def test_block_is_two_branches_concatenated_plus_the_input() -> None:
         torch.testing.assert_close(block(x), torch.cat((short, long), 1) + x)
 
 
+def test_gated_block_is_two_branches_concatenated_plus_the_gated_input() -> None:
+    block = GatedBlock(8)
+    x = torch.randn(1, 8, 6, 5)
+
+    def conv(module: torch.nn.Conv2d, part: slice, slopes: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        assert module.bias is not None
+        out = F.conv2d(value, module.weight[part], module.bias[part], padding=1)
+        return torch.where(out > 0, out, slopes[:, None, None] * out)
+
+    with torch.inference_mode():
+        for parameter in block.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        short = conv(block.first, slice(4), block.first_act.weight[:4], x)
+        long = conv(block.first, slice(4, 8), block.first_act.weight[4:], x)
+        long = conv(block.second, slice(None), block.second_act.weight, long)
+        torch.testing.assert_close(block(x), torch.cat((short, long), 1) + block.gain[:, None, None] * x)
+
+
+def compact(feat: int, convs: int, scale: int) -> tuple[dict[str, torch.Tensor], torch.nn.Module]:
+    """An SRVGGNetCompact written down once more, with random weights."""
+    torch.manual_seed(3)
+    layers: list[torch.nn.Module] = [torch.nn.Conv2d(3, feat, 3, padding=1), torch.nn.PReLU(feat)]
+    for _ in range(convs):
+        layers += [torch.nn.Conv2d(feat, feat, 3, padding=1), torch.nn.PReLU(feat)]
+    layers.append(torch.nn.Conv2d(feat, 3 * scale**2, 3, padding=1))
+    body = torch.nn.Sequential(*layers)
+    for module in body:
+        if isinstance(module, torch.nn.PReLU):
+            torch.nn.init.uniform_(module.weight, -1.6, 1.9)
+    return {f"body.{key}": value.detach() for key, value in body.state_dict().items()}, body
+
+
+@pytest.mark.parametrize(("feat", "convs", "scale"), [(8, 3, 4), (16, 2, 2)])
+def test_gated_network_holds_a_compact_one_bit_for_bit(feat: int, convs: int, scale: int) -> None:
+    state, body = compact(feat, convs, scale)
+    model = gated_from_compact(state)
+    x = torch.rand(1, 3, 13, 10)
+    with torch.inference_mode():
+        expected = F.pixel_shuffle(body(x), scale) + F.interpolate(x, scale_factor=scale, mode="nearest")
+        assert torch.equal(model(x), expected)
+        assert torch.equal(deepened(model, convs + 2)(x), expected)
+    assert model.config == GeneratorConfig(scale=scale, num_feat=feat, num_blocks=convs, block="gated")
+
+
+def test_other_tensors_make_no_gated_network() -> None:
+    state, _body = compact(8, 2, 4)
+    del state["body.3.weight"]
+    for bad in (state, {}, {"conv.weight": torch.zeros(1)}):
+        with pytest.raises(ModelError, match="not a compact network"):
+            gated_from_compact(bad)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize(("upsampler", "scale"), [*((name, 4) for name in TAILS), ("nearest_conv", 3)])
-def test_halo_covers_the_receptive_field_and_is_tight_for_pixelshuffle(upsampler: str, scale: int) -> None:
-    config = GeneratorConfig(scale=scale, num_feat=4, num_blocks=3, upsampler=upsampler)
+def test_halo_covers_the_receptive_field_and_is_tight_for_pixelshuffle(upsampler: str, scale: int, block: str) -> None:
+    config = GeneratorConfig(scale=scale, num_feat=4, num_blocks=3, upsampler=upsampler, block=block)
     torch.manual_seed(1)
     model = Generator(config).double()
     side = 2 * config.halo + 7
@@ -72,7 +133,7 @@ def test_halo_covers_the_receptive_field_and_is_tight_for_pixelshuffle(upsampler
 
 @pytest.mark.parametrize(
     "bad",
-    [{"scale": 5}, {"num_feat": 7}, {"num_blocks": 0}, {"upsampler": "bilinear"}],
+    [{"scale": 5}, {"num_feat": 7}, {"num_blocks": 0}, {"upsampler": "bilinear"}, {"block": "dense"}],
     ids=lambda bad: next(iter(bad)),
 )
 def test_impossible_configurations_are_refused(bad: dict[str, object]) -> None:

@@ -42,6 +42,7 @@ def question(weights: Path, **changes: object) -> Question:
         ensemble=False,
         degradation=None,
         busy_share=1.0,
+        own_colors=False,
         smooth_share=0.0,
         seed=0,
     )
