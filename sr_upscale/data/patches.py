@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sr_upscale.data.bicubic import downscale_matlab
-from sr_upscale.data.degradations import RealWorld, degrade, gaussian_blur
+from sr_upscale.data.degradations import Family, degrade, gaussian_blur
 from sr_upscale.errors import TrainingError
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.images.formats import SUFFIXES
@@ -181,7 +181,7 @@ class PatchSampler(Dataset[Batch]):
         lr_patch: int,
         batch_size: int,
         seed: Sequence[int],
-        degradation: RealWorld | None = None,
+        degradation: Family | None = None,
         busy_share: float = 1.0,
         smooth_share: float = 0.0,
         rank: int = 0,
@@ -228,9 +228,7 @@ class PatchSampler(Dataset[Batch]):
         turn = int(rng.integers(8))
         return [np.rot90(each[:, ::-1] if turn & 4 else each, turn & 3) for each in (lr, *cut)]
 
-    def _degraded(
-        self, pair: Pair, top: int, left: int, family: RealWorld, rng: np.random.Generator
-    ) -> NDArray[np.uint8]:
+    def _degraded(self, pair: Pair, top: int, left: int, family: Family, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Makes the LR of a patch: cuts it out of a slightly larger degraded crop."""
         height, width = pair.lr.shape[:2]
         side, scale = self.lr_patch, self.scale

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from sr_upscale.data.degradations import RealWorld, gaussian_blur
 from sr_upscale.data.patches import Pair, PatchSampler
+from sr_upscale.data.rendered import Rendered
 from sr_upscale.device import has_bf16
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize_pixels
@@ -56,7 +57,7 @@ class Question:
     scale: int
     crop: int
     ensemble: bool
-    degradation: RealWorld | None
+    degradation: RealWorld | Rendered | None
     busy_share: float
     smooth_share: float
     own_colors: bool

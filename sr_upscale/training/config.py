@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from sr_upscale.data.degradations import RealWorld
+from sr_upscale.data.rendered import Rendered
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.models.discriminator import DISCRIMINATORS
@@ -52,7 +53,8 @@ class DataSection:
     """How patches are made.
 
     Attributes:
-        degradation: How LR is made: ``bicubic`` (MATLAB's) or ``real`` (the section ``degradation``).
+        degradation: How LR is made: ``bicubic`` (MATLAB's), ``real`` (the section ``degradation``) or ``rendered`` (the
+            section ``rendered``).
         lr_patch: Side of a training patch in LR pixels.
         batch_size: Patches a step, of all processes together.
         busy_share: Share of the patches (0 to 1) for which the busier of two random places is taken.
@@ -237,6 +239,7 @@ class Recipe:
         seed: Start of all random numbers.
         model, data, teacher: See `ModelSection`, `DataSection` and `TeacherSection`.
         degradation: The chains of ``data.degradation = "real"``.
+        rendered: Those of ``data.degradation = "rendered"``, and of the patches of a `rendered_share`.
         stages: By name, in the order in which they run. Each starts from the averaged weights of the last.
 
     Raises:
@@ -251,6 +254,7 @@ class Recipe:
     data: DataSection = field(default_factory=DataSection)
     teacher: TeacherSection = field(default_factory=TeacherSection)
     degradation: RealWorld = field(default_factory=RealWorld)
+    rendered: Rendered = field(default_factory=Rendered)
     stages: Mapping[str, StageSection] = field(default_factory=lambda: {"psnr": StageSection()})
 
     def __post_init__(self) -> None:
@@ -260,8 +264,8 @@ class Recipe:
                     f"recipe: {key}: the name {shortened(name)!r} leads to no file in the folder of the results; "
                     f"expected 1 to {NAME_CHARACTERS} characters without a folder"
                 )
-        if self.data.degradation not in ("bicubic", "real"):
-            self._refuse("data.degradation", self.data.degradation, "bicubic or real")
+        if self.data.degradation not in ("bicubic", "real", "rendered"):
+            self._refuse("data.degradation", self.data.degradation, "bicubic, real or rendered")
         for key in ("lr_patch", "batch_size"):
             self._positive(f"data.{key}", getattr(self.data, key))
         for key, value in (
@@ -374,6 +378,13 @@ class Recipe:
 
     def _refuse(self, key: str, value: object, expected: str) -> NoReturn:
         raise UsageError(f"recipe {self.name}: {key} is {value!r}; expected {expected}")
+
+    @property
+    def family(self) -> RealWorld | Rendered | None:
+        """Returns the chains that make LR; None for MATLAB's bicubic."""
+        if self.data.degradation == "bicubic":
+            return None
+        return self.degradation if self.data.degradation == "real" else self.rendered
 
     @property
     def has_teacher(self) -> bool:

@@ -43,9 +43,9 @@ def degraded_versions(picture: Path, recipe: Recipe, *, count: int, seed: int) -
             f"{shown(picture)}: {hr.shape[1]}x{hr.shape[0]} is too small; expected {8 * scale} pixels or more"
         )
     hr = np.ascontiguousarray(hr[:height, :width])
-    if recipe.data.degradation != "real":
+    if recipe.family is None:
         return [to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))]
-    return [degrade(hr, scale, recipe.degradation, np.random.default_rng([seed, each])) for each in range(count)]
+    return [degrade(hr, scale, recipe.family, np.random.default_rng([seed, each])) for each in range(count)]
 
 
 def write_versions(

@@ -347,13 +347,12 @@ def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -
         rank=run.world.rank,
         world=run.world.size,
     )
-    real = recipe.degradation if recipe.data.degradation == "real" else None
-    main = sampler(pairs, degradation=None if taught else real)
+    main = sampler(pairs, degradation=None if taught else recipe.family)
     if not run.rendered and not run.photographs:
         return main
     return MixedSampler(
         main,
-        rendered=sampler(run.rendered, degradation=real) if run.rendered else None,
+        rendered=sampler(run.rendered, degradation=recipe.rendered) if run.rendered else None,
         rendered_share=recipe.data.rendered_share,
         clean=sampler(run.photographs) if run.photographs else None,
         clean_share=recipe.data.clean_share,

@@ -87,7 +87,7 @@ def find_data(
         return folders, []
     held_out = load_pairs(held_out_paths, scale=scale, min_side=11 + 2 * scale, on_warning=on_warning)
     held_out = [centre_of(pair, VALIDATION_SIDE) for pair in held_out]
-    return folders, degraded(held_out, recipe.degradation) if recipe.data.degradation == "real" else held_out
+    return folders, degraded(held_out, recipe.family) if recipe.family is not None else held_out
 
 
 def find_paths(recipe: Recipe, data: Sequence[Path], validation: Path | None) -> tuple[list[list[Path]], list[Path]]:

@@ -324,7 +324,7 @@ def restore(
 
 
 FREE = re.compile(
-    r"data\.(workers|rendered_share|clean_share)|stages\.[^.]+\.(steps|max_time_s|accumulate|validate_every_s|checkpoint_every_s)"
+    r"data\.(workers|rendered_share|clean_share)|rendered\.\w+|stages\.[^.]+\.(steps|max_time_s|accumulate|validate_every_s|checkpoint_every_s)"
 )
 """Keys of a recipe that may change at a resume: how long the run is, what it sees how often, and who does the work, in
 what parts."""

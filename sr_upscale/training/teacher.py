@@ -62,7 +62,7 @@ def question_of(recipe: Recipe, weights: Path, scale: int) -> Question:
         scale=scale,
         crop=recipe.teacher.crop,
         ensemble=recipe.teacher.ensemble,
-        degradation=recipe.degradation if recipe.data.degradation == "real" else None,
+        degradation=recipe.family,
         busy_share=recipe.data.busy_share,
         smooth_share=recipe.data.smooth_share,
         own_colors=recipe.teacher.own_colors,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from sr_upscale.data.degradations import RealWorld, degrade
+from sr_upscale.data.degradations import Family, degrade
 from sr_upscale.data.patches import Pair
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize_pixels
@@ -45,7 +45,7 @@ class Scores:
     teacher_distance: float | None = None
 
 
-def degraded(pairs: Sequence[Pair], family: RealWorld) -> list[Pair]:
+def degraded(pairs: Sequence[Pair], family: Family) -> list[Pair]:
     """Returns the pairs with their LR made by `family`, the same at every call."""
     return [
         replace(pair, lr=degrade(pair.hr, pair.hr.shape[0] // pair.lr.shape[0], family, np.random.default_rng([0, at])))
