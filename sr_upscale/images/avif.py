@@ -1,14 +1,28 @@
-"""How often an AVIF animation plays. Pillow neither reads nor writes it, so it is read and set in the file's boxes.
+"""Colours of an AVIF, and how often one that moves plays. Pillow neither reads nor writes them: they stand in boxes.
 
-Source: ISO/IEC 14496-12, sections 8.2.2, 8.3.2 and 8.6.6; AV1 Image File Format 1.1, section on image sequences.
+Source: ISO/IEC 14496-12, sections 8.2.2, 8.3.2, 8.5.2, 8.6.6, 8.11 and 12.1.5; ISO/IEC 23008-12, section 9.3; AV1 Image
+File Format 1.1, section on image sequences.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-_CONTAINERS = (b"moov", b"trak", b"edts", b"mdia")
+from sr_upscale.images.color_tags import ColorTags, tags_of_cicp
+
+_CONTAINERS = {
+    **dict.fromkeys((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"iprp", b"ipco"), 0),
+    b"meta": 4,
+    b"stsd": 8,
+    b"av01": 78,
+}
+"""Boxes with others in them, and how many bytes stand before those."""
+
+_CODEC_PRIMARIES = frozenset({1, *range(4, 13), 22})
+_CODEC_TRANSFERS = frozenset({1, *range(4, 19)})
 _REPEATS = 1  # flag of an edit list
 
 
@@ -52,6 +66,69 @@ def set_plays(path: Path, plays: int) -> None:
     path.write_bytes(data)
 
 
+def tags_of_avif(data: bytes) -> ColorTags | None:
+    """Reads the code points of the colours of the main picture, or of the film where that has none."""
+    properties: list[tuple[bytes, int, int]] = []
+    main, of_main, others = -1, frozenset[int](), []
+    end_of_properties = 0
+    for kind, at, end in _boxes(data, 0, len(data)):
+        if kind == b"ipco" and not end_of_properties:
+            end_of_properties = end
+        elif at <= end_of_properties:
+            properties.append((kind, at, end))
+        elif kind == b"pitm" and main < 0:
+            main = _number(data, at + 4, 4 if data[at] else 2)
+        elif kind == b"ipma":
+            of_main = of_main or _properties_of(data, at, end, main)
+        elif kind == b"colr":
+            others.append((kind, at, end))
+    ours = [box for number, box in enumerate(properties, start=1) if number in of_main]
+    for kind, at, _end in (*ours, *others):
+        if kind == b"colr" and data[at : at + 4] == b"nclx":
+            return tags_of_cicp(_number(data, at + 4, 2), _number(data, at + 6, 2))
+    return None
+
+
+def _properties_of(data: bytes, at: int, end: int, item: int) -> frozenset[int]:
+    """Reads which properties an item has, by their numbers from 1, in the content of an ipma box."""
+    version, long = data[at], data[at + 3] & 1
+    size, found = 4 if version else 2, set[int]()
+    place = at + 8
+    while place + size < end:
+        count, first = data[place + size], place + size + 1
+        if _number(data, place, size) == item:
+            step, mask = (2, 0x7FFF) if long else (1, 0x7F)
+            found |= {_number(data, first + step * each, step) & mask for each in range(count)}
+        place = first + count * (2 if long else 1)
+    return frozenset(found)
+
+
+def codec_settings(tags: ColorTags | None) -> dict[str, Any]:
+    """Returns what Pillow tells libaom of the colours, for the stream itself: what it has names for."""
+    if tags is None or tags.cicp is None:
+        return {}
+    primaries, transfer = tags.cicp
+    if primaries not in _CODEC_PRIMARIES or transfer not in _CODEC_TRANSFERS:
+        return {}
+    return {"advanced": {"color-primaries": str(primaries), "transfer-characteristics": str(transfer)}}
+
+
+def set_color(path: Path, tags: ColorTags | None) -> None:
+    """Writes code points over those of an AVIF that Pillow wrote, sRGB's. None leaves the file as it is.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    if tags is None or tags.cicp is None:
+        return
+    with path.open("r+b") as file:
+        data = file.read()
+        for kind, at, _end in _boxes(data, 0, len(data)):
+            if kind == b"colr" and data[at : at + 4] == b"nclx":
+                file.seek(at + 4)
+                file.write(struct.pack(">HH", *tags.cicp))
+
+
 def _boxes(data: bytes | bytearray, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yields kind, and start and end of the content, of boxes and of those in them, in order."""
     while at + 8 <= end:
@@ -63,7 +140,7 @@ def _boxes(data: bytes | bytearray, at: int, end: int) -> Iterator[tuple[bytes, 
             return
         yield kind, at + head, stop
         if kind in _CONTAINERS:
-            yield from _boxes(data, at + head, stop)
+            yield from _boxes(data, at + head + _CONTAINERS[kind], stop)
         at = stop
 
 

@@ -95,7 +95,7 @@ def load_image(
             still = decode_still(data, intact, kind, name, header, allow_truncated=allow_truncated, notes=notes)
             decoded = (Frame(pixels_hwc=still),)
         elif kind == "heic":
-            pixels = decode_heic(data, name, frame, has_profile=header.icc is not None, notes=notes)
+            pixels = decode_heic(data, frame)
             decoded = (Frame(pixels_hwc=pixels),)
         elif kind == "avif" and not header.animated and (deep := decode_deep_avif(data, name, notes)) is not None:
             decoded = (Frame(pixels_hwc=deep),)
@@ -133,7 +133,9 @@ def load_image(
     picture = Picture(
         frames=decoded,
         format=kind,
-        metadata=Metadata(icc=header.icc, exif=exif, dpi=dpi, xmp=xmp, iptc=header.iptc, text=header.text),
+        metadata=Metadata(
+            icc=header.icc, color=header.color, exif=exif, dpi=dpi, xmp=xmp, iptc=header.iptc, text=header.text
+        ),
         loop=header.loop if len(decoded) > 1 else None,
         warnings=tuple(header.notes + notes),
         sha256=digest,

@@ -18,6 +18,8 @@ from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
+from sr_upscale.images.color_profile import HLG, PQ, profile_of
+from sr_upscale.images.color_tags import ColorTags
 from sr_upscale.images.formats import FORMATS, Format, format_by_name
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Metadata, Picture, strips_of
@@ -87,6 +89,8 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
             )
         background = options.background or (0, 0, 0)
         picture = picture.with_pixels(lambda pixels_hwc: _flatten(pixels_hwc, background))
+    picture, said = _fit_color(picture, fmt, name=name)
+    notes += said
     if picture.metadata.icc is not None and not fmt.icc:
         picture, converted = _to_srgb(picture)
         what = "colours are converted to sRGB" if converted else "its colour profile is left out"
@@ -288,9 +292,10 @@ def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: in
     given = picture.metadata
     icc = given.icc if fmt.icc else None
     if options.strip_metadata:
-        return Metadata(icc=icc, dpi=given.dpi)
+        return Metadata(icc=icc, color=given.color, dpi=given.dpi)
     return Metadata(
         icc=icc,
+        color=given.color,
         exif=resized_exif(given.exif, width, height) if fmt.exif else None,
         dpi=given.dpi,
         xmp=renewed_xmp(given.xmp, given.change, (width, height)) if fmt.xmp else None,
@@ -322,19 +327,47 @@ def _flatten(pixels: NDArray[Any], background: tuple[int, int, int]) -> NDArray[
     return flat
 
 
+def _fit_color(picture: Picture, fmt: Format, *, name: str) -> tuple[Picture, list[str]]:
+    """Changes colour tags into what the format can say: they stay, become a profile, or go with a sentence about it."""
+    tags, icc = picture.metadata.color, picture.metadata.icc
+    if tags is None:
+        return picture, []
+    if fmt.gamma if tags.cicp is None else fmt.cicp and (tags.full_range or fmt.gamma):
+        both = fmt.gamma or icc is None  # only PNG says which of the two counts
+        return (picture if both else _tagged(picture, icc=None, color=tags)), []
+    if icc is not None or tags.is_srgb:
+        return _tagged(picture, icc=icc, color=None), []
+    profile = profile_of(tags, gray=picture.channels < 3)
+    picture = _tagged(picture, icc=profile, color=None)
+    if profile is None:
+        return picture, [f"{name}: colours of {tags} cannot be said in {fmt.name.upper()}; use --format png"]
+    if tags.cicp is not None and tags.cicp[1] in (PQ, HLG):
+        return picture, [
+            f"{name}: colours of {tags} are HDR, for which {fmt.name.upper()} has but a profile; many programs show "
+            "highlights as white; use --format png or avif"
+        ]
+    return picture, []
+
+
+def _tagged(picture: Picture, *, icc: bytes | None, color: ColorTags | None) -> Picture:
+    return dataclasses.replace(picture, metadata=dataclasses.replace(picture.metadata, icc=icc, color=color))
+
+
 def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
     """Converts pixels from their profile to sRGB, and says whether that could be done. The profile goes either way."""
     plain = dataclasses.replace(picture, metadata=dataclasses.replace(picture.metadata, icc=None))
-    if picture.channels < 3:
-        return plain, False
+    colours = 3 if picture.channels >= 3 else 1
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(picture.metadata.icc or b""))
-        change = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        mode, flags = (
+            ("RGB", ImageCms.Flags.NONE) if colours == 3 else ("L", ImageCms.Flags.NOOPTIMIZE)
+        )  # its table for gray is coarse
+        change = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
 
         def converted(pixels_hwc: NDArray[Any]) -> NDArray[Any]:
             pixels_hwc = _to_8_bits(pixels_hwc).copy()
-            rgb = ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(pixels_hwc[:, :, :3])), change)
-            pixels_hwc[:, :, :3] = np.asarray(rgb)
+            image = Image.fromarray(np.ascontiguousarray(pixels_hwc[:, :, :colours].squeeze(2 if colours == 1 else ())))
+            pixels_hwc[:, :, :colours] = np.asarray(ImageCms.applyTransform(image, change))[:, :, :colours]
             return pixels_hwc
 
         return plain.with_pixels(converted), True

@@ -51,6 +51,8 @@ class Format:
         max_delay_steps: Most units of one frame.
         max_total_ms: How long all frames together may be shown, in milliseconds; None where there is no such limit.
         icc: Whether it holds an ICC profile.
+        cicp: Whether it holds code points of H.273 for its colours.
+        gamma: Whether it holds a gamma and primaries.
         exif: Whether it holds EXIF.
         xmp: Whether it holds XMP.
         iptc: Whether it holds IPTC-IIM.
@@ -77,6 +79,8 @@ class Format:
     max_delay_steps: int = 2**31 - 1
     max_total_ms: int | None = None
     icc: bool = True
+    cicp: bool = False
+    gamma: bool = False
     exif: bool = True
     xmp: bool = True
     iptc: bool = False
@@ -108,6 +112,8 @@ FORMATS: dict[str, Format] = {
             delay_steps_ms=(1, 10, 100, 1000),
             max_delay_steps=65535,
             text=True,
+            cicp=True,
+            gamma=True,
             magic=((0, b"\x89PNG\r\n\x1a\n"),),
             streams=True,
             pillow_dpi=True,
@@ -193,6 +199,7 @@ FORMATS: dict[str, Format] = {
             pillow="AVIF",
             suffixes=(".avif",),
             alpha=True,
+            cicp=True,
             max_side=65536,
             animation=True,
             quality=80,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import threading
 import warnings
 import zlib
@@ -15,7 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError
 from sr_upscale.images.animation import Animation
-from sr_upscale.images.avif import plays_of
+from sr_upscale.images.avif import plays_of, tags_of_avif
+from sr_upscale.images.color_tags import ColorTags, tags_of_nclx, tags_of_png
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.images.heif import is_deep
 from sr_upscale.images.metadata import info_of, read_exif, read_iptc, read_text
@@ -37,7 +39,7 @@ class Header:
         width, height: Pixels as stored, before any turn.
         frames: Number of frames of an animation, or of pages.
         animated: Whether the frames are timed.
-        exif, icc, xmp, iptc, text: Metadata as the file holds them.
+        exif, icc, color, xmp, iptc, text: Metadata as the file holds them.
         dpi: Pixels per inch, across and down as stored.
         loop: How often an animation plays, 0 for ever, None for once.
         notes: Sentences for the user about what was given up.
@@ -55,6 +57,7 @@ class Header:
     loop: int | None
     notes: list[str]
     animation: Animation | None = None
+    color: ColorTags | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
@@ -115,6 +118,7 @@ def read_header(
                 exif = None
                 notes.append(f"{name}: damaged EXIF is left out")
             dpi = info_of(image, "dpi", tuple)
+            icc = info_of(image, "icc_profile", bytes) or None
             return Header(
                 kind=kind,
                 width=image.width,
@@ -122,7 +126,8 @@ def read_header(
                 frames=frames if animation is None else animation.frames,
                 animated=animation is not None or (frames > 1 and FORMATS[kind].animation),
                 exif=exif,
-                icc=info_of(image, "icc_profile", bytes) or None,
+                icc=icc,
+                color=_color_of(data, kind, image, has_profile=icc is not None),
                 dpi=_resolution(dpi, name, notes),
                 loop=animation.loop if animation else plays_of(data) if kind == "avif" else info_of(image, "loop", int),
                 notes=notes,
@@ -137,6 +142,16 @@ def read_header(
         raise InputError(f"{name}: damaged {kind.upper()} header; get the file again") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(f"{name}: refused {kind.upper()} header: {error}; get the file again") from error
+
+
+def _color_of(data: bytes, kind: str, image: Image.Image, *, has_profile: bool) -> ColorTags | None:
+    """Reads the colours that no profile describes. In AVIF and HEIC a profile counts before code points."""
+    if kind == "png":
+        before = itertools.takewhile(lambda chunk: chunk[0] != b"IDAT", png_chunks(data))
+        return tags_of_png(((what, data[at + 8 : end - 4]) for what, at, end in before), has_profile=has_profile)
+    if has_profile or kind not in ("avif", "heic"):
+        return None
+    return tags_of_avif(data) if kind == "avif" else tags_of_nclx(info_of(image, "nclx_profile", dict))
 
 
 def _resolution(dpi: tuple[Any, ...] | None, name: str, notes: list[str]) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngInfo
 
+from sr_upscale.images.color_tags import chunks_of
 from sr_upscale.images.formats import JPEG_ROOM
 from sr_upscale.images.picture import Metadata
 
@@ -27,7 +28,7 @@ _PHOTOSHOP = b"Photoshop 3.0\x008BIM\x04\x04\0\0"  # with the resource that hold
 
 
 def png_head(start: bytes, metadata: Metadata) -> bytes | None:
-    """Makes a PNG's head, up to its pixels, with iCCP, pHYs, eXIf and the texts of `metadata`. See `MakeHead`."""
+    """Makes a PNG's head, up to its pixels, with iCCP, pHYs, eXIf, colours and texts of `metadata`. See `MakeHead`."""
     at = _SIGNATURE
     while (kind := start[at + 4 : at + 8]) != b"IDAT":
         if len(kind) < 4:
@@ -41,7 +42,7 @@ def png_head(start: bytes, metadata: Metadata) -> bytes | None:
         head.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
     if metadata.exif:
         head.append(_chunk(b"eXIf", metadata.exif))
-    head += [_chunk(kind, data) for kind, data, *_after in png_text(metadata).chunks]
+    head += [_chunk(kind, data) for kind, data, *_after in png_info(metadata).chunks]
     return b"".join(head) + start[at:]
 
 
@@ -75,9 +76,11 @@ def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
     return b"".join(head) + start[at:]
 
 
-def png_text(metadata: Metadata) -> PngInfo:
-    """Puts the texts and the XMP of `metadata` into chunks of a PNG."""
+def png_info(metadata: Metadata) -> PngInfo:
+    """Puts the colour tags, the texts and the XMP of `metadata` into chunks of a PNG."""
     info = PngInfo()
+    for kind, content in chunks_of(metadata.color):
+        info.add(kind, content)
     if metadata.xmp:
         info.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode())
     for keyword, text in metadata.text:

@@ -15,9 +15,6 @@ from sr_upscale.formatting import extra
 _DEEP = re.compile(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", flags=re.DOTALL)
 """AV1's configuration with the bit set that means more than 8 bits (AV1-ISOBMFF, section 2.3)."""
 
-_SRGB = ((1, 2), (1, 2, 6, 13))
-"""Primaries and transfer curves of ITU-T H.273 that are sRGB's, nearly sRGB's, or not stated."""
-
 
 def require_libheif(name: str) -> None:
     """Lets Pillow read the header of HEIC.
@@ -35,15 +32,12 @@ def require_libheif(name: str) -> None:
     pi_heif.register_heif_opener()
 
 
-def decode_heic(data: bytes, name: str, number: int | None, *, has_profile: bool, notes: list[str]) -> NDArray[Any]:
+def decode_heic(data: bytes, number: int | None) -> NDArray[Any]:
     """Decodes a picture of a HEIC file.
 
     Args:
         data: The file.
-        name: Of the file, for the notes.
         number: Number of the picture in the file, from 0; None takes the main one.
-        has_profile: Whether the picture has an ICC profile.
-        notes: Gets a sentence about colours that no profile describes.
 
     Returns:
         (H, W, C), already upright. uint8, or uint16 of the full range for 10 and 12 bits. Alpha is straight.
@@ -55,10 +49,6 @@ def decode_heic(data: bytes, name: str, number: int | None, *, has_profile: bool
 
     file = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)
     image = file[file.primary_index if number is None else number]
-    colour = image.info.get("nclx_profile") or {}
-    kinds = colour.get("color_primaries", 2), colour.get("transfer_characteristics", 2)
-    if not has_profile and any(kind not in known for kind, known in zip(kinds, _SRGB, strict=True)):
-        notes.append(f"{name}: colours of kind {kinds[0]}/{kinds[1]} (H.273) without an ICC profile; taken as sRGB")
     pixels = np.array(image)  # a copy: what libheif gave is gone with `image`
     pixels = pixels.reshape(image.size[1], image.size[0], -1)
     if pixels.dtype == np.uint16:

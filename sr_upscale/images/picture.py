@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sr_upscale.images.color_tags import ColorTags, chunks_of
 from sr_upscale.images.xmp import Change
 
 
@@ -81,6 +82,7 @@ class Metadata:
 
     Attributes:
         icc: ICC profile, passed on byte for byte.
+        color: Colours as they are tagged without a profile. Beside one it counts first, where a format can say it.
         exif: EXIF block (TIFF structure without the ``Exif\\0\\0`` prefix), orientation already reset.
         dpi: Horizontal and vertical resolution in pixels per inch.
         xmp: XMP packet of the upright picture.
@@ -90,6 +92,7 @@ class Metadata:
     """
 
     icc: bytes | None = None
+    color: ColorTags | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     xmp: bytes | None = None
@@ -186,14 +189,16 @@ class Picture:
 
     def _repr_png_(self) -> bytes:
         """Shows the first frame in a notebook: 8 bits, at most 1024 pixels a side, in the picture's own colours."""
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
         pixels = np.asarray(self.frames[0].pixels_hwc)
         pixels = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8)
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         image.thumbnail((1024, 1024))
-        file = io.BytesIO()
-        image.save(file, "PNG", icc_profile=self.metadata.icc)
+        file, info = io.BytesIO(), PngImagePlugin.PngInfo()
+        for kind, content in chunks_of(self.metadata.color):
+            info.add(kind, content)
+        image.save(file, "PNG", icc_profile=self.metadata.icc, pnginfo=info)
         return file.getvalue()
 
     def save(self, target: str | Path) -> None:

@@ -151,7 +151,7 @@ def _decode(
         notes.append(dropped)
     if converted:
         notes.append(f"{name}: {note}")
-        header.icc = None
+        header.icc = header.color = None
     return pixels
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_upscale.images.avif import set_plays
+from sr_upscale.images.avif import codec_settings, set_color, set_plays
 from sr_upscale.images.formats import Format
-from sr_upscale.images.header_writer import png_text
+from sr_upscale.images.header_writer import png_info
 from sr_upscale.images.picture import Metadata
 from sr_upscale.interrupts import STOP
 
@@ -49,14 +49,16 @@ def write_whole(
     if fmt.name == "gif":
         _write_gif(pixels_hwc, path, delays_ms, plays)
         return
-    settings = _metadata_settings(metadata, fmt) | _format_settings(fmt, quality, compression)
+    settings = _metadata_settings(metadata, fmt) | _format_settings(fmt, metadata, quality, compression)
     frames = _Frames(pixels_hwc, len(delays_ms), colour=fmt.color_only)
     if len(delays_ms) > 1:
         settings |= {"save_all": True, "duration": list(delays_ms), "loop": plays}
     with path.open("wb") as file:
         frames.save(_Plain(file), format=fmt.pillow, **settings)  # type: ignore[arg-type]
-    if fmt.name == "avif" and len(delays_ms) > 1:
-        set_plays(path, plays)
+    if fmt.name == "avif":
+        set_color(path, metadata.color)
+        if len(delays_ms) > 1:
+            set_plays(path, plays)
 
 
 def _write_gif(pixels_hwc: NDArray[np.uint8], path: Path, delays_ms: Sequence[int], plays: int) -> None:
@@ -127,15 +129,15 @@ def _metadata_settings(metadata: Metadata, fmt: Format) -> dict[str, Any]:
     if metadata.xmp and fmt.pillow_xmp:
         settings["xmp"] = metadata.xmp
     if fmt.text:
-        settings["pnginfo"] = png_text(metadata)
+        settings["pnginfo"] = png_info(metadata)
     if metadata.dpi and fmt.pillow_dpi:
         settings["dpi"] = metadata.dpi
     return settings
 
 
-def _format_settings(fmt: Format, quality: int | None, compression: int | None) -> dict[str, Any]:
+def _format_settings(fmt: Format, metadata: Metadata, quality: int | None, compression: int | None) -> dict[str, Any]:
     if fmt.name == "webp":
         return {"lossless": True, "exact": True} if quality == 100 else {"quality": quality, "method": 4}
     if fmt.name == "avif":
-        return {"quality": quality, "subsampling": "4:4:4"}
+        return {"quality": quality, "subsampling": "4:4:4"} | codec_settings(metadata.color)
     return {"compress_level": compression} if fmt.name == "png" and compression is not None else {}

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.images import load_image, load_plain8
+from sr_upscale.images.color_tags import ColorTags
 from sr_upscale.images.formats import format_by_name
 from sr_upscale.images.heif import _straight
 from tests.helpers import Ran, p3_profile, pattern
@@ -74,9 +75,27 @@ XMP = (
 )
 
 
-def test_colours_that_no_profile_describes_are_reported(tmp_path: Path) -> None:
-    (warning,) = load_image(heic(tmp_path / "a.heic", pattern(48, 64), color_primaries=12)).warnings
-    assert "colours of kind 12/13 (H.273) without an ICC profile; taken as sRGB" in warning
+def test_row_73_colours_that_no_profile_describes(cli: Cli, nearest: Path, tmp_path: Path) -> None:
+    """Display P3 by code points alone: a JPEG says them by a profile, a PNG by cICP."""
+    source = heic(tmp_path / "a.heic", pattern(48, 64), color_primaries=12)
+    picture = load_image(source)
+    assert picture.warnings == ()
+    assert picture.metadata.color == ColorTags(cicp=(12, 13))
+    for name in ("a.jpg", "a.png"):
+        ran = cli(source, "-n", nearest, "-o", tmp_path / name)
+        assert (ran.code, "warning" in ran.err) == (0, False)
+    assert b"cICP\x0c\x0d\0\1" in (tmp_path / "a.png").read_bytes()
+    with Image.open(tmp_path / "a.jpg") as image:
+        ours = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"])).profile
+    theirs = ImageCms.ImageCmsProfile(io.BytesIO(p3_profile())).profile
+    for one, other in zip(
+        (ours.red_colorant, ours.green_colorant, ours.blue_colorant),
+        (theirs.red_colorant, theirs.green_colorant, theirs.blue_colorant),
+        strict=True,
+    ):
+        assert one is not None
+        assert other is not None
+        assert one[0] == pytest.approx(other[0], abs=2e-4)
 
 
 def test_out_comes_jpeg_unless_another_is_asked_for(cli: Cli, nearest: Path, tmp_path: Path) -> None:
