@@ -26,7 +26,7 @@ from sr_upscale.inference.rows import Rows, gathered
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.load import traits_of
-from sr_upscale.pretrained.registry import DEFAULT_MODEL, resolve_family, resolve_weights, twin_of
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resolve_family, resolve_weights, twin_of
 
 Made = TypeVar("Made")
 OnStep = Callable[[int, int], None]
@@ -50,6 +50,8 @@ class Upscaler:
             others None chooses by free memory, and 0 takes the whole picture.
         overlap: LR pixels that neighbouring tiles blend, even; asks for tiles.
         halo: LR pixels of context around a tile, and never more than the receptive field; asks for tiles.
+        denoise: How much of the noise is taken away: 1 is the model itself, 0 keeps noise. For models that have such a
+            sibling, which is downloaded when it is first used.
         fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
         before: Models of factor 1 that clean the picture first (names or paths), in order.
         backend: ``torch``, or on the CPU ``onnxruntime`` or ``openvino`` (extras).
@@ -71,12 +73,15 @@ class Upscaler:
         overlap: int | None = None,
         halo: int | None = None,
         fidelity: float | None = None,
+        denoise: float | None = None,
         before: Sequence[str | Path] = (),
         tta: bool = False,
         backend: str = "torch",
         max_memory: int | None = None,
     ) -> None:
         self.weights = resolve_family(str(model))
+        if denoise is not None:
+            self.weights = {scale: _with_noise(path, denoise) for scale, path in self.weights.items()}
         if fidelity is not None:
             self.weights = {scale: _towards_twin(path, fidelity) for scale, path in self.weights.items()}
         self.before = [resolve_weights(str(name)) for name in before]
@@ -283,7 +288,21 @@ def _towards_twin(path: Path, fidelity: float) -> Path:
     twin = twin_of(path)
     if twin is None:
         raise UsageError(
-            f"{path.stem} has no faithful twin, so that there is no dial; `sr-upscale models blend` takes any two "
-            "files of one architecture"
+            f"--fidelity is not available for {path.stem}: it has no PSNR-trained counterpart; "
+            "`sr-upscale models blend` takes any two files of one scale"
         )
     return path if fidelity == 0 else twin if fidelity == 1 else blended(path, twin, fidelity)
+
+
+def _with_noise(path: Path, denoise: float) -> Path:
+    """Returns the weights at a place of the dial between weights that keep noise and the model itself."""
+    if not 0 <= denoise <= 1:
+        raise UsageError(f"denoise is {denoise:g}; expected 0 to 1")
+    if denoise == 1:
+        return path
+    if (noisy := noisy_of(path)) is None:
+        having = ", ".join(row.name for row in TABLE if row.noisy)
+        raise UsageError(
+            f"--denoise is not available for {path.stem}: it has no counterpart that keeps noise, as {having} has"
+        )
+    return blended(path, noisy, 1 - denoise)

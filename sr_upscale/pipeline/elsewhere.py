@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_CLEANING = "--fidelity 0..1 says how much is cleaned (0 is all), and --before 1x-denoise-realplksr-otf cleans first"
+_CLEANING = "--denoise 0..1 sets how much noise is removed, and --before 1x-denoise-realplksr-otf cleans first"
 _FACES = "faces are not repaired one by one here; the default model cleans the whole picture"
 _MODELS = "a folder of models is not needed; -n takes a name of `sr-upscale models`, or a file"
 _THREADS = "-j LOAD:PROC:SAVE sets the threads of a folder"
 
 ELSEWHERE = {
-    "-dn": _CLEANING,
-    "--denoise-strength": _CLEANING,
-    "--denoise": _CLEANING,
     "--noise": _CLEANING,
     "--noise-level": _CLEANING,
     "--face-enhance": _FACES,

@@ -22,7 +22,7 @@ from sr_upscale.upscaler import Upscaler
 GPU_THREADS = 4
 """Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
 
-BY_HASH = ("network.model", "network.fidelity", "network.before")
+BY_HASH = ("network.model", "network.fidelity", "network.denoise", "network.before")
 """Options that stand in a fingerprint as the hashes of the weights that they mean."""
 
 
@@ -108,6 +108,7 @@ def upscaler_for(network: NetworkOptions, device: str | None = None) -> Upscaler
     return Upscaler(
         network.model,
         fidelity=network.fidelity,
+        denoise=network.denoise,
         before=network.before,
         tta=network.tta,
         device=device,

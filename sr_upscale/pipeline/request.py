@@ -108,7 +108,18 @@ class NetworkOptions:
     fidelity: float | None = option(
         None,
         "--fidelity",
-        help="0 keeps a model's invented detail, 1 is its faithful twin, between them a blend.",
+        help="Blend towards the PSNR-trained weights: 0 none, 1 fully.",
+        panel=NETWORK,
+        pixels=True,
+        lowest=0.0,
+        highest=1.0,
+    )
+    denoise: float | None = option(
+        None,
+        "-dn",
+        "--denoise",
+        "--denoise-strength",
+        help="Amount of noise that is removed: 1 all, 0 as little as possible (photo-x4).",
         panel=NETWORK,
         pixels=True,
         lowest=0.0,

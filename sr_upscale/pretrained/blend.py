@@ -1,44 +1,120 @@
-"""Weights between two others: one dial from invented detail to faithfulness.
+"""Networks between two others: one dial from invented detail to faithfulness.
 
-The method is network interpolation (Wang et al. 2018, arXiv:1812.10515). The mean of two networks' parameters is again
-a network that works, if one of the two was trained starting from the other.
+Networks of one architecture are blended by their weights (network interpolation, Wang et al. 2018, arXiv:1812.10515).
+The mean of two networks' parameters is again a network that works, if one of the two was trained starting from the
+other. Of networks whose architectures differ the outputs are blended.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.models.generator import deepened
+from sr_upscale.models.descriptor import Traits
+from sr_upscale.models.generator import Generator, GeneratorConfig, deepened, gated_from_compact
 from sr_upscale.pretrained.registry import cache_folder
-from sr_upscale.pretrained.weights_file import load_generator, save_generator
+from sr_upscale.pretrained.spandrel_adapter import tensors_in
+from sr_upscale.pretrained.weights_file import (
+    WeightsInfo,
+    is_ours,
+    load_generator,
+    load_safetensors,
+    save_generator,
+    save_tensors,
+)
 from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.digest import hash_file
 
+ARCHITECTURE = "sr-upscale/output-blend"
 
-def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
-    """Writes (1 - alpha) * first + alpha * second.
+
+class OutputBlend(nn.Module):
+    """Two generators side by side: (1 - share) of the output of the first, and share of that of the second.
 
     Args:
-        first, second: Weights made by `sr-upscale train`. Their configurations agree, but for the number of blocks: the
-            shallower network counts as one whose other blocks pass their input on (`models.generator.deepened`).
+        first, second: Of one scale.
+        share: Share of `second`, 0 to 1.
+
+    Shapes: (N, 3, H, W) -> (N, 3, H * scale, W * scale), as of both.
+    """
+
+    def __init__(self, first: Generator, second: Generator, share: float) -> None:
+        super().__init__()
+        self.first, self.second, self.share = first, second, share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(self.first(x).float(), self.second(x).float(), self.share)
+
+    @property
+    def traits(self) -> Traits:
+        """Returns what planning must know."""
+        configs = self.first.config, self.second.config
+        return Traits(
+            architecture=ARCHITECTURE,
+            scale=configs[0].scale,
+            halo=max(config.halo for config in configs),
+            parameters=sum(parameter.numel() for parameter in self.parameters()),
+        )
+
+
+def load_output_blend(path: Path) -> OutputBlend | None:
+    """Loads a file that `blend_files` wrote of two architectures; None where it is another file.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except Exception:  # whoever reads the file next says what is wrong with it
+        return None
+    if metadata.get("modelspec.architecture") != ARCHITECTURE:
+        return None
+    try:
+        first, second = (Generator(GeneratorConfig(**each)) for each in json.loads(metadata["sr_upscale.configs"]))
+        blend = OutputBlend(first, second, float(metadata["sr_upscale.share"]))
+        blend.load_state_dict(load_safetensors(path))
+    except (KeyError, ValueError, TypeError, RuntimeError, ModelError) as error:
+        raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
+    return blend.requires_grad_(False).eval()
+
+
+def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
+    """Writes (1 - alpha) * first + alpha * second: of the weights, or of the outputs where architectures differ.
+
+    Args:
+        first, second: Weights made by `sr-upscale train`, or compact networks of Real-ESRGAN, of one scale. Networks
+            that differ in their number of blocks alone count as one architecture: the other blocks of the shallower one
+            pass their input on (`models.generator.deepened`).
         alpha: Share of `second`, from 0 to 1. 0 answers as the first and 1 as the second, bit for bit.
         out: A ``.safetensors`` file, replaced if it exists.
 
     Raises:
         UsageError: alpha is not between 0 and 1.
-        ModelError: A file cannot be used, or their configurations differ.
+        ModelError: A file cannot be used, or their scales differ.
         OutputError: `out` cannot be written.
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"share is {alpha:g}; expected 0 to 1")
-    (a, a_info), (b, b_info) = load_generator(first), load_generator(second)
+    (a, a_info), (b, b_info) = _generator(first), _generator(second)
+    if a.config.scale != b.config.scale:
+        raise ModelError(f"{first} enlarges x{a.config.scale}, {second} x{b.config.scale}; expected one scale")
     blocks = max(a.config.num_blocks, b.config.num_blocks)
+    if dataclasses.replace(a.config, num_blocks=blocks) != dataclasses.replace(b.config, num_blocks=blocks):
+        configs = json.dumps([dataclasses.asdict(each.config) for each in (a, b)])
+        about = {"format": "pt", "modelspec.architecture": ARCHITECTURE, "sr_upscale.configs": configs}
+        save_tensors(out, OutputBlend(a, b, alpha), {**about, "sr_upscale.share": repr(alpha)})
+        return
     a, b = (each if each.config.num_blocks == blocks else deepened(each, blocks) for each in (a, b))
-    if a.config != b.config:
-        raise ModelError(f"{first} and {second} differ in their configuration ({a.config}, {b.config}); cannot blend")
     theirs = b.state_dict()
     mixed = {
         key: value if alpha == 0 else theirs[key] if alpha == 1 else value.lerp(theirs[key], alpha)
@@ -53,6 +129,16 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
         scores={},
     )
     save_generator(out, a, info)
+
+
+def _generator(path: Path) -> tuple[Generator, WeightsInfo]:
+    """Loads a generator; a compact network as the gated one that answers alike."""
+    if is_ours(path):
+        return load_generator(path)
+    try:
+        return gated_from_compact(tensors_in(path)), WeightsInfo(name=path.stem)
+    except ModelError as error:
+        raise ModelError(f"{path}: expected weights of `sr-upscale train`, or a compact network ({error})") from error
 
 
 def blended(first: Path, second: Path, alpha: float) -> Path:
@@ -70,7 +156,7 @@ def blended(first: Path, second: Path, alpha: float) -> Path:
     Raises:
         InputError: A file cannot be read.
         UsageError: alpha is not between 0 and 1.
-        ModelError: A file cannot be used, or their configurations differ.
+        ModelError: A file cannot be used, or their scales differ.
         OutputError: The blend cannot be written.
     """
     content = hashlib.sha256()

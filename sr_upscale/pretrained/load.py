@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_upscale.models.descriptor import Traits
+from sr_upscale.pretrained.blend import load_output_blend
 from sr_upscale.pretrained.weights_file import ARCHITECTURE, config_of, is_ours, load_generator, read_info
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def traits_of(path: Path) -> Traits:
         ModelError: The file cannot be used.
     """
     if not is_ours(path):
+        if (blend := load_output_blend(path)) is not None:
+            return blend.traits
         from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
         return load_foreign(path)[1]
@@ -51,6 +54,8 @@ def module_of(path: Path) -> nn.Module:
     """
     if is_ours(path):
         return load_generator(path)[0]
+    if (blend := load_output_blend(path)) is not None:
+        return blend
     from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
     return copy.deepcopy(load_foreign(path)[0])  # each caller moves its own to a device

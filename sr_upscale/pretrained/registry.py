@@ -41,6 +41,8 @@ class StoredWeights:
         license: SPDX identifier.
         twin: Name of the faithful weights of the same shape, the other end of the fidelity dial. Empty for those
             themselves.
+        noisy: Name of weights that keep noise, the other end of the denoise dial: these started as their sibling. Empty
+            where there are none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class StoredWeights:
     purpose: str
     license: str = "MIT"
     twin: str = ""
+    noisy: str = ""
 
     @property
     def family(self) -> str:
@@ -66,7 +69,13 @@ TABLE = (
     StoredWeights(
         name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
     ),
-    StoredWeights(name="photo-x4", scale=4, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x4"),
+    StoredWeights(
+        name="photo-x4",
+        scale=4,
+        purpose="real photographs: cleans JPEG, noise and blur",
+        twin="psnr-x4",
+        noisy="realesr-general-wdn-x4v3",
+    ),
     StoredWeights(name="photo-x2", scale=2, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x2"),
     StoredWeights(name="photo-fast-x4", scale=4, purpose="real photographs in a third of the time, less repaired"),
     StoredWeights(name="anime-x4", scale=4, purpose="drawings: clean lines and flat colours", twin="psnr-x4"),
@@ -155,6 +164,15 @@ def twin_of(path: Path) -> Path | None:
         if entry.path == path and entry.twin:
             return resolve_weights(entry.twin)
     return None
+
+
+def noisy_of(path: Path) -> Path | None:
+    """Finds the weights that keep noise beside weights of ours, downloaded if need be; None where there are none.
+
+    Raises:
+        NetworkError, IntegrityError, OutputError: The download failed.
+    """
+    return next((resolve_weights(row.noisy) for row in TABLE if row.path == path and row.noisy), None)
 
 
 def known_names() -> list[str]:
@@ -258,6 +276,6 @@ def resolve_family(name_or_path: str) -> dict[int, Path]:
     remote = catalogue_entry(name_or_path)
     if remote is not None:
         return {remote.scale: path}
-    from sr_upscale.pretrained.spandrel_adapter import load_foreign  # only a look inside says what others' files are
+    from sr_upscale.pretrained.load import traits_of  # only a look inside says what others' files are
 
-    return {load_foreign(path)[1].scale: path}
+    return {traits_of(path).scale: path}

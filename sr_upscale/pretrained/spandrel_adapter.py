@@ -139,6 +139,17 @@ def load_foreign(path: Path) -> tuple[Foreign, Traits]:
     return _load(path, changed)
 
 
+def tensors_in(path: Path) -> dict[str, Any]:
+    """Reads the tensors of a file of others by name, without asking what network they are.
+
+    Raises:
+        ModelError: The file is missing, damaged, or holds more than tensors.
+    """
+    state = _state_of(path)
+    inner = next((state[key] for key in ("params_ema", "params") if isinstance(state.get(key), Mapping)), state)
+    return {str(key): value for key, value in inner.items()}
+
+
 def _state_of(path: Path) -> dict[str, Any]:
     return dict(load_safetensors(path)) if path.suffix.lower() == ".safetensors" else load_tensors(path)
 

@@ -410,8 +410,7 @@ def test_usage_errors_are_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["-dn", "0.5"], "no option -dn: --fidelity 0..1"),
-        (["--noise", "2"], "no option --noise: --fidelity"),
+        (["--noise", "2"], "no option --noise: --denoise 0..1"),
         (["--face_enhance"], "no option --face-enhance: faces are not repaired"),
         (["-m", "models"], "no option -m: a folder of models is not needed"),
         (["-c", "95"], "-q is the quality"),

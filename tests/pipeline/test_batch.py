@@ -207,7 +207,7 @@ def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -
         "scale": 3.0, "width": 99, "height": 98, "size": "97x96", "fit": "cover", "tta": True, "tile": 64,
         "no_tile": True, "overlap": 8, "halo": 9, "backend": "onnxruntime", "fp32": True, "bf16": True, "fp16": True,
         "format": "webp", "quality": 7, "compression": 3, "strip_metadata": True, "background": "red", "frame": 0,
-        "allow_truncated": True, "before": None, "model": None, "fidelity": None,
+        "allow_truncated": True, "before": None, "model": None, "fidelity": None, "denoise": None,
     }  # fmt: skip
     marked = {each.name for section in SECTIONS.values() for each, _flag in flags(section) if each.metadata["pixels"]}
     assert marked == set(others)

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from sr_upscale.errors import ModelError
+from sr_upscale import upscaler
+from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.models.generator import Generator, GeneratorConfig, gated_from_compact
 from sr_upscale.pretrained import registry as store
 from sr_upscale.pretrained.blend import blend_files, blended
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
@@ -280,6 +283,58 @@ def test_a_shallower_network_blends_as_the_deeper_one_that_it_is(tmp_path: Path)
             assert torch.equal(mixed(x), shallow(x))
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_outputs_of_two_architectures_are_blended(micro: Path, tmp_path: Path, alpha: float) -> None:
+    """Another block, other sizes: what users get is the mean of both answers, in tiles, too."""
+    torch.manual_seed(2)
+    other = Generator(GeneratorConfig(scale=2, num_feat=6, num_blocks=3, block="gated"))
+    save_generator(tmp_path / "gated.safetensors", other, WeightsInfo(name="gated"))
+    blend_files(micro, tmp_path / "gated.safetensors", alpha, tmp_path / "out.safetensors")
+    pixels = pattern(40, 33)
+    first, second, both = (
+        Upscaler(path, dtype="fp32", tile_size=tile)(pixels).astype(float)
+        for path, tile in ((micro, None), (tmp_path / "gated.safetensors", None), (tmp_path / "out.safetensors", 16))
+    )
+    inside = (first > 0) & (first < 255) & (second > 0) & (second < 255)  # outputs are blended before they are clipped
+    assert inside.mean() > 0.2
+    assert np.abs(both - ((1 - alpha) * first + alpha * second))[inside].max() <= 1
+    (tmp_path / "out.safetensors").write_bytes((tmp_path / "out.safetensors").read_bytes().replace(b"gated", b"grate"))
+    with pytest.raises(ModelError, match="blend is damaged"):
+        Upscaler(tmp_path / "out.safetensors")
+
+
+def test_the_denoise_dial_blends_with_the_sibling_that_keeps_noise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both started as compact networks: a place of the dial has the mean of their weights, bit for bit."""
+    states = []
+    for seed, name in enumerate(("noisy.pth", "clean.pth")):
+        torch.manual_seed(seed)
+        body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 8, 3), nn.PReLU(8), nn.Conv2d(8, 12, 3)
+        )  # fmt: skip
+        states.append({f"body.{key}": value for key, value in body.state_dict().items()})
+        torch.save({"params": states[-1]}, tmp_path / name)
+    save_generator(tmp_path / "a-x2.safetensors", gated_from_compact(states[1]), WeightsInfo(name="a-x2"))
+    monkeypatch.setattr(store, "weights_folder", lambda: tmp_path)
+    row = StoredWeights(name="a-x2", scale=2, purpose="cleans", noisy=str(tmp_path / "noisy.pth"))
+    for module in (store, upscaler):
+        monkeypatch.setattr(module, "TABLE", (row, StoredWeights(name="b-x2", scale=2, purpose="has no sibling")))
+    mean = gated_from_compact({key: states[1][key].lerp(states[0][key], 0.75) for key in states[0]})
+    save_generator(tmp_path / "mean.safetensors", mean, WeightsInfo(name="mean"))
+    pixels = pattern(12, 14)
+    np.testing.assert_array_equal(
+        Upscaler("a-x2", dtype="fp32", denoise=0.25)(pixels),
+        Upscaler(tmp_path / "mean.safetensors", dtype="fp32")(pixels),
+    )
+    np.testing.assert_array_equal(Upscaler("a-x2", denoise=1.0)(pixels), Upscaler("a-x2")(pixels))
+    save_generator(tmp_path / "b-x2.safetensors", micro_generator(2), WeightsInfo(name="b-x2"))
+    with pytest.raises(UsageError, match="--denoise is not available for b-x2"):
+        Upscaler("b-x2", denoise=0.5)
+    with pytest.raises(UsageError, match="denoise is 1.5; expected 0 to 1"):
+        Upscaler("a-x2", denoise=1.5)
+
+
 def test_blends_are_cached_by_content(pair: tuple[Path, Path], cache: Path) -> None:
     first = blended(*pair, 0.5)
     assert first.is_relative_to(cache)
@@ -302,7 +357,8 @@ def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path, micro:
     save_generator(other, micro_generator(4), WeightsInfo(name="other"))
     ran = cli("models", "blend", pair[0], other, "-o", tmp_path / "no.safetensors")
     assert ran.code == 7
-    assert "differ in their configuration" in ran.err
+    assert "enlarges x2" in ran.err
+    assert "expected one scale" in ran.err
 
 
 def test_the_dial_goes_from_the_model_to_its_twin(
