@@ -24,7 +24,7 @@ from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.pretrained.registry import TABLE, catalogue_entry, resolve_weights
-from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, read_info, save_generator
+from sr_upscale.pretrained.weights_file import WeightsInfo, is_ours, load_generator, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
 
 SAMPLES = (("chelsea", 70, 110), ("astronaut", 40, 130), ("coffee", 130, 260), ("rocket", 200, 260))
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=Path, help="pictures for the sheet of `scripts/looks.py`")
     parser.add_argument("--rival", action="append", default=[], help="a name or a file, for that sheet; repeatable")
     parser.add_argument("--held-out", type=Path, help="training pictures; those held out serve in place of Set14 there")
+    parser.add_argument("--half", action="store_true", help="numbers of 16 bits on disk")
     parser.add_argument("--out", type=Path, help="without it the scores are only printed")
     arguments = parser.parse_args()
     source = arguments.run if arguments.run.is_file() else only_weights(arguments.run)
@@ -58,7 +59,7 @@ def main() -> None:
     recipe = with_ancestors(dict(info.recipe))
     rounded = json.loads(json.dumps(scores), parse_float=lambda text: round(float(text), 4))
     info = dataclasses.replace(info, scores=rounded, license=arguments.license, data=arguments.data, recipe=recipe)
-    save_generator(arguments.out / f"{info.name}.safetensors", model, info)
+    save_generator(arguments.out / f"{info.name}.safetensors", model, info, half=arguments.half)
     sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
     hard = looks_sheet(source, model.config.scale, arguments) if arguments.inputs else None
     if hard is not None:
@@ -95,8 +96,9 @@ def _is_real(info: WeightsInfo) -> bool:
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with, under ``start``, the recipe of the weights that it started from, and so on."""
-    if "start" not in recipe and recipe["init"]:  # else it was published before, with all of this
-        start = read_info(resolve_weights(recipe["init"]))
+    path = resolve_weights(recipe["init"]) if "start" not in recipe and recipe["init"] else None
+    if path is not None and is_ours(path):  # else it was published before, with all of this, or starts from others'
+        start = read_info(path)
         recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
     return _names_only(recipe)
 
@@ -310,6 +312,9 @@ def _teachers(info: WeightsInfo) -> list[str]:
                 f"{teacher['model']}{', as a self-ensemble' if teacher['ensemble'] else ''}" if teacher["model"] else ""
             )
             asked = f" about {teacher['crops']} crops of {teacher['crop']}x{teacher['crop']} LR"
+            if recipe["data"].get("rendered_share"):
+                shares = recipe["data"]["rendered_share"], recipe["data"]["clean_share"]
+                asked += "; {:.0%} of the patches were rendered pictures and {:.0%} clean ones, with HR".format(*shares)
             if teacher.get("clean_hr"):
                 asked += "; where LR was only reduced, HR was taught"
         else:  # before any model could teach
@@ -328,6 +333,11 @@ def _notices(info: WeightsInfo) -> list[str]:
     recipes = [each for recipe in _lineage(info) for each in (recipe, *recipe.get("averaged_with", ()))]
     teachers = {recipe["teacher"]["model"] for recipe in recipes if isinstance(recipe.get("teacher"), dict)}
     lines = []
+    if (first := _lineage(info)[-1].get("init")) and (row := catalogue_entry(first)) is not None:
+        lines.append(
+            f"* Starts from {first} ({row.license}; notice in [NOTICE.md](NOTICE.md)), then trained here. Whether that "
+            "licence covers the weights was asked in issue 677 of its repository and not answered"
+        )
     for name in sorted(teachers - {"", *(entry.name for entry in TABLE)}):
         row = catalogue_entry(name)
         licence = f"{row.license}; " if row is not None else ""
@@ -345,7 +355,9 @@ def _done(recipe: dict[str, Any]) -> list[dict[str, Any]]:
 def _run_rows(info: WeightsInfo) -> list[str]:
     rows = []
     for number, recipe in enumerate(reversed(_lineage(info)), start=1):
-        start = f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else "random"
+        start = (
+            f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else recipe.get("init") or "random"
+        )
         stages = recipe.get("stages") or {"psnr": recipe["stage"]}
         for done in _done(recipe):
             stage, data = stages[done["stage"]], recipe["data"]
@@ -367,6 +379,8 @@ def _losses(stage: dict[str, Any]) -> str:
         words.append(f"VGG19 to the teacher {stage['teacher_perceptual_weight']:g}")
     if stage.get("teacher_texture_weight"):
         words.append(f"texture to the teacher {stage['teacher_texture_weight']:g}")
+    if stage.get("anchor_weight"):
+        words.append(f"anchor {stage['anchor_weight']:g} and {stage['anchor_perceptual_weight']:g}")
     if stage.get("color_weight"):
         words.append(f"colours {stage['color_weight']:g}")
     if stage.get("lattice_weight"):

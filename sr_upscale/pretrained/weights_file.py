@@ -142,35 +142,38 @@ def read_info(path: Path) -> WeightsInfo:
     return WeightsInfo.from_metadata(metadata, path=path)
 
 
-def save_generator(path: Path, model: Generator, info: WeightsInfo) -> None:
+def save_generator(path: Path, model: Generator, info: WeightsInfo, *, half: bool = False) -> None:
     """Writes weights and header, whole or not at all. The same model and header make the same bytes.
 
     Args:
         path: Target, replaced if it exists.
-        model: Any device and dtype; written as float32 on the CPU.
+        model: Any device and dtype.
         info: Header; its `config` is replaced by that of the model.
+        half: Whether numbers are written as float16 and not as float32. They are float32 again when loaded.
 
     Raises:
         OutputError: The file cannot be written.
     """
     info = WeightsInfo(**{**_shallow(info), "config": asdict(model.config)})
-    save_tensors(path, model, info.to_metadata())
+    save_tensors(path, model, info.to_metadata(), half=half)
 
 
-def save_tensors(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
-    """Writes the tensors of a network as float32, and a header, whole or not at all.
+def save_tensors(path: Path, model: nn.Module, metadata: Mapping[str, str], *, half: bool = False) -> None:
+    """Writes the tensors of a network, and a header, whole or not at all.
 
     Args:
         path: Target, replaced if it exists.
         model: Any device and dtype.
         metadata: Strings of the header.
+        half: Whether numbers are written as float16 and not as float32.
 
     Raises:
         OutputError: The file cannot be written.
     """
     from safetensors.torch import save
 
-    state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    state = {key: value.half() for key, value in tensors.items()} if half else tensors
     content = _in_order(save(state, metadata=dict(metadata)))
     with replace_file(path) as temporary:
         temporary.write_bytes(content)
