@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError
 from sr_upscale.formatting import shortened
@@ -104,6 +105,34 @@ class InceptionResidualBlock(nn.Module):
         self.conv2b.weight.zero_()
 
 
+class _LearntSlopes(torch.autograd.Function):
+    """PReLU whose gradient takes a third of the time of torch's on a CPU; the slopes' is summed in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slopes)
+        return F.prelu(x, slopes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, slopes = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)
+        below = gradient - above
+        of_slopes = (below * x).sum((0, 2, 3), dtype=torch.float32).to(slopes.dtype)
+        return above.addcmul_(below, slopes[:, None, None]), of_slopes
+
+
+class PReLU(nn.PReLU):
+    """PReLU with a slope per channel, that learns fast (`_LearntSlopes`).
+
+    Shapes: (N, C, H, W) -> same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        slopes = self.weight.to(x.dtype)
+        return _LearntSlopes.apply(x, slopes) if torch.is_grad_enabled() else F.prelu(x, slopes)
+
+
 class GatedBlock(nn.Module):
     """Two branches of 3x3 convs, concatenated, plus the input times a gain per channel.
 
@@ -121,9 +150,9 @@ class GatedBlock(nn.Module):
         super().__init__()
         half = num_feat // 2
         self.first = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.first_act = nn.PReLU(num_feat, init=NEGATIVE_SLOPE)
+        self.first_act = PReLU(num_feat, init=NEGATIVE_SLOPE)
         self.second = nn.Conv2d(half, half, 3, padding=1)
-        self.second_act = nn.PReLU(half, init=NEGATIVE_SLOPE)
+        self.second_act = PReLU(half, init=NEGATIVE_SLOPE)
         self.gain = nn.Parameter(torch.ones(num_feat))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,7 +226,7 @@ class Generator(nn.Module):
         feat = config.num_feat
         self.head = nn.Conv2d(3, feat, 3, padding=1)
         if config.block == "gated":
-            self.head_act = nn.PReLU(feat, init=NEGATIVE_SLOPE)
+            self.head_act = PReLU(feat, init=NEGATIVE_SLOPE)
         self.blocks = nn.Sequential(*(BLOCKS[config.block](feat) for _ in range(config.num_blocks)))
         if config.block == "inception":
             self.trunk = nn.Conv2d(feat, feat, 3, padding=1, bias=False)

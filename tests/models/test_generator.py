@@ -9,6 +9,7 @@ from sr_upscale.models.generator import (
     GatedBlock,
     Generator,
     GeneratorConfig,
+    PReLU,
     deepened,
     gated_from_compact,
 )
@@ -76,6 +77,20 @@ def test_gated_block_is_two_branches_concatenated_plus_the_gated_input() -> None
         long = conv(block.first, slice(4, 8), block.first_act.weight[4:], x)
         long = conv(block.second, slice(None), block.second_act.weight, long)
         torch.testing.assert_close(block(x), torch.cat((short, long), 1) + block.gain[:, None, None] * x)
+
+
+def test_slopes_and_their_gradients_are_those_of_torch() -> None:
+    ours, theirs = PReLU(5).double(), torch.nn.PReLU(5).double()
+    slopes = torch.linspace(-1.5, 2, 5, dtype=torch.float64)
+    x = [torch.randn(2, 5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    x[0][0, 0, 0, 0] = x[1][0, 0, 0, 0] = 0.0
+    for module, value in zip((ours, theirs), x, strict=True):
+        module.load_state_dict({"weight": slopes})
+        module(value.requires_grad_()).sin().sum().backward()
+    torch.testing.assert_close(x[0].grad, x[1].grad)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-6, atol=1e-6)  # summed in float32
+    with torch.no_grad():
+        assert torch.equal(ours(x[0]), theirs(x[0]))
 
 
 def compact(feat: int, convs: int, scale: int) -> tuple[dict[str, torch.Tensor], torch.nn.Module]:
