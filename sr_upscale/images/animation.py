@@ -35,6 +35,8 @@ class Animation(ABC):
     channels: int
     dtype: np.dtype[Any]
     has_alpha: bool
+    icc: bytes | None = None
+    aspect: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> int:

@@ -103,6 +103,19 @@ def _properties_of(data: bytes, at: int, end: int, item: int) -> frozenset[int]:
     return frozenset(found)
 
 
+def aspect_of_boxes(data: bytes) -> tuple[int, int] | None:
+    """Reads how many pixels across and down are equally long, from the first pasp box of an AVIF or HEIC."""
+    for kind, at, end in _boxes(data, 0, len(data)):
+        if kind == b"pasp" and end - at >= 8:
+            return _number(data, at + 4, 4), _number(data, at, 4)  # it holds the width and the height of one pixel
+    return None
+
+
+def has_gain_map(data: bytes) -> bool:
+    """Says whether an AVIF or HEIC holds a gain map, by its brands or Apple's name of it."""
+    return b"tmap" in data[8 : _number(data, 0, 4)] or b"aux:hdrgainmap" in data
+
+
 def codec_settings(tags: ColorTags | None) -> dict[str, Any]:
     """Returns what Pillow tells libaom of the colours, for the stream itself: what it has names for."""
     if tags is None or tags.cicp is None:

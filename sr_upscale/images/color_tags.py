@@ -118,11 +118,16 @@ def tags_of_png(chunks: Iterable[tuple[bytes, bytes]], *, has_profile: bool) -> 
     gama, chrm = found.get(b"gAMA", b""), found.get(b"cHRM", b"")
     gamma = int.from_bytes(gama, "big") / 100_000 if len(gama) == 4 else 0.0
     points = tuple(value / 100_000 for value in struct.unpack(">8I", chrm)) if len(chrm) == 32 else ()
+    return checked_tags(gamma, points)
+
+
+def checked_tags(gamma: float, points: tuple[float, ...]) -> ColorTags | None:
+    """Makes tags of a gamma and of chromaticities (none are an empty tuple). What cannot be is none."""
     chromaticities = points if points and _spans(points) else None
-    gamma_or_none = gamma if 0.01 <= gamma <= 100 else None
-    if gamma_or_none is None and chromaticities is None:
+    possible = gamma if 0.01 <= gamma <= 100 else None
+    if possible is None and chromaticities is None:
         return None
-    return ColorTags(gamma=gamma_or_none, chromaticities=chromaticities)
+    return ColorTags(gamma=possible, chromaticities=chromaticities)
 
 
 def chunks_of(tags: ColorTags | None) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ from sr_upscale.images.formats import FORMATS, format_of_path, sniff
 from sr_upscale.images.frames import decode_frames, read_animation
 from sr_upscale.images.header_reader import Header, opened, read_header, up_to_damage
 from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
+from sr_upscale.images.jpeg import left_behind, refuse_jpeg
 from sr_upscale.images.metadata import (
     ORIENTATION,
     exif_bytes,
@@ -81,6 +82,9 @@ def load_image(
         if kind == "tif":
             refuse_raw(data, name)
             data, pages = page_alone(data, frame or 0)
+        if kind == "jpg":
+            refuse_jpeg(data, name)
+            notes += left_behind(data, name)
         intact = up_to_damage(data) if kind == "png" else data
         if not allow_truncated:
             data = intact
@@ -129,12 +133,21 @@ def load_image(
     except Exception:  # the XML parser raises others for odd encodings and endless nesting
         xmp = None
         notes.append(f"{name}: damaged XMP is left out")
-    dpi = header.dpi[::-1] if header.dpi is not None and turn >= 5 else header.dpi
+    dpi, aspect = header.dpi, header.aspect
+    if turn >= 5:
+        dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
     picture = Picture(
         frames=decoded,
         format=kind,
         metadata=Metadata(
-            icc=header.icc, color=header.color, exif=exif, dpi=dpi, xmp=xmp, iptc=header.iptc, text=header.text
+            icc=header.icc,
+            color=header.color,
+            exif=exif,
+            dpi=dpi,
+            aspect=aspect,
+            xmp=xmp,
+            iptc=header.iptc,
+            text=header.text,
         ),
         loop=header.loop if len(decoded) > 1 else None,
         warnings=tuple(header.notes + notes),
@@ -257,7 +270,9 @@ def _decode_pillow(data: bytes, name: str, header: Header, allow_truncated: bool
     try:
         with opened(data, header.kind, allow_truncated=allow_truncated) as image:
             image.load()
-            return np.asarray(image.convert(_plain_mode(image))).reshape(image.height, image.width, -1)
+            mode = _plain_mode(image)
+            mode = {"L": "RGB", "LA": "RGBA"}.get(mode, mode) if header.icc else mode  # a profile is for RGB here
+            return np.asarray(image.convert(mode)).reshape(image.height, image.width, -1)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise InputError(
             f"{name}: truncated or damaged ({error}); get the file again, "

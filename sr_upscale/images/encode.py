@@ -95,6 +95,11 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
         picture, converted = _to_srgb(picture)
         what = "colours are converted to sRGB" if converted else "its colour profile is left out"
         notes.append(f"{name}: {upper} holds no colour profile; {what}")
+    if (aspect := _lost_aspect(picture, fmt)) is not None:
+        notes.append(
+            f"{name}: its pixels are not square, {aspect[0]:g} across are as long as {aspect[1]:g} down, which {upper} "
+            "does not say; use --format png, or stretch it with --size and --fit stretch"
+        )
     if fmt.block_room is not None and not options.strip_metadata:
         given = picture.metadata
         blocks = {"EXIF": given.exif or b"", "XMP": given.xmp or b"", "IPTC": given.iptc or b""}
@@ -292,12 +297,13 @@ def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: in
     given = picture.metadata
     icc = given.icc if fmt.icc else None
     if options.strip_metadata:
-        return Metadata(icc=icc, color=given.color, dpi=given.dpi)
+        return Metadata(icc=icc, color=given.color, dpi=given.dpi, aspect=given.aspect)
     return Metadata(
         icc=icc,
         color=given.color,
         exif=resized_exif(given.exif, width, height) if fmt.exif else None,
         dpi=given.dpi,
+        aspect=given.aspect,
         xmp=renewed_xmp(given.xmp, given.change, (width, height)) if fmt.xmp else None,
         iptc=given.iptc if fmt.iptc else None,
         text=given.text if fmt.text else (),
@@ -325,6 +331,14 @@ def _flatten(pixels: NDArray[Any], background: tuple[int, int, int]) -> NDArray[
         colour, alpha = band[:, :, :-1], band[:, :, -1:] / top
         flat[first : first + _BAND_ROWS] = np.rint(colour * alpha + behind * (1 - alpha))
     return flat
+
+
+def _lost_aspect(picture: Picture, fmt: Format) -> tuple[float, float] | None:
+    """Returns how many pixels across and down are equally long, where the output will not say that they differ."""
+    dpi, still = picture.metadata.dpi, len(picture.frames) == 1
+    if dpi is not None:
+        return None if abs(dpi[0] / dpi[1] - 1) < 0.01 or fmt.streams or fmt.pillow_dpi else dpi
+    return None if fmt.aspect and still else picture.metadata.aspect
 
 
 def _fit_color(picture: Picture, fmt: Format, *, name: str) -> tuple[Picture, list[str]]:

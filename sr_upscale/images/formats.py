@@ -51,6 +51,7 @@ class Format:
         max_delay_steps: Most units of one frame.
         max_total_ms: How long all frames together may be shown, in milliseconds; None where there is no such limit.
         icc: Whether it holds an ICC profile.
+        aspect: Whether its stills say that pixels are not square, without a unit of length.
         cicp: Whether it holds code points of H.273 for its colours.
         gamma: Whether it holds a gamma and primaries.
         exif: Whether it holds EXIF.
@@ -79,6 +80,7 @@ class Format:
     max_delay_steps: int = 2**31 - 1
     max_total_ms: int | None = None
     icc: bool = True
+    aspect: bool = False
     cicp: bool = False
     gamma: bool = False
     exif: bool = True
@@ -112,6 +114,7 @@ FORMATS: dict[str, Format] = {
             delay_steps_ms=(1, 10, 100, 1000),
             max_delay_steps=65535,
             text=True,
+            aspect=True,
             cicp=True,
             gamma=True,
             magic=((0, b"\x89PNG\r\n\x1a\n"),),
@@ -129,6 +132,7 @@ FORMATS: dict[str, Format] = {
             quality=95,
             magic=((0, b"\xff\xd8\xff"),),
             streams=True,
+            aspect=True,
             block_room=JPEG_ROOM,
         ),
         Format(

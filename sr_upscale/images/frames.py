@@ -93,7 +93,7 @@ def decode_frames(
     if lazy:
         return FrameSource(decode, durations)
     kept = [pixels[:, :, :-1] if drop else pixels for pixels in kept]
-    kept = kept if header.animated else [_gray(pixels) for pixels in kept]
+    kept = kept if header.animated or header.icc else [_gray(pixels) for pixels in kept]
     return tuple(Frame(pixels_hwc=each, duration_ms=time) for each, time in zip(kept, durations, strict=True))
 
 

@@ -6,6 +6,7 @@ what is not drawn is transparent and not of the background colour.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from sr_upscale.images.header_reader import opened
 _BLOCK = re.compile(rb"[!,;]")
 _EXTENSION, _IMAGE = b"!", b","
 _CONTROL, _APPLICATION = 0xF9, 0xFF
+_PROFILE = b"ICCRGBG1012"
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE, 4: Disposal.RESTORE}  # 4 is an old slip for 3
 _RAMP = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
@@ -87,6 +89,7 @@ def read_gif(data: bytes) -> Gif:
     places: list[Place] = []
     images: list[_Image] = []
     loop: int | None = None
+    icc: bytes | None = None
     control: tuple[int, int, int] | None = None
     cut = False
     while (block := _BLOCK.search(data, at)) is not None and block.group() != b";":
@@ -97,6 +100,8 @@ def read_gif(data: bytes) -> Gif:
                 at = _end(data, at + 1)
                 if label == _CONTROL:
                     control = struct.unpack("<BHB", b"".join(parts)[:4].ljust(4, b"\0"))
+                elif label == _APPLICATION and len(parts) > 1 and parts[0] == _PROFILE:
+                    icc = b"".join(parts[1:])
                 elif label == _APPLICATION and len(parts) > 1 and parts[0] in _LOOPS and parts[1][:1] == b"\1":
                     repeats = int.from_bytes(parts[1][1:3], "little")
                     loop = repeats + 1 if repeats else 0
@@ -141,7 +146,18 @@ def read_gif(data: bytes) -> Gif:
         dtype=np.dtype(np.uint8),
         has_alpha=False,  # many GIFs name a transparent colour that they never use
         images=tuple(images),
+        icc=icc if icc and icc[36:40] == b"acsp" else None,
+        aspect=_aspect(data[12]),
     )
+
+
+def _aspect(stated: int) -> tuple[int, int] | None:
+    """Returns pixels across and down that are equally long; None where nothing is stated, or they are square.
+
+    A pixel is (stated + 15) / 64 times as wide as high.
+    """
+    common = math.gcd(64, stated + 15)
+    return (64 // common, (stated + 15) // common) if stated not in (0, 49) else None
 
 
 def _colour_table(data: bytes, at: int, flags: int) -> tuple[NDArray[np.uint8] | None, int]:

@@ -10,13 +10,15 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
 from sr_upscale.errors import InputError
 from sr_upscale.images.animation import Animation
-from sr_upscale.images.avif import plays_of, tags_of_avif
+from sr_upscale.images.avif import aspect_of_boxes, has_gain_map, plays_of, tags_of_avif
+from sr_upscale.images.bmp import colors_of_bmp, kind_of_bmp
 from sr_upscale.images.color_tags import ColorTags, tags_of_nclx, tags_of_png
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.images.heif import is_deep
@@ -41,6 +43,7 @@ class Header:
         animated: Whether the frames are timed.
         exif, icc, color, xmp, iptc, text: Metadata as the file holds them.
         dpi: Pixels per inch, across and down as stored.
+        aspect: Pixels across and down that are equally long, as stored, where they are not square.
         loop: How often an animation plays, 0 for ever, None for once.
         notes: Sentences for the user about what was given up.
         animation: Layout of a GIF or of an animated PNG, else None.
@@ -58,6 +61,7 @@ class Header:
     notes: list[str]
     animation: Animation | None = None
     color: ColorTags | None = None
+    aspect: tuple[int, int] | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
@@ -96,8 +100,9 @@ def read_header(
             frames=animation.frames,
             animated=animation.frames > 1,
             exif=None,
-            icc=None,
+            icc=animation.icc,
             dpi=None,
+            aspect=animation.aspect,
             loop=animation.loop,
             notes=[],
             animation=animation,
@@ -119,6 +124,11 @@ def read_header(
                 notes.append(f"{name}: damaged EXIF is left out")
             dpi = info_of(image, "dpi", tuple)
             icc = info_of(image, "icc_profile", bytes) or None
+            color = _color_of(data, kind, image, has_profile=icc is not None)
+            if kind == "bmp":
+                icc, color = colors_of_bmp(data, name, notes)
+            if kind in ("avif", "heic") and has_gain_map(data):
+                notes.append(f"{name}: its gain map (HDR) is left out; the picture without it is used")
             return Header(
                 kind=kind,
                 width=image.width,
@@ -127,7 +137,8 @@ def read_header(
                 animated=animation is not None or (frames > 1 and FORMATS[kind].animation),
                 exif=exif,
                 icc=icc,
-                color=_color_of(data, kind, image, has_profile=icc is not None),
+                color=color,
+                aspect=_aspect_of(data, kind, image),
                 dpi=_resolution(dpi, name, notes),
                 loop=animation.loop if animation else plays_of(data) if kind == "avif" else info_of(image, "loop", int),
                 notes=notes,
@@ -141,7 +152,28 @@ def read_header(
             return _tiff_header(data, name, pages or 1)
         raise InputError(f"{name}: damaged {kind.upper()} header; get the file again") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
+        if kind == "bmp" and (what := kind_of_bmp(data)):
+            raise InputError(f"{name}: {what}, which this program does not read; save it again as PNG") from error
         raise InputError(f"{name}: refused {kind.upper()} header: {error}; get the file again") from error
+
+
+def _aspect_of(data: bytes, kind: str, image: Image.Image) -> tuple[int, int] | None:
+    """Reads pixels across and down that are equally long, where a file says it without a unit of length."""
+    found: Any = None
+    if kind == "png":
+        found = info_of(image, "aspect", tuple)
+    elif kind == "jpg" and image.info.get("jfif_unit") == 0:
+        found = info_of(image, "jfif_density", tuple)
+    elif kind == "tif" and "dpi" not in image.info:
+        found = info_of(image, "resolution", tuple)
+    elif kind in ("avif", "heic"):
+        found = aspect_of_boxes(data)
+    try:
+        ratio = Fraction(found[0]) / Fraction(found[1]) if found else Fraction(1)
+    except (ZeroDivisionError, ValueError, TypeError, OverflowError):
+        return None
+    ratio = ratio.limit_denominator(1000)
+    return None if ratio == 1 or not Fraction(1, 100) <= ratio <= 100 else (ratio.numerator, ratio.denominator)
 
 
 def _color_of(data: bytes, kind: str, image: Image.Image, *, has_profile: bool) -> ColorTags | None:

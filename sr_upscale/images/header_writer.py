@@ -40,6 +40,8 @@ def png_head(start: bytes, metadata: Metadata) -> bytes | None:
     if metadata.dpi:
         across, down = (min(round(value / 0.0254), 2**31 - 1) for value in metadata.dpi)
         head.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+    elif metadata.aspect:
+        head.append(_chunk(b"pHYs", struct.pack(">IIB", *metadata.aspect, 0)))
     if metadata.exif:
         head.append(_chunk(b"eXIf", metadata.exif))
     head += [_chunk(kind, data) for kind, data, *_after in png_info(metadata).chunks]
@@ -57,7 +59,7 @@ def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
         at += 2 + int.from_bytes(marker[2:], "big")
     if len(marker) < 4:
         return None
-    unit, across, down = (0, 1.0, 1.0) if metadata.dpi is None else (1, *metadata.dpi)
+    unit, across, down = (1, *metadata.dpi) if metadata.dpi else (0, *(metadata.aspect or (1, 1)))
     sides = (min(max(round(value), 1), 65535) for value in (across, down))
     head = [start[:2], _segment(0xE0, struct.pack(">5sHBHHBB", b"JFIF\0", 0x0101, unit, *sides, 0, 0))]
     if metadata.exif and len(metadata.exif) <= JPEG_ROOM:

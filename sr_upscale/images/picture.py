@@ -85,6 +85,7 @@ class Metadata:
         color: Colours as they are tagged without a profile. Beside one it counts first, where a format can say it.
         exif: EXIF block (TIFF structure without the ``Exif\\0\\0`` prefix), orientation already reset.
         dpi: Horizontal and vertical resolution in pixels per inch.
+        aspect: Pixels across and down that are equally long, where they are not square and there is no `dpi`.
         xmp: XMP packet of the upright picture.
         iptc: IPTC-IIM records, passed on byte for byte.
         text: Keywords and texts of a PNG.
@@ -95,6 +96,7 @@ class Metadata:
     color: ColorTags | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    aspect: tuple[int, int] | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
     text: tuple[tuple[str, str], ...] = ()
