@@ -52,7 +52,7 @@ class Stop:
 
     def reset(self) -> None:
         """Forgets what was asked for."""
-        self.number, self._holding = 0, 0
+        self.number, self._holding, self._tidying = 0, 0, False
 
     def ask(self, number: int) -> None:
         """Asks for the end, from the handler of a signal.
@@ -61,7 +61,7 @@ class Stop:
             Stopped: Nothing holds it back.
         """
         self.number = number
-        if not self._holding:
+        if not self._holding and not self._tidying:
             raise Stopped(number)
 
     def check(self) -> None:
@@ -70,7 +70,7 @@ class Stop:
         Raises:
             Stopped: It was.
         """
-        if self.number and threading.current_thread() is threading.main_thread():
+        if self.number and not self._tidying and threading.current_thread() is threading.main_thread():
             raise Stopped(self.number)
 
     @contextlib.contextmanager
@@ -90,6 +90,20 @@ class Stop:
             self._holding -= 1
         if not self._holding:
             self.check()
+
+    @contextlib.contextmanager
+    def tidying(self) -> Iterator[None]:
+        """Holds the end back while the main thread puts away what others would wait for; it may be on its way already.
+
+        Raises:
+            Stopped: On leaving, if the end was asked for.
+        """
+        self._tidying = True
+        try:
+            yield
+        finally:
+            self._tidying = False
+        self.check()
 
 
 STOP = Stop()

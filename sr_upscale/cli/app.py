@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ import typer.main
 
 from sr_upscale import __version__
 from sr_upscale.cli.commands import PanelCommand, PlainGroup
-from sr_upscale.cli.console import Console, print_error, standard_output
+from sr_upscale.cli.console import Console, discard_output, print_error, standard_output
 from sr_upscale.cli.session import Session
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
@@ -31,6 +31,18 @@ from sr_upscale.pipeline.elsewhere import advice
 
 COMMANDS = ("upscale", "batch", "models", "doctor", "train", "degrade", "export", "benchmark", "compare", "serve")
 """Names of commands and of their modules: a function of the same name, or an ``app`` of several."""
+
+
+class _ReaderGone(Exception):
+    """Nobody reads standard output any more. It is no `OSError`: typer would make exit code 1 of that."""
+
+
+@contextlib.contextmanager
+def _noticing_its_reader() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
 
 
 class Commands(PlainGroup):
@@ -52,6 +64,14 @@ class Commands(PlainGroup):
                 self._ask_back(args[0])
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        with _noticing_its_reader():  # --help and --version write here
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _noticing_its_reader():
+            return super().invoke(ctx)
 
     def _ask_back(self, word: str) -> None:
         """Refuses a mistyped command, which would be taken for a picture."""
@@ -149,7 +169,7 @@ def run(argv: Sequence[str]) -> int:
     before = {number: signal.signal(number, stop) for number in ending_signals()}
     try:
         code = app(args=list(argv) or ["--help"], prog_name="sr-upscale", standalone_mode=False, obj=session)
-        with standard_output():
+        with _noticing_its_reader(), standard_output():
             sys.stdout.flush()
         STOP.check()  # a library may have swallowed it
         return UsageError.exit_code if not argv else code if isinstance(code, int) else 0
@@ -170,8 +190,8 @@ def run(argv: Sequence[str]) -> int:
     except MemoryError:
         text = "out of memory; close other programs, use a smaller scale or --tile 128"
         return failed(OutOfMemoryError.exit_code, text, "OutOfMemoryError")
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more; a message would fail as well
+    except _ReaderGone:
+        discard_output()
         return READER_GONE
     except Exception as error:
         if session.debug:

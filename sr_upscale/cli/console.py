@@ -136,10 +136,15 @@ def standard_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes once more at its end
-        os.close(nowhere)
+        discard_output()
         raise output_error(Path("standard output"), error) from error
+
+
+def discard_output() -> None:
+    """Leads what is still to be written on standard output nowhere: the interpreter flushes once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_error(message: str) -> None:

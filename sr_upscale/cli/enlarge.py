@@ -123,7 +123,9 @@ def _single(
             on_written(Path(place))
     if place == "-":
         with standard_output():
-            sys.stdout.buffer.write(buffer.getbuffer())
+            left = buffer.getbuffer()
+            while left:  # with PYTHONUNBUFFERED a write may take a part
+                left = left[sys.stdout.buffer.write(left) :]
             sys.stdout.buffer.flush()
     if verbose:
         choice = upscaler.choice

@@ -157,7 +157,7 @@ def _tell(outcome: Outcome, console: Console, failed: str = "failed") -> None:
 
 def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], console: Console) -> int:
     """Writes the result of a batch, and returns its exit code."""
-    code = BATCH_PARTLY_FAILED if counts["failed"] else 0
+    code = BATCH_PARTLY_FAILED if counts["failed"] or plan.unnameable else 0
     root = plan.root and addressed(plan.root)
     console.result({"output": root, **counts, "left_out": dict(plan.left_out), **more, "exit_code": code})
     return code

@@ -9,10 +9,10 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from sr_upscale.errors import InputError, UsageError
+from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
@@ -42,12 +42,14 @@ class BatchPlan:
         root: Folder of the manifest, above all outputs; None where each folder of outputs has its own.
         warnings: Sentences for the user.
         left_out: How many files of each ending are no pictures that can be read.
+        unnameable: How many pictures are left out because no file can have their name.
     """
 
     items: tuple[Item, ...]
     root: Path | None
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    unnameable: int = 0
 
 
 def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
@@ -90,13 +92,16 @@ def plan_folder(
     Raises:
         InputError: There is no such folder, or no picture in it.
         UsageError: Two pictures would become one file, or an output is any input.
+        OutputError: A folder of outputs is a link.
     """
     if not folder.is_dir():
         raise InputError(f"{shown(folder)}: no such folder; check the path")
     warnings: list[str] = []
     left_out: Counter[str] = Counter()
     sources = _originals([*_walk(folder, out, recursive, warnings, left_out)], warnings)
-    return _mirrored(sources, folder, out, fmt, suffix, shard, warnings, left_out)
+    plan = _mirrored(sources, folder, out, fmt, suffix, shard, warnings, left_out)
+    _refuse_links(out, {item.target.parent for item in plan.items})
+    return plan
 
 
 def plan_names(
@@ -107,12 +112,14 @@ def plan_names(
     fmt: Format | None = None,
     suffix: str = "",
     shard: Shard | None = None,
+    exact: bool = False,
 ) -> BatchPlan:
     """Plans what a listing found: like `plan_folder`, of files that need not be there yet.
 
     Args:
         names: Names of files within the folder, with ``/``. What cannot be a path below it is left out.
         folder, out, fmt, suffix, shard: See `plan_folder`.
+        exact: Whether outputs are different whose names differ in case or accents alone, as objects are.
 
     Raises:
         InputError: There is no picture among them.
@@ -120,16 +127,18 @@ def plan_names(
     """
     warnings: list[str] = []
     left_out: Counter[str] = Counter()
-    sources = []
+    sources, unnameable = [], 0
     for name in names:
         ending = PurePosixPath(name).suffix.lower()
         if ending not in SUFFIXES:
             left_out[ending or "without an ending"] += 1
         elif Path(name).parts != tuple(name.split("/")) or ".." in Path(name).parts or "\0" in name:
             warnings.append(f"{shown(name)}: cannot be the name of a file; left out")
+            unnameable += 1
         else:
             sources.append(folder / name)
-    return _mirrored(sources, folder, out, fmt, suffix, shard, warnings, left_out)
+    plan = _mirrored(sources, folder, out, fmt, suffix, shard, warnings, left_out, exact=exact)
+    return replace(plan, unnameable=unnameable)
 
 
 def _mirrored(
@@ -141,6 +150,8 @@ def _mirrored(
     shard: Shard | None,
     warnings: Sequence[str],
     left_out: Counter[str],
+    *,
+    exact: bool = False,
 ) -> BatchPlan:
     """Plans pictures of a folder into a mirrored tree."""
     mirror = functools.cache(lambda above: out / Path(above).relative_to(folder))
@@ -156,10 +167,25 @@ def _mirrored(
         others = f"; left out: {counted(left_out)}" if left_out else ""
         raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}{others}")
     items = _apart(items)
-    refuse_collisions(items)
+    refuse_collisions(items, exact=exact)
     if shard is not None:
         items = [item for item in items if shard.holds(item.source.relative_to(folder).as_posix())]
     return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings), left_out=dict(left_out.most_common()))
+
+
+def _refuse_links(out: Path, folders: Iterable[Path]) -> None:
+    """Refuses folders of outputs that lead away: an archive can bring a link to anywhere where they would stand.
+
+    Raises:
+        OutputError: One is or lies behind a link; `out` itself may be one.
+    """
+    real = Path(os.path.realpath(out))
+    for folder in sorted(folders):
+        leads_to, within = os.path.realpath(folder), real / folder.relative_to(out)
+        if os.path.normcase(leads_to) != os.path.normcase(within):
+            raise OutputError(
+                f"{shown(folder)}: leads to {shown(leads_to)} by a link; remove the link, or choose another -o"
+            )
 
 
 def plan_items(items: Sequence[Item]) -> BatchPlan:
@@ -217,8 +243,10 @@ def _folded(path: str | os.PathLike[str]) -> str:
     return unicodedata.normalize("NFC", os.path.normcase(path)).casefold()
 
 
-def refuse_collisions(items: Sequence[Item]) -> None:
+def refuse_collisions(items: Sequence[Item], *, exact: bool = False) -> None:
     """Refuses a plan in which two inputs become one output on any disc (`_folded`), or an output is any input.
+
+    With `exact`, only equal names are one output.
 
     The file system is asked once for each folder, and once for each name.
 
@@ -231,7 +259,7 @@ def refuse_collisions(items: Sequence[Item]) -> None:
     sources = {os.path.normcase(place) for place, _file in places}
     for item, (_place_of_source, source_file) in zip(items, places, strict=True):
         place, target_file = _place(item.target, real_folder)
-        key = _folded(place)
+        key = place if exact else _folded(place)
         if (other := by_target.get(key)) is not None:
             raise UsageError(
                 f"{shown(other.source)} and {shown(item.source)} would both become {shown(item.target)}; "

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sr_upscale.errors import OutputError
 from sr_upscale.formatting import shown
+from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.manifest import Manifest, Stamp
 from sr_upscale.storage.atomic import remove_orphans
@@ -55,15 +56,16 @@ class Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
-        for root, claims in self._claims.items():
-            gone = claims.gone()
-            if gone:
-                for folder in self._folders:
-                    remove_orphans(folder, is_gone=gone.__contains__)
-                claims.clear(gone)
-            with contextlib.suppress(OutputError, Lost):  # the parts stay, and are read like the file
-                self._merge(root)
-            claims.close()
+        with STOP.tidying(), contextlib.ExitStack() as closing:
+            for root, claims in self._claims.items():
+                closing.callback(claims.close)
+                gone = claims.gone()
+                if gone:
+                    for folder in self._folders:
+                        remove_orphans(folder, is_gone=gone.__contains__)
+                    claims.clear(gone)
+                with contextlib.suppress(OutputError, Lost):  # the parts stay, and are read like the file
+                    self._merge(root)
 
     def take(self, item: Item) -> Literal["done", "held", "taken"]:
         """Claims an item.
@@ -142,7 +144,7 @@ class Ledger:
             return
         give_up = time.monotonic() + claims.lease_s
         while not claims.take(_MERGING):  # another one that ends now; it may have looked before this one's end
-            if time.monotonic() > give_up:
+            if STOP.number or time.monotonic() > give_up:
                 return
             time.sleep(_POLL_S)
         if claims.others():

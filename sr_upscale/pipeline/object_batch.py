@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
+from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names, refuse_name
 from sr_upscale.pipeline.ledger import CLAIMS, in_the_way
 from sr_upscale.pipeline.manifest import Stamp, fingerprint_of
@@ -74,7 +76,8 @@ def plan_objects(
     show_as(spool.inputs, folder)
     inside = out.removeprefix(root) if out.startswith(root) else None
     found = [name for name in listed if inside is None or not name.startswith(inside)]
-    plan = plan_names(found, spool.inputs, spool.outputs, **names)
+    folds = os.path.exists(os.fspath(spool.outputs).swapcase())  # the disc of the spool
+    plan = plan_names(found, spool.inputs, spool.outputs, exact=not folds, **names)
     for name, about in listed.items():
         spool.versions[spool.inputs / name] = about.version
         spool.sizes[spool.inputs / name] = about.size
@@ -130,7 +133,8 @@ class ObjectLedger:
 
     def __exit__(self, *_error: object) -> None:
         if self._claims is not None:
-            self._claims.close()
+            with STOP.tidying():
+                self._claims.close()
 
     def take(self, item: Item) -> Literal["done", "held", "taken"]:
         """Claims an item; see `Ledger.take`.

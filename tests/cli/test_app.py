@@ -559,6 +559,33 @@ def test_a_pipe_that_takes_nothing_is_no_fault_of_ours(photo: Path, nearest: Pat
     assert b"standard output: cannot write: No space left on device" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE to speak of")
+@pytest.mark.parametrize(
+    "words", [["models"], ["models", "list", "--json"], ["--help"], ["upscale", "--help"], ["--version"], ["PICTURE"]]
+)
+def test_a_reader_that_goes_ends_it_as_sigpipe_does(photo: Path, nearest: Path, words: list[str]) -> None:
+    """The reader is gone before the first byte, so that no buffer of the pipe hides it."""
+    if words == ["PICTURE"]:
+        words = [str(photo), "-o", "-", "-n", str(nearest), "--format", "bmp"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as gone:
+        done = subprocess.run([*PROGRAM, *words], stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE to speak of")
+def test_a_picture_cut_off_in_the_pipe_is_no_success(nearest: Path, tmp_path: Path) -> None:
+    Image.fromarray(pattern(200, 200)).save(tmp_path / "a.png")  # 480 kB, more than a pipe takes unread
+    words = [*PROGRAM, str(tmp_path / "a.png"), "-o", "-", "-n", str(nearest), "--format", "bmp"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(2) == b"BM"
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (141, b"")
+
+
 def test_a_bad_pipe_is_an_error(nearest: Path) -> None:
     done = subprocess.run([*PROGRAM, "-", "-n", str(nearest)], input=b"", capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (4, b"")

@@ -294,6 +294,25 @@ def test_a_manifest_that_is_a_link_is_not_followed(cli: Cli, tmp_path: Path, nea
     assert len(list(folder.iterdir())) == 3
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_row_75_a_linked_folder_of_outputs(cli: Cli, tmp_path: Path, nearest: Path, deep: bool) -> None:
+    """An archive brings both: the pictures, and beside them an output folder with a link to anywhere."""
+    folder, out, victim = tmp_path / "dl", tmp_path / "dl_x2", tmp_path / "victim"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    Image.fromarray(pattern(4, 5)).save(folder / "sub" / ("deep" if deep else "") / "a.png")
+    victim.mkdir()
+    (tmp_path / "real_x2").mkdir()
+    out.symlink_to(tmp_path / "real_x2")  # which the user made
+    (out / "sub").symlink_to(victim)
+    ran = cli("batch", folder, "-n", nearest, "-o", out, "--force")
+    assert ran.code == 5
+    assert f"leads to {victim}" in ran.err
+    assert "by a link; remove the link, or choose another -o" in ran.err
+    assert list(victim.iterdir()) == []
+    (out / "sub").unlink()
+    assert cli("batch", folder, "-n", nearest, "-o", out).code == 0
+
+
 def test_a_manifest_that_is_a_pipe_is_not_waited_for(cli: Cli, tmp_path: Path, nearest: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
