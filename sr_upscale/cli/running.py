@@ -80,7 +80,7 @@ def run_items(
             return Ledger(plan, fingerprint, force=request.file.force, verify=verify)
 
         if request.run.dry_run:
-            executor = LocalExecutor(request, fetch=fetch)
+            executor = LocalExecutor(request, fetch=fetch, far=spool is not None)
             return _dry_run(plan, executor, ledger_for(executor.fingerprint), console)
         finished = 0
         begin = time.monotonic()
@@ -101,7 +101,7 @@ def run_items(
             console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes have begun")
 
         if cluster is None:
-            executor = LocalExecutor(request, on_step=on_step, fetch=fetch)
+            executor = LocalExecutor(request, on_step=on_step, fetch=fetch, far=spool is not None)
         else:
             from sr_upscale.pipeline.ray_executor import RayExecutor
 

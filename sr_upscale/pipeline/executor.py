@@ -22,6 +22,9 @@ from sr_upscale.upscaler import Upscaler
 GPU_THREADS = 4
 """Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
 
+FAR_THREADS = 8
+"""Threads that read, and that write, where each picture takes half a dozen requests of a store."""
+
 BY_HASH = ("network.model", "network.fidelity", "network.denoise", "network.before")
 """Options that stand in a fingerprint as the hashes of the weights that they mean."""
 
@@ -37,6 +40,7 @@ class LocalExecutor:
         request: What to do.
         on_step: Called with an item, its strips or tiles that are done, and all of them.
         fetch: Called with an input before it is read.
+        far: Whether inputs or outputs are objects of a store, whose answers take their time.
 
     Attributes:
         jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
@@ -54,11 +58,12 @@ class LocalExecutor:
         *,
         on_step: Callable[[Item, int, int], None] = lambda _item, _done, _all: None,
         fetch: Callable[[Path], None] = lambda _source: None,
+        far: bool = False,
     ) -> None:
         self.request = request
         self.on_step, self.fetch = on_step, fetch
         self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
-        self.jobs = _jobs(request.run.jobs, self.upscalers)
+        self.jobs = _jobs(request.run.jobs, self.upscalers, FAR_THREADS if far else 1)
         self.lanes = self.jobs.proc
         self.fingerprint = fingerprint(request, self.upscalers[0])
 
@@ -134,9 +139,9 @@ def fingerprint(request: Request, upscaler: Upscaler) -> dict[str, Any]:
     }
 
 
-def _jobs(wanted: Jobs | None, upscalers: list[Upscaler]) -> Jobs:
+def _jobs(wanted: Jobs | None, upscalers: list[Upscaler], least: int = 1) -> Jobs:
     devices = len(upscalers)
     if wanted is not None:
         return Jobs(load=wanted.load, proc=max(wanted.proc, devices), save=wanted.save)
     proc = devices * (1 if upscalers[0].choice.device.type == "cpu" else GPU_THREADS)
-    return Jobs(load=proc, proc=proc, save=max(proc, (os.cpu_count() or 1) // 4))
+    return Jobs(load=max(proc, least), proc=proc, save=max(proc, least, (os.cpu_count() or 1) // 4))

@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +30,22 @@ from sr_upscale.pipeline.words import Shard
 from sr_upscale.storage.claims import Lost
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.object_claims import ObjectClaims
-from sr_upscale.storage.objects import check_address, list_names, note_of, put, refuse_missing_bucket
+from sr_upscale.storage.objects import (
+    Note,
+    check_address,
+    list_names,
+    names_below,
+    put,
+    read_note,
+    refuse_missing_bucket,
+)
 from sr_upscale.storage.process import identity
 from sr_upscale.storage.remote import is_address
 from sr_upscale.storage.spool import Spool
+from sr_upscale.storage.stores import CONNECTIONS
+
+LISTED = 10_000
+"""Names that are listed for a plan besides four for each of its pictures. Of more, each output is asked for."""
 
 
 def plan_objects(
@@ -119,8 +133,9 @@ class ObjectLedger:
     ) -> None:
         self._spool, self._force, self._on_warning = spool, force, on_warning
         self._settings = fingerprint_of(settings)
-        self._stale: set[Path] = set()
+        self._stale: dict[Path, str] = {}  # versions
         self._claims: ObjectClaims | None = None
+        self._ahead = _NotesAhead(plan)
 
     def __enter__(self) -> ObjectLedger:
         claims = ObjectClaims(addressed(self._spool.outputs) + CLAIMS)
@@ -132,6 +147,7 @@ class ObjectLedger:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._ahead.close()
         if self._claims is not None:
             with STOP.tidying():
                 self._claims.close()
@@ -146,32 +162,30 @@ class ObjectLedger:
         """
         if self.is_done(item):
             return "done"
-        if self._claims is None:
-            return "taken"
-        if not self._claims.take(self._claim(item)):
+        if self._claims is not None and not self._claims.take(self._claim(item)):
             return "held"
-        try:  # it may have been done and given back before it was claimed
-            done = self.is_done(item)
+        try:  # it may have been done since it was asked for
+            done = not self._force and self._is_done(item, read_note(addressed(item.target)))
         except BaseException:
-            self._claims.release(self._claim(item))
+            self.release(item)
             raise
         if done:
-            self._claims.release(self._claim(item))
+            self.release(item)
         return "done" if done else "taken"
 
     def is_done(self, item: Item) -> bool:
-        """Says whether there is nothing to do; see `take`."""
+        """Says whether there is nothing to do, by what was asked for ahead; see `take`."""
         refuse_name(item.target)
-        if self._force:
+        return not self._force and self._is_done(item, self._ahead.note_of(item))
+
+    def _is_done(self, item: Item, there: Note | None) -> bool:
+        if there is None:
+            self._stale.pop(item.target, None)
             return False
-        text = note_of(addressed(item.target))
-        if text is None:
-            self._stale.discard(item.target)
-            return False
-        note = _parse(text)
+        note = _parse(there.text)
         if note is None:
             raise in_the_way(item)
-        self._stale.add(item.target)
+        self._stale[item.target] = there.version
         return note["settings"] == self._settings and self._is_same(item.source, note)
 
     def _is_same(self, source: Path, note: Mapping[str, str]) -> bool:
@@ -197,7 +211,8 @@ class ObjectLedger:
             "settings": self._settings,
             "by": f"{identity()}-{secrets.token_hex(4)}",
         }
-        put(addressed(item.target), output, note=json.dumps(note), overwrite=overwrite)
+        replaces = None if self._force or self._claims is None else self._stale.get(item.target)
+        put(addressed(item.target), output, note=json.dumps(note), overwrite=overwrite, replaces=replaces)
 
     def has_lost(self, item: Item) -> bool:
         """Says whether another process has taken over an item that this one has claimed."""
@@ -213,6 +228,52 @@ class ObjectLedger:
     def _claim(self, item: Item) -> str:
         name = item.target.relative_to(self._spool.outputs).as_posix()
         return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+class _NotesAhead:
+    """The notes of a plan's outputs, each asked for once before it is needed, many at a time.
+
+    Of outputs that a list does not name nothing is asked.
+
+    Args:
+        plan: Of `plan_objects`.
+    """
+
+    def __init__(self, plan: BatchPlan) -> None:
+        assert plan.root is not None
+        self._root, self._count = plan.root, len(plan.items)
+        self._to_ask = iter(plan.items)
+        self._asked: dict[Path, Future[Note | None]] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(CONNECTIONS, "notes")
+        self._listed: set[str] | None = None
+        self._began = False
+
+    def note_of(self, item: Item) -> Note | None:
+        """Returns the note of an item's output; of what was returned before, as it is now.
+
+        Raises:
+            OutputError, NetworkError: See `read_note`.
+        """
+        with self._lock:
+            if not self._began:
+                self._listed = names_below(addressed(self._root), most=LISTED + 4 * self._count)
+                self._began = True
+            while len(self._asked) < 4 * CONNECTIONS and (ahead := next(self._to_ask, None)) is not None:
+                self._asked[ahead.target] = self._ask(ahead.target)
+            asked = self._asked.pop(item.target, None)
+        return read_note(addressed(item.target)) if asked is None else asked.result()
+
+    def _ask(self, target: Path) -> Future[Note | None]:
+        if self._listed is None or target.relative_to(self._root).as_posix() in self._listed:
+            return self._pool.submit(read_note, addressed(target))
+        absent: Future[Note | None] = Future()
+        absent.set_result(None)
+        return absent
+
+    def close(self) -> None:
+        """Asks for nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _parse(text: str) -> dict[str, str] | None:

@@ -10,7 +10,7 @@ from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import default_name, single_target
-from sr_upscale.storage.objects import check_address, get, name_of, note_of, put, refuse_missing_bucket
+from sr_upscale.storage.objects import check_address, get, name_of, put, read_note, refuse_missing_bucket
 from sr_upscale.storage.process import identity
 from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.storage.spool import Spool
@@ -59,7 +59,7 @@ def open_picture(name: str, output: str | None, request: Request, spool: Spool) 
 
 def _check_output(address: str, request: Request) -> None:
     refuse_missing_bucket(address)
-    if not (request.file.force or request.run.dry_run) and note_of(address) is not None:
+    if not (request.file.force or request.run.dry_run) and read_note(address) is not None:
         raise OutputError(f"{shown(address)}: exists; add --force to overwrite it, or choose another -o")
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from sr_upscale.errors import InputError, NetworkError, OutputError
 from sr_upscale.storage.claims import LEASE_S, RENEWALS
-from sr_upscale.storage.object_notes import Note, read_note, remove_note, write_note
-from sr_upscale.storage.objects import list_names
+from sr_upscale.storage.object_notes import remove_note, write_note
+from sr_upscale.storage.objects import Note, list_names, read_note
 from sr_upscale.storage.process import has_ended, identity
 
 _CLAIM = ".claim"

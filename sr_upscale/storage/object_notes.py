@@ -3,45 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from sr_upscale.errors import OutputError
-from sr_upscale.storage.objects import NOTE
+from sr_upscale.storage.objects import NOTE, Note, read_note
 from sr_upscale.storage.stores import code_of, patient, store_of, told
-
-
-@dataclass(frozen=True, kw_only=True)
-class Note:
-    """A small object that is its text.
-
-    Attributes:
-        text: ASCII, of one line and less than 2 KB.
-        version: Changes with every write of another text.
-    """
-
-    text: str
-    version: str
-
-
-@patient
-def read_note(address: str) -> Note | None:
-    """Returns a small object; None where there is none.
-
-    Raises:
-        OutputError: It may not be looked at.
-        NetworkError: The store cannot be reached.
-    """
-    store = store_of(address)
-    bucket, key, _ = store.split_path(address)
-    with told(address, OutputError):
-        try:
-            if address.startswith("gs:"):
-                info = store.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
-                return Note(text=info.get("metadata", {}).get(NOTE, ""), version=str(info["generation"]))
-            info = store.call_s3("head_object", Bucket=bucket, Key=key)
-            return Note(text=info["Metadata"].get(NOTE, ""), version=info["ETag"])
-        except FileNotFoundError:
-            return None
 
 
 @patient

@@ -23,6 +23,9 @@ from sr_upscale.storage.stores import code_of, patient, store_of, told
 
 NOTE = "sr-upscale"
 """Name of a note in an object's metadata."""
+_PIECE = 1 << 18
+_ONE_PIECE = 64 << 20
+"""Bytes. Less than this is put by one request, which can have any condition."""
 CONFLICT_WAITS_S = (0.5, 1.0, 2.0, 4.0)
 """Seconds before a put is tried again, where another one of the same object is on its way."""
 _SCHEMES = ("s3", "gs", "https")
@@ -71,21 +74,38 @@ def refuse_missing_bucket(address: str) -> None:
         store_of(scheme).info(place.partition("/")[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """The note of an object.
+
+    Attributes:
+        text: ASCII, of one line and less than 2 KB; empty where there is none.
+        version: Of the object: an ETag of S3, a generation of Google.
+    """
+
+    text: str
+    version: str
+
+
 @patient
-def note_of(address: str) -> str | None:
-    """Returns the note of an object; empty where it has none, None where there is no such object.
+def read_note(address: str) -> Note | None:
+    """Returns the note of an object; None where there is no such object.
 
     Raises:
         OutputError: It may not be looked at.
         NetworkError: The store cannot be reached.
     """
+    store = store_of(address)
+    bucket, key, _ = store.split_path(address)
     with told(address, OutputError):
         try:
-            return str(store_of(address).getxattr(address, NOTE) or "")
+            if address.startswith("gs:"):
+                info = store.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
+                return Note(text=info.get("metadata", {}).get(NOTE, ""), version=str(info["generation"]))
+            info = store.call_s3("head_object", Bucket=bucket, Key=key, **store.req_kw)
+            return Note(text=info["Metadata"].get(NOTE, ""), version=info["ETag"])
         except FileNotFoundError:
             return None
-        except KeyError:  # of gcsfs
-            return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +144,36 @@ def list_names(folder: str, *, recursive: bool = True) -> dict[str, Listed]:
 
 
 @patient
+def names_below(folder: str, *, most: int) -> set[str] | None:
+    """Lists the names of objects of S3 below an address, by requests of 1000.
+
+    Returns:
+        The names from there on; None where there are more than `most`, where they may not be listed, and elsewhere.
+
+    Raises:
+        NetworkError: The store cannot be reached.
+    """
+    if not folder.startswith("s3:"):
+        return None
+    store = store_of(folder)
+    bucket, prefix, _ = store.split_path(folder)
+    prefix = f"{prefix.rstrip('/')}/" if prefix else ""
+    names: set[str] = set()
+    more: dict[str, str] = {}
+    try:
+        with told(folder, OutputError):
+            while len(names) <= most:
+                answer = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more, **store.req_kw)
+                names |= {each["Key"].removeprefix(prefix) for each in answer.get("Contents", ())}
+                if not answer.get("IsTruncated"):
+                    return names
+                more = {"ContinuationToken": answer["NextContinuationToken"]}
+    except OutputError:  # no rights
+        pass
+    return None
+
+
+@patient
 def get(address: str, target: Path) -> str:
     """Writes an object to a new file.
 
@@ -140,6 +190,8 @@ def get(address: str, target: Path) -> str:
         if address.startswith("https:"):
             store.get_file(address, os.fspath(target))
             return ""
+        if address.startswith("s3:"):
+            return _get_at_once(store, address, target)
         before = store.info(address)
         if before["type"] != "file":
             raise InputError(f"{shown(address)}: is a folder; end its address with / to do all of it")
@@ -150,8 +202,33 @@ def get(address: str, target: Path) -> str:
     return version_of(after)
 
 
+def _get_at_once(store: Any, address: str, target: Path) -> str:
+    """Reads an object of S3 by one request, whose answer is of one version."""
+    from fsspec.asyn import sync
+
+    bucket, key, version = store.split_path(address)
+    of_version = {} if version is None else {"VersionId": version}
+
+    async def read() -> str:
+        answer = await store._call_s3("get_object", Bucket=bucket, Key=key, **of_version, **store.req_kw)
+        async with answer["Body"] as body:
+            with target.open("wb") as file:
+                while piece := await body.read(_PIECE):
+                    file.write(piece)
+                if file.tell() != answer["ContentLength"]:
+                    raise OSError(f"{file.tell()} of {answer['ContentLength']} bytes came")
+        return str(answer["ETag"]).strip('"')
+
+    try:
+        return str(sync(store.loop, read))
+    except FileNotFoundError:
+        if store.isdir(address):
+            raise InputError(f"{shown(address)}: is a folder; end its address with / to do all of it") from None
+        raise
+
+
 @patient
-def put(address: str, source: Path, *, note: str, overwrite: bool) -> None:
+def put(address: str, source: Path, *, note: str, overwrite: bool, replaces: str | None = None) -> None:
     """Writes a whole file as an object, with a note.
 
     Args:
@@ -159,9 +236,11 @@ def put(address: str, source: Path, *, note: str, overwrite: bool) -> None:
         source: The file.
         note: ASCII text that no other put has, of one line and less than 2 KB.
         overwrite: Whether it may take the place of an object that stands there.
+        replaces: The one version (`Note.version`) that may stand there. It is a condition (``If-Match``) of S3 for a
+            file that goes there in one piece, and nothing elsewhere.
 
     Raises:
-        AppearedError: An object stands there, and stays.
+        AppearedError: An object stands there, or another than the one to replace, and stays.
         OutputError: There is no such bucket, or it may not be written.
         NetworkError: The store cannot be reached, or the connection broke.
     """
@@ -173,18 +252,21 @@ def put(address: str, source: Path, *, note: str, overwrite: bool) -> None:
         "gs": {"metadata": {NOTE: note}, "content_type": kind},
     }[address.partition(":")[0]]
     store = store_of(address)
+    if replaces is not None and address.startswith("s3:") and source.stat().st_size < _ONE_PIECE:
+        more["IfMatch"] = replaces
+    conditional = not overwrite or "IfMatch" in more
     with told(address, OutputError):
         for wait_s in (*CONFLICT_WAITS_S, None):
             try:
                 store.put_file(os.fspath(source), address, mode="overwrite" if overwrite else "create", **more)
                 return
             except Exception as error:
-                if overwrite:
+                if not conditional:
                     raise
-                there = note_of(address)
-                if there == note:  # it is this one: only the answer was lost, and the second try met it
+                there = read_note(address)
+                if there is not None and there.text == note:  # only the answer was lost, and the second try met it
                     return
-                if there is not None:
+                if (there is None or there.version != replaces) if overwrite else there is not None:
                     raise AppearedError(
                         f"{shown(address)}: appeared while this was computed, and stays; add --force to overwrite it"
                     ) from error

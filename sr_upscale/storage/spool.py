@@ -67,7 +67,7 @@ class Spool:
             targets: The outputs, finished or not.
         """
         used = sum(self.sizes.get(source, 0) for source in sources)
-        for folder in {target.parent for target in targets}:
+        for folder in {target.parent for target in targets if target.is_relative_to(self._folder)}:
             with contextlib.suppress(FileNotFoundError):  # one of them is removed, or not yet made
                 used += sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
         return used <= self.limit

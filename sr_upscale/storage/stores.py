@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 """Seconds without a byte of a web server."""
+CONNECTIONS = 64
+"""How many requests a store of S3 gets at a time; its library has 10."""
 PATIENCE_S = 120.0
 """For how long a store that has answered before is asked again, in seconds, besides what its library tries."""
 PAUSE_S = 1.0
@@ -94,7 +96,11 @@ def _file_system(scheme: str) -> Any:
 
         if scheme == "https":
             return fsspec.filesystem("https", get_client=_web_client, skip_instance_cache=True)
-        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
+        more = {}
+        if scheme == "s3":
+            set_by_user = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
+            more["config_kwargs"] = {"max_pool_connections": CONNECTIONS, **set_by_user}
+        return fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True, **more)
     except ImportError as error:
         raise UsageError(f"{scheme}:// needs fsspec's {scheme}; {extra('cloud')}") from error
 

@@ -38,6 +38,9 @@ def batch(store: Store, weights: Path, *more: object) -> tuple[object, ...]:
     return ("batch", f"s3://{store.bucket}/scans", "-n", weights, "-o", f"s3://{store.bucket}/large", "--json", *more)
 
 
+ONE_AT_A_TIME = ("-j", "1:1:1")
+
+
 def statuses(ran: Ran) -> list[str]:
     return [row["status"] for row in map(json.loads, ran.out.splitlines()) if row.get("event", "") == "picture"]
 
@@ -142,18 +145,55 @@ def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
     def fault(handler: BaseHTTPRequestHandler) -> bool:
         if handler.command == "PUT" and "large" in handler.path and ".png" in handler.path and not others:
             others.append(0)
-            words = [sys.executable, "-c", script, *map(str, batch(store, nearest))]
+            words = [sys.executable, "-c", script, *map(str, batch(store, nearest, *ONE_AT_A_TIME))]
             environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}"}
             others[0] = subprocess.run(words, check=False, env=environment, capture_output=True).returncode
         return False
 
     store.fault = fault
-    ran = cli(*batch(store, nearest))
+    ran = cli(*batch(store, nearest, *ONE_AT_A_TIME))
     assert (ran.code, others) == (0, [0]), ran.err
     assert statuses(ran) == ["skipped"] * 3
     writes = {key: count for key, count in store.writes().items() if key.startswith("large/")}
     assert set(writes.values()) == {1}
     assert len(writes) == 3
+
+
+def test_a_stale_output_is_replaced_only_as_it_was_seen(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, micro: Path
+) -> None:
+    """A process that knows no claims makes one anew with other settings, right before this one's put arrives."""
+    assert statuses(cli(*batch(store, nearest))) == ["done"] * 3
+    conditions: list[str | None] = []
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        if handler.command == "PUT" and handler.path.split("?")[0].endswith("/large/a.png"):
+            conditions.append(handler.headers["If-Match"])
+            if len(conditions) == 1:
+                store.put("large/a.png", b"another's")
+        return False
+
+    seen = store.ask("HEAD", "/large/a.png")[1]["ETag"]
+    store.fault = fault
+    ran = cli(*batch(store, micro))
+    assert (ran.code, sorted(statuses(ran))) == (3, ["done", "done", "failed"]), ran.err
+    assert conditions == [seen]
+    assert "large/a.png: exists and was not made by this program" in ran.err
+    assert store.get("large/a.png") == b"another's"
+
+
+def test_each_picture_is_asked_for_once_and_what_is_absent_not_at_all(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
+) -> None:
+    def asked_of(place: str) -> list[str]:
+        return sorted(method for method, path, _ in store.asked if f"/{place}/" in path and ".png" in path)
+
+    assert statuses(cli(*batch(store, nearest))) == ["done"] * 3
+    assert asked_of("scans") == ["GET"] * 3
+    assert asked_of("large") == ["HEAD"] * 3 + ["PUT"] * 3  # once they are claimed
+    store.asked.clear()
+    assert statuses(cli(*batch(store, nearest))) == ["skipped"] * 3
+    assert (asked_of("scans"), asked_of("large")) == ([], ["HEAD"] * 3)
 
 
 def results_put(store: Store) -> list[str]:
@@ -181,7 +221,7 @@ def test_what_another_worker_has_claimed_is_not_made_twice(
         return False
 
     store.fault = fault
-    ran = cli(*batch(store, nearest))
+    ran = cli(*batch(store, nearest, *ONE_AT_A_TIME))
     out, err = others[0].communicate(timeout=60)
     assert (ran.code, others[0].returncode) == (0, 0), (ran.err, err)
     assert "waiting for 1 picture that other processes have begun" in err

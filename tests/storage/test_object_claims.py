@@ -139,11 +139,11 @@ def test_a_store_that_answered_before_is_waited_for(store: Store, monkeypatch: p
     address = f"s3://{store.bucket}/none.png"
     store.fault = fault
     with pytest.raises(NetworkError):
-        objects.note_of(address)
+        objects.read_note(address)
     assert len(asked) == 1
     store.fault = lambda _handler: False
-    assert objects.note_of(address) is None
+    assert objects.read_note(address) is None
     asked.clear()
     store.fault = fault
-    assert objects.note_of(address) is None
+    assert objects.read_note(address) is None
     assert len(asked) == 3
