@@ -198,6 +198,7 @@ def test_jobs_as_ncnn_programs_write_them(nearest: Path) -> None:
     for upscaler in two.upscalers:
         upscaler.choice = replace(upscaler.choice, device=torch.device("cuda"))
     assert _jobs(None, two.upscalers).proc == 2 * GPU_THREADS > 2
+    assert (_jobs(None, two.upscalers, 16).load, _jobs(Jobs(), two.upscalers, 16).load) == (16, 1)  # asked for counts
 
 
 def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -> None:
