@@ -21,12 +21,21 @@ HEAD_S = 10.0
 
 
 class _Impatient(H11Protocol):
-    """Closes connections whose next request does not come: so many that keep silent would lock everybody out."""
+    """Closes connections whose next request does not come: so many that keep silent would lock everybody out.
+
+    Where there are too many already, the one that has been silent for longest makes room.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) >= CONNECTIONS:
+            ours = [each for each in self.connections if isinstance(each, _Impatient)]
+            if silent := {each._deadline.when(): each for each in ours if each._deadline is not None}:
+                oldest = silent[min(silent)]
+                self.connections.discard(oldest)  # at once: it is counted when the request has come
+                oldest.transport.close()
         self._wait()
 
     def data_received(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
@@ -249,7 +250,7 @@ class Checkpoint:
 
 
 def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]) -> Checkpoint | None:
-    """Reads the newest checkpoint that can be read and fits the recipe; None where none can be read.
+    """Reads the newest checkpoint that can be read, is finite and fits the recipe; None where there is none.
 
     Args:
         out: Folder of the run.
@@ -267,7 +268,10 @@ def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]
             with zipfile.ZipFile(path) as archive:  # torch overlooks wrong checksums
                 if (damaged := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"{damaged} is damaged")
-            return checkpoint_of(torch.load(path, map_location="cpu", weights_only=True), recipe)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            if _is_finite(content):
+                return checkpoint_of(content, recipe)
+            on_warning(f"{name} holds values that are not finite; trying the one before it")
         except FileNotFoundError:
             if name == CHECKPOINT and (out / PREVIOUS).exists():
                 on_warning(f"{name} is not there; trying the one before it")
@@ -278,6 +282,12 @@ def read_checkpoint(out: Path, recipe: Recipe, on_warning: Callable[[str], None]
         except Exception as error:  # a damaged file fails in many ways; the one before it may be whole
             on_warning(f"{name} cannot be read ({type(error).__name__}); trying the one before it")
     return None
+
+
+def _is_finite(content: Mapping[str, Any]) -> bool:
+    """Says whether everything that is learnt in a checkpoint is a number: a network of NaN stays one."""
+    tensors = (each for name in _PARTS for each in tree_leaves(content[name]) if isinstance(each, torch.Tensor))
+    return all(bool(torch.isfinite(each).all()) for each in tensors)
 
 
 def checkpoint_of(content: Mapping[str, Any], recipe: Recipe) -> Checkpoint:

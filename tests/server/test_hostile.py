@@ -197,12 +197,25 @@ def test_connections_that_keep_silent_lock_nobody_out(server: Running, monkeypat
     with contextlib.ExitStack() as stack:
         silent = [
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
-            for _ in range(run.CONNECTIONS + 1)
+            for _ in range(run.CONNECTIONS - 1)
         ]
         for each in silent[::2]:
             each.sendall(b"GET / HTTP/1.1\r\nHost:")
         assert all(each.recv(1) == b"" for each in silent)
         assert server.get("/about").status_code == 200
+
+
+def test_row_76_silent_connections_that_come_again_make_room_for_others(server: Running) -> None:
+    """None of them is old enough to be closed by itself."""
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            for _ in range(2 * run.CONNECTIONS)
+        ]
+        assert server.get("/about").status_code == 200
+        assert silent[0].recv(1) == b""  # the oldest
+        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")  # of the newest is one left
+        assert silent[-1].recv(12) == b"HTTP/1.1 401"
 
 
 def test_a_second_request_on_a_connection_may_come_later(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,20 @@ def test_row_62_newest_checkpoint_is_damaged(folder: Path, recipe: Path, tmp_pat
         train(settings, data=[folder], out=out, resume=Resume.YES)
 
 
+@pytest.mark.parametrize("part", ["g", "ema", "g_optimizer"])
+def test_row_62_a_whole_checkpoint_of_nan(folder: Path, recipe: Path, tmp_path: Path, part: str) -> None:
+    out, settings, said = tmp_path / "run", load_recipe(str(recipe)), []
+    train(settings, data=[folder], out=out)
+    content = torch.load(out / "checkpoint.pt")
+    holds = content[part]["state"][0] if part == "g_optimizer" else content[part]
+    holds["exp_avg" if part == "g_optimizer" else "trunk.weight"][0] = float("nan")
+    torch.save(content, out / "checkpoint.pt")
+    made = train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
+    assert said[0] == "checkpoint.pt holds values that are not finite; trying the one before it"
+    assert all(value.isfinite().all() for value in load_generator(made)[0].state_dict().values())
+    assert torch.load(out / "checkpoint.pt")["step"] == 40
+
+
 @pytest.mark.parametrize("change", [{"recipe": "{"}, {"g": {"x": 1}}, {"stage": 7}], ids=str)
 def test_row_62_a_checkpoint_that_loads_and_does_not_fit(
     folder: Path, recipe: Path, tmp_path: Path, change: dict[str, Any]
