@@ -23,6 +23,7 @@ class Protocol:
             stay gray, as the MATLAB scripts do.
         own_lr: Whether LR is made here by MATLAB's bicubic, even where there are LR files.
         lpips: Backbone of LPIPS; empty if it is not measured.
+        cer: Language of the text whose character error rate is measured; empty if it is not.
         limit: Most pictures of each set that are measured, from its first; None for all of them, as papers do.
     """
 
@@ -32,6 +33,7 @@ class Protocol:
     gray_as_rgb: bool = True
     own_lr: bool = False
     lpips: str = ""
+    cer: str = ""
     limit: int | None = None
 
     def __str__(self) -> str:
@@ -42,6 +44,7 @@ class Protocol:
             f"x{self.scale}; PSNR and SSIM on {channel} of 8-bit output, border of {self.crop_border} left out, "
             f"mean over pictures; SSIM with an 11x11 Gaussian of 1.5; gray pictures {gray}; LR files: {lr}"
             + (f"; LPIPS with {self.lpips}, RGB, the same border" if self.lpips else "")
+            + (f"; CER of tesseract in {self.cer} against its reading of HR" if self.cer else "")
             + (f"; --limit {self.limit}: at most the first {self.limit} of each set" if self.limit is not None else "")
         )
 
@@ -92,6 +95,9 @@ class BenchmarkOptions:
         None, "--vgg-weights", help="VGG19 (.safetensors or .pth): measures the VGG19 distance, too.", parse=Path
     )
     lpips: str | None = option(None, "--lpips", help="Measure LPIPS with this backbone: alex or vgg (an extra).")
+    cer: str | None = option(
+        None, "--cer", help="Measure how well tesseract reads text in this language (eng), as in HR."
+    )
     published: bool = option(False, "--published", help="Show published scores beside the measured ones, marked.")
     out: Path | None = option(
         None, "-o", "--out", help="Folder for report.html, pictures.csv and results.json, .md and .tex.", parse=Path
@@ -118,5 +124,6 @@ class BenchmarkOptions:
             gray_as_rgb=self.gray == "rgb",
             own_lr=self.own_lr,
             lpips=self.lpips or "",
+            cer=self.cer or "",
             limit=self.limit,
         )

@@ -23,6 +23,7 @@ from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.errors import InputError, ShapeError, SrUpscaleError
 from sr_upscale.functional.color import Pixels, to_tensor
 from sr_upscale.metrics.niqe import niqe
+from sr_upscale.metrics.reading import Reader, character_error_rate
 from sr_upscale.metrics.reference import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features
 
@@ -35,6 +36,7 @@ class PictureScore:
         dataset, picture, method: Names.
         psnr: In dB; infinite for an exact output.
         ssim, niqe, lpips: See `metrics`.
+        cer: Character error rate of what is read, to what is read in HR; None where nothing is.
         distance: Of VGG19 features.
         seconds: What the run took.
         output_pixels: Width times height of the output.
@@ -48,6 +50,7 @@ class PictureScore:
     niqe: float | None
     distance: float | None
     lpips: float | None
+    cer: float | None
     seconds: float
     output_pixels: int
 
@@ -59,7 +62,7 @@ class Summary:
     Attributes:
         dataset, method: Names.
         pictures: How many were measured.
-        psnr, ssim, niqe, distance, lpips: Means of the scores (`PictureScore`).
+        psnr, ssim, niqe, distance, lpips, cer: Means of the scores (`PictureScore`).
         mpix_per_s, mpix_per_s_low, mpix_per_s_high: Median and quartiles of the speed, in output megapixels a second.
         host_bytes: What the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
         device_bytes: Most bytes on a CUDA device; None elsewhere.
@@ -74,6 +77,7 @@ class Summary:
     niqe: float | None
     distance: float | None
     lpips: float | None
+    cer: float | None
     mpix_per_s: float
     mpix_per_s_low: float
     mpix_per_s_high: float
@@ -109,6 +113,7 @@ def run_benchmark(
     *,
     features: VGG19Features | None = None,
     lpips: nn.Module | None = None,
+    reader: Reader | None = None,
     on_progress: Callable[[float, str], None] = lambda _share, _words: None,
     on_picture: Callable[[str, str, Mapping[str, Pixels]], None] = lambda _set, _picture, _images: None,
     on_warning: Callable[[str], None] = lambda _message: None,
@@ -121,6 +126,7 @@ def run_benchmark(
         protocol: How to measure.
         features: VGG19 for the distance; without it that score is left out.
         lpips: Network of `metrics.reference.lpips_model`; without it that score is left out.
+        reader: Reads text for the character error rate; without it that score is left out.
         on_progress: Called with the finished share (0 to 1) and a few words.
         on_picture: Called with set, picture and images by name (``HR``, and one of each method), for a report. Images
             are (H, W, 1 or 3) uint8.
@@ -148,6 +154,7 @@ def run_benchmark(
                 done += len(methods)
                 continue
             images = {"HR": hr}
+            text = reader(hr) if reader is not None else ""
             largest = max(largest, (*lr.shape[:2], lr.shape[2]), key=lambda shape: shape[0] * shape[1])
             for method in methods:
                 on_progress(done / total, f"{dataset} {pair.name} {method.name}")
@@ -157,6 +164,7 @@ def run_benchmark(
                 device_bytes[method.name] = max(device_bytes.get(method.name, 0), taken)
                 images[method.name] = sr
                 judged = _judged(sr, hr, protocol, features=features, lpips=lpips)
+                read = reader(sr) if reader is not None and text else None
                 rows[method.name].append(
                     PictureScore(
                         dataset=dataset,
@@ -164,6 +172,7 @@ def run_benchmark(
                         method=method.name,
                         seconds=seconds,
                         output_pixels=sr.shape[0] * sr.shape[1],
+                        cer=character_error_rate(read, text) if read is not None else None,
                         **judged,
                     )
                 )
@@ -230,6 +239,7 @@ def _summary(
         niqe=_mean_of([row.niqe for row in rows]),
         distance=_mean_of([row.distance for row in rows]),
         lpips=_mean_of([row.lpips for row in rows]),
+        cer=_mean_of([row.cer for row in rows]),
         mpix_per_s=middle,
         mpix_per_s_low=low,
         mpix_per_s_high=high,

@@ -343,6 +343,7 @@ def of_methods(decibels: dict[str, float]) -> Results:
             niqe=None,
             distance=None,
             lpips=None,
+            cer=None,
             mpix_per_s=2.0**number,
             mpix_per_s_low=0.9 * 2.0**number,
             mpix_per_s_high=1.2 * 2.0**number,
