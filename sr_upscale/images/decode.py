@@ -36,6 +36,8 @@ from sr_upscale.images.xmp import upright_xmp
 
 MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input, all frames together. From there on Pillow speaks of a bomb."""
+FRAME_PIXELS = 1 << 14
+"""Pixels that the smallest frame of an animation counts for where frames are limited, by default to 10 922 of them."""
 
 
 def load_image(
@@ -94,6 +96,8 @@ def load_image(
         header = read_header(data, kind, name, frame, animation=animation, pages=pages)
         if animation is None:
             _check_pixels(header.width * header.height * (header.frames if header.animated else 1), name, max_pixels)
+        if header.animated and frame is None:
+            _check_frames(header.frames, name, max_pixels)
         frames = _select_frames(header, frame, name, notes)
         if FORMATS[kind].streams and not header.animated:
             still = decode_still(data, intact, kind, name, header, allow_truncated=allow_truncated, notes=notes)
@@ -247,6 +251,16 @@ def _check_pixels(pixels: int, name: str, max_pixels: int) -> None:
         raise InputError(
             f"{name}: {_megapixels(pixels)} MP exceeds {_megapixels(max_pixels)} MP; "
             "use --max-pixels to allow it if you trust the file"
+        )
+
+
+def _check_frames(count: int, name: str, max_pixels: int) -> None:
+    """Refuses a file of a few MB that would keep a decoder busy for minutes: a frame costs time without pixels, too."""
+    most = max(max_pixels, MAX_PIXELS) // FRAME_PIXELS
+    if count > most:
+        raise InputError(
+            f"{name}: {count} frames are more than {most}; "
+            f"use --max-pixels {-(-count * FRAME_PIXELS // 10**6)}MP to allow them if you trust the file"
         )
 
 
