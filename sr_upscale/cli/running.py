@@ -74,9 +74,9 @@ def run_items(
 
         def ledger_for(fingerprint: Mapping[str, Any]) -> ItemLedger:
             if spool is not None:
-                from sr_upscale.pipeline.object_batch import ObjectLedger
+                from sr_upscale.pipeline.object_batch import ledger_of
 
-                return ObjectLedger(spool, plan, fingerprint, force=request.file.force, on_warning=console.warn)
+                return ledger_of(spool, plan, fingerprint, force=request.file.force, on_warning=console.warn)
             return Ledger(plan, fingerprint, force=request.file.force, verify=verify)
 
         if request.run.dry_run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -33,18 +33,27 @@ class Ledger:
         settings: Everything besides the input that determines an output, ready for JSON.
         force: Take every item, and overwrite also files that this program did not make.
         verify: Compare files by their hashes even where size and time are those of the manifest.
+        manifest: Makes a folder's.
 
     Raises:
         OutputError: A link or something else stands in the place of a manifest or of claims.
     """
 
-    def __init__(self, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool = False, verify: bool = False):
+    def __init__(
+        self,
+        plan: BatchPlan,
+        settings: Mapping[str, Any],
+        *,
+        force: bool = False,
+        verify: bool = False,
+        manifest: Callable[..., Manifest] = Manifest,
+    ) -> None:
         self.force = force
         self._folders = sorted({item.target.parent for item in plan.items})
         roots = self._folders if plan.root is None else [plan.root]
         self._claims = {root: Claims(root / CLAIMS) for root in roots}
         self._manifests = {
-            root: Manifest(root, settings, verify=verify, at_work=claims.others, only_at_work=force)
+            root: manifest(root, settings, verify=verify, at_work=claims.others, only_at_work=force)
             for root, claims in self._claims.items()
         }
         self._root = plan.root

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
+from sr_upscale.formatting import addressed
 from sr_upscale.storage.atomic import open_own, output_error, replace_file
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.process import IDENTITY, identity
@@ -132,12 +133,20 @@ class Manifest:
         entry = known or self._known_by_hash(item)
         if entry is None:
             return "foreign", None
-        source = stamp_of(item.source)
+        source = self.stamp_input(item.source)
         same = not self.verify and entry.input_stamp is not None and entry.input_stamp == source
-        if entry.settings != self.settings or not (same or entry.input_sha256 == hash_file(item.source)):
+        if entry.settings != self.settings or not (same or entry.input_sha256 == self.hash_input(item.source)):
             return "stale", None
         newer = entry._replace(input_stamp=source, output_stamp=stamp)
         return "current", None if newer == entry else newer
+
+    def stamp_input(self, source: Path) -> Stamp | None:
+        """Returns the stamp of an input."""
+        return stamp_of(source)
+
+    def hash_input(self, source: Path) -> str:
+        """Returns the hash of an input whose stamp is another; empty where it is not read for that."""
+        return hash_file(source)
 
     def add(self, item: Item, output: Path, input_sha256: str, input_stamp: Stamp | None = None) -> None:
         """Notes that `output`, a whole file, is about to become the target of an item.
@@ -154,7 +163,7 @@ class Manifest:
         """Adds a line to this process's part."""
         line = {
             "output": self.key(item),
-            "input": os.fsdecode(os.fspath(item.source)).encode("utf-8", "backslashreplace").decode(),
+            "input": addressed(item.source).encode("utf-8", "backslashreplace").decode(),
             **entry._asdict(),
         }
         data = json.dumps(line).encode() + b"\n"

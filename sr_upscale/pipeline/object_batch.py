@@ -7,6 +7,7 @@ Where a store cannot do that, of two processes that make the same output one win
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -22,10 +23,11 @@ from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names, refuse_name
-from sr_upscale.pipeline.ledger import CLAIMS, in_the_way
-from sr_upscale.pipeline.manifest import Stamp, fingerprint_of
+from sr_upscale.pipeline.batch_run import ItemLedger
+from sr_upscale.pipeline.ledger import CLAIMS, Ledger, in_the_way
+from sr_upscale.pipeline.manifest import Manifest, Stamp, fingerprint_of
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.targets import output_label
+from sr_upscale.pipeline.targets import folder_target, output_label
 from sr_upscale.pipeline.words import Shard
 from sr_upscale.storage.claims import Lost
 from sr_upscale.storage.digest import hash_file
@@ -73,13 +75,17 @@ def plan_objects(
         OutputError: The bucket of the outputs is not there.
         NetworkError: A store cannot be reached.
     """
-    out = _out(folder, output, request)
-    check_address(out, to_write=True)
-    refuse_missing_bucket(out)
-    show_as(spool.outputs, out)
+    if output is None or is_address(output):
+        out = _out(folder, output, request)
+        check_address(out, to_write=True)
+        refuse_missing_bucket(out)
+        show_as(spool.outputs, out)
+        place = spool.outputs
+    else:
+        out, place = output, folder_target(folder, output, request.size.target, request.network.model)
     names: dict[str, Any] = {"fmt": request.file.format, "suffix": request.file.suffix or "", "shard": shard}
     if not is_address(folder):
-        return plan_folder(Path(folder), spool.outputs, recursive=recursive, **names)
+        return plan_folder(Path(folder), place, recursive=recursive, **names)
     check_address(folder)
     if folder.startswith("https:"):
         raise UsageError(f"{shown(folder)}: a web server lists no folders; give one picture's address to `sr-upscale`")
@@ -91,7 +97,7 @@ def plan_objects(
     inside = out.removeprefix(root) if out.startswith(root) else None
     found = [name for name in listed if inside is None or not name.startswith(inside)]
     folds = os.path.exists(os.fspath(spool.outputs).swapcase())  # the disc of the spool
-    plan = plan_names(found, spool.inputs, spool.outputs, exact=not folds, **names)
+    plan = plan_names(found, spool.inputs, place, exact=place == spool.outputs and not folds, **names)
     for name, about in listed.items():
         spool.versions[spool.inputs / name] = about.version
         spool.sizes[spool.inputs / name] = about.size
@@ -104,11 +110,64 @@ def _out(folder: str, output: str | None, request: Request) -> str:
         if "/" not in folder.partition("://")[2].rstrip("/"):
             raise UsageError(f"{shown(folder)} is a whole bucket; say with -o where the results go")
         return f"{folder.rstrip('/')}_{output_label(request.size.target, request.network.model).split('_')[0]}/"
-    if not is_address(output):
-        raise UsageError(f"{shown(output)}: the results of objects go to objects; give -o an address, such as s3://...")
     if not output.endswith("/") and format_of_path(Path(output)) is not None:
         raise UsageError(f"{shown(output)} is one picture; a folder of pictures needs a folder with -o")
     return output.rstrip("/") + "/"
+
+
+def ledger_of(
+    spool: Spool,
+    plan: BatchPlan,
+    settings: Mapping[str, Any],
+    *,
+    force: bool,
+    on_warning: Callable[[str], None],
+) -> ItemLedger:
+    """Returns the ledger of a plan of `plan_objects`: that of outputs in a store, or of objects that become files."""
+    if plan.root == spool.outputs:
+        return ObjectLedger(spool, plan, settings, force=force, on_warning=on_warning)
+    return _FetchedLedger(spool, plan, settings, force=force)
+
+
+class _FetchedLedger(Ledger):
+    """The ledger of outputs in a folder that are made from objects."""
+
+    def __init__(self, spool: Spool, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool) -> None:
+        self._spool = spool
+        super().__init__(plan, settings, force=force, manifest=functools.partial(_ManifestOfObjects, spool))
+
+    def note(self, item: Item, _stamp: Stamp | None, output: Path, input_sha256: str) -> None:
+        """Notes a whole output; see `Ledger.note`. Its input is of the version that was read."""
+        super().note(item, _stamp_of_object(self._spool, item.source), output, input_sha256)
+
+    def release(self, item: Item) -> None:
+        """Gives an item back, done or not, and removes its input from the spool."""
+        super().release(item)
+        self._spool.drop(item.source)
+
+
+class _ManifestOfObjects(Manifest):
+    """A manifest whose inputs are objects, which are not read to tell what is done."""
+
+    def __init__(self, spool: Spool, root: Path, settings: Mapping[str, Any], **more: Any) -> None:
+        self._spool = spool
+        super().__init__(root, settings, **more)
+
+    def stamp_input(self, source: Path) -> Stamp | None:
+        """Returns the stamp of an object."""
+        return _stamp_of_object(self._spool, source)
+
+    def hash_input(self, _source: Path) -> str:
+        """Returns nothing: an object of another version is another input."""
+        return ""
+
+
+def _stamp_of_object(spool: Spool, source: Path) -> Stamp | None:
+    """Returns an object's size, and a number of its version in the place of a time; None where that is not known."""
+    version = spool.versions.get(source)
+    if not version:
+        return None
+    return spool.sizes[source], int(hashlib.sha256(version.encode()).hexdigest()[:15], 16)
 
 
 class ObjectLedger:

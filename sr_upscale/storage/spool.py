@@ -81,6 +81,7 @@ class Spool:
         if path.is_relative_to(self.inputs):
             make_folder(path.parent)
             self.versions[path] = get(addressed(path), path)
+            self.sizes[path] = path.stat().st_size
 
     def drop(self, path: Path) -> None:
         """Removes a file, if it is of the spool."""

@@ -78,6 +78,30 @@ def test_a_local_folder_goes_to_objects(cli: Cli, store: Store, nearest: Path, f
     assert statuses(cli(*run)) == ["skipped"] * 12
 
 
+def test_a_folder_of_objects_goes_to_a_local_one(
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, tmp_path: Path, spools: Path
+) -> None:
+    out = tmp_path / "large"
+    run = ("batch", f"s3://{store.bucket}/scans", "-n", nearest, "-o", out, "--json")
+    assert statuses(cli(*run, "--dry-run")) == ["planned"] * 3
+    ran = cli(*run)
+    assert (ran.code, statuses(ran)) == (0, ["done"] * 3), ran.err
+    for name, data in scans.items():
+        assert np.array_equal(pixels((out / name).read_bytes()), doubled(data))
+    lines = [json.loads(line) for line in (out / ".sr-upscale.jsonl").read_text().splitlines()]
+    assert sorted(line["input"] for line in lines) == [f"s3://{store.bucket}/scans/{name}" for name in sorted(scans)]
+    assert sorted(path.name for path in out.iterdir()) == [".sr-upscale.jsonl", "a.png", "deep"]
+    store.asked.clear()
+    assert statuses(cli(*run)) == ["skipped"] * 3
+    assert [path for _, path, _ in store.asked if ".png" in path] == []  # the list says all
+    store.put("scans/a.png", png(3, 4))
+    (out / "deep" / "b.png").write_bytes(b"mine")
+    ran = cli(*run)
+    assert (ran.code, sorted(statuses(ran))) == (3, ["done", "failed", "skipped"])
+    assert np.array_equal(pixels((out / "a.png").read_bytes()), doubled(png(3, 4)))
+    assert (out / "deep" / "b.png").read_bytes() == b"mine"
+
+
 def test_foreign_objects_and_bad_pictures_fail_alone(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
