@@ -223,7 +223,6 @@ def test_an_input_that_changes_while_it_is_read_is_of_one_version(
         (("s3:///a.png", "-o", "a.png"), "names no bucket"),
         (("s3://b/a.png", "s3://b/c.png"), "one address at a time"),
         (("s3://b/a.png", "-o", "s3://b/a.png"), "is an input"),
-        (("batch", "s3://b/in", "-o", "out"), "go to objects"),
         (("batch", "s3://b/in", "-o", "s3://b/in"), "is the folder of the pictures"),
         (("batch", "s3://b"), "is a whole bucket"),
         (("batch", "s3://b/in", "-o", "s3://b/a.png"), "is one picture"),
