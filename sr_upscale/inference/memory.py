@@ -60,7 +60,7 @@ def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
         per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * traits.scale**2
         return per_pixel if half else 2 * per_pixel
     config, size = traits.config, 2 if half else 4
-    return 6 * config.num_feat * size + TAILS[config.upsampler].tile_bytes(config, size)
+    return 6 * config.num_feat * size + TAILS[config.upsampler].tile_bytes(config.scale, config.num_feat, size)
 
 
 def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int = 0, half: bool = False) -> int:
@@ -85,7 +85,7 @@ def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int 
     work = (rows + 3) * (3 * feat + len(inner) * feat // 2)
     image = 4 * 3 * (2 * config.halo + 2 * rows)
     fresh = 3 * rows * size * feat  # outputs of convs, and what the library packs for them
-    tail = rows * TAILS[config.upsampler].strip_bytes(config, size)
+    tail = rows * TAILS[config.upsampler].strip_bytes(config.scale, feat, size)
     return int(sum(widths) * ((kept + work) * size + image) + max(widths) * (fresh + tail))
 
 

@@ -46,11 +46,12 @@ class ConvWeights:
 
 
 class OnDevice(Protocol):
-    """Where rows stand, in which number type, and of which network."""
+    """Where rows stand, in which number type, and of which network; `tail` is the convs of its tail."""
 
     config: GeneratorConfig
     dtype: torch.dtype
     device: torch.device
+    tail: list[ConvWeights]
 
 
 class Lines:

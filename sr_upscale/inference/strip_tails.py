@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_upscale.inference.strip_layers import ConvWeights, Lines, blank
+from sr_upscale.inference.strip_layers import ConvWeights, Lines, OnDevice, blank
 from sr_upscale.models.tails import NEGATIVE_SLOPE, NearestConvTail, PixelShuffleTail, Tail
-
-if TYPE_CHECKING:
-    from sr_upscale.inference.strips import StreamNetwork
 
 
 class StreamTail(ABC):
@@ -37,7 +34,7 @@ class StreamTail(ABC):
     lag: int
 
     @abstractmethod
-    def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None: ...
+    def __init__(self, network: OnDevice, height: int, width: int, rows: int, lag: int) -> None: ...
 
     @abstractmethod
     def __call__(self, features: Tensor, image: Tensor, at: int) -> Tensor: ...
@@ -51,8 +48,8 @@ class StreamTail(ABC):
 class ShuffleTail(StreamTail):
     """Streams a `PixelShuffleTail`: a conv, sub-pixels into place, plus the image by nearest neighbour."""
 
-    def __init__(self, network: StreamNetwork, _height: int, width: int, rows: int, lag: int) -> None:
-        self.conv, self.scale = network.tail[0], network.scale
+    def __init__(self, network: OnDevice, _height: int, width: int, rows: int, lag: int) -> None:
+        self.conv, self.scale = network.tail[0], network.config.scale
         self.lines = Lines(network, network.config.num_feat, 2, rows, width)
         self.lag = (lag + 1) * self.scale
 
@@ -74,10 +71,10 @@ class ShuffleTail(StreamTail):
 class NearestTail(StreamTail):
     """Streams a `NearestConvTail`: convs at growing resolution. Lags are counted in rows of each resolution."""
 
-    def __init__(self, network: StreamNetwork, height: int, width: int, rows: int, lag: int) -> None:
+    def __init__(self, network: OnDevice, height: int, width: int, rows: int, lag: int) -> None:
         # conv, its input, factor before it, factor in all, lag
         self.layers: list[tuple[ConvWeights, Lines, int, int, int]] = []
-        size, factors = 1, (*NearestConvTail.stages_of(network.scale), 1, 1)
+        size, factors = 1, (*NearestConvTail.stages_of(network.config.scale), 1, 1)
         for conv, factor in zip(network.tail, factors, strict=True):
             size *= factor
             lag = lag * factor + 1

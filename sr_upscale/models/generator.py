@@ -70,7 +70,7 @@ class GeneratorConfig:
     @property
     def halo(self) -> int:
         """Returns the radius of the receptive field in LR pixels. An output pixel depends on nothing farther."""
-        return TAILS[self.upsampler].halo(self) + self.trunk_reach
+        return TAILS[self.upsampler].halo(self.scale) + self.trunk_reach
 
 
 class InceptionResidualBlock(nn.Module):
@@ -230,7 +230,7 @@ class Generator(nn.Module):
         self.blocks = nn.Sequential(*(BLOCKS[config.block](feat) for _ in range(config.num_blocks)))
         if config.block == "inception":
             self.trunk = nn.Conv2d(feat, feat, 3, padding=1, bias=False)
-        self.tail = TAILS[config.upsampler](config)
+        self.tail = TAILS[config.upsampler](config.scale, feat)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-if TYPE_CHECKING:
-    from sr_upscale.models.generator import GeneratorConfig
 
 NEGATIVE_SLOPE = 0.2
 
@@ -22,31 +19,39 @@ NEGATIVE_SLOPE = 0.2
 class Tail(nn.Module, ABC):
     """Base of all tails.
 
+    Args:
+        scale: Factor.
+        num_feat: Channels of the features.
+
     Shapes: (N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image.
     """
 
+    @abstractmethod
+    def __init__(self, scale: int, num_feat: int) -> None:
+        super().__init__()
+
     @staticmethod
     @abstractmethod
-    def halo(config: GeneratorConfig) -> int:
+    def halo(scale: int) -> int:
         """Returns the radius of its receptive field in LR pixels."""
 
     @staticmethod
     @abstractmethod
-    def tile_bytes(config: GeneratorConfig, size: int) -> int:
+    def tile_bytes(scale: int, num_feat: int, size: int) -> int:
         """Estimates the bytes of memory that it takes for each LR pixel of a tile, beside those of the blocks.
 
         Args:
-            config: Of the generator.
+            scale, num_feat: See `Tail`.
             size: Bytes of a number.
         """
 
     @staticmethod
     @abstractmethod
-    def strip_bytes(config: GeneratorConfig, size: int) -> int:
+    def strip_bytes(scale: int, num_feat: int, size: int) -> int:
         """Estimates the bytes of memory that it takes for each LR pixel of a strip.
 
         Args:
-            config: Of the generator.
+            scale, num_feat: See `Tail`.
             size: Bytes of a number.
         """
 
@@ -57,13 +62,12 @@ class NearestConvTail(Tail):
     Each stage is nearest-neighbour upsampling, a conv and LeakyReLU. Two convs at full size follow the last one.
     """
 
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        feat = config.num_feat
-        self.factors = self.stages_of(config.scale)
-        self.stages = nn.ModuleList(nn.Conv2d(feat, feat, 3, padding=1) for _ in self.factors)
-        self.conv = nn.Conv2d(feat, feat, 3, padding=1)
-        self.last = nn.Conv2d(feat, 3, 3, padding=1)
+    def __init__(self, scale: int, num_feat: int) -> None:
+        super().__init__(scale, num_feat)
+        self.factors = self.stages_of(scale)
+        self.stages = nn.ModuleList(nn.Conv2d(num_feat, num_feat, 3, padding=1) for _ in self.factors)
+        self.conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.last = nn.Conv2d(num_feat, 3, 3, padding=1)
 
     @staticmethod
     def stages_of(scale: int) -> tuple[int, ...]:
@@ -71,19 +75,19 @@ class NearestConvTail(Tail):
         return (3,) if scale == 3 else (2,) * int(math.log2(scale))
 
     @staticmethod
-    def halo(config: GeneratorConfig) -> int:
+    def halo(scale: int) -> int:
         radius = 2  # the two convs at the output's resolution
-        for factor in reversed(NearestConvTail.stages_of(config.scale)):
+        for factor in reversed(NearestConvTail.stages_of(scale)):
             radius = math.ceil((radius + 1) / factor)
         return radius
 
     @staticmethod
-    def tile_bytes(config: GeneratorConfig, size: int) -> int:
-        return config.scale**2 * (3 * 3 * 4 + 3 * config.num_feat * size)
+    def tile_bytes(scale: int, num_feat: int, size: int) -> int:
+        return scale**2 * (3 * 3 * 4 + 3 * num_feat * size)
 
     @staticmethod
-    def strip_bytes(config: GeneratorConfig, size: int) -> int:
-        return config.scale**2 * 4 * config.num_feat * size
+    def strip_bytes(scale: int, num_feat: int, size: int) -> int:
+        return scale**2 * 4 * num_feat * size
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002 (one signature for all tails)
         for factor, conv in zip(self.factors, self.stages, strict=True):
@@ -97,22 +101,22 @@ class PixelShuffleTail(Tail):
     The image, enlarged by nearest neighbours, is added.
     """
 
-    def __init__(self, config: GeneratorConfig) -> None:
-        super().__init__()
-        self.scale = config.scale
-        self.last = nn.Conv2d(config.num_feat, 3 * config.scale**2, 3, padding=1)
+    def __init__(self, scale: int, num_feat: int) -> None:
+        super().__init__(scale, num_feat)
+        self.scale = scale
+        self.last = nn.Conv2d(num_feat, 3 * scale**2, 3, padding=1)
 
     @staticmethod
-    def halo(config: GeneratorConfig) -> int:  # noqa: ARG004
+    def halo(scale: int) -> int:  # noqa: ARG004
         return 1
 
     @staticmethod
-    def tile_bytes(config: GeneratorConfig, size: int) -> int:  # noqa: ARG004
-        return config.scale**2 * 3 * 4
+    def tile_bytes(scale: int, num_feat: int, size: int) -> int:  # noqa: ARG004
+        return scale**2 * 3 * 4
 
     @staticmethod
-    def strip_bytes(config: GeneratorConfig, size: int) -> int:
-        return config.scale**2 * 3 * (size + 3 * 4)
+    def strip_bytes(scale: int, num_feat: int, size: int) -> int:
+        return scale**2 * 3 * (size + 3 * 4)
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         residual = F.pixel_shuffle(self.last(features), self.scale)

@@ -12,80 +12,20 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-from torch import Tensor, nn
-
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.models.descriptor import Traits
-from sr_upscale.models.generator import Generator, GeneratorConfig, deepened, gated_from_compact
+from sr_upscale.models.ensemble import OUTPUT_BLEND, OutputBlend
+from sr_upscale.models.generator import Generator, deepened, gated_from_compact
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.pretrained.spandrel_adapter import tensors_in
 from sr_upscale.pretrained.weights_file import (
     WeightsInfo,
     is_ours,
     load_generator,
-    load_safetensors,
     save_generator,
     save_tensors,
 )
 from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.digest import hash_file
-
-ARCHITECTURE = "sr-upscale/output-blend"
-
-
-class OutputBlend(nn.Module):
-    """Two generators side by side: (1 - share) of the output of the first, and share of that of the second.
-
-    Args:
-        first, second: Of one scale.
-        share: Share of `second`, 0 to 1.
-
-    Shapes: (N, 3, H, W) -> (N, 3, H * scale, W * scale), as of both.
-    """
-
-    def __init__(self, first: Generator, second: Generator, share: float) -> None:
-        super().__init__()
-        self.first, self.second, self.share = first, second, share
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.lerp(self.first(x).float(), self.second(x).float(), self.share)
-
-    @property
-    def traits(self) -> Traits:
-        """Returns what planning must know."""
-        configs = self.first.config, self.second.config
-        return Traits(
-            architecture=ARCHITECTURE,
-            scale=configs[0].scale,
-            halo=max(config.halo for config in configs),
-            parameters=sum(parameter.numel() for parameter in self.parameters()),
-        )
-
-
-def load_output_blend(path: Path) -> OutputBlend | None:
-    """Loads a file that `blend_files` wrote of two architectures; None where it is another file.
-
-    Raises:
-        ModelError: The file is damaged.
-    """
-    if path.suffix.lower() != ".safetensors":
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except Exception:  # whoever reads the file next says what is wrong with it
-        return None
-    if metadata.get("modelspec.architecture") != ARCHITECTURE:
-        return None
-    try:
-        first, second = (Generator(GeneratorConfig(**each)) for each in json.loads(metadata["sr_upscale.configs"]))
-        blend = OutputBlend(first, second, float(metadata["sr_upscale.share"]))
-        blend.load_state_dict(load_safetensors(path))
-    except (KeyError, ValueError, TypeError, RuntimeError, ModelError) as error:
-        raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
-    return blend.requires_grad_(False).eval()
 
 
 def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
@@ -111,7 +51,7 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     blocks = max(a.config.num_blocks, b.config.num_blocks)
     if dataclasses.replace(a.config, num_blocks=blocks) != dataclasses.replace(b.config, num_blocks=blocks):
         configs = json.dumps([dataclasses.asdict(each.config) for each in (a, b)])
-        about = {"format": "pt", "modelspec.architecture": ARCHITECTURE, "sr_upscale.configs": configs}
+        about = {"format": "pt", "modelspec.architecture": OUTPUT_BLEND, "sr_upscale.configs": configs}
         save_tensors(out, OutputBlend(a, b, alpha), {**about, "sr_upscale.share": repr(alpha)})
         return
     a, b = (each if each.config.num_blocks == blocks else deepened(each, blocks) for each in (a, b))

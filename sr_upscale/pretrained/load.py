@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import safe_open
+
+from sr_upscale.errors import ModelError
 from sr_upscale.models.descriptor import Traits
-from sr_upscale.pretrained.blend import load_output_blend
-from sr_upscale.pretrained.weights_file import ARCHITECTURE, config_of, is_ours, load_generator, read_info
+from sr_upscale.models.ensemble import OUTPUT_BLEND, OutputBlend
+from sr_upscale.models.generator import Generator, GeneratorConfig
+from sr_upscale.pretrained.weights_file import (
+    ARCHITECTURE,
+    config_of,
+    is_ours,
+    load_generator,
+    load_safetensors,
+    read_info,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +38,7 @@ def traits_of(path: Path) -> Traits:
         ModelError: The file cannot be used.
     """
     if not is_ours(path):
-        if (blend := load_output_blend(path)) is not None:
+        if (blend := _output_blend(path)) is not None:
             return blend.traits
         from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
@@ -54,8 +66,32 @@ def module_of(path: Path) -> nn.Module:
     """
     if is_ours(path):
         return load_generator(path)[0]
-    if (blend := load_output_blend(path)) is not None:
+    if (blend := _output_blend(path)) is not None:
         return blend
     from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
     return copy.deepcopy(load_foreign(path)[0])  # each caller moves its own to a device
+
+
+def _output_blend(path: Path) -> OutputBlend | None:
+    """Loads a file that `blend.blend_files` wrote of two architectures; None where it is another file.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except Exception:  # whoever reads the file next says what is wrong with it
+        return None
+    if metadata.get("modelspec.architecture") != OUTPUT_BLEND:
+        return None
+    try:
+        first, second = (Generator(GeneratorConfig(**each)) for each in json.loads(metadata["sr_upscale.configs"]))
+        blend = OutputBlend(first, second, float(metadata["sr_upscale.share"]))
+        blend.load_state_dict(load_safetensors(path))
+    except (KeyError, ValueError, TypeError, RuntimeError, ModelError) as error:
+        raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
+    return blend.requires_grad_(False).eval()
