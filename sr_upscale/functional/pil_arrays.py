@@ -83,6 +83,13 @@ def _converted(image: Image.Image, source: Any, target: Any) -> Image.Image:
     return ImageCms.applyTransform(image, change) or image
 
 
+def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Rounds uint16 to uint8, white to white. uint8 comes back as it is."""
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounds; 257 has no half
+    return pixels
+
+
 def rgb8(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
     """Turns pixels into 8-bit RGB without alpha, which is what training reads.
 
@@ -92,8 +99,7 @@ def rgb8(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
     Returns:
         (H, W, 3) uint8.
     """
-    if pixels_hwc.dtype == np.uint16:
-        pixels_hwc = np.rint(pixels_hwc / np.float64(257)).astype(np.uint8)
+    pixels_hwc = to_8_bits(pixels_hwc)
     colour = pixels_hwc[..., :3] if pixels_hwc.shape[2] >= 3 else pixels_hwc[..., :1]
     return np.broadcast_to(colour, (*colour.shape[:2], 3)).astype(np.uint8)
 

@@ -39,7 +39,7 @@ class Apng(Animation):
 
     def decoded(self, number: int, *, allow_truncated: bool) -> NDArray[Any]:
         """Decodes a frame: (h, w, 2 or 4) uint8 or uint16. See `Animation.decoded`."""
-        import pyvips
+        from sr_upscale.images.libvips import pyvips
 
         place = self.places[number]
         header = _chunk(b"IHDR", struct.pack(">II", place.width, place.height) + self.form)

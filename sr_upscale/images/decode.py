@@ -124,6 +124,21 @@ def load_image(
             f"{name}: damaged {kind.upper()} ({type(error).__name__}: {error}); get the file again"
         ) from error
     turn = orientation_of(header.exif)
+    metadata = _upright_metadata(header, turn, name, notes)
+    picture = Picture(
+        frames=decoded,
+        format=kind,
+        metadata=metadata,
+        loop=header.loop if len(decoded) > 1 else None,
+        warnings=tuple(header.notes + notes),
+        sha256=digest,
+    )
+    by_rows = isinstance(decoded[0].pixels_hwc, RowSource)  # only those that lie upright
+    return picture if by_rows else picture.with_pixels(lambda pixels_hwc: upright(pixels_hwc, turn))
+
+
+def _upright_metadata(header: Header, turn: int, name: str, notes: list[str]) -> Metadata:
+    """Makes what travels with the upright pixels. Damaged blocks go, with a note; `header.exif` is changed."""
     try:
         exif = exif_bytes(header.exif)
     except Exception:  # Pillow raises many kinds for a damaged block
@@ -140,25 +155,16 @@ def load_image(
     dpi, aspect = header.dpi, header.aspect
     if turn >= 5:
         dpi, aspect = dpi and dpi[::-1], aspect and aspect[::-1]
-    picture = Picture(
-        frames=decoded,
-        format=kind,
-        metadata=Metadata(
-            icc=header.icc,
-            color=header.color,
-            exif=exif,
-            dpi=dpi,
-            aspect=aspect,
-            xmp=xmp,
-            iptc=header.iptc,
-            text=header.text,
-        ),
-        loop=header.loop if len(decoded) > 1 else None,
-        warnings=tuple(header.notes + notes),
-        sha256=digest,
+    return Metadata(
+        icc=header.icc,
+        color=header.color,
+        exif=exif,
+        dpi=dpi,
+        aspect=aspect,
+        xmp=xmp,
+        iptc=header.iptc,
+        text=header.text,
     )
-    by_rows = isinstance(decoded[0].pixels_hwc, RowSource)  # only those that lie upright
-    return picture if by_rows else picture.with_pixels(lambda pixels_hwc: upright(pixels_hwc, turn))
 
 
 def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import shutil
 import tempfile
 import warnings
@@ -14,12 +13,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
 
 from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.images.color_profile import HLG, PQ, profile_of
-from sr_upscale.images.color_tags import ColorTags
+from sr_upscale.functional.pil_arrays import to_8_bits
+from sr_upscale.images.color_fit import fit_color
 from sr_upscale.images.formats import FORMATS, Format, format_by_name
 from sr_upscale.images.metadata import resized_exif
 from sr_upscale.images.picture import Metadata, Picture, strips_of
@@ -89,12 +87,8 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
             )
         background = options.background or (0, 0, 0)
         picture = picture.with_pixels(lambda pixels_hwc: _flatten(pixels_hwc, background))
-    picture, said = _fit_color(picture, fmt, name=name)
+    picture, said = fit_color(picture, fmt, name=name)
     notes += said
-    if picture.metadata.icc is not None and not fmt.icc:
-        picture, converted = _to_srgb(picture)
-        what = "colours are converted to sRGB" if converted else "its colour profile is left out"
-        notes.append(f"{name}: {upper} holds no colour profile; {what}")
     if (aspect := _lost_aspect(picture, fmt)) is not None:
         notes.append(
             f"{name}: its pixels are not square, {aspect[0]:g} across are as long as {aspect[1]:g} down, which {upper} "
@@ -244,7 +238,7 @@ class _Bands:
                 if band.shape[1:] != row or band.dtype != self._dtype or done > height:
                     found = f"rows up to {done} are {band.shape} {band.dtype}"
                     raise ShapeError(f"{found}; expected (n, W, C) of {self._shape} {self._dtype}")
-                yield band if self.dtype == self._dtype else _to_8_bits(band)
+                yield band if self.dtype == self._dtype else to_8_bits(band)
         except OSError as error:
             self.failure = error
             raise
@@ -310,12 +304,6 @@ def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: in
     )
 
 
-def _to_8_bits(pixels_hwc: NDArray[Any]) -> NDArray[np.uint8]:
-    if pixels_hwc.dtype == np.uint16:
-        pixels_hwc = ((pixels_hwc.astype(np.uint32) + 128) // 257).astype(np.uint8)  # rounds; 257 has no half
-    return pixels_hwc
-
-
 def _is_opaque(picture: Picture) -> bool:
     top = 2**picture.bits - 1
     return all((np.asarray(frame.pixels_hwc)[:, :, -1] == top).all() for frame in picture.frames)
@@ -339,51 +327,3 @@ def _lost_aspect(picture: Picture, fmt: Format) -> tuple[float, float] | None:
     if dpi is not None:
         return None if abs(dpi[0] / dpi[1] - 1) < 0.01 or fmt.streams or fmt.pillow_dpi else dpi
     return None if fmt.aspect and still else picture.metadata.aspect
-
-
-def _fit_color(picture: Picture, fmt: Format, *, name: str) -> tuple[Picture, list[str]]:
-    """Changes colour tags into what the format can say: they stay, become a profile, or go with a sentence about it."""
-    tags, icc = picture.metadata.color, picture.metadata.icc
-    if tags is None:
-        return picture, []
-    if fmt.gamma if tags.cicp is None else fmt.cicp and (tags.full_range or fmt.gamma):
-        both = fmt.gamma or icc is None  # only PNG says which of the two counts
-        return (picture if both else _tagged(picture, icc=None, color=tags)), []
-    if icc is not None or tags.is_srgb:
-        return _tagged(picture, icc=icc, color=None), []
-    profile = profile_of(tags, gray=picture.channels < 3)
-    picture = _tagged(picture, icc=profile, color=None)
-    if profile is None:
-        return picture, [f"{name}: colours of {tags} cannot be said in {fmt.name.upper()}; use --format png"]
-    if tags.cicp is not None and tags.cicp[1] in (PQ, HLG):
-        return picture, [
-            f"{name}: colours of {tags} are HDR, for which {fmt.name.upper()} has but a profile; many programs show "
-            "highlights as white; use --format png or avif"
-        ]
-    return picture, []
-
-
-def _tagged(picture: Picture, *, icc: bytes | None, color: ColorTags | None) -> Picture:
-    return dataclasses.replace(picture, metadata=dataclasses.replace(picture.metadata, icc=icc, color=color))
-
-
-def _to_srgb(picture: Picture) -> tuple[Picture, bool]:
-    """Converts pixels from their profile to sRGB, and says whether that could be done. The profile goes either way."""
-    plain = dataclasses.replace(picture, metadata=dataclasses.replace(picture.metadata, icc=None))
-    colours = 3 if picture.channels >= 3 else 1
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(picture.metadata.icc or b""))
-        mode, flags = (
-            ("RGB", ImageCms.Flags.NONE) if colours == 3 else ("L", ImageCms.Flags.NOOPTIMIZE)
-        )  # its table for gray is coarse
-        change = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB", flags=flags)
-
-        def converted(pixels_hwc: NDArray[Any]) -> NDArray[Any]:
-            pixels_hwc = _to_8_bits(pixels_hwc).copy()
-            image = Image.fromarray(np.ascontiguousarray(pixels_hwc[:, :, :colours].squeeze(2 if colours == 1 else ())))
-            pixels_hwc[:, :, :colours] = np.asarray(ImageCms.applyTransform(image, change))[:, :, :colours]
-            return pixels_hwc
-
-        return plain.with_pixels(converted), True
-    except (ImageCms.PyCMSError, OSError):
-        return plain, False

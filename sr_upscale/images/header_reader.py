@@ -202,7 +202,7 @@ def _resolution(dpi: tuple[Any, ...] | None, name: str, notes: list[str]) -> tup
 
 
 def _tiff_header(data: bytes, name: str, pages: int) -> Header:
-    import pyvips
+    from sr_upscale.images.libvips import pyvips
 
     data, samples = pixels_alone(data, name)
     try:

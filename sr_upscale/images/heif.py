@@ -67,7 +67,7 @@ def decode_deep_avif(data: bytes, name: str, notes: list[str]) -> NDArray[np.uin
     Returns:
         (H, W, C) uint16 of the full range, already upright. None for an AVIF of 8 bits, or where libvips fails.
     """
-    import pyvips
+    from sr_upscale.images.libvips import pyvips
 
     try:
         image = pyvips.Image.new_from_buffer(data, "")

@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from sr_upscale.functional.pil_arrays import to_8_bits
 from sr_upscale.images.color_tags import ColorTags, chunks_of
 from sr_upscale.images.xmp import Change
 
@@ -193,8 +194,7 @@ class Picture:
         """Shows the first frame in a notebook: 8 bits, at most 1024 pixels a side, in the picture's own colours."""
         from PIL import Image, PngImagePlugin
 
-        pixels = np.asarray(self.frames[0].pixels_hwc)
-        pixels = pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8)
+        pixels = to_8_bits(np.asarray(self.frames[0].pixels_hwc))
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         image.thumbnail((1024, 1024))
         file, info = io.BytesIO(), PngImagePlugin.PngInfo()

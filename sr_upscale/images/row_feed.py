@@ -45,7 +45,7 @@ def feed_rows(
     feed = _Feed(shape, dtype)
 
     def encode() -> None:
-        import pyvips
+        from sr_upscale.images.libvips import pyvips
 
         try:
             source = pyvips.SourceCustom()  # lives here: its callbacks end with it

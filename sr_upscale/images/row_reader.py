@@ -48,7 +48,7 @@ class FileRows(RowSource):
         Raises:
             InputError: What could be decoded before cannot be decoded any more.
         """
-        import pyvips
+        from sr_upscale.images.libvips import pyvips
 
         try:
             yield from self._read(rows)
@@ -57,7 +57,7 @@ class FileRows(RowSource):
             raise InputError(f"{self._name}: cannot be decoded again ({reason}); close other programs") from error
 
     def _read(self, rows: int) -> Iterator[NDArray[Any]]:
-        import pyvips
+        from sr_upscale.images.libvips import pyvips
 
         height, width, channels = self.shape
         region = pyvips.Region.new(self._open_image())

@@ -91,7 +91,7 @@ class _Target:
 
     def save(self, image: Any, name: str, options: dict[str, Any]) -> None:
         """Encodes a pyvips image."""
-        import pyvips
+        from sr_upscale.images.libvips import pyvips
 
         if name == "tif":
             image = self._described(image)
@@ -109,7 +109,7 @@ class _Target:
 
     def _described(self, image: Any) -> Any:
         """Adds profile and resolution to the image. libvips writes them into TIFF as they are."""
-        import pyvips
+        from sr_upscale.images.libvips import pyvips
 
         image = image.copy()
         if self._metadata.dpi:

@@ -54,7 +54,7 @@ def decode_still(
     Raises:
         InputError: The file is damaged, or its samples cannot be used.
     """
-    import pyvips
+    from sr_upscale.images.libvips import pyvips
 
     samples = None
     if kind == "tif":
@@ -97,7 +97,7 @@ def decode_still(
 
 def _open(data: bytes, *, kind: str, fail_on: str, kept: tuple[int, ...] | None) -> Any:
     """Opens a file as a pyvips image, with the samples of a pixel that are kept."""
-    import pyvips
+    from sr_upscale.images.libvips import pyvips
 
     options: dict[str, Any] = {"access": "sequential", "fail_on": fail_on}
     if kind == "tif" and len(data) > _LARGE_TIFF and pyvips.at_least_libvips(8, 17):
@@ -175,7 +175,7 @@ def _goes_by_rows(image: Any, header: Header) -> bool:
 
 def _whole_rows(open_image: OpenImage) -> int | None:
     """Counts the rows that decode. None where not even the header does, or where all do."""
-    import pyvips
+    from sr_upscale.images.libvips import pyvips
 
     try:
         image = open_image()

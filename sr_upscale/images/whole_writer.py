@@ -62,7 +62,7 @@ def write_whole(
 
 
 def _write_gif(pixels_hwc: NDArray[np.uint8], path: Path, delays_ms: Sequence[int], plays: int) -> None:
-    import pyvips
+    from sr_upscale.images.libvips import pyvips
 
     height, width, bands = pixels_hwc.shape
     image = pyvips.Image.new_from_memory(np.ascontiguousarray(pixels_hwc).data, width, height, bands, "uchar")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from sr_upscale.cli.app import run
+from sr_upscale.errors import SrUpscaleError
+from sr_upscale.images import load_image
 from tests.helpers import ROOT, pattern
 
 KINDS = ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF"]
@@ -95,3 +98,13 @@ def test_nothing_is_said_at_the_end_of_the_process(tmp_path: Path) -> None:
     )
     assert "may be damaged" in ran.stdout
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_no_python_runs_where_libvips_logs(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Garbage that was collected there could warn, too, and GLib ended the process (`VIPS-WARNING (recursed)`)."""
+    caplog.set_level("WARNING")
+    for data in damaged(kind):
+        with contextlib.suppress(SrUpscaleError):
+            load_image(data, allow_truncated=True)
+    assert [record for record in caplog.records if record.name.startswith("pyvips")] == []
