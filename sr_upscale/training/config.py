@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.rendered import Rendered
@@ -17,6 +18,56 @@ from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import GeneratorConfig
 from sr_upscale.pretrained.architectures import ARCHITECTURES
 from sr_upscale.training.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers that a key may hold.
+
+    Attributes:
+        lowest, highest: Limits.
+        expected: The range as errors put it.
+        open_low, open_high: Whether the limit itself is left out.
+    """
+
+    lowest: float
+    highest: float
+    expected: str
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        low = value > self.lowest if self.open_low else value >= self.lowest
+        high = value < self.highest if self.open_high or math.isinf(self.highest) else value <= self.highest
+        return low and high  # NaN fails both
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Strings that a key may hold."""
+
+    names: tuple[str, ...]
+
+    @property
+    def expected(self) -> str:
+        return f"one of {', '.join(self.names)}"
+
+    def __contains__(self, value: str) -> bool:
+        return value in self.names
+
+
+ABOVE_ZERO = Range(0, math.inf, "more than 0", open_low=True)
+FROM_ZERO = Range(0, math.inf, "0 or more")
+SHARE = Range(0, 1, "0 to 1")
+
+PositiveInt = Annotated[int, ABOVE_ZERO]
+PositiveFloat = Annotated[float, ABOVE_ZERO]
+Count = Annotated[int, FROM_ZERO]
+Weight = Annotated[float, FROM_ZERO]
+Share = Annotated[float, SHARE]
+Decay = Annotated[float, Range(0, 1, "0 to below 1", open_high=True)]
+PartShare = Annotated[float, Range(0, 1, "more than 0, at most 1", open_low=True)]
+Finite = Annotated[float, Range(-math.inf, math.inf, "a number", open_low=True, open_high=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +84,8 @@ class ModelSection:
     arch: str = ""
     options: Mapping[str, int] = field(default_factory=dict)
     scale: int = 4
-    num_feat: int = 64
-    num_blocks: int = 24
+    num_feat: Annotated[int, Range(-math.inf, 4096, "at most 4096")] = 64
+    num_blocks: Annotated[int, Range(-math.inf, 1000, "at most 1000")] = 24
     upsampler: str = "pixelshuffle"
     block: str = "inception"
 
@@ -67,15 +118,15 @@ class DataSection:
         workers: Processes that make batches ahead of the network; 0 makes them in between.
     """
 
-    degradation: str = "bicubic"
-    lr_patch: int = 32
-    batch_size: int = 8
-    busy_share: float = 1.0
-    smooth_share: float = 0.0
-    rendered_share: float = 0.0
-    clean_share: float = 0.0
-    validation_count: int = 16
-    workers: int = 1
+    degradation: Annotated[str, OneOf(("bicubic", "real", "rendered"))] = "bicubic"
+    lr_patch: PositiveInt = 32
+    batch_size: PositiveInt = 8
+    busy_share: Share = 1.0
+    smooth_share: Share = 0.0
+    rendered_share: Share = 0.0
+    clean_share: Share = 0.0
+    validation_count: Count = 16
+    workers: Count = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +147,8 @@ class TeacherSection:
     """
 
     model: str = ""
-    crops: int = 2000
-    crop: int = 80
+    crops: PositiveInt = 2000
+    crop: PositiveInt = 80
     context: int = 8
     ensemble: bool = False
     bf16: bool = False
@@ -165,46 +216,46 @@ class StageSection:
     """
 
     steps: int = 0
-    max_time_s: float = 2700.0
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    lr_floor: float = 0.01
-    decay_share: float = 0.15
+    max_time_s: Finite = 2700.0
+    optimizer: Annotated[str, OneOf(("adam", "muon"))] = "adam"
+    lr: PositiveFloat = 1e-3
+    schedule: Annotated[str, OneOf(("cosine", "multistep", "constant", "wsd"))] = "cosine"
+    lr_floor: Finite = 0.01
+    decay_share: PartShare = 0.15
     milestones: tuple[float, ...] = (0.5, 0.75, 0.9)
-    gamma: float = 0.5
+    gamma: Finite = 0.5
     warmup_steps: int = 200
     betas: tuple[float, ...] = (0.9, 0.99)
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    pixel_loss: str = "l1"
-    pixel_weight: float = 1.0
-    sharpen_hr: float = 0.0
-    teacher_weight: float = 0.0
-    teacher_perceptual_weight: float = 0.0
-    teacher_texture_weight: float = 0.0
-    anchor_weight: float = 0.0
-    anchor_perceptual_weight: float = 0.0
-    anchor_half_life_s: float = 0.0
-    fft_weight: float = 0.0
-    lattice_weight: float = 0.0
-    color_weight: float = 0.0
-    perceptual_weight: float = 0.0
+    clip_norm: PositiveFloat = 1.0
+    ema_decay: Decay = 0.999
+    pixel_loss: Annotated[str, OneOf(tuple(PIXEL_LOSSES))] = "l1"
+    pixel_weight: Weight = 1.0
+    sharpen_hr: Weight = 0.0
+    teacher_weight: Weight = 0.0
+    teacher_perceptual_weight: Weight = 0.0
+    teacher_texture_weight: Weight = 0.0
+    anchor_weight: Weight = 0.0
+    anchor_perceptual_weight: Weight = 0.0
+    anchor_half_life_s: Weight = 0.0
+    fft_weight: Weight = 0.0
+    lattice_weight: Weight = 0.0
+    color_weight: Weight = 0.0
+    perceptual_weight: Weight = 0.0
     perceptual_layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
-    gan_weight: float = 0.0
-    gan_loss: str = "relativistic"
-    gan_real: str = "hr"
+    gan_weight: Weight = 0.0
+    gan_loss: Annotated[str, OneOf(tuple(GAN_LOSSES))] = "relativistic"
+    gan_real: Annotated[str, OneOf(("hr", "teacher"))] = "hr"
     gan_sees_lr: bool = False
-    discriminator: str = "vgg"
-    d_num_feat: int = 64
-    d_lr: float = 0.0
-    shift: int = 0
-    feature_patch: int = 0
-    lr_patch: int = 0
-    batch_size: int = 0
-    accumulate: int = 1
-    validate_every_s: float = 120.0
-    checkpoint_every_s: float = 60.0
+    discriminator: Annotated[str, OneOf(tuple(DISCRIMINATORS))] = "vgg"
+    d_num_feat: PositiveInt = 64
+    d_lr: Weight = 0.0
+    shift: Count = 0
+    feature_patch: Count = 0
+    lr_patch: Count = 0
+    batch_size: Count = 0
+    accumulate: PositiveInt = 1
+    validate_every_s: Finite = 120.0
+    checkpoint_every_s: Finite = 60.0
 
 
 LOSS_WEIGHTS = tuple(each.name for each in dataclasses.fields(StageSection) if each.name.endswith("_weight"))
@@ -212,19 +263,6 @@ LOSS_WEIGHTS = tuple(each.name for each in dataclasses.fields(StageSection) if e
 
 NAME_CHARACTERS = 100
 """Most characters in the name of a recipe or stage, of which names of files are made."""
-
-MOST = {"num_blocks": 1000, "num_feat": 4096}
-"""Largest sizes of our generator in a recipe; more is a slip."""
-
-CHOICES = {
-    "optimizer": ("adam", "muon"),
-    "schedule": ("cosine", "multistep", "constant", "wsd"),
-    "pixel_loss": tuple(PIXEL_LOSSES),
-    "gan_loss": tuple(GAN_LOSSES),
-    "gan_real": ("hr", "teacher"),
-    "discriminator": tuple(DISCRIMINATORS),
-}
-"""Words that a key of a stage may hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +287,7 @@ class Recipe:
     name: str
     description: str = ""
     init: str = ""
-    seed: int = 0
+    seed: Count = 0
     model: ModelSection = field(default_factory=ModelSection)
     data: DataSection = field(default_factory=DataSection)
     teacher: TeacherSection = field(default_factory=TeacherSection)
@@ -264,22 +302,8 @@ class Recipe:
                     f"recipe: {key}: the name {shortened(name)!r} leads to no file in the folder of the results; "
                     f"expected 1 to {NAME_CHARACTERS} characters without a folder"
                 )
-        if self.data.degradation not in ("bicubic", "real", "rendered"):
-            self._refuse("data.degradation", self.data.degradation, "bicubic, real or rendered")
-        for key in ("lr_patch", "batch_size"):
-            self._positive(f"data.{key}", getattr(self.data, key))
-        for key, value in (
-            ("seed", self.seed),
-            ("data.workers", self.data.workers),
-            ("data.validation_count", self.data.validation_count),
-        ):
-            if value < 0:
-                self._refuse(key, value, "0 or more")
-        for key in ("crops", "crop"):
-            self._positive(f"teacher.{key}", getattr(self.teacher, key))
-        for key in ("busy_share", "smooth_share", "rendered_share", "clean_share"):
-            if not 0 <= getattr(self.data, key) <= 1:
-                self._refuse(f"data.{key}", getattr(self.data, key), "0 to 1")
+        for prefix, section in self._sections():
+            self._check_ranges(prefix, section)
         if self.data.rendered_share + self.data.clean_share > 1:
             together = self.data.rendered_share + self.data.clean_share
             self._refuse("data.rendered_share and data.clean_share", together, "at most 1 together")
@@ -287,38 +311,54 @@ class Recipe:
             self.model.generator  # noqa: B018  its scales are those of every network
         except ModelError as error:
             raise UsageError(f"recipe {self.name}: model: {error}") from error
-        for key, most in MOST.items():
-            if getattr(self.model, key) > most:
-                self._refuse(f"model.{key}", getattr(self.model, key), f"at most {most}")
         if self.model.arch and self.model.arch not in ARCHITECTURES:
             self._refuse("model.arch", self.model.arch, f"{', '.join(ARCHITECTURES)}, or '' for our generator")
         if self.model.options and not self.model.arch:
             self._refuse("model.options", dict(self.model.options), "a model.arch that takes them")
         for key, value in self.model.options.items():
-            self._positive(f"model.options.{key}", value)
+            self._check_range(f"model.options.{key}", value, ABOVE_ZERO)
         if not self.stages:
             self._refuse("stages", "empty", "at least one section such as [stages.psnr]")
         for name, stage in self.stages.items():
             self._check_stage(f"stages.{name}", stage)
 
+    def _sections(self) -> Iterator[tuple[str, Any]]:
+        """Yields the sections whose fields have ranges, each with the prefix of its keys; first the recipe itself."""
+        yield "", self
+        yield from (("model.", self.model), ("data.", self.data), ("teacher.", self.teacher))
+        yield from ((f"stages.{name}.", stage) for name, stage in self.stages.items())
+
+    def _check_ranges(self, prefix: str, section: Any) -> None:
+        for name, kind in typing.get_type_hints(type(section), include_extras=True).items():
+            for allowed in getattr(kind, "__metadata__", ()):
+                self._check_range(f"{prefix}{name}", getattr(section, name), allowed)
+
+    def _check_range(self, key: str, value: Any, allowed: Range | OneOf) -> None:
+        if value not in allowed:
+            self._refuse(key, value, allowed.expected)
+
     def _check_stage(self, where: str, stage: StageSection) -> None:
-        for key in ("lr", "clip_norm", "d_num_feat", "accumulate"):
-            self._positive(f"{where}.{key}", getattr(stage, key))
-        for key, words in CHOICES.items():
-            if getattr(stage, key) not in words:
-                self._refuse(f"{where}.{key}", getattr(stage, key), f"one of {', '.join(words)}")
-        for key in (
-            *LOSS_WEIGHTS,
-            "sharpen_hr",
-            "d_lr",
-            "shift",
-            "feature_patch",
-            "lr_patch",
-            "batch_size",
-            "anchor_half_life_s",
-        ):
-            if not 0 <= getattr(stage, key) < math.inf:
-                self._refuse(f"{where}.{key}", getattr(stage, key), "0 or more")
+        """Refuses values of a stage that do not go together, with each other or with the rest of the recipe."""
+        if not any(getattr(stage, key) for key in LOSS_WEIGHTS):
+            raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
+        if stage.steps <= 0 and stage.max_time_s <= 0:
+            raise UsageError(f"recipe {self.name}: no end; give {where}.steps or .max_time_s (--steps, --max-time)")
+        for layer, weight in stage.perceptual_layers.items():
+            if layer not in LAYERS:
+                self._refuse(f"{where}.perceptual_layers", layer, f"names such as {', '.join(list(LAYERS)[-2:])}")
+            if not math.isfinite(weight):
+                self._refuse(f"{where}.{layer}", weight, "a number")
+        if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
+            self._refuse(f"{where}.betas", list(stage.betas), "two numbers from 0 to below 1")
+        if not all(0 < milestone < 1 for milestone in stage.milestones):
+            self._refuse(f"{where}.milestones", list(stage.milestones), "shares of the stage, between 0 and 1")
+        self._check_sources(where, stage)
+        self._check_patches(where, stage)
+        if stage.accumulate > 1:
+            self._check_parts(where, stage)
+
+    def _check_sources(self, where: str, stage: StageSection) -> None:
+        """Refuses a stage that learns from a teacher or a start that the recipe does not name."""
         if listens(stage) and not self.teacher.model:
             self._refuse("teacher.model", self.teacher.model, f"weights to learn from, as {where} listens to them")
         if anchored(stage) and not self.init:
@@ -327,39 +367,20 @@ class Recipe:
         if listens(stage) and self.teacher.crop < least:
             patches = f"patches of {self.patch_of(stage)} with a context of {self.teacher.context}"
             self._refuse("teacher.crop", self.teacher.crop, f"at least {least} for {patches}")
-        if not any(getattr(stage, key) for key in LOSS_WEIGHTS):
-            raise UsageError(f"recipe {self.name}: {where} has no loss; give it a pixel_weight")
-        if unknown := [layer for layer in stage.perceptual_layers if layer not in LAYERS]:
-            self._refuse(f"{where}.perceptual_layers", unknown[0], f"names such as {', '.join(list(LAYERS)[-2:])}")
-        if len(stage.betas) != 2 or not all(0 <= beta < 1 for beta in stage.betas):
-            self._refuse(f"{where}.betas", list(stage.betas), "two numbers from 0 to below 1")
-        if not all(0 < milestone < 1 for milestone in stage.milestones):
-            self._refuse(f"{where}.milestones", list(stage.milestones), "shares of the stage, between 0 and 1")
-        if stage.steps <= 0 and stage.max_time_s <= 0:
-            raise UsageError(f"recipe {self.name}: no end; give {where}.steps or .max_time_s (--steps, --max-time)")
+
+    def _check_patches(self, where: str, stage: StageSection) -> None:
+        """Refuses patches that are too small for a loss, or that do not divide as it needs them."""
         if stage.lattice_weight > 0 and self.patch_of(stage) < LATTICE_WINDOW:
             self._refuse("data.lr_patch", self.patch_of(stage), f"at least {LATTICE_WINDOW} with a lattice_weight")
         hr_patch = self.patch_of(stage) * self.model.scale
-        if stage.feature_patch and (stage.feature_patch % 8 or stage.feature_patch > hr_patch):
-            self._refuse(f"{where}.feature_patch", stage.feature_patch, f"a multiple of 8, at most {hr_patch}")
-        if (
-            stage.gan_weight > 0
-            and not stage.feature_patch
-            and (hr_patch - stage.shift < 16 or (hr_patch % 8 and not stage.shift))
-        ):
+        if stage.feature_patch:
+            if stage.feature_patch % 8 or stage.feature_patch > hr_patch:
+                self._refuse(f"{where}.feature_patch", stage.feature_patch, f"a multiple of 8, at most {hr_patch}")
+        elif stage.gan_weight > 0 and (hr_patch - stage.shift < 16 or (hr_patch % 8 and not stage.shift)):
             raise UsageError(
-                f"recipe {self.name}: {where} judges patches of {hr_patch} HR pixels; "
+                f"recipe {self.name}: {where} has patches of {hr_patch} HR pixels for its discriminator; "
                 f"expected a multiple of 8, of at least {16 + stage.shift} (--patch)"
             )
-        if stage.accumulate > 1:
-            self._check_parts(where, stage)
-        for key, value in (*vars(stage).items(), *stage.perceptual_layers.items()):
-            if isinstance(value, float) and not math.isfinite(value):
-                self._refuse(f"{where}.{key}", value, "a number")
-        if not 0 <= stage.ema_decay < 1:
-            self._refuse(f"{where}.ema_decay", stage.ema_decay, "0 to below 1")
-        if not 0 < stage.decay_share <= 1:
-            self._refuse(f"{where}.decay_share", stage.decay_share, "more than 0, at most 1")
 
     def _check_parts(self, where: str, stage: StageSection) -> None:
         """Refuses to split a batch that does not divide, or whose losses are not means of those of its parts."""
@@ -371,10 +392,6 @@ class Recipe:
         if stage.gan_weight > 0 and stage.discriminator == "vgg":
             expected = "1 with the vgg discriminator, whose batch norms see the whole batch; or discriminator unet"
             self._refuse(f"{where}.accumulate", stage.accumulate, expected)
-
-    def _positive(self, key: str, value: float) -> None:
-        if not 0 < value < math.inf:  # also refuses NaN
-            self._refuse(key, value, "more than 0")
 
     def _refuse(self, key: str, value: object, expected: str) -> NoReturn:
         raise UsageError(f"recipe {self.name}: {key} is {value!r}; expected {expected}")

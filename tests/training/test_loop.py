@@ -110,7 +110,7 @@ def test_warm_start_takes_over_what_fits(folder: Path, recipe: Path, tmp_path: P
     torch.testing.assert_close(after.trunk.weight, before.trunk.weight, atol=1e-6, rtol=0)
     assert after.config.scale == 3
     narrow = load_recipe(str(recipe), {"init": str(first), "model.num_feat": 4})
-    with pytest.raises(UsageError, match="the trunk of .* does not fit"):
+    with pytest.raises(UsageError, match="the blocks of .* do not fit"):
         train(narrow, data=[folder], out=tmp_path / "c")
 
 

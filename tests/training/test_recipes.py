@@ -46,10 +46,13 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[stages.a]\npixel_weight = 0", "stages.a has no loss"),
         ("[stages.a]\nperceptual_layers = { conv6_1 = 1 }", "perceptual_layers is 'conv6_1'; expected names such as"),
         ("[stages.a]\nperceptual_layers = 1", "perceptual_layers is 1; expected a section"),
-        ("[stages.a]\ngan_weight = 1\nlr_patch = 3", "judges patches of 12 HR pixels; expected a multiple of 8"),
+        (
+            "[stages.a]\ngan_weight = 1\nlr_patch = 3",
+            "12 HR pixels for its discriminator; expected a multiple of 8",
+        ),
         ("stages = 1", "stages is 1; expected a section"),
         ("[gpu.data]\nbatch = 1", "unknown key data.batch; did you mean data.batch_size"),
-        ("[data]\ndegradation = 'blur'", "data.degradation is 'blur'; expected bicubic or real"),
+        ("[data]\ndegradation = 'blur'", "data.degradation is 'blur'; expected one of bicubic, real, rendered"),
         ("[degradation.first]\njpeg_quality = 3", "jpeg_quality is 3; expected 2 numbers"),
         (
             "[stages.a]\nteacher_weight = 1",
