@@ -48,7 +48,7 @@ def test_examples_of_the_python_page_work(number: int, tmp_path: Path, monkeypat
 def test_readme_begins_with_the_two_commands_and_ci_runs_the_second() -> None:
     first_block = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)[0]
     assert [line.split("#")[0].strip() for line in first_block.splitlines()] == ["make demo", "make test"]
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 def test_the_first_picture_of_the_readme_is_what_the_shipped_default_makes(monkeypatch: pytest.MonkeyPatch) -> None:
