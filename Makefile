@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-avx2 check slow oldest lock faults crash fuzz audit bench looks many hosts wheel docker clean
+.PHONY: demo test test-avx2 check slow oldest lock faults crash fuzz audit bench looks blind many hosts wheel docker clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -72,6 +72,18 @@ MODELS ?= photo-x4
 looks: $(STAMP)
 	mkdir -p demo
 	$(BIN)/python scripts/looks.py --inputs $(INPUTS) --out demo/looks.png $(RIVALS:%=--rival %) $(LOOKS) $(MODELS)
+
+# pairs of crops by MODELS and RIVAL to choose from without knowing which is which; answers.txt beside them takes the choice
+BLIND ?= demo/blind
+RIVAL ?= realesr-general-x4v3
+PHOTOGRAPHS ?= ../shared/data/train/photos-1 ../shared/data/train/photos-2 ../shared/data/train/bsds400
+blind: $(STAMP) demo/held-out/text
+	$(BIN)/python scripts/blind.py draw --inputs $(INPUTS) $(PHOTOGRAPHS:%=--held-out %) --rendered demo/held-out \
+		--out $(BLIND) $(MODELS) $(RIVAL)
+
+demo/held-out/text: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check resvg-py
+	$(BIN)/python scripts/make_pictures.py demo/held-out --held-out
 
 # five processes on one folder, two killed and one stopped; folders of 10 000 and 100 000 pictures (docs/many-machines.md)
 many: $(STAMP)

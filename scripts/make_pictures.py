@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,8 @@ def main() -> None:
     arguments = parser.parse_args()
     kinds = arguments.kinds.split(",")
     with tempfile.TemporaryDirectory() as scratch:
-        packages = arguments.packages or fetched(Path(scratch) / "packages")
+        art = ART if "portraits" in kinds and not arguments.held_out else ART[1:]
+        packages = arguments.packages or fetched(Path(scratch) / "packages", art)
         roots = unpacked(packages, Path(scratch) / "unpacked")
         grounds = largest((roots / ART[1]).rglob("contents/images/*.[jp][pn]g"))
         for number, (kind, draw) in enumerate(drawers(roots, grounds, held=arguments.held_out).items()):
@@ -129,10 +130,11 @@ def save(picture: Image.Image, path: Path) -> None:
 # --- packages ---------------------------------------------------------------------------------------
 
 
-def fetched(folder: Path) -> Path:
+def fetched(folder: Path, art: Sequence[str] = ()) -> Path:
+    """Packages of fonts, lists and drawings, and the large ones of `art`."""
     folder.mkdir(parents=True)
     subprocess.run(["npm", "pack", "--silent", *NPM], cwd=folder, check=True, stdout=sys.stderr)
-    names = [*ART, *ICONS, *LISTS.split(), *(f"fonts-{name}" for name in FONTS.split())]
+    names = [*art, *ICONS, *LISTS.split(), *(f"fonts-{name}" for name in FONTS.split())]
     subprocess.run(["apt-get", "download", *names], cwd=folder, check=True, stdout=sys.stderr)
     return folder
 
