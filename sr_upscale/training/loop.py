@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import (
     Batch,
     MixedSampler,
@@ -23,7 +22,6 @@ from sr_upscale.data.patches import (
     PatchSampler,
     batches,
     centre_of,
-    find_pictures,
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
@@ -34,7 +32,7 @@ from sr_upscale.training.results import save_so_far, sheet_of, validate_and_keep
 from sr_upscale.training.run import Progress, Resume, Run
 from sr_upscale.training.schedule import fraction_done, set_lr, stage_lr
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
-from sr_upscale.training.sources import find_data, teacher_of, vgg19_for
+from sr_upscale.training.sources import load_pictures, teacher_of, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
     PREVIOUS,
@@ -50,7 +48,7 @@ from sr_upscale.training.state import (
     start_of,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
-from sr_upscale.training.teacher import Lessons, answered, lessons_of
+from sr_upscale.training.teacher import Lessons
 from sr_upscale.training.validation import Scores, too_short
 
 __all__ = ["Interrupted", "Progress", "Resume", "train"]
@@ -132,30 +130,21 @@ def train(
     make_folder(out)
     remove_orphans(out)
     features = vgg19_for(recipe, vgg_weights, device, on_warning)
-    folders, held_out = find_data(recipe, data, validation, on_warning)
-    decode = partial(load_pairs, cache=cache, on_warning=on_warning)
-    training: list[Pair] | Lessons
-    needed = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
-    if bool(recipe.data.rendered_share) != bool(rendered):
-        share = recipe.data.rendered_share
-        raise UsageError(f"--rendered names {len(rendered)} folders, and data.rendered_share is {share}; expected both")
     with world.in_turn():  # whoever is first fills the cache
-        if teacher is None:
-            paths = [path for folder in folders for path in folder]
-            training = decode(paths, scale=recipe.model.scale, min_side=needed)
-        else:
-            held_out = answered(
-                held_out, teacher, device=device, ensemble=recipe.teacher.ensemble, bf16=recipe.teacher.bf16
-            )
-            training = lessons_of(recipe, teacher, folders, cache or out, decode)
-            training.ask(device=device, on_progress=on_asking)
-        drawn = decode(find_pictures(rendered), scale=recipe.model.scale, min_side=needed) if rendered else []
-        photographs = []
-        if recipe.data.clean_share:
-            paths = [path for folder in folders for path in folder]
-            photographs = decode(paths, scale=recipe.model.scale, min_side=needed)
+        pictures = load_pictures(
+            recipe,
+            teacher,
+            data=data,
+            rendered=rendered,
+            validation=validation,
+            cache=cache,
+            answers=cache or out,
+            device=device,
+            on_asking=on_asking,
+            on_warning=on_warning,
+        )
     if features is not None:
-        seen = held_out or (training.pairs() if isinstance(training, Lessons) else training)
+        seen = pictures.held_out or pictures.pairs()
         features.rescale([to_tensor(centre_of(pair, RESCALE_SIDE).hr, device) for pair in seen[:RESCALE_PICTURES]])
     options = {"device": device, "fp16": dtype is torch.float16}
     state = (
@@ -170,14 +159,13 @@ def train(
             while rest:
                 rest = rest[log.write(rest) :]
 
-        write({"recipe": asdict(recipe), "device": str(device), "dtype": str(dtype), "pictures": len(training)})
+        write(
+            {"recipe": asdict(recipe), "device": str(device), "dtype": str(dtype), "pictures": len(pictures.training)}
+        )
         run = Run(
             recipe=recipe,
             out=out,
-            training=training,
-            rendered=drawn,
-            photographs=photographs,
-            held_out=held_out,
+            pictures=pictures,
             world=world,
             dtype=dtype,
             compiled=compiled,
@@ -195,7 +183,7 @@ def train(
         write({"step": state.total_steps, "elapsed_s": state.total_s, "finished": True})
     invents = list(recipe.stages.values())[-1].gan_weight > 0
     margin_db = 2.0 if invents else 0.0
-    if scores and (warning := too_short(scores, held_out, margin_db=margin_db, ours=not recipe.model.arch)):
+    if scores and (warning := too_short(scores, pictures.held_out, margin_db=margin_db, ours=not recipe.model.arch)):
         on_warning(warning)
     return out / f"{recipe.name}.safetensors"
 
@@ -300,7 +288,7 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
                 scores = None
                 if validation.due(state.elapsed_s):
                     scores = validate_and_keep(run, state)
-                    if isinstance(run.training, Lessons) and len(run.training) > pictures:
+                    if len(run.pictures.training) > pictures:
                         loader, pictures = _loader(run, state)
                 progress = _progress(run, state, meter, lr=lr, scores=scores)
                 run.on_progress(progress)
@@ -327,15 +315,14 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
 
 def _loader(run: Run, state: TrainState) -> tuple[Iterator[Batch], int]:
     """Returns the batches from the next one on, and how many pictures they are cut from."""
-    pairs = run.training.pairs() if isinstance(run.training, Lessons) else run.training
+    pairs = run.pictures.pairs()
     sampler = _sampler(run, state.stage, list(run.recipe.stages.values())[state.stage], pairs)
     cuda = state.device.type == "cuda"
     return batches(sampler, start=state.step, workers=run.recipe.data.workers, pin_memory=cuda), len(pairs)
 
 
 def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -> PatchSampler | MixedSampler:
-    recipe = run.recipe
-    taught = isinstance(run.training, Lessons)
+    recipe, pictures = run.recipe, run.pictures
     sampler = partial(
         PatchSampler,
         scale=recipe.model.scale,
@@ -347,14 +334,14 @@ def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -
         rank=run.world.rank,
         world=run.world.size,
     )
-    main = sampler(pairs, degradation=None if taught else recipe.family)
-    if not run.rendered and not run.photographs:
+    main = sampler(pairs, degradation=None if isinstance(pictures.training, Lessons) else recipe.family)
+    if not pictures.rendered and not pictures.photographs:
         return main
     return MixedSampler(
         main,
-        rendered=sampler(run.rendered, degradation=recipe.rendered) if run.rendered else None,
+        rendered=sampler(pictures.rendered, degradation=recipe.rendered) if pictures.rendered else None,
         rendered_share=recipe.data.rendered_share,
-        clean=sampler(run.photographs) if run.photographs else None,
+        clean=sampler(pictures.photographs) if pictures.photographs else None,
         clean_share=recipe.data.clean_share,
     )
 

@@ -25,12 +25,12 @@ def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
     recipe = run.recipe
     name, stage = list(recipe.stages.items())[state.stage]
     features = run.features if run.features is not None and DISTANCE_LAYER in run.features.layers else None
-    scores = validate(state.ema, run.held_out, features=features) if run.held_out else None
+    scores = validate(state.ema, run.pictures.held_out, features=features) if run.pictures.held_out else None
     info = info_of(run, state, scores)
     arch = recipe.model.arch
     save_network(run.out / f"{recipe.name}.safetensors", state.ema, info, arch=arch)
     if scores is not None:
-        sample_sheet(state.ema, run.held_out, run.out / sheet_of(name, state.step))
+        sample_sheet(state.ema, run.pictures.held_out, run.out / sheet_of(name, state.step))
         value = _rank(stage, scores)
         if state.best is None or value < state.best:
             state.best = value
@@ -67,7 +67,7 @@ def info_of(run: Run, state: TrainState, scores: Scores | None) -> WeightsInfo:
             **asdict(recipe),
             "stages_done": [*state.history, {"stage": name, "steps": state.step, "seconds": round(state.elapsed_s)}],
         },
-        scores={"validation": {**measured, "pictures": len(run.held_out)}} if measured else {},
+        scores={"validation": {**measured, "pictures": len(run.pictures.held_out)}} if measured else {},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from sr_upscale.data.patches import Pair
 from sr_upscale.models.features import VGG19Features
 from sr_upscale.training.config import Recipe
 from sr_upscale.training.parallel import World
-from sr_upscale.training.teacher import Lessons
+from sr_upscale.training.sources import Pictures
 from sr_upscale.training.validation import Scores
 
 
@@ -65,10 +64,7 @@ class Run:
     Attributes:
         recipe: What to do.
         out: Folder of the run.
-        training: Pictures to learn from, or a teacher's lessons about them.
-        rendered: Rendered pictures to learn from beside them; may be empty.
-        photographs: Pictures for patches that are only reduced, beside a teacher's lessons; may be empty.
-        held_out: Pictures to validate on; may be empty.
+        pictures: What it learns from, and what it is validated on.
         world: The processes.
         dtype: Number type of autocast; float32 turns it off.
         compiled: Whether the generator runs through `torch.compile`.
@@ -80,10 +76,7 @@ class Run:
 
     recipe: Recipe
     out: Path
-    training: Sequence[Pair] | Lessons
-    rendered: Sequence[Pair]
-    photographs: Sequence[Pair]
-    held_out: Sequence[Pair]
+    pictures: Pictures
     world: World
     dtype: torch.dtype
     compiled: bool

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +15,7 @@ from sr_upscale.errors import UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.training.config import Recipe, looks_at_features
-from sr_upscale.training.teacher import teacher_scale
+from sr_upscale.training.teacher import Lessons, answered, lessons_of, teacher_scale
 from sr_upscale.training.validation import degraded
 
 VALIDATION_SIDE = 512
@@ -60,6 +62,76 @@ def vgg19_for(
         wanted |= set(layers)
     features = VGG19Features(state, [layer for layer in LAYERS if layer in wanted and layer in held])
     return features.to(device=device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of a run.
+
+    Attributes:
+        training: Pictures to learn from, or crops of them with a teacher's answers.
+        rendered: Rendered pictures to learn from beside them; may be empty.
+        photographs: Pictures for patches that are only reduced; may be empty.
+        held_out: Pictures to validate on; may be empty.
+    """
+
+    training: Sequence[Pair] | Lessons
+    rendered: Sequence[Pair]
+    photographs: Sequence[Pair]
+    held_out: Sequence[Pair]
+
+    def pairs(self) -> Sequence[Pair]:
+        """Returns what there is to learn from by now."""
+        return self.training.pairs() if isinstance(self.training, Lessons) else self.training
+
+
+def load_pictures(
+    recipe: Recipe,
+    teacher: Path | None,
+    *,
+    data: Sequence[Path],
+    rendered: Sequence[Path],
+    validation: Path | None,
+    cache: Path | None,
+    answers: Path,
+    device: torch.device,
+    on_asking: Callable[[int, int], None],
+    on_warning: Callable[[str], None],
+) -> Pictures:
+    """Finds and decodes the pictures of a run, and lets the teacher answer.
+
+    Args:
+        recipe, teacher: What is learnt, and from whom.
+        data, rendered, validation, cache, device, on_asking, on_warning: See `loop.train`.
+        answers: Folder that keeps the teacher's answers.
+
+    Raises:
+        UsageError: Rendered pictures are given without a share of them, or a share without pictures.
+        TrainingError: A folder holds no pictures, or too many cannot be used.
+        ModelError, OutputError: See `teacher.Lessons.ask`.
+    """
+    if bool(recipe.data.rendered_share) != bool(rendered):
+        share = recipe.data.rendered_share
+        raise UsageError(f"--rendered names {len(rendered)} folders, and data.rendered_share is {share}; expected both")
+    folders, held_out = find_data(recipe, data, validation, on_warning)
+    decode = partial(load_pairs, cache=cache, on_warning=on_warning)
+    needed = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
+    own = partial(decode, scale=recipe.model.scale, min_side=needed)
+    paths = [path for folder in folders for path in folder]
+    training: list[Pair] | Lessons
+    if teacher is None:
+        training = own(paths)
+    else:
+        bf16, ensemble = recipe.teacher.bf16, recipe.teacher.ensemble
+        held_out = answered(held_out, teacher, device=device, ensemble=ensemble, bf16=bf16)
+        training = lessons_of(recipe, teacher, folders, answers, decode)
+        training.ask(device=device, on_progress=on_asking)
+    return Pictures(
+        training=training,
+        rendered=own(find_pictures(rendered)) if rendered else [],
+        photographs=own(paths) if recipe.data.clean_share else [],
+        held_out=held_out,
+    )
 
 
 def find_data(

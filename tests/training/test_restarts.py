@@ -38,7 +38,7 @@ def test_row_66_auto_resume_begins_goes_on_and_ends_whatever_is_there(
     """The same command after SIGTERM in set-up, after SIGTERM in training, and after the end."""
     out = tmp_path / "run"
     argv = ["train", "--config", recipe, "--data", folder, "-o", out, "--auto-resume", "--fp32"]
-    find, step = loop.find_data, loop.train_step
+    find, step = loop.load_pictures, loop.train_step
 
     def stopped(function: Callable[..., Any], at: int) -> Callable[..., Any]:
         calls: list[int] = []
@@ -51,12 +51,12 @@ def test_row_66_auto_resume_begins_goes_on_and_ends_whatever_is_there(
 
         return call
 
-    monkeypatch.setattr(loop, "find_data", stopped(find, 1))
+    monkeypatch.setattr(loop, "load_pictures", stopped(find, 1))
     assert cli(*argv).code == 143
     assert not (out / "checkpoint.pt").exists()
     orphan = out / f".sr-{place()}-{2**22 + 1}-00000000-left.tmp"  # no process has this number
     orphan.touch()
-    monkeypatch.setattr(loop, "find_data", find)
+    monkeypatch.setattr(loop, "load_pictures", find)
     monkeypatch.setattr(loop, "train_step", stopped(step, 7))
     ran = cli(*argv)
     assert ran.code == 143
