@@ -240,6 +240,12 @@ class _Meter:
         for name, value in losses.items():
             self.losses[name].append(value)
 
+    def add_step(self, waited_s: float, seconds: float, batch: Batch) -> None:
+        self.seconds += seconds
+        self.waited_s += waited_s
+        self.made_s += batch.made_s
+        self.steps += 1
+
     def means(self) -> dict[str, float]:
         return {name: float(np.mean(values)) for name, values in self.losses.items()}
 
@@ -275,15 +281,9 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
                         f"{bad_steps} steps in a row were not finite at step {state.step}; the last good checkpoint is "
                         f"in {run.out}; lower the learning rate (--lr) and start again from it (--init)"
                     ) from None
-            state.step += 1
-            state.total_steps += 1
             seconds = waited + stopwatch.lap()
-            state.elapsed_s += seconds
-            state.total_s += seconds
-            meter.seconds += seconds
-            meter.waited_s += waited
-            meter.made_s += batch.made_s
-            meter.steps += 1
+            state.advance(seconds)
+            meter.add_step(waited, seconds, batch)
             if report.due(state.elapsed_s) and meter.losses:
                 scores = None
                 if validation.due(state.elapsed_s):
@@ -298,12 +298,17 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
             if checkpoint.due(state.elapsed_s) and run.leads:
                 save_checkpoint(run.out, recipe, state)
             stopwatch.restart()  # validating and saving are not training: they do not spend the budget
+    return _end_stage(run, state, meter if meter.losses else reported, stop)
+
+
+def _end_stage(run: Run, state: TrainState, last: _Meter, stop: float) -> Scores | None:
+    """Validates, reports and saves at the end of a stage. After a signal it only saves, and raises `Interrupted`."""
+    name = list(run.recipe.stages)[state.stage]
     scores = validate_and_keep(run, state) if not stop else None
-    last = meter if meter.losses else reported  # the scores of the end are told, also right after a report
     if last.losses:
         run.on_progress(_progress(run, state, last, lr=state.g_optimizer.param_groups[0]["lr"], scores=scores))
     if run.leads:
-        save_checkpoint(run.out, recipe, state)
+        save_checkpoint(run.out, run.recipe, state)
     if stop:
         if run.leads:
             save_so_far(run, state)

@@ -71,6 +71,13 @@ class TrainState:
         """Returns the device on which everything is."""
         return next(self.g.parameters()).device
 
+    def advance(self, seconds: float) -> None:
+        """Counts a step that took so many seconds."""
+        self.step += 1
+        self.total_steps += 1
+        self.elapsed_s += seconds
+        self.total_s += seconds
+
 
 def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _message: None) -> nn.Module:
     """Builds the generator as the first stage meets it: random by the recipe's seed, or warm from other weights.
@@ -164,27 +171,40 @@ def _muon(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optim
 
 
 def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -> None:
-    theirs = tensors_of(resolve_weights(source))
-    if isinstance(model, Generator) and model.config.block == "gated" and "body.0.weight" in theirs:
-        theirs = gated_from_compact(theirs).state_dict()
+    """Takes over what fits, and says so. Blocks that are missing pass their input on."""
+    theirs, needed, hint = tensors_of(resolve_weights(source)), next(iter(model.state_dict())), ""
+    new: list[int] = []
+    if isinstance(model, Generator):
+        gated = model.config.block == "gated"
+        if gated and "body.0.weight" in theirs:
+            theirs = gated_from_compact(theirs).state_dict()
+        needed = "blocks.0.gain" if gated else "trunk.weight"  # small tensors of the tail fit by chance
+        hint = "the blocks of {} do not fit; start from weights of the same num_feat and block"
     state = model.state_dict()
     fitting = {key: value for key, value in theirs.items() if key in state and state[key].shape == value.shape}
-    if isinstance(model, Generator):
-        body = "blocks.0.gain" if model.config.block == "gated" else "trunk.weight"
-        if body not in fitting:  # small tensors of the tail fit by chance
-            raise UsageError(
-                f"init: the blocks of {source} do not fit; start from weights of the same num_feat and block"
-            )
-    elif next(iter(state)) not in fitting:
-        raise UsageError(
-            f"init: the first layer of {source} does not fit; start from weights of the same architecture and width, "
+    if needed not in fitting:
+        hint = hint or (
+            "the first layer of {} does not fit; start from weights of the same architecture and width, "
             "or at random (--init none)"
         )
+        raise UsageError(f"init: {hint.format(source)}")
     model.load_state_dict(fitting, strict=False)
-    new = _deepen(model, fitting) if isinstance(model, Generator) else []
+    if isinstance(model, Generator):
+        new = _deepen(model, fitting)
+    on_note(_taken_over(theirs, state, fitting, new, source))
+
+
+def _taken_over(
+    theirs: Mapping[str, torch.Tensor],
+    state: Mapping[str, torch.Tensor],
+    fitting: Mapping[str, torch.Tensor],
+    new: list[int],
+    source: str,
+) -> str:
+    """Says in a sentence what of other weights was taken over; `new` are the numbers of blocks that they lack."""
     unused = [key for key in theirs if key not in fitting]
     random = [key for key in state if key not in fitting and not key.startswith(tuple(f"blocks.{n}." for n in new))]
-    on_note(
+    return (
         f"init: {len(fitting)} of the {len(theirs)} tensors of {source} were taken over"
         + (f"; not {', '.join(unused)}" if unused else "")
         + (f"; {', '.join(random)} start at random" if random else "")

@@ -116,19 +116,8 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
         sr = tools.forward(lr)
     sr = sr.float()
     target = unsharp_mask(hr, stage.sharpen_hr) if stage.sharpen_hr else hr
-    terms = {"pixel": (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, target))} if stage.pixel_weight else {}
-    if stage.teacher_weight:
-        terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _there(taught)))
     kept = _Anchor.of(stage, state, batch, lr, tools) if anchored(stage) else None
-    if kept is not None and stage.anchor_weight:
-        terms["anchor"] = (stage.anchor_weight * kept.share, kept.mean((sr[kept.where] - kept.answer).abs().mean()))
-    if stage.fft_weight:
-        terms["fft"] = (stage.fft_weight, fft_loss(sr, target))
-    if stage.lattice_weight:
-        truth = target if taught is None or stage.pixel_weight else taught
-        terms["lattice"] = (stage.lattice_weight, lattice_losses(sr, truth, hr.shape[-1] // lr.shape[-1]))
-    if stage.color_weight:
-        terms["color"] = (stage.color_weight, color_loss(sr, hr, hr.shape[-1] // lr.shape[-1]))
+    terms = _picture_terms(stage, sr, hr, target, taught, kept, scale=hr.shape[-1] // lr.shape[-1])
     window = _window(stage, hr.shape[-1], seed)
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None
@@ -145,6 +134,34 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     if stage.gan_weight:
         losses |= _judge(stage, state, beside(fake.detach(), seen), beside(real, seen), tools)
     return losses
+
+
+def _picture_terms(
+    stage: StageSection,
+    sr: Tensor,
+    hr: Tensor,
+    target: Tensor,
+    taught: Tensor | None,
+    kept: _Anchor | None,
+    *,
+    scale: int,
+) -> dict[str, tuple[float, Tensor]]:
+    """Computes the losses that compare pictures, as far as the stage has them: weight and value by name."""
+    terms = {}
+    if stage.pixel_weight:
+        terms["pixel"] = (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, target))
+    if stage.teacher_weight:
+        terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _there(taught)))
+    if kept is not None and stage.anchor_weight:
+        terms["anchor"] = (stage.anchor_weight * kept.share, kept.mean((sr[kept.where] - kept.answer).abs().mean()))
+    if stage.fft_weight:
+        terms["fft"] = (stage.fft_weight, fft_loss(sr, target))
+    if stage.lattice_weight:
+        truth = target if taught is None or stage.pixel_weight else taught
+        terms["lattice"] = (stage.lattice_weight, lattice_losses(sr, truth, scale))
+    if stage.color_weight:
+        terms["color"] = (stage.color_weight, color_loss(sr, hr, scale))
+    return terms
 
 
 @dataclass(frozen=True, kw_only=True)
