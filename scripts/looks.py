@@ -195,16 +195,17 @@ def sheet(made: Mapping[Place, Mapping[str, Pixels]], names: Sequence[str], scal
 
 
 def lattice_table(made: Mapping[Place, Mapping[str, Pixels]], scale: int) -> str:
-    """Energy at one and at two LR pixels on the smooth places, and the spectrum's peak at LR Nyquist."""
+    """Energy at one and at two LR pixels on the smooth places, the spectrum's peak at LR Nyquist, and grain."""
     lines = [
-        f"| smooth place | way | lattice at {scale} | at {2 * scale} | peak at {2 * scale} |",
-        "|---|---|---|---|---|",
+        f"| smooth place | way | lattice at {scale} | at {2 * scale} | peak at {2 * scale} | grain, levels |",
+        "|---|---|---|---|---|---|",
     ]
     for place, by_way in made.items():
         for name, pixels in by_way.items() if place.smooth else ():
             x = to_tensor(pixels)
             figures = [f"{lattice_energy(x, scale * times).item():.2f}" for times in (1, 2)]
-            lines.append(f"| {place.title} | {name} | {' | '.join(figures)} | {mesh_peak(pixels, scale):.0f} |")
+            figures += [f"{mesh_peak(pixels, scale):.0f}", f"{grain(pixels, by_way['bicubic']):.2f}"]
+            lines.append(f"| {place.title} | {name} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
 
@@ -219,6 +220,19 @@ def mesh_peak(pixels: Pixels, scale: int) -> float:
     return max(float(spectrum[y + a, (turn * x + b) % gray.shape[1]]) for turn in (1, -1) for a in near for b in near)
 
 
+def grain(pixels: Pixels, plain: Pixels) -> float:
+    """Root mean square of what a way adds to bicubic's answer on a smooth place, in levels; slow changes left out."""
+    added = to_tensor(pixels) - to_tensor(plain)
+    return 255 * float((added - gaussian_blur(added, 4.0)).square().mean().sqrt())
+
+
+def detail(pixels: Pixels) -> float:
+    """Mean magnitude of the Laplacian of the gray picture, in levels: how much fine detail there is."""
+    gray = pixels.astype(float).mean(axis=2)
+    inner = gray[1:-1, 1:-1]
+    return float(np.abs(gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner).mean())
+
+
 def soft60(lr: Pixels, number: int) -> Pixels:
     """Blur of 1.2 pixels, noise of 3 levels, JPEG of quality 60; the same at every call."""
     blurred = to_pixels(gaussian_blur(to_tensor(lr), 1.2), np.dtype(np.uint8)).astype(float)
@@ -230,7 +244,10 @@ def soft60(lr: Pixels, number: int) -> Pixels:
 
 def distances(found: Mapping[str, Way], pictures: Sequence[Pixels], vgg_file: Path | None, title: str) -> str:
     """How far each way's answers to damaged pictures are from those of the last way, as a table."""
-    lines = [f"| {title}, to {list(found)[-1]} | damage | L1, levels | VGG19 distance |", "|---|---|---|---|"]
+    lines = [
+        f"| {title}, to {list(found)[-1]} | damage | detail | L1, levels | VGG19 distance |",
+        "|---|---|---|---|---|",
+    ]
     for (name, damage), means in measured(found, pictures, vgg_file).items():
         lines.append(f"| {name} | {damage} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     return "\n".join(lines) + "\n"
@@ -239,7 +256,7 @@ def distances(found: Mapping[str, Way], pictures: Sequence[Pixels], vgg_file: Pa
 def measured(
     found: Mapping[str, Way], pictures: Sequence[Pixels], vgg_file: Path | None
 ) -> dict[tuple[str, str], list[float]]:
-    """Mean L1 in levels, and VGG19 distance, by way and damage, over LR pictures."""
+    """Mean detail, L1 in levels, and VGG19 distance, by way and damage, over LR pictures."""
     features = vgg(vgg_file)
     sums: dict[tuple[str, str], list[list[float]]] = {}
     for spoil in (soft60, jpeg40):
@@ -248,7 +265,7 @@ def measured(
             made = {name: way(lr) for name, way in found.items()}
             truth = list(made.values())[-1]
             for name, pixels in list(made.items())[:-1]:
-                row = [float(np.abs(pixels.astype(float) - truth).mean())]
+                row = [detail(pixels), float(np.abs(pixels.astype(float) - truth).mean())]
                 if features is not None:
                     row.append(vgg19_distance(to_tensor(pixels), to_tensor(truth), features, crop_border=4).item())
                 sums.setdefault((name, spoil.__name__), []).append(row)

@@ -316,7 +316,7 @@ def test_photo_comes_near_to_its_teacher(shared: Path) -> None:
         found, looks.set14(shared / "benchmarks"), shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors"
     )
     for damage in ("soft60", "jpeg40"):
-        ours, faithful, bar = (means[name, damage] for name in ("photo-x4", "psnr-x4", "realesr-general-x4v3"))
+        ours, faithful, bar = (means[name, damage][1:] for name in ("photo-x4", "psnr-x4", "realesr-general-x4v3"))
         for mine, its, theirs in zip(ours, faithful, bar, strict=True):
             assert mine < its, (damage, ours, faithful)
             assert mine < 1.3 * theirs, (damage, ours, bar)
