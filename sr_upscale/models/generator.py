@@ -123,14 +123,14 @@ class _LearntSlopes(torch.autograd.Function):
 
 
 class PReLU(nn.PReLU):
-    """PReLU with a slope per channel, that learns fast (`_LearntSlopes`).
+    """PReLU with a slope per channel. In training mode it learns fast (`_LearntSlopes`).
 
     Shapes: (N, C, H, W) -> same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         slopes = self.weight.to(x.dtype)
-        return _LearntSlopes.apply(x, slopes) if torch.is_grad_enabled() else F.prelu(x, slopes)
+        return _LearntSlopes.apply(x, slopes) if self.training else F.prelu(x, slopes)
 
 
 class GatedBlock(nn.Module):

@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.onnx_export import cached_onnx, compare
+from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import Ran, pattern
 
@@ -37,6 +39,19 @@ def test_export_agrees_with_torch_at_any_size(exported: Path, micro: Path) -> No
         picture = torch.rand(1, 3, height, width)
         (found,) = session.run(None, {"lr": picture.numpy()})
         np.testing.assert_allclose(found, module(picture).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_gated_blocks_run_on_every_backend(tmp_path: Path, backend: str) -> None:
+    torch.manual_seed(4)
+    model = Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=2, block="gated"))
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    save_generator(tmp_path / "gated.safetensors", model, WeightsInfo(name="gated"))
+    pixels = pattern(21, 34)
+    expected = Upscaler(tmp_path / "gated.safetensors", dtype="fp32")(pixels).astype(int)
+    found = Upscaler(tmp_path / "gated.safetensors", dtype="fp32", backend=backend)(pixels)
+    assert np.abs(found - expected).max() <= 1
 
 
 def test_command(cli: Cli, exported: Path, micro: Path, tmp_path: Path) -> None:
