@@ -1,29 +1,54 @@
-"""Where to compute and in which type; how much memory is free; what an out-of-memory error is."""
+"""Where to compute and in which type; how much memory is free; what an out-of-memory error is.
+
+torch is imported where a device is its own, and ncnn where one speaks Vulkan.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import psutil
-import torch
 
 from sr_upscale.errors import UsageError
+from sr_upscale.vulkan import vulkan_cards
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Number types as torch and NumPy call them, by the name of the option."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device.
+
+    Attributes:
+        type: ``cpu``, ``cuda``, ``mps`` or ``vulkan``.
+        index: Its number among those of this type, from 0; None where there is but one.
+    """
+
+    type: str
+    index: int | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+
+CPU = Device(type="cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A device and a type, and why."""
+    """A device and a type (one of the values of `DTYPES`), and why."""
 
-    device: torch.device
-    dtype: torch.dtype
+    device: Device
+    dtype: str
     device_reason: str
     dtype_reason: str
 
@@ -33,7 +58,7 @@ def choose(device: str = "auto", dtype: str = "auto") -> Choice:
 
     Args:
         device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a bare number for that
-            CUDA device.
+            CUDA device. ``vulkan`` or ``vulkan:1`` is for ncnn.
         dtype: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
@@ -44,51 +69,77 @@ def choose(device: str = "auto", dtype: str = "auto") -> Choice:
     return Choice(device=chosen, dtype=wanted, device_reason=device_reason, dtype_reason=dtype_reason)
 
 
-def _choose_device(name: str) -> tuple[torch.device, str]:
+def _choose_device(name: str) -> tuple[Device, str]:
+    if name == "cpu":
+        return CPU, "asked for"
     if name == "auto":
+        import torch
+
         if torch.cuda.is_available():
-            return torch.device("cuda", 0), "CUDA is available"
+            return Device(type="cuda", index=0), "CUDA is available"
         if torch.backends.mps.is_available():
-            return torch.device("mps"), "MPS is available"
-        return torch.device("cpu"), "neither CUDA nor MPS is available"
-    try:
-        device = torch.device(f"cuda:{name}" if name.isdecimal() else name)
-    except RuntimeError as error:
-        raise UsageError(f"no device {name!r}; expected auto, cpu, cuda, cuda:1 or mps") from error
+            return Device(type="mps"), "MPS is available"
+        return CPU, "neither CUDA nor MPS is available"
+    kind, _, number = f"cuda:{name}".partition(":") if name.isdecimal() else name.partition(":")
+    numbered = number.isascii() and number.isdecimal() and len(number) < 6
+    if kind not in ("cuda", "mps", "vulkan") or (":" in name and not numbered) or (kind == "mps" and number):
+        raise UsageError(f"no device {name!r}; expected auto, cpu, cuda, cuda:1, mps, vulkan or vulkan:1")
+    device = Device(type=kind, index=int(number) if numbered else None)
+    if kind == "vulkan":
+        count = len(vulkan_cards())
+        if (device.index or 0) >= max(count, 1):
+            raise UsageError(f"device {name}: there are {count} Vulkan devices, numbered from 0")
+        if not count:
+            return CPU, "asked for Vulkan, and there is no device that speaks it"
+        return Device(type=kind, index=device.index or 0), "asked for"
+    import torch
+
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(f"device {name}: CUDA is not available here; use cpu, or see `sr-upscale doctor`")
         if (device.index or 0) >= torch.cuda.device_count():
             raise UsageError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise UsageError("device mps: Apple's Metal is not available here; use cpu")
-    elif device.type != "cpu":
-        raise UsageError(f"no device {name!r}; expected auto, cpu, cuda, cuda:1 or mps")
+    elif not torch.backends.mps.is_available():
+        raise UsageError("device mps: Apple's Metal is not available here; use cpu")
     return device, "asked for"
 
 
-def _choose_dtype(device: torch.device, name: str) -> tuple[torch.dtype, str]:
+def _choose_dtype(device: Device, name: str) -> tuple[str, str]:
     if name not in get_args(DtypeName):
         raise UsageError(f"no number type {name!r}; expected {', '.join(get_args(DtypeName))}")
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 needs a GPU; use --bf16 or --fp32 on the CPU")
     if name != "auto":
         return DTYPES[name], "asked for"
+    if device.type == "vulkan":
+        return "float16", "graphics cards compute half precision fast; tiles that overflow are redone in fp32"
     if device.type == "cuda":
-        return torch.float16, "CUDA computes half precision fast; tiles that overflow are redone in fp32"
+        return "float16", "CUDA computes half precision fast; tiles that overflow are redone in fp32"
     if device.type == "cpu" and cpu_has_bf16():
-        return torch.bfloat16, "this CPU has bf16 instructions"
+        return "bfloat16", "this CPU has bf16 instructions"
     if device.type == "cpu":
-        return torch.float32, "this CPU has no bf16 instructions"
-    return torch.float32, "MPS is fast and exact enough only in fp32"
+        return "float32", "this CPU has no bf16 instructions"
+    return "float32", "MPS is fast and exact enough only in fp32"
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Says whether the device multiplies bf16 in hardware. For MPS the answer is no."""
-    if device.type == "cuda":
+def may_have_gpu_of_torch() -> bool:
+    """Says, without importing torch, whether there might be a GPU that it computes on (CUDA, ROCm, Metal)."""
+    if "torch" in sys.modules:
+        return True
+    if platform.system() == "Darwin":
+        return platform.machine() == "arm64"
+    if platform.system() == "Windows":
+        return Path(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
+
+
+def has_bf16(device_type: str) -> bool:
+    """Says whether devices of a type multiply bf16 in hardware. For MPS the answer is no."""
+    if device_type == "cuda":
+        import torch
+
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and cpu_has_bf16()
+    return device_type == "cpu" and cpu_has_bf16()
 
 
 @functools.cache
@@ -107,13 +158,23 @@ def cpu_has_bf16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: Device) -> int:
     """Returns the bytes that may still be allocated on the device. For the CPU and MPS they are of host memory."""
+    if device.type == "vulkan":
+        return vulkan_cards()[device.index or 0].heap_bytes
     if device.type == "cuda":
-        free, _total = torch.cuda.mem_get_info(device)
-        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        import torch
+
+        free, _total = torch.cuda.mem_get_info(str(device))
+        reserved = torch.cuda.memory_reserved(str(device)) - torch.cuda.memory_allocated(str(device))
         return int(free + reserved)
     return min(int(psutil.virtual_memory().available), _cgroup_headroom())
+
+
+def cpu_threads() -> int:
+    """Returns how many threads compute on the CPU: ``OMP_NUM_THREADS``, else one for each core that is ours."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else psutil.cpu_count(logical=False) or 1
 
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -143,7 +204,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     Other CUDA errors (an illegal access, a lost device) also come as RuntimeError. They must not be answered with
     smaller tiles.
     """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     if not isinstance(error, RuntimeError):
         return False

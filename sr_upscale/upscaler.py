@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_upscale.device import choose, is_out_of_memory
+from sr_upscale.device import CPU, Choice, is_out_of_memory
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.functional.pil_arrays import ImageKind, like, pixels_of
 from sr_upscale.images.decode import load_image
 from sr_upscale.images.metadata import enlarged_exif
 from sr_upscale.images.picture import Frame, Picture
-from sr_upscale.inference.backends import BACKENDS
+from sr_upscale.inference.backends.choice import choose_backend
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.inference.planning import Cutting, Planner, UpscalePlan, smaller_plan
 from sr_upscale.inference.rows import Rows, gathered
 from sr_upscale.inference.sizing import Target
-from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.load import traits_of
+from sr_upscale.pretrained.ncnn_export import runs_on_ncnn
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resolve_family, resolve_weights, twin_of
+from sr_upscale.vulkan import DeviceLostError
 
 Made = TypeVar("Made")
 OnStep = Callable[[int, int], None]
@@ -43,7 +43,7 @@ class Upscaler:
     Args:
         model: Name of a family (``psnr``: the trained factor is chosen by the scale), of one model (``psnr-x4``), or a
             path of weights.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``vulkan``, ``vulkan:1``.
         dtype: ``auto``, ``fp32``, ``bf16``, ``fp16``. Auto takes half precision where the hardware has it and the
             pixels agree, and always fp32 for 16-bit pictures.
         tile_size: Core of a tile in LR pixels. With None and 0 our networks stream, which equals the whole picture. For
@@ -54,9 +54,14 @@ class Upscaler:
             sibling, which is downloaded when it is first used.
         fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
         before: Models of factor 1 that clean the picture first (names or paths), in order.
-        backend: ``torch``, or on the CPU ``onnxruntime`` or ``openvino`` (extras).
+        backend: ``auto`` (`backends.choice.choose_backend`), ``torch``, ``ncnn`` (on the CPU or by Vulkan), or on the
+            CPU ``onnxruntime`` or ``openvino``. All but torch are extras.
         tta: Self-ensemble: the mean over the eight turns and mirrorings of each tile; eight times the work.
         max_memory: Bytes that a picture may take beyond the loaded program; None takes what is free.
+        pixels: LR pixels of the one picture that there is to do, which ``auto`` takes into account; None for others.
+
+    Attributes:
+        warnings: Sentences for the user, of a device that is not there or was lost.
 
     Raises:
         ModelError: No such model, or one of `before` enlarges.
@@ -76,8 +81,9 @@ class Upscaler:
         denoise: float | None = None,
         before: Sequence[str | Path] = (),
         tta: bool = False,
-        backend: str = "torch",
+        backend: str = "auto",
         max_memory: int | None = None,
+        pixels: int | None = None,
     ) -> None:
         self.weights = resolve_family(str(model))
         if denoise is not None:
@@ -92,35 +98,39 @@ class Upscaler:
                     f"{path}: enlarges x{self.traits[path].scale}; expected a model of factor 1 to run before the other"
                 )
         self.tta = tta
-        self.choice = choose(device, dtype)
-        self.automatic_dtype = dtype == "auto"
-        if backend not in BACKENDS:
-            raise UsageError(f"no backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-        if backend != "torch" and self.choice.device.type != "cpu":
-            raise UsageError(f"backend {backend} runs on the CPU, not on {self.choice.device}; use --device cpu")
-        if backend == "onnxruntime" and self.choice.dtype != torch.float32:
-            if not self.automatic_dtype:
-                raise UsageError("ONNX Runtime computes in fp32 here; leave out --bf16, or use --backend openvino")
-            reason = "ONNX Runtime computes in fp32 here"
-            self.choice = dataclasses.replace(self.choice, dtype=torch.float32, dtype_reason=reason)
-        self.backend = backend
+        self.warnings: list[str] = []
+        chosen = choose_backend(backend, device, dtype, ncnn_runs=all(map(runs_on_ncnn, self.traits)), pixels=pixels)
+        if device.startswith("vulkan") and chosen.choice.device == CPU:
+            self.warnings.append("no device here speaks Vulkan; computed on the CPU (see `sr-upscale doctor`)")
+        self.backend, self.backend_reason, self.choice = chosen.backend, chosen.reason, chosen.choice
         self.planner = Planner(
             weights=self.weights,
             before=self.before,
             traits=self.traits,
             choice=self.choice,
-            automatic_dtype=self.automatic_dtype,
+            automatic_dtype=dtype == "auto",
             cutting=Cutting(
                 device_type=self.choice.device.type,
                 tile_size=tile_size,
                 overlap=overlap,
                 halo=halo,
-                streams=backend == "torch" and not tta,
+                streams=self.backend == "torch" and not tta,
+                exact=self.backend == "ncnn",
             ),
             max_memory=max_memory,
         )
-        self.networks = LoadedNetworks(self.planner, backend)
+        self.networks = LoadedNetworks(self.planner, self.backend)
         self._rows = Rows(self.networks, tta=tta)
+
+    def _move_to_cpu(self, error: DeviceLostError) -> None:
+        """Goes on without the graphics card, in fp32."""
+        self.warnings.append(f"{error}; computed on the CPU")
+        reason = f"{self.choice.device} was lost"
+        self.choice = Choice(device=CPU, dtype="float32", device_reason=reason, dtype_reason=reason)
+        cutting = dataclasses.replace(self.planner.cutting, device_type=CPU.type)
+        self.planner = dataclasses.replace(self.planner, choice=self.choice, cutting=cutting)
+        self.networks = LoadedNetworks(self.planner, self.backend)
+        self._rows = Rows(self.networks, tta=self.tta)
 
     # --- the product ------------------------------------------------------------------------------
 
@@ -190,7 +200,7 @@ class Upscaler:
 
     def __repr__(self) -> str:
         names = ", ".join(path.stem for path in self.weights.values())
-        return f"<Upscaler {names} on {self.choice.device}, {str(self.choice.dtype).removeprefix('torch.')}>"
+        return f"<Upscaler {names} by {self.backend} on {self.choice.device}, {self.choice.dtype}>"
 
     def upscale(
         self,
@@ -230,8 +240,8 @@ class Upscaler:
     ) -> Made:
         """Returns what `use` makes of the rows of a picture and of their plan.
 
-        Where memory runs out, it begins again with a plan that is cut smaller. Nothing of an attempt that failed is
-        used.
+        Where memory runs out, it begins again with a plan that is cut smaller; where a graphics card is lost, on the
+        CPU. Nothing of an attempt that failed is used.
 
         Args:
             picture: The picture.
@@ -248,11 +258,15 @@ class Upscaler:
                 drift.clear()
             try:
                 return use(self.rows(picture, plan, on_step=on_step, drift=drift), plan)
+            except DeviceLostError as error:
+                self._move_to_cpu(error)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 plan = smaller_plan(plan, self.choice.device)
             if self.choice.device.type == "cuda":
+                import torch
+
                 torch.cuda.empty_cache()
 
     # --- what it is made of -----------------------------------------------------------------------
@@ -291,7 +305,11 @@ def _towards_twin(path: Path, fidelity: float) -> Path:
             f"--fidelity is not available for {path.stem}: it has no PSNR-trained counterpart; "
             "`sr-upscale models blend` takes any two files of one scale"
         )
-    return path if fidelity == 0 else twin if fidelity == 1 else blended(path, twin, fidelity)
+    if fidelity in (0, 1):
+        return twin if fidelity else path
+    from sr_upscale.pretrained.blend import blended  # it imports torch
+
+    return blended(path, twin, fidelity)
 
 
 def _with_noise(path: Path, denoise: float) -> Path:
@@ -305,4 +323,6 @@ def _with_noise(path: Path, denoise: float) -> Path:
         raise UsageError(
             f"--denoise is not available for {path.stem}: it has no counterpart that keeps noise, as {having} has"
         )
+    from sr_upscale.pretrained.blend import blended
+
     return blended(path, noisy, 1 - denoise)

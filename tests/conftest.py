@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from sr_upscale.inference.backends import choice
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import stores
@@ -38,6 +39,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patched.setenv("SR_UPSCALE_CACHE", str(tmp_path_factory.mktemp("cache")))
         for name in ("SR_UPSCALE_MIRROR", "SR_UPSCALE_OFFLINE"):
             patched.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torch_by_default() -> Iterator[None]:
+    """What is right must not depend on whether ncnn is installed; tests of ncnn ask for it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(choice, "has_ncnn", lambda: False)
         yield
 
 

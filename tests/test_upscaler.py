@@ -16,7 +16,7 @@ from sr_upscale.functional.alpha import extend_colour
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.images import Frame, Picture
-from sr_upscale.inference import loaded_networks, planning, rows
+from sr_upscale.inference import loaded_networks, planning, strips
 from sr_upscale.inference.memory import PROGRAM_BYTES, plan_host_bytes
 from sr_upscale.inference.planning import Pass
 from sr_upscale.inference.sizing import Target, choose_factors
@@ -256,11 +256,11 @@ class Greedy:
     def __init__(self, limit: int, error: Exception) -> None:
         self.limit, self.error, self.failed = limit, error, 0
 
-    def __call__(self, tile: torch.Tensor) -> torch.Tensor:
+    def __call__(self, tile: Any) -> torch.Tensor:
         if tile.shape[-1] * tile.shape[-2] > self.limit:
             self.failed += 1
             raise self.error
-        return tile.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return torch.as_tensor(tile).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_plan_follows_the_memory_there_is_and_that_is_allowed(
 
 def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(nearest, dtype="fp32")
-    real, tried = rows.stream_rows, []
+    real, tried = strips.stream_rows, []
 
     def greedy(network: Any, strips: Any, *, height: int, rows: int, column: int) -> Any:
         tried.append((rows, column))
@@ -332,7 +332,7 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
                 raise torch.OutOfMemoryError("CUDA out of memory")
             yield band
 
-    monkeypatch.setattr(rows, "stream_rows", greedy)
+    monkeypatch.setattr(strips, "stream_rows", greedy)
     pixels = pattern(200, 300)
     assert np.array_equal(upscaler(pixels), doubled(pixels))
     assert tried == [(54, 0), (27, 0), (13, 0), (6, 0), (3, 0)]
@@ -340,7 +340,7 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
     def hopeless(*_args: Any, **_more: Any) -> Any:
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(rows, "stream_rows", hopeless)
+    monkeypatch.setattr(strips, "stream_rows", hopeless)
     with pytest.raises(OutOfMemoryError, match="even with single rows of 75 pixels"):
         upscaler(pixels)
 
@@ -375,11 +375,11 @@ def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(
 def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sr_upscale.device.cpu_has_bf16", lambda: True)
     upscaler = Upscaler(nearest)
-    assert upscaler.networks.get(upscaler.weights[2], torch.bfloat16).dtype == torch.bfloat16
+    assert upscaler.networks.get(upscaler.weights[2], "bfloat16").dtype == torch.bfloat16
     monkeypatch.setattr(loaded_networks, "agreement_db", lambda _network, _exact: 30.0)
-    assert Upscaler(nearest).networks.get(nearest, torch.bfloat16).dtype == torch.float32
-    assert upscaler.planner.dtype_for(16) == torch.float32
-    assert Upscaler(nearest, dtype="bf16").planner.dtype_for(16) == torch.bfloat16
+    assert Upscaler(nearest).networks.get(nearest, "bfloat16").dtype == torch.float32
+    assert upscaler.planner.dtype_for(16) == "float32"
+    assert Upscaler(nearest, dtype="bf16").planner.dtype_for(16) == "bfloat16"
 
 
 @pytest.mark.slow

@@ -7,13 +7,17 @@ import time
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from sr_upscale import __version__
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.formatting import mebibytes, shown
+from sr_upscale.functional.planes import on_host
 from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
 from sr_upscale.storage.digest import hash_file
+from sr_upscale.vulkan import has_ncnn, vulkan_cards
 
-LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "typer")
+LIBRARIES = ("torch", "ncnn", "numpy", "pillow", "pyvips", "safetensors", "typer")
 
 
 def check_up(device: str) -> dict[str, Any]:
@@ -59,6 +63,7 @@ def in_words(report: dict[str, Any]) -> list[str]:
         agrees = f"; agrees with fp32 to {agreement} dB" if agreement is not None else ""
         lines += [
             f"devices    {', '.join(report['devices'])}",
+            f"backend    {report['backend']}: {report['backend_reason']}",
             f"device     {report['device']}: {report['device_reason']}; {report['threads']} threads, "
             f"{mebibytes(report['free_memory_bytes'])} free",
             f"type       {report['dtype']}: {report['dtype_reason']}{agrees}",
@@ -87,7 +92,7 @@ def _libvips() -> str | None:
 def _run(device: str) -> dict[str, Any]:
     import torch
 
-    from sr_upscale.device import free_memory
+    from sr_upscale.device import cpu_threads, free_memory
     from sr_upscale.inference.loaded_networks import agreement_db
     from sr_upscale.upscaler import Upscaler
 
@@ -99,27 +104,35 @@ def _run(device: str) -> dict[str, Any]:
     ]
     if torch.backends.mps.is_available():
         devices.append("mps")
+    if has_ncnn():
+        devices += [
+            f"vulkan:{index} {card.name}, {mebibytes(card.heap_bytes)}" + " (a program on the CPU)" * card.software
+            for index, card in enumerate(vulkan_cards())
+        ]
     scale = max(upscaler.weights)
     network = upscaler.networks.get(upscaler.weights[scale], choice.dtype)
-    exact = upscaler.networks.get(upscaler.weights[scale], torch.float32)
-    agreement = agreement_db(network, exact) if network.dtype != torch.float32 else None
+    exact = upscaler.networks.get(upscaler.weights[scale], "float32")
+    dtype = str(network.dtype).removeprefix("torch.")
+    agreement = agreement_db(network, exact) if dtype != "float32" else None
     reason = choice.dtype_reason
-    if network.dtype != choice.dtype:
+    if dtype != choice.dtype:
         reason = "half precision does not agree with fp32 here"
-    tile = torch.rand(1, 3, 128, 128)
+    tile = np.full((1, 3, 128, 128), 0.5, np.float32)
     network(tile)
     start = time.monotonic()
-    network(tile).cpu()
+    on_host(network(tile))
     seconds = time.monotonic() - start
     return {
         "devices": devices,
+        "backend": upscaler.backend,
+        "backend_reason": upscaler.backend_reason,
         "device": str(choice.device),
         "device_reason": choice.device_reason,
-        "dtype": str(network.dtype).removeprefix("torch."),
+        "dtype": dtype,
         "dtype_reason": reason,
         "dtype_agreement_db": round(agreement, 1) if agreement is not None else None,
         "free_memory_bytes": free_memory(choice.device),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() if upscaler.backend == "torch" else cpu_threads(),
         "smoke_run": {
             "model": upscaler.weights[scale].stem,
             "input": "128x128",

@@ -73,7 +73,7 @@ def make_method(model: str, scale: int, **options: Any) -> Method:
         name=path.stem if Path(model).suffix or model != path.stem else model,
         run=lambda lr: upscaler(lr),
         device=str(upscaler.choice.device),
-        dtype=str(upscaler.choice.dtype).removeprefix("torch."),
+        dtype=upscaler.choice.dtype,
         parameters=parameters,
         macs_720p=macs,
         device_index=index if upscaler.choice.device.type == "cuda" else None,

@@ -101,7 +101,7 @@ def _single(
     data: Path | bytes = sys.stdin.buffer.read() if source is None else source
     buffer = io.BytesIO()
     with console.progress(shown(Path(name).name)[:40]) as report:  # it stands before torch is imported
-        from sr_upscale.images.decode import peek
+        from sr_upscale.images.decode import peek, pixels_of_small
 
         kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
         fmt = format_for(request.file.format, place, kind)
@@ -109,7 +109,7 @@ def _single(
         from sr_upscale.pipeline import job
         from sr_upscale.pipeline.executor import upscaler_for
 
-        upscaler = upscaler_for(request.network)
+        upscaler = upscaler_for(request.network, pixels=pixels_of_small(data, kind))
         if dry_run:
             prepared = job.prepare(data, fmt, upscaler, request)
             planned = job.forecast(prepared, upscaler)
@@ -130,7 +130,7 @@ def _single(
     if verbose:
         choice = upscaler.choice
         console.note(
-            f"device {choice.device} ({choice.device_reason}), "
+            f"{upscaler.backend} ({upscaler.backend_reason}), device {choice.device} ({choice.device_reason}), "
             f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {cut_in_words(done)}"
         )
     _tell("done", name, place, done, console)

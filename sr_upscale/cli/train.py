@@ -36,7 +36,14 @@ def train(
         from sr_upscale.training.loop import train as run
         from sr_upscale.training.parallel import joined
         from sr_upscale.training.preview import in_words, preview
-        from sr_upscale.training.setup import dtype_in_words, own_choice, recipe_of, size_of, training_dtype
+        from sr_upscale.training.setup import (
+            dtype_in_words,
+            own_choice,
+            recipe_of,
+            size_of,
+            torch_device,
+            training_dtype,
+        )
         from sr_upscale.training.tensorboard import board
 
     wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
@@ -56,7 +63,7 @@ def train(
             "out": folder,
             "validation": options.val,
             "resume": Resume.AUTO if options.auto_resume else Resume.YES if options.resume else Resume.NO,
-            "device": choice.device,
+            "device": torch_device(choice),
             "dtype": dtype,
             "vgg_weights": options.vgg_weights,
             "world": world,

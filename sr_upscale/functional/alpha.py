@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+
+Floats = NDArray[np.float32]
 
 
 def extend_colour(colour_hwc: NDArray[Any], alpha_hw: NDArray[Any]) -> NDArray[Any]:
@@ -31,24 +30,43 @@ def extend_colour(colour_hwc: NDArray[Any], alpha_hw: NDArray[Any]) -> NDArray[A
     hidden = alpha_hw == 0
     if not hidden.any() or hidden.all():
         return colour_hwc
-    top = float(np.iinfo(colour_hwc.dtype).max)
-    weight = torch.from_numpy(alpha_hw.astype(np.float32) / top)[None, None]
-    colour = torch.from_numpy(np.ascontiguousarray(colour_hwc.transpose(2, 0, 1)).astype(np.float32))[None]
-    filled = _fill(colour, weight)[0].permute(1, 2, 0).numpy()
+    top = np.iinfo(colour_hwc.dtype).max
+    weight = (alpha_hw.astype(np.float32) / np.float32(top))[:, :, None]
+    filled = _fill(colour_hwc.astype(np.float32), weight)
     out = colour_hwc.copy()
     out[hidden] = np.rint(filled[hidden]).clip(0, top).astype(colour_hwc.dtype)
     return out
 
 
-def _fill(colour: Tensor, weight: Tensor) -> Tensor:
+def _fill(colour: Floats, weight: Floats) -> Floats:
     """Takes colour where weight is above 0, else the coarser level's fill.
 
-    Shapes: (1, C, H, W), (1, 1, H, W) -> (1, C, H, W).
+    Shapes: (H, W, C), (H, W, 1) -> (H, W, C).
     """
-    if weight.min() > 0 or max(weight.shape[-2:]) == 1:
+    if weight.min() > 0 or max(weight.shape) == 1:
         return colour
-    coarse_weight = F.avg_pool2d(weight, 2, ceil_mode=True, count_include_pad=False)
-    weighted = F.avg_pool2d(colour * weight, 2, ceil_mode=True, count_include_pad=False)
-    coarse = _fill(weighted / coarse_weight.clamp_min(1e-12), coarse_weight)
-    coarse = F.interpolate(coarse, size=weight.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.where(weight > 0, colour, coarse)
+    coarse_weight = _halved(weight)
+    weighted = np.divide(_halved(colour * weight), np.maximum(coarse_weight, 1e-12), dtype=np.float32)
+    coarse = _fill(weighted, coarse_weight)
+    for axis in (0, 1):
+        coarse = _stretched(coarse, axis, weight.shape[axis])
+    return np.where(weight > 0, colour, coarse)
+
+
+def _halved(x: Floats) -> Floats:
+    """Computes means of 2x2 pixels, and at an odd edge of what there is of them."""
+    for axis in (0, 1):
+        starts = np.arange(0, x.shape[axis], 2)
+        counts = np.minimum(2, x.shape[axis] - starts).astype(np.float32)
+        x = np.add.reduceat(x, starts, axis=axis) / np.expand_dims(counts, (1, 2) if axis == 0 else (0, 2))
+    return x
+
+
+def _stretched(x: Floats, axis: int, length: int) -> Floats:
+    """Interpolates linearly along an axis, to at most twice the length."""
+    at = np.maximum((np.arange(length) + 0.5) * (x.shape[axis] / length) - 0.5, 0)
+    low = at.astype(np.intp)
+    share = np.expand_dims((at - low).astype(np.float32), (1, 2) if axis == 0 else (0, 2))
+    high = np.minimum(low + 1, x.shape[axis] - 1)
+    out: Floats = x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+    return out

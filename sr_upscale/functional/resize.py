@@ -1,19 +1,22 @@
-"""Separable resampling that agrees with MATLAB's `imresize`."""
+"""Separable resampling that agrees with MATLAB's `imresize`, of tensors and of arrays."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from sr_upscale.errors import ShapeError
-from sr_upscale.functional.color import Pixels, to_pixels, to_tensor
+from sr_upscale.functional.planes import Planes, joined
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
 Kernel = Literal["bicubic", "lanczos3"]
 
 
@@ -48,7 +51,7 @@ def resize(image: Tensor, size: tuple[int, int], *, kernel: Kernel = "bicubic", 
     return image
 
 
-def resize_pixels(pixels: Pixels, size: tuple[int, ...], *, kernel: Kernel = "bicubic") -> Pixels:
+def resize_pixels(pixels: NDArray[Any], size: tuple[int, ...], *, kernel: Kernel = "bicubic") -> NDArray[Any]:
     """Resizes a picture like `resize`, and rounds.
 
     Args:
@@ -59,11 +62,13 @@ def resize_pixels(pixels: Pixels, size: tuple[int, ...], *, kernel: Kernel = "bi
     Returns:
         (height, width, C) of the same type.
     """
+    from sr_upscale.functional.color import to_pixels, to_tensor
+
     height, width = size
     return to_pixels(resize(to_tensor(np.ascontiguousarray(pixels)), (height, width), kernel=kernel), pixels.dtype)
 
 
-def resize_rows(strips: Iterable[Tensor], height: int, size: tuple[int, int], *, kernel: Kernel) -> Iterator[Tensor]:
+def resize_rows(strips: Iterable[Planes], height: int, size: tuple[int, int], *, kernel: Kernel) -> Iterator[Planes]:
     """Resizes, like `resize`, a picture that comes in strips and leaves in strips.
 
     Only the rows under the kernel are held in memory.
@@ -75,15 +80,15 @@ def resize_rows(strips: Iterable[Tensor], height: int, size: tuple[int, int], *,
         kernel: As for `resize`, with antialiasing.
 
     Yields:
-        (..., m, width) from top to bottom, `size[0]` rows together, same dtype and device, not clamped.
+        (..., m, width) from top to bottom, `size[0]` rows together, same kind, dtype and device, not clamped.
     """
     weights, indices = _taps(height, size[0], kernel, True)
-    reaches = indices.amax(dim=1)  # last row that each output row needs
+    reaches = indices.max(axis=1)  # last row that each output row needs
     top, done = 0, 0
-    held: Tensor | None = None
+    held: Planes | None = None
     for strip in strips:
         wide = _resize_axis(strip, -1, size[1], kernel, True)
-        held = wide if held is None else torch.cat((held, wide), dim=-2)
+        held = wide if held is None else joined((held, wide), -2)
         ready = int((reaches < top + held.shape[-2]).sum())
         if ready > done:
             yield _weigh(held, -2, weights[done:ready], indices[done:ready] - top)
@@ -93,7 +98,7 @@ def resize_rows(strips: Iterable[Tensor], height: int, size: tuple[int, int], *,
             held, top = held[..., needed - top :, :], needed
 
 
-def _resize_axis(image: Tensor, dim: int, length: int, kernel: Kernel, antialias: bool) -> Tensor:
+def _resize_axis(image: Planes, dim: int, length: int, kernel: Kernel, antialias: bool) -> Planes:
     source = image.shape[dim]
     if source == length:
         return image
@@ -101,11 +106,22 @@ def _resize_axis(image: Tensor, dim: int, length: int, kernel: Kernel, antialias
     return _weigh(image, dim, weights, indices)
 
 
-def _weigh(image: Tensor, dim: int, weights: Tensor, indices: Tensor) -> Tensor:
+def _weigh(image: Planes, dim: int, weights: Floats, indices: NDArray[np.int64]) -> Planes:
     """Sums samples along `dim`: those at `indices` (length, taps), weighted by `weights` (length, taps)."""
-    weights, indices = weights.to(image), indices.to(image.device)
-    shape = [1] * image.dim()
+    shape = [1] * image.ndim
     shape[dim] = length = len(weights)
+    if isinstance(image, np.ndarray):
+        columns = zip(indices.T, weights.T.astype(image.dtype), strict=True)
+        return sum(image.take(index, dim) * weight.reshape(shape) for index, weight in columns)
+    return _weigh_tensor(image, dim, length, shape, weights, indices)
+
+
+def _weigh_tensor(
+    image: Tensor, dim: int, length: int, shape: list[int], of_taps: Floats, at: NDArray[np.int64]
+) -> Tensor:
+    import torch
+
+    weights, indices = torch.from_numpy(of_taps).to(image), torch.from_numpy(at).to(image.device)
     out = torch.zeros_like(image.narrow(dim, 0, 1)).repeat_interleave(length, dim)
     for tap in range(weights.shape[1]):  # a loop over taps: memory stays at one output, whatever the factor
         out.addcmul_(image.index_select(dim, indices[:, tap]), weights[:, tap].reshape(shape))
@@ -113,32 +129,32 @@ def _weigh(image: Tensor, dim: int, weights: Tensor, indices: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _taps(source: int, length: int, kernel: Kernel, antialias: bool) -> tuple[Tensor, Tensor]:
+def _taps(source: int, length: int, kernel: Kernel, antialias: bool) -> tuple[Floats, NDArray[np.int64]]:
     """Returns weights (length, taps) in float64 and source indices (length, taps) of each output sample."""
     function, radius = _KERNELS[kernel]
     scale = length / source
     stretch = min(scale, 1.0) if antialias else 1.0
-    centre = (torch.arange(length, dtype=torch.float64) + 0.5) / scale - 0.5
-    left = torch.floor(centre - radius / stretch).long()
-    positions = left[:, None] + torch.arange(math.ceil(2 * radius / stretch) + 2)
+    centre = (np.arange(length) + 0.5) / scale - 0.5
+    left = np.floor(centre - radius / stretch).astype(np.int64)
+    positions = left[:, None] + np.arange(math.ceil(2 * radius / stretch) + 2)
     weights = function((centre[:, None] - positions) * stretch)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    used = (weights != 0).any(dim=0)
-    return weights[:, used], positions.clamp(0, source - 1)[:, used]
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    used = (weights != 0).any(axis=0)
+    return weights[:, used], positions.clip(0, source - 1)[:, used]
 
 
-def _cubic(x: Tensor) -> Tensor:
-    x = x.abs()
+def _cubic(x: Floats) -> Floats:
+    x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _lanczos3(x: Tensor) -> Tensor:
-    return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), torch.zeros_like(x))
+def _lanczos3(x: Floats) -> Floats:
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
 
 
-_KERNELS: dict[Kernel, tuple[Callable[[Tensor], Tensor], float]] = {
+_KERNELS: dict[Kernel, tuple[Callable[[Floats], Floats], float]] = {
     "bicubic": (_cubic, 2.0),
     "lanczos3": (_lanczos3, 3.0),
 }

@@ -19,7 +19,7 @@ from sr_upscale.formatting import shown
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.images.formats import FORMATS, format_of_path, sniff
 from sr_upscale.images.frames import decode_frames, read_animation
-from sr_upscale.images.header_reader import Header, opened, read_header, up_to_damage
+from sr_upscale.images.header_reader import Header, open_unlimited, opened, read_header, up_to_damage
 from sr_upscale.images.heif import decode_deep_avif, decode_heic, require_libheif
 from sr_upscale.images.jpeg import left_behind, refuse_jpeg
 from sr_upscale.images.metadata import (
@@ -33,6 +33,9 @@ from sr_upscale.images.raw import refuse_raw
 from sr_upscale.images.tiff_reader import page_alone
 from sr_upscale.images.vips import LAZY_PIXELS, decode_still
 from sr_upscale.images.xmp import upright_xmp
+
+SMALL_BYTES = 8 << 20
+"""Files of at most so many bytes may be small pictures; larger ones are not looked at."""
 
 MAX_PIXELS = 178_956_970
 """Default limit on the pixels of an input, all frames together. From there on Pillow speaks of a bomb."""
@@ -201,6 +204,22 @@ def peek(path: Path) -> str:
     """
     with _opened_file(path) as file:
         return _kind_of(file.read(256), shown(path))
+
+
+def pixels_of_small(source: Path | bytes, kind: str) -> int | None:
+    """Counts the pixels of a still by its header alone; None for large files, animations and what cannot be read.
+
+    Args:
+        source: A regular file, or the bytes of one.
+        kind: What `peek` says.
+    """
+    try:
+        if (source.stat().st_size if isinstance(source, Path) else len(source)) > SMALL_BYTES:
+            return None
+        image = open_unlimited(source.read_bytes() if isinstance(source, Path) else source, kind)
+    except Exception:  # whoever reads the picture next says what is wrong with it
+        return None
+    return None if getattr(image, "is_animated", False) else image.width * image.height
 
 
 def _read_file(path: Path) -> bytes:

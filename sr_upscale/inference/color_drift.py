@@ -6,10 +6,13 @@ breaks it gets a warning, or fails (`Drift`).
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from typing import TypeVar
 
-from sr_upscale.errors import ModelError
+from sr_upscale.errors import ModelError, SrUpscaleError
+from sr_upscale.functional.planes import Planes, on_host
+
+Some = TypeVar("Some", bound=Planes)
 
 MAX_DRIFT = 5.0
 """Levels of 255. Our weights stay at 3 and below (tint in their cards). Swapped channels or black go far beyond."""
@@ -22,7 +25,7 @@ VARIED, CONSTANT = 8.0, 0.5
 the second is constant. Faint noise on black may come out black, as some models clean."""
 
 
-def doubtful(before_nchw: Tensor, after_nchw: Tensor) -> bool:
+def doubtful(before_nchw: Planes, after_nchw: Planes) -> bool:
     """Says whether a network's answer cannot be right.
 
     It is not finite, its mean colour is far from the input's (`FAR_DRIFT`), or it is one colour and the input is not.
@@ -31,21 +34,33 @@ def doubtful(before_nchw: Tensor, after_nchw: Tensor) -> bool:
         before_nchw: Input, (N, C, h, w) in [0, 1].
         after_nchw: Answer, (N, C, h * s, w * s), on the same device.
     """
-    drift = (after_nchw.mean(dim=(2, 3)) - before_nchw.mean(dim=(2, 3))).abs().max()
-    some = after_nchw[:, :, ::8, ::8].clamp(0, 1)
-    spread = (some - some[:, :, :1, :1]).abs().max()
-    levels, spread_levels = (255 * torch.stack((drift, spread))).tolist()
-    if not levels <= FAR_DRIFT:  # NaN, too
+    drift = abs(after_nchw.mean(axis=(2, 3)) - before_nchw.mean(axis=(2, 3))).max()
+    if not 255 * float(drift) <= FAR_DRIFT:  # NaN, too
         return True
-    return spread_levels <= CONSTANT and _is_constant(after_nchw, after_nchw[:, :, :1, :1]) and _is_varied(before_nchw)
+    colour = after_nchw[:, :, :1, :1]
+    some = after_nchw[:, :, ::8, ::8]
+    return _is_constant(some, colour) and _is_constant(after_nchw, colour) and _is_varied(before_nchw)
 
 
-def _is_constant(rows_nchw: Tensor, colour: Tensor) -> bool:
-    return bool(((rows_nchw.clamp(0, 1) - colour.clamp(0, 1)).abs() <= CONSTANT / 255).all())
+def finite(out: Some) -> Some:
+    """Returns what a network gave in float32, of any shape, if it is finite.
+
+    Raises:
+        SrUpscaleError: It is not finite.
+    """
+    if not math.isfinite(float(out.sum())):
+        msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
+        raise SrUpscaleError(msg)
+    return out
 
 
-def _is_varied(rows_nchw: Tensor) -> bool:
-    return 255 * float(rows_nchw.std(dim=(2, 3), correction=0).max()) > VARIED
+def _is_constant(rows_nchw: Planes, colour: Planes) -> bool:
+    return bool((abs(rows_nchw.clip(0, 1) - colour.clip(0, 1)) <= CONSTANT / 255).all())
+
+
+def _is_varied(rows_nchw: Planes) -> bool:
+    off = rows_nchw - rows_nchw.mean(axis=(2, 3), keepdims=True)
+    return 255 * math.sqrt(float((off * off).mean(axis=(2, 3)).max())) > VARIED
 
 
 class Drift:
@@ -59,23 +74,23 @@ class Drift:
 
     def clear(self) -> None:
         """Forgets all, for another attempt."""
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Planes] = {}
         self._pixels = {"before": 0, "after": 0}
         self._varied = False
-        self._colour: Tensor | None = None
+        self._colour: Planes | None = None
         self._constant = True
 
-    def before(self, strip_nchw: Tensor) -> None:
+    def before(self, strip_nchw: Planes) -> None:
         """Adds rows of the input, (1, C, n, W) in [0, 1]."""
         self._add("before", strip_nchw)
         self._varied = self._varied or _is_varied(strip_nchw)
 
-    def after(self, band_nchw: Tensor) -> None:
+    def after(self, band_nchw: Planes) -> None:
         """Adds rows of the output, (1, C, m, W), nominally in [0, 1] and clamped to it."""
-        clamped = band_nchw.clamp(0, 1)
+        clamped = band_nchw.clip(0, 1)
         self._add("after", clamped)
         if self._constant:
-            self._colour = clamped[:, :, :1, :1].clone() if self._colour is None else self._colour
+            self._colour = clamped[:, :, :1, :1] + 0 if self._colour is None else self._colour
             self._constant = _is_constant(clamped, self._colour)
 
     def check(self) -> None:
@@ -99,7 +114,7 @@ class Drift:
         """
         if len(self._sums) < 2:
             return []
-        before, after = (self._sums[side].cpu() / self._pixels[side] for side in ("before", "after"))
+        before, after = (on_host(self._sums[side]) / self._pixels[side] for side in ("before", "after"))
         return [255 * float(value) for value in after - before]
 
     def warnings(self) -> list[str]:
@@ -118,7 +133,7 @@ class Drift:
             "look at it, and try --fp32 or another model"
         ]
 
-    def _add(self, side: str, rows: Tensor) -> None:
-        total = rows.mean(dim=(0, 2, 3)) * (rows.shape[2] * rows.shape[3])
+    def _add(self, side: str, rows: Planes) -> None:
+        total = rows.mean(axis=(0, 2, 3)) * (rows.shape[2] * rows.shape[3])
         self._sums[side] = self._sums[side] + total if side in self._sums else total
         self._pixels[side] += rows.shape[2] * rows.shape[3]

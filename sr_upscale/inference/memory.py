@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sr_upscale.inference.strip_blocks import STREAM_BLOCKS
 from sr_upscale.inference.tiling import StripPlan, TilePlan, plan_columns
-from sr_upscale.models.descriptor import Traits
-from sr_upscale.models.generator import GeneratorConfig
-from sr_upscale.models.tails import TAILS
+from sr_upscale.models.descriptor import INNER_ROWS, TAIL_TRAITS, GeneratorConfig, Traits
 
 if TYPE_CHECKING:
     from sr_upscale.inference.planning import Pass
@@ -60,7 +57,7 @@ def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
         per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * traits.scale**2
         return per_pixel if half else 2 * per_pixel
     config, size = traits.config, 2 if half else 4
-    return 6 * config.num_feat * size + TAILS[config.upsampler].tile_bytes(config.scale, config.num_feat, size)
+    return 6 * config.num_feat * size + TAIL_TRAITS[config.upsampler].tile_bytes(config, size)
 
 
 def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int = 0, half: bool = False) -> int:
@@ -78,14 +75,14 @@ def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int 
     """
     size, feat = (2 if half else 4), config.num_feat
     widths = [read.stop - read.start for read, _keep in plan_columns(width, column, config.halo)]
-    inner = STREAM_BLOCKS[config.block].kept_rows()
+    inner = INNER_ROWS[config.block]
     of_block = 2 * feat + sum(inner) * feat // 2
     late = config.trunk_reach if config.block == "inception" else 0
     kept = config.num_blocks * of_block + (late + rows) * feat
     work = (rows + 3) * (3 * feat + len(inner) * feat // 2)
     image = 4 * 3 * (2 * config.halo + 2 * rows)
     fresh = 3 * rows * size * feat  # outputs of convs, and what the library packs for them
-    tail = rows * TAILS[config.upsampler].strip_bytes(config.scale, feat, size)
+    tail = rows * TAIL_TRAITS[config.upsampler].strip_bytes(config, size)
     return int(sum(widths) * ((kept + work) * size + image) + max(widths) * (fresh + tail))
 
 

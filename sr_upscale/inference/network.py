@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_upscale.errors import SrUpscaleError
-from sr_upscale.inference.color_drift import doubtful
+from sr_upscale.functional.planes import Planes
+from sr_upscale.inference.color_drift import doubtful, finite
 
 
 class Network:
     """A network ready to run: (1, 3, H, W) float32 in [0, 1] -> (1, 3, H*s, W*s) float32 on `device`, always finite.
+
+    It takes arrays and tensors, and gives tensors.
 
     Weights stay float32 and convs run under autocast, so that the image skip keeps all its bits. A doubtful result
     (fp16 overflows on some inputs: `color_drift.doubtful`) is computed again in float32.
@@ -36,8 +38,8 @@ class Network:
         self.dtype = dtype
         self.redone = 0
 
-    def __call__(self, tile_nchw: Tensor) -> Tensor:
-        tile_nchw = tile_nchw.to(self.device).contiguous(memory_format=torch.channels_last)
+    def __call__(self, planes_nchw: Planes) -> Tensor:
+        tile_nchw = torch.as_tensor(planes_nchw).to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             out = self._run(tile_nchw, self.dtype)
             if self.dtype != torch.float32 and doubtful(tile_nchw, out):
@@ -52,15 +54,3 @@ class Network:
         with half:
             out: Tensor = self.module(tile_nchw)
         return out.float()
-
-
-def finite(out: Tensor) -> Tensor:
-    """Returns what a network gave in float32, of any shape, if it is finite.
-
-    Raises:
-        SrUpscaleError: It is not finite.
-    """
-    if not torch.isfinite(out.sum()):
-        msg = "the network's output is not finite even in fp32; the weights are damaged, get them again"
-        raise SrUpscaleError(msg)
-    return out

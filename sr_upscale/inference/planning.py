@@ -11,20 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from sr_upscale.device import Choice, free_memory
+from sr_upscale.device import CPU, Choice, Device, free_memory
 from sr_upscale.errors import OutOfMemoryError, UsageError
 from sr_upscale.formatting import mebibytes
 from sr_upscale.images.encode import GATHER_BYTES
 from sr_upscale.images.picture import Frame, FrameSource, Picture, RowSource, strips_of
 from sr_upscale.inference.memory import MEMORY_SHARE, PROGRAM_BYTES, bytes_per_pixel, cut_bytes, plan_host_bytes
 from sr_upscale.inference.sizing import Target, choose_factors
-from sr_upscale.inference.strip_tails import STREAM_TAILS
-from sr_upscale.inference.strips import fit_rows
-from sr_upscale.inference.tiling import MIN_TILE, StripPlan, TilePlan, fit_tile_size, plan_tiles
+from sr_upscale.inference.tiling import MIN_TILE, StripPlan, TilePlan, fit_rows, fit_tile_size, plan_tiles
 from sr_upscale.models.descriptor import Traits
-from sr_upscale.models.tails import TAILS
 
 OVERLAP = 8
 """LR pixels in which neighbouring tiles are blended by default."""
@@ -42,6 +37,9 @@ CPU_TILE_PIXELS = 448 * 448
 """Largest tile on a CPU, in LR pixels read.
 
 Larger working sets leave the CPU's cache and run slower. Smaller ones recompute more halo (docs/tiling.md)."""
+
+EXACT_TILE_PIXELS = 1024 * 1024
+"""Largest tile with the whole receptive field around it. Smaller ones recompute too much."""
 
 MIN_COLUMN = 64
 """Narrowest column of a strip, in LR pixels, that memory forces."""
@@ -96,12 +94,14 @@ class Cutting:
     """How pictures are cut.
 
     Attributes:
-        device_type: ``cpu``, ``cuda`` or ``mps``.
+        device_type: ``cpu``, ``cuda``, ``mps`` or ``vulkan``.
         tile_size: Core of a tile in LR pixels. None chooses by memory, 0 takes the whole picture.
         overlap: LR pixels in which neighbouring tiles are blended, even. None takes the default.
         halo: LR pixels of context around a tile. None takes the default.
         streams: Whether networks that can stream do, where nothing asks for tiles. A tile size above 0, an overlap or a
             halo asks for them.
+        exact: Whether tiles that nobody asked for read the whole receptive field and do not blend, where it is known:
+            then they equal the whole picture.
 
     Raises:
         UsageError: A tile size, overlap or halo that cannot be.
@@ -112,6 +112,7 @@ class Cutting:
     overlap: int | None = None
     halo: int | None = None
     streams: bool = True
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.tile_size is not None and self.tile_size != 0 and self.tile_size < MIN_TILE:
@@ -132,9 +133,7 @@ class Cutting:
             budget: Bytes.
         """
         asked_for_tiles = bool(self.tile_size) or self.overlap is not None or self.halo is not None
-        can_stream = traits.config is not None and TAILS[traits.config.upsampler] in STREAM_TAILS
-        if can_stream and self.streams and not asked_for_tiles:
-            assert traits.config is not None
+        if traits.config is not None and self.streams and not asked_for_tiles:
             plan = StripPlan(
                 height=height,
                 width=width,
@@ -145,13 +144,17 @@ class Cutting:
             while cut_bytes(plan, traits, half=half) > budget and (smaller := smaller_cut(plan)) is not None:
                 plan = smaller  # type: ignore[assignment]
             return plan
-        overlap = OVERLAP if self.overlap is None else self.overlap
-        wanted = self.halo if self.halo is not None else HALO if traits.halo is not None else FOREIGN_HALO
-        halo = wanted if traits.halo is None else min(wanted, traits.halo)
+        exact = self.exact and traits.halo is not None
+        overlap = self.overlap if self.overlap is not None else 0 if exact else OVERLAP
+        halo = self.halo if self.halo is not None else HALO if traits.halo is not None else FOREIGN_HALO
+        if traits.halo is not None:
+            halo = traits.halo if exact and self.halo is None else min(halo, traits.halo)
         tile_size = self.tile_size
         if tile_size is None:
             fits = min(budget // bytes_per_pixel(traits, half=half), traits.max_tile_pixels)
-            if self.device_type == "cpu":
+            if exact:
+                fits = min(fits, EXACT_TILE_PIXELS)
+            elif self.device_type == "cpu":
                 fits = min(fits, CPU_TILE_PIXELS)
             tile_size = fit_tile_size(height, width, max_pixels=fits, overlap=overlap, halo=halo)
         return plan_tiles(height, width, tile_size=tile_size, overlap=overlap, halo=halo)
@@ -225,7 +228,7 @@ class Planner:
         at_width, at_height = width, height
         for path in paths:
             traits = self.traits[path]
-            half = self.dtype_of(path, self.dtype_for(picture.bits)) != torch.float32
+            half = self.dtype_of(path, self.dtype_for(picture.bits)) != "float32"
             cut = self.cutting.cut(at_height, at_width, traits, half=half, budget=budget)
             device_bytes += cut_bytes(cut, traits, half=half)
             passes.append(Pass(weights=path, scale=traits.scale, cut=cut, half=half))
@@ -257,7 +260,7 @@ class Planner:
         Raises:
             OutOfMemoryError: The plan needs too much; the message says how much.
         """
-        free = free_memory(torch.device("cpu"))
+        free = free_memory(CPU)
         needed = plan.host_bytes + (plan.device_bytes if self.choice.device.type != "cuda" else 0)
         (width, height), (out_width, out_height) = plan.input_size, plan.output_size
         what = f"{width}x{height} to {out_width}x{out_height} ({picture.bits}-bit)"
@@ -267,21 +270,21 @@ class Planner:
         if self.max_memory is not None and needed > self.max_memory:
             raise OutOfMemoryError(f"{what}; {mebibytes(self.max_memory)} is allowed; raise --max-memory")
 
-    def dtype_for(self, bits: int) -> torch.dtype:
+    def dtype_for(self, bits: int) -> str:
         """Chooses the number type for pictures of 8 or 16 bits.
 
         Half precision cannot hold 16 bits. It is taken for them only if it was asked for.
         """
-        return torch.float32 if self.automatic_dtype and bits == 16 else self.choice.dtype
+        return "float32" if self.automatic_dtype and bits == 16 else self.choice.dtype
 
     def dtype_reason(self, bits: int) -> str:
         """Says why `dtype_for` chose its type."""
         return "16 bits need fp32" if self.automatic_dtype and bits == 16 else self.choice.dtype_reason
 
-    def dtype_of(self, weights: Path, dtype: torch.dtype) -> torch.dtype:
+    def dtype_of(self, weights: Path, dtype: str) -> str:
         """Returns `dtype`, or float32 where these weights are known not to bear it."""
-        bears = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype)
-        return dtype if bears is None or bears in self.traits[weights].half else torch.float32
+        bears = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype)
+        return dtype if bears is None or bears in self.traits[weights].half else "float32"
 
 
 def _needs_fill(frame: Frame) -> bool:
@@ -311,7 +314,7 @@ def smaller_cut(cut: StripPlan | TilePlan) -> StripPlan | TilePlan | None:
     return dataclasses.replace(cut, column=column) if column >= MIN_COLUMN else None
 
 
-def smaller_plan(plan: UpscalePlan, device: torch.device) -> UpscalePlan:
+def smaller_plan(plan: UpscalePlan, device: Device) -> UpscalePlan:
     """Makes the plan with everything cut smaller, after memory ran out.
 
     Args:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sr_upscale.functional.alpha import extend_colour
+from sr_upscale.functional.planes import Planes, evenly, from_pixels, into_pixels, joined
 from sr_upscale.functional.resize import resize_rows
 from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.inference.planning import Pass, UpscalePlan
-from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
 from sr_upscale.inference.tiles import run_tiles
 from sr_upscale.inference.tiling import StripPlan
-from sr_upscale.inference.transfer import to_device, to_host
 from sr_upscale.interrupts import STOP
 from sr_upscale.models.ensemble import self_ensemble
+
+if TYPE_CHECKING:
+    from sr_upscale.inference.strips import StreamNetwork
 
 
 class Rows:
@@ -94,36 +94,56 @@ class Rows:
         channels, dtype = pixels_hwc.shape[2], pixels_hwc.dtype
         gray = channels == 1 or _is_gray(pixels_hwc)
         strips = strips_of(pixels_hwc, _rows_at_a_time(plan.passes[0]))
-        bands = to_device((strip[:, :, :1] if gray else strip for strip in strips), self.planner.choice.device)
+        bands = self._to_planes(strip[:, :, :1] if gray else strip for strip in strips)
         bands = _watched(bands, drift.before)
         for number, step in enumerate(plan.passes):
-            bands = bands if number == 0 else (band.clamp(0, 1) for band in bands)
+            bands = bands if number == 0 else (band.clip(0, 1) for band in bands)
             bands = self._pass_rows(step, self.planner.dtype_for(dtype.itemsize * 8), bands, progress)
         if plan.resample:
             height = plan.passes[-1].cut.height * plan.passes[-1].scale
             width, out_height = plan.enlarged_size
-            clamped = (band.clamp(0, 1) for band in bands)
+            clamped = (band.clip(0, 1) for band in bands)
             bands = resize_rows(clamped, height, (out_height, width), kernel="lanczos3")
-        for pixels in to_host(_watched(bands, drift.after), dtype, self.planner.choice.device):
+        for pixels in self._to_pixels(_watched(bands, drift.after), dtype):
             yield np.repeat(pixels, channels, axis=2) if gray and channels > 1 else pixels
         drift.check()
 
-    def _pass_rows(
-        self, step: Pass, dtype: torch.dtype, bands: Iterator[Tensor], progress: _Progress
-    ) -> Iterator[Tensor]:
+    def _to_planes(self, strips: Iterable[NDArray[Any]]) -> Iterator[Planes]:
+        """Turns strips of pixels into planes; those for CUDA go to the device one strip ahead."""
+        if self.planner.choice.device.type != "cuda":
+            return (from_pixels(strip) for strip in strips)
+        import torch
+
+        from sr_upscale.inference.transfer import to_device
+
+        return to_device(strips, torch.device(str(self.planner.choice.device)))
+
+    def _to_pixels(self, bands: Iterable[Planes], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Turns bands of planes into pixels; those of CUDA come from the device one band behind."""
+        if self.planner.choice.device.type != "cuda":
+            return (into_pixels(band, dtype) for band in bands)
+        import torch
+
+        from sr_upscale.inference.transfer import to_host
+
+        return to_host(bands, dtype, torch.device(str(self.planner.choice.device)))
+
+    def _pass_rows(self, step: Pass, dtype: str, bands: Iterator[Planes], progress: _Progress) -> Iterator[Planes]:
         """Runs one network: (1, 1 or 3, n, W) in [0, 1] -> the same at its scale, not clamped."""
         network = self.networks.get(step.weights, dtype)
         cut = step.cut
         if isinstance(cut, StripPlan):
-            assert isinstance(network, StreamNetwork)
+            from sr_upscale.inference import strips as streaming  # only torch's networks stream
+
             strips = progress.counted(evenly(bands, cut.rows))
             first = next(strips)
             gray = first.shape[1] == 1
-            rgb = (strip.expand(-1, 3, -1, -1) for strip in itertools.chain((first,), strips))
-            for band in stream_rows(network, rgb, height=cut.height, rows=cut.rows, column=cut.column):
+            rgb = (_as_rgb(strip) for strip in itertools.chain((first,), strips))
+            stream = cast("StreamNetwork", network)
+            for band in streaming.stream_rows(stream, rgb, height=cut.height, rows=cut.rows, column=cut.column):
                 yield band.mean(dim=1, keepdim=True) if gray else band
             return
-        run: Callable[[Tensor], Tensor] = self_ensemble(network) if self.tta else network
+        run: Callable[[Planes], Planes] = self_ensemble(network) if self.tta else network
         yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
 
 
@@ -159,7 +179,7 @@ def _middle(bands: Iterator[NDArray[Any]], plan: UpscalePlan) -> Iterator[NDArra
             yield part
 
 
-def _watched(bands: Iterable[Tensor], watch: Callable[[Tensor], None]) -> Iterator[Tensor]:
+def _watched(bands: Iterable[Planes], watch: Callable[[Planes], None]) -> Iterator[Planes]:
     for band in bands:
         watch(band)
         yield band
@@ -187,16 +207,19 @@ class _Progress:
         self.total = max(self.total, self.done)
         self.report(self.done, self.total)
 
-    def counted(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+    def counted(self, strips: Iterable[Planes]) -> Iterator[Planes]:
         for strip in strips:
             yield strip
             self.step()
 
 
-def _gray_as_rgb(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def run(tile_nchw: Tensor) -> Tensor:
-        if tile_nchw.shape[1] == 3:
-            return network(tile_nchw)
-        return network(tile_nchw.expand(-1, 3, -1, -1)).mean(dim=1, keepdim=True)
+def _as_rgb(planes: Planes) -> Planes:
+    return planes if planes.shape[1] == 3 else joined([planes] * 3, 1)
+
+
+def _gray_as_rgb(network: Callable[[Planes], Planes]) -> Callable[[Planes], Planes]:
+    def run(tile_nchw: Planes) -> Planes:
+        out = network(_as_rgb(tile_nchw))
+        return out if tile_nchw.shape[1] == 3 else out.mean(axis=1, keepdims=True)
 
     return run

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.inference.strip_layers import ConvWeights, Lines, OnDevice, blank, channels_last, leaky_relu_into
+from sr_upscale.models.descriptor import INNER_ROWS
 from sr_upscale.models.generator import GatedBlock, InceptionResidualBlock
 
 
@@ -31,12 +32,7 @@ class StreamBlock(ABC):
     def __init__(self, network: OnDevice, height: int, width: int, rows: int) -> None:
         half = network.config.num_feat // 2
         self.height = height
-        self.inner = [Lines(network, half, kept, rows, width) for kept in self.kept_rows()]
-
-    @staticmethod
-    @abstractmethod
-    def kept_rows() -> tuple[int, ...]:
-        """Lists how many rows of half the channels each of `inner` keeps."""
+        self.inner = [Lines(network, half, kept, rows, width) for kept in INNER_ROWS[network.config.block]]
 
     @staticmethod
     @abstractmethod
@@ -66,10 +62,6 @@ class _InceptionWeights:
 
 class StreamInception(StreamBlock):
     """Streams an `InceptionResidualBlock`. `inner` is the short branch, then the long one after each conv."""
-
-    @staticmethod
-    def kept_rows() -> tuple[int, ...]:
-        return 3, 2, 2
 
     @staticmethod
     def weights(block: nn.Module, dtype: torch.dtype) -> _InceptionWeights:
@@ -110,10 +102,6 @@ class _GatedWeights:
 
 class StreamGated(StreamBlock):
     """Streams a `GatedBlock`. `inner` is the short branch and the long one, both after the first conv."""
-
-    @staticmethod
-    def kept_rows() -> tuple[int, ...]:
-        return 1, 2
 
     @staticmethod
     def weights(block: nn.Module, dtype: torch.dtype) -> _GatedWeights:

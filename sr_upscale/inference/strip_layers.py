@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_upscale.models.generator import GeneratorConfig
-from sr_upscale.models.tails import NEGATIVE_SLOPE
+from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig
 
 
 @dataclass(frozen=True, kw_only=True)

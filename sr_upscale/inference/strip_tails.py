@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.inference.strip_layers import ConvWeights, Lines, OnDevice, blank
-from sr_upscale.models.tails import NEGATIVE_SLOPE, NearestConvTail, PixelShuffleTail, Tail
+from sr_upscale.models.descriptor import NEGATIVE_SLOPE, nearest_stages
+from sr_upscale.models.tails import NearestConvTail, PixelShuffleTail, Tail
 
 
 class StreamTail(ABC):
@@ -74,7 +75,7 @@ class NearestTail(StreamTail):
     def __init__(self, network: OnDevice, height: int, width: int, rows: int, lag: int) -> None:
         # conv, its input, factor before it, factor in all, lag
         self.layers: list[tuple[ConvWeights, Lines, int, int, int]] = []
-        size, factors = 1, (*NearestConvTail.stages_of(network.config.scale), 1, 1)
+        size, factors = 1, (*nearest_stages(network.config.scale), 1, 1)
         for conv, factor in zip(network.tail, factors, strict=True):
             size *= factor
             lag = lag * factor + 1

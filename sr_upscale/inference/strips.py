@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_upscale.inference.color_drift import doubtful
+from sr_upscale.functional.planes import Planes, evenly
+from sr_upscale.inference.color_drift import doubtful, finite
 from sr_upscale.inference.dynamic_batching import Together
-from sr_upscale.inference.network import finite
 from sr_upscale.inference.strip_blocks import STREAM_BLOCKS
 from sr_upscale.inference.strip_layers import (
     ConvWeights,
@@ -31,22 +31,9 @@ from sr_upscale.inference.strip_layers import (
     channels_last,
 )
 from sr_upscale.inference.strip_tails import STREAM_TAILS
-from sr_upscale.inference.tiling import plan_columns
+from sr_upscale.inference.tiling import GPU_STRIP_PIXELS, fit_rows, plan_columns
 from sr_upscale.models.generator import Generator
 from sr_upscale.models.tails import leaky_relu
-
-STRIP_PIXELS = 16384
-"""Pixels of a strip on a CPU, where its maps stay in the caches."""
-
-GPU_STRIP_PIXELS = 1 << 20
-"""Pixels of a strip on a GPU, so that it has enough to do at a time. Chosen by reasoning, not yet measured."""
-
-WHOLE_PIXELS, WHOLE_PIXELS_HALF = 192 * 192, 384 * 384
-"""Pictures of at most so many pixels, in fp32 and in half precision, run whole on a CPU: strips would not be faster."""
-
-MIN_FAST_ROWS, MAX_FAST_ROWS = 8, 64
-"""Rows of a strip, at least and at most. Fewer spend their time on copies. More leave the caches, or repeat rows at the
-picture's edges."""
 
 
 class StreamNetwork:
@@ -74,7 +61,7 @@ class StreamNetwork:
         self.stream_tail = STREAM_TAILS[type(model.tail)]
         self.tail = [ConvWeights.of(conv, dtype) for conv in self.stream_tail.convs(model.tail)]
 
-    def __call__(self, image_nchw: Tensor) -> Tensor:
+    def __call__(self, image_nchw: Planes) -> Tensor:
         """Runs over a whole picture or tile, (1, 3, H, W) -> (1, 3, H * scale, W * scale).
 
         Number types, ranges and errors are those of `stream_rows`.
@@ -107,7 +94,7 @@ class StreamNetwork:
         Pictures whose output is doubtful in half precision are done again in float32.
         """
         if self.dtype == torch.float32:
-            return finite(self.model(images))
+            return cast("Tensor", finite(self.model(images)))
         with torch.autocast(self.device.type, self.dtype):
             out = cast("Tensor", self.model(images)).float()
         for number in range(len(images)):
@@ -118,33 +105,16 @@ class StreamNetwork:
         return out
 
 
-def fit_rows(height: int, width: int, device_type: str, *, half: bool) -> int:
-    """Finds the number of rows of a strip that run fastest (docs/speed.md).
-
-    As many are taken as fit the caches, but not so few that overheads count. A picture that fits as a whole is one
-    strip.
-
-    Args:
-        height, width: The picture, in LR pixels.
-        device_type: ``cpu``, ``cuda`` or ``mps``.
-        half: Whether the network runs in half precision.
-    """
-    pixels = STRIP_PIXELS if device_type == "cpu" else GPU_STRIP_PIXELS
-    whole = (WHOLE_PIXELS_HALF if half else WHOLE_PIXELS) if device_type == "cpu" else GPU_STRIP_PIXELS
-    if height * width <= whole:
-        return height
-    return min(height, max(MIN_FAST_ROWS, min(MAX_FAST_ROWS, pixels // width)))
-
-
 @torch.no_grad()
 def stream_rows(
-    network: StreamNetwork, strips: Iterable[Tensor], *, height: int, rows: int, column: int = 0
+    network: StreamNetwork, strips: Iterable[Planes], *, height: int, rows: int, column: int = 0
 ) -> Iterator[Tensor]:
     """Runs a generator over a picture that comes in strips.
 
     Args:
         network: What to run.
-        strips: (1, 3, n, W) float32 in [0, 1] of any heights, from top to bottom. Together they have `height` rows.
+        strips: (1, 3, n, W) float32 in [0, 1] of any heights, arrays or tensors, from top to bottom. Together they have
+            `height` rows.
         height: Rows of the picture.
         rows: Rows to work on at a time; `height` or more runs the picture whole.
         column: Columns to work on at a time, beside the receptive field on both sides. 0 takes the whole width.
@@ -158,7 +128,7 @@ def stream_rows(
     """
     scale = network.scale
     if rows >= height and not column:
-        yield network.whole(torch.cat(list(strips), dim=2))
+        yield network.whole(torch.cat([torch.as_tensor(strip) for strip in strips], dim=2))
         return
     columns: list[tuple[_Column, slice, slice]] = []
     for number, strip in enumerate(_with_rows_below(evenly(strips, rows), rows, network.config.halo)):
@@ -179,35 +149,11 @@ def stream_rows(
             yield whole[:, :, start - first : stop - first]
 
 
-def evenly(strips: Iterable[Tensor], rows: int) -> Iterator[Tensor]:
-    """Cuts strips of any heights into strips of one height.
-
-    Args:
-        strips: (..., n, W), from top to bottom.
-        rows: Rows of each new strip.
-
-    Yields:
-        (..., rows, W); the last may have fewer rows.
-    """
-    waiting: list[Tensor] = []
-    held = 0
-    for strip in strips:
-        start = 0
-        while start < strip.shape[-2]:
-            piece = strip[..., start : start + rows - held, :]
-            waiting.append(piece)
-            start, held = start + piece.shape[-2], held + piece.shape[-2]
-            if held == rows:
-                yield waiting[0] if len(waiting) == 1 else torch.cat(waiting, dim=-2)
-                waiting, held = [], 0
-    if waiting:
-        yield torch.cat(waiting, dim=-2)
-
-
-def _with_rows_below(strips: Iterable[Tensor], rows: int, below: int) -> Iterator[Tensor]:
+def _with_rows_below(strips: Iterable[Planes], rows: int, below: int) -> Iterator[Tensor]:
     """Makes strips of exactly `rows` rows. The last is filled up with zeros, and strips of zeros follow."""
     strip = torch.empty(0)
-    for strip in strips:
+    for planes in strips:
+        strip = torch.as_tensor(planes)
         yield strip if strip.shape[2] == rows else F.pad(strip, (0, 0, 0, rows - strip.shape[2]))
     for _ in range(math.ceil(below / rows)):
         yield strip.new_zeros(1, 3, rows, strip.shape[3])

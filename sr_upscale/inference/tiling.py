@@ -1,4 +1,4 @@
-"""Plans for cutting a picture into strips of rows, or into tiles: integers only, no tensors.
+"""Plans for cutting a picture into strips of rows, or into tiles: integers only.
 
 All numbers are LR pixels. Strips are computed once each and have no seams (`inference.strips`). A tile is a row span
 times a column span. Of each span::
@@ -19,6 +19,19 @@ from dataclasses import dataclass
 
 MIN_TILE = 16
 """Smallest core, in LR pixels, that halving goes down to."""
+
+STRIP_PIXELS = 16384
+"""Pixels of a strip on a CPU, where its maps stay in the caches."""
+
+GPU_STRIP_PIXELS = 1 << 20
+"""Pixels of a strip on a GPU, so that it has enough to do at a time. Chosen by reasoning, not yet measured."""
+
+WHOLE_PIXELS, WHOLE_PIXELS_HALF = 192 * 192, 384 * 384
+"""Pictures of at most so many pixels, in fp32 and in half precision, run whole on a CPU: strips would not be faster."""
+
+MIN_FAST_ROWS, MAX_FAST_ROWS = 8, 64
+"""Rows of a strip, at least and at most. Fewer spend their time on copies. More leave the caches, or repeat rows at the
+picture's edges."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +66,24 @@ class StripPlan:
         """Counts the pixels that the network computes: the picture's own, plus what columns have in common."""
         columns = plan_columns(self.width, self.column, self.halo)
         return self.height * sum(int(read.stop - read.start) for read, _keep in columns)
+
+
+def fit_rows(height: int, width: int, device_type: str, *, half: bool) -> int:
+    """Finds the number of rows of a strip that run fastest (docs/speed.md).
+
+    As many are taken as fit the caches, but not so few that overheads count. A picture that fits as a whole is one
+    strip.
+
+    Args:
+        height, width: The picture, in LR pixels.
+        device_type: ``cpu``, ``cuda`` or ``mps``.
+        half: Whether the network runs in half precision.
+    """
+    pixels = STRIP_PIXELS if device_type == "cpu" else GPU_STRIP_PIXELS
+    whole = (WHOLE_PIXELS_HALF if half else WHOLE_PIXELS) if device_type == "cpu" else GPU_STRIP_PIXELS
+    if height * width <= whole:
+        return height
+    return min(height, max(MIN_FAST_ROWS, min(MAX_FAST_ROWS, pixels // width)))
 
 
 def plan_columns(width: int, column: int, halo: int) -> list[tuple[slice, slice]]:

@@ -1,6 +1,6 @@
-"""Pixels to the device and back.
+"""Pixels to a CUDA device and back.
 
-They go to and from a GPU through pinned memory, on a stream of their own. So the GPU computes one strip while the strip
+They go through pinned memory, on a stream of their own. So the GPU computes one strip while the strip
 after it arrives and the strip before it leaves.
 """
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_upscale.functional.color import Pixels, host_levels, to_levels, to_pixels, to_tensor, unit_range
+from sr_upscale.functional.color import Pixels, host_levels, to_levels, unit_range
+from sr_upscale.functional.planes import Planes, into_pixels
 
 Item = TypeVar("Item")
 
 
 def to_device(strips: Iterable[Pixels], device: torch.device) -> Iterator[Tensor]:
-    """Brings strips of pixels to a device; to a GPU one strip ahead.
+    """Brings strips of pixels to a device, one strip ahead.
 
     Args:
         strips: (n, W, C) uint8 or uint16.
@@ -28,25 +29,21 @@ def to_device(strips: Iterable[Pixels], device: torch.device) -> Iterator[Tensor
     Returns:
         (1, C, n, W) float32 in [0, 1] on the device, one for each strip.
     """
-    if device.type != "cuda":
-        return (to_tensor(strip, device) for strip in strips)
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return _finished(one_late(_begin_upload(strip, device, stream) for strip in strips))
 
 
-def to_host(bands: Iterable[Tensor], dtype: np.dtype[Any], device: torch.device) -> Iterator[Pixels]:
-    """Brings bands back as pixels; from a GPU one band behind.
+def to_host(bands: Iterable[Planes], dtype: np.dtype[Any], device: torch.device) -> Iterator[Pixels]:
+    """Brings bands back as pixels, one band behind.
 
     Args:
-        bands: (1, C, m, W) on the device or the host, nominally in [0, 1].
+        bands: (1, C, m, W), tensors on the device or arrays, nominally in [0, 1].
         dtype: `numpy.uint8` or `numpy.uint16`.
         device: Where the bands are computed.
 
     Returns:
         (m, W, C) of `dtype`, clamped and rounded, one for each band.
     """
-    if device.type != "cuda":
-        return (to_pixels(band, dtype) for band in bands)
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return _finished(one_late(_begin_download(band, dtype, stream) for band in bands))
 
@@ -79,9 +76,9 @@ def _begin_upload(strip: Pixels, device: torch.device, stream: torch.cuda.Stream
     return finish
 
 
-def _begin_download(band: Tensor, dtype: np.dtype[Any], stream: torch.cuda.Stream) -> Callable[[], Pixels]:
-    if band.device.type != "cuda":  # tiles are put together on the host
-        return lambda: to_pixels(band, dtype)
+def _begin_download(band: Planes, dtype: np.dtype[Any], stream: torch.cuda.Stream) -> Callable[[], Pixels]:
+    if isinstance(band, np.ndarray):  # tiles are put together on the host
+        return lambda: into_pixels(band, dtype)
     levels = to_levels(band, dtype)
     pinned = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
     stream.wait_stream(torch.cuda.current_stream(band.device))

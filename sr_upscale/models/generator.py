@@ -10,7 +10,7 @@ case (`gated_from_compact`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -18,59 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError
-from sr_upscale.formatting import shortened
-from sr_upscale.models.tails import NEGATIVE_SLOPE, TAILS, leaky_relu
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
-    """Everything that is needed to build a `Generator`.
-
-    Attributes:
-        scale: Integer factor of the network: 2, 3, 4 or 8.
-        num_feat: Channels of the trunk, even, at least 2.
-        num_blocks: Number of inception-residual blocks, at least 1.
-        upsampler: Name of the tail, one of `TAILS`.
-        block: Name of the blocks, one of `BLOCKS`.
-
-    Raises:
-        ModelError: A value is none of these.
-    """
-
-    scale: int = 4
-    num_feat: int = 64
-    num_blocks: int = 24
-    upsampler: str = "pixelshuffle"
-    block: str = "inception"
-
-    def __post_init__(self) -> None:
-        for name in ("scale", "num_feat", "num_blocks"):
-            if type(value := getattr(self, name)) is not int:
-                msg = f"generator {name} is {shortened(repr(value))}; expected a whole number"
-                raise ModelError(msg)
-        if self.scale not in (2, 3, 4, 8):
-            msg = f"generator scale is {self.scale}; expected 2, 3, 4 or 8"
-            raise ModelError(msg)
-        if self.num_feat < 2 or self.num_feat % 2:
-            msg = f"generator num_feat is {self.num_feat}; expected an even number of at least 2"
-            raise ModelError(msg)
-        if self.num_blocks < 1:
-            msg = f"generator num_blocks is {self.num_blocks}; expected at least 1"
-            raise ModelError(msg)
-        for name, known in (("upsampler", TAILS), ("block", BLOCKS)):
-            if getattr(self, name) not in known:
-                msg = f"generator {name} is {shortened(repr(getattr(self, name)))}; expected {' or '.join(known)}"
-                raise ModelError(msg)
-
-    @property
-    def trunk_reach(self) -> int:
-        """Returns the radius of the receptive field of head, blocks and trunk conv, in LR pixels."""
-        return 1 + 2 * self.num_blocks + (1 if self.block == "inception" else 0)
-
-    @property
-    def halo(self) -> int:
-        """Returns the radius of the receptive field in LR pixels. An output pixel depends on nothing farther."""
-        return TAILS[self.upsampler].halo(self.scale) + self.trunk_reach
+from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig
+from sr_upscale.models.tails import TAILS, leaky_relu
 
 
 class InceptionResidualBlock(nn.Module):
@@ -260,6 +209,24 @@ class Generator(nn.Module):
             shallow = leaky_relu(self.head(x))
             features = self.trunk(self.blocks(shallow)) + shallow
         return cast("Tensor", self.tail(features, x))
+
+
+class OutputBlend(nn.Module):
+    """Two generators side by side: (1 - share) of the output of the first, and share of that of the second.
+
+    Args:
+        first, second: Of one scale.
+        share: Share of `second`, 0 to 1.
+
+    Shapes: (N, 3, H, W) -> (N, 3, H * scale, W * scale), as of both.
+    """
+
+    def __init__(self, first: Generator, second: Generator, share: float) -> None:
+        super().__init__()
+        self.first, self.second, self.share = first, second, share
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.lerp(self.first(x).float(), self.second(x).float(), self.share)
 
 
 def deepened(network: Generator, num_blocks: int) -> Generator:

@@ -1,22 +1,20 @@
 """The generator's tails: from features at the input's resolution to a picture at the output's.
 
-A tail is one class: its layers, its receptive field, its memory. It is known by its name in `TAILS`. How it runs over
-strips of rows stands in `inference.strip_tails`. A tail without an entry there runs in tiles.
+A tail is one class, known by its name in `TAILS`. Its receptive field and memory stand in `models.descriptor`, how it
+runs over strips of rows in `inference.strip_tails`. A tail without an entry there runs in tiles.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NEGATIVE_SLOPE = 0.2
+from sr_upscale.models.descriptor import NEGATIVE_SLOPE, nearest_stages
 
 
-class Tail(nn.Module, ABC):
+class Tail(nn.Module):
     """Base of all tails.
 
     Args:
@@ -26,34 +24,8 @@ class Tail(nn.Module, ABC):
     Shapes: (N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image.
     """
 
-    @abstractmethod
     def __init__(self, scale: int, num_feat: int) -> None:
         super().__init__()
-
-    @staticmethod
-    @abstractmethod
-    def halo(scale: int) -> int:
-        """Returns the radius of its receptive field in LR pixels."""
-
-    @staticmethod
-    @abstractmethod
-    def tile_bytes(scale: int, num_feat: int, size: int) -> int:
-        """Estimates the bytes of memory that it takes for each LR pixel of a tile, beside those of the blocks.
-
-        Args:
-            scale, num_feat: See `Tail`.
-            size: Bytes of a number.
-        """
-
-    @staticmethod
-    @abstractmethod
-    def strip_bytes(scale: int, num_feat: int, size: int) -> int:
-        """Estimates the bytes of memory that it takes for each LR pixel of a strip.
-
-        Args:
-            scale, num_feat: See `Tail`.
-            size: Bytes of a number.
-        """
 
 
 class NearestConvTail(Tail):
@@ -64,30 +36,10 @@ class NearestConvTail(Tail):
 
     def __init__(self, scale: int, num_feat: int) -> None:
         super().__init__(scale, num_feat)
-        self.factors = self.stages_of(scale)
+        self.factors = nearest_stages(scale)
         self.stages = nn.ModuleList(nn.Conv2d(num_feat, num_feat, 3, padding=1) for _ in self.factors)
         self.conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
         self.last = nn.Conv2d(num_feat, 3, 3, padding=1)
-
-    @staticmethod
-    def stages_of(scale: int) -> tuple[int, ...]:
-        """Returns the upsampling factors of the stages, first to last. Their product is the scale."""
-        return (3,) if scale == 3 else (2,) * int(math.log2(scale))
-
-    @staticmethod
-    def halo(scale: int) -> int:
-        radius = 2  # the two convs at the output's resolution
-        for factor in reversed(NearestConvTail.stages_of(scale)):
-            radius = math.ceil((radius + 1) / factor)
-        return radius
-
-    @staticmethod
-    def tile_bytes(scale: int, num_feat: int, size: int) -> int:
-        return scale**2 * (3 * 3 * 4 + 3 * num_feat * size)
-
-    @staticmethod
-    def strip_bytes(scale: int, num_feat: int, size: int) -> int:
-        return scale**2 * 4 * num_feat * size
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002 (one signature for all tails)
         for factor, conv in zip(self.factors, self.stages, strict=True):
@@ -105,18 +57,6 @@ class PixelShuffleTail(Tail):
         super().__init__(scale, num_feat)
         self.scale = scale
         self.last = nn.Conv2d(num_feat, 3 * scale**2, 3, padding=1)
-
-    @staticmethod
-    def halo(scale: int) -> int:  # noqa: ARG004
-        return 1
-
-    @staticmethod
-    def tile_bytes(scale: int, num_feat: int, size: int) -> int:  # noqa: ARG004
-        return scale**2 * 3 * 4
-
-    @staticmethod
-    def strip_bytes(scale: int, num_feat: int, size: int) -> int:
-        return scale**2 * 3 * (size + 3 * 4)
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         residual = F.pixel_shuffle(self.last(features), self.scale)

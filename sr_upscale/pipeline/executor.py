@@ -100,8 +100,13 @@ class LocalExecutor:
         return self.request.file.format or format_of_path(item.target) or FORMATS["png"]
 
 
-def upscaler_for(network: NetworkOptions, device: str | None = None) -> Upscaler:
+def upscaler_for(network: NetworkOptions, device: str | None = None, *, pixels: int | None = None) -> Upscaler:
     """Sets up the product, on the one device of the options or on the given one.
+
+    Args:
+        network: The options.
+        device: Instead of that of the options.
+        pixels: LR pixels where one picture is all there is to do.
 
     Raises:
         UsageError: Several devices are named, or see `Upscaler`.
@@ -123,6 +128,7 @@ def upscaler_for(network: NetworkOptions, device: str | None = None) -> Upscaler
         overlap=network.overlap,
         halo=network.halo,
         max_memory=network.max_memory,
+        pixels=pixels,
     )
 
 
@@ -133,7 +139,7 @@ def fingerprint(request: Request, upscaler: Upscaler) -> dict[str, Any]:
     """
     options = {key: value for key, value in request.pixel_options().items() if key not in BY_HASH}
     return {
-        "options": options,
+        "options": {**options, "network.backend": upscaler.backend},
         "weights": {str(scale): hash_file(path) for scale, path in upscaler.weights.items()},
         "before": [hash_file(path) for path in upscaler.before],
     }

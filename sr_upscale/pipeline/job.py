@@ -11,23 +11,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale import __version__
 from sr_upscale.formatting import shown
+from sr_upscale.functional.planes import on_host
 from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image
 from sr_upscale.images.encode import adapt, save_rows
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.interrupts import STOP
+from sr_upscale.models.ensemble import TURNS
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.row_queue import Writer, write_inline
 from sr_upscale.storage.digest import hash_file
 
 if TYPE_CHECKING:
-    import torch
-
     from sr_upscale.inference.planning import UpscalePlan
     from sr_upscale.upscaler import Upscaler
 
@@ -227,7 +228,9 @@ def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> 
     """Says what was done, in words and numbers."""
     described = describe(prepared, upscaler)
     wanted = upscaler.planner.dtype_for(prepared.picture.bits)
-    used = dict.fromkeys(_name_of(upscaler.networks.get(step.weights, wanted).dtype) for step in prepared.plan.passes)
+    used = dict.fromkeys(
+        str(upscaler.networks.get(step.weights, wanted).dtype).removeprefix("torch.") for step in prepared.plan.passes
+    )
     described["dtype"] = " and ".join(used) or described["dtype"]
     return {**described, "warnings": [*described["warnings"], *drift.warnings()], "format": fmt.name}
 
@@ -248,15 +251,12 @@ def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
         "strips": sum(step.cut.steps for step in plan.passes if isinstance(step.cut, StripPlan)),
         "strip_rows": [step.cut.rows for step in plan.passes if isinstance(step.cut, StripPlan)],
         "resample": "lanczos3" if plan.resample else None,
+        "backend": upscaler.backend,
         "device": str(upscaler.choice.device),
-        "dtype": _name_of(upscaler.planner.dtype_for(picture.bits)),
+        "dtype": upscaler.planner.dtype_for(picture.bits),
         "memory_bytes": plan.device_bytes + plan.host_bytes,
-        "warnings": list(prepared.warnings),
+        "warnings": [*prepared.warnings, *upscaler.warnings],
     }
-
-
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def forecast(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
@@ -269,20 +269,16 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
     """Estimates the seconds that a picture will take: reading it and loading the networks, which this does and times,
     and computing, from a timed tile of 96x96 pixels. Encoding comes on top.
     """
-    import torch
-
-    from sr_upscale.models.ensemble import TURNS
-
     dtype = upscaler.planner.dtype_for(prepared.picture.bits)
     seconds, loading = 0.0, prepared.seconds
     for step in prepared.plan.passes:
         start = time.monotonic()
         network = upscaler.networks.get(step.weights, dtype)
         loading += time.monotonic() - start
-        probe = torch.rand(1, 3, 96, 96)
+        probe = np.full((1, 3, 96, 96), 0.5, np.float32)
         network(probe)
         start = time.monotonic()
-        network(probe).cpu()
+        on_host(network(probe))
         seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
     times = len(prepared.picture.frames) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)

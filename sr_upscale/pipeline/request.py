@@ -16,6 +16,7 @@ from sr_upscale.flags import FILES, NETWORK, RUNNING, SIZE, option, section_of
 from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import WRITTEN, Format
 from sr_upscale.images.save_options import SaveOptions
+from sr_upscale.inference.backends import BACKENDS
 from sr_upscale.inference.sizing import FITS, Target
 from sr_upscale.pipeline.words import (
     Jobs,
@@ -173,16 +174,16 @@ class NetworkOptions:
         "-g",
         "--device",
         "--gpu-id",
-        help="auto, cpu, cuda, cuda:1, mps; for a folder also several: 0,1.",
+        help="auto, cpu, cuda, cuda:1, mps, vulkan, vulkan:1; for a folder also several: 0,1.",
         panel=NETWORK,
     )
     backend: str = option(
-        "torch",
+        "auto",
         "--backend",
-        help="torch, or on a CPU onnxruntime or openvino (extras).",
+        help="auto, torch, ncnn (CPU or Vulkan), or on a CPU onnxruntime or openvino; all but torch are extras.",
         panel=NETWORK,
         pixels=True,
-        choices=lambda: ("torch", "onnxruntime", "openvino"),
+        choices=lambda: ("auto", *BACKENDS),
     )
     fp32: bool = option(False, "--fp32", help="Compute in fp32.", panel=NETWORK, pixels=True)
     bf16: bool = option(False, "--bf16", help="Compute in bf16.", panel=NETWORK, pixels=True)

@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.models.ensemble import OUTPUT_BLEND, OutputBlend
-from sr_upscale.models.generator import Generator, deepened, gated_from_compact
+from sr_upscale.models.generator import Generator, OutputBlend, deepened, gated_from_compact
 from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.pretrained.spandrel_adapter import tensors_in
 from sr_upscale.pretrained.weights_file import (
+    BLEND_ARCHITECTURE,
     WeightsInfo,
     is_ours,
     load_generator,
@@ -51,7 +51,7 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     blocks = max(a.config.num_blocks, b.config.num_blocks)
     if dataclasses.replace(a.config, num_blocks=blocks) != dataclasses.replace(b.config, num_blocks=blocks):
         configs = json.dumps([dataclasses.asdict(each.config) for each in (a, b)])
-        about = {"format": "pt", "modelspec.architecture": OUTPUT_BLEND, "sr_upscale.configs": configs}
+        about = {"format": "pt", "modelspec.architecture": BLEND_ARCHITECTURE, "sr_upscale.configs": configs}
         save_tensors(out, OutputBlend(a, b, alpha), {**about, "sr_upscale.share": repr(alpha)})
         return
     a, b = (each if each.config.num_blocks == blocks else deepened(each, blocks) for each in (a, b))

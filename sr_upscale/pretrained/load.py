@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import safe_open
-
 from sr_upscale.errors import ModelError
 from sr_upscale.models.descriptor import Traits
-from sr_upscale.models.ensemble import OUTPUT_BLEND, OutputBlend
-from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import (
     ARCHITECTURE,
+    BLEND_ARCHITECTURE,
+    BlendInfo,
+    blend_of,
     config_of,
     is_ours,
     load_generator,
@@ -38,8 +36,9 @@ def traits_of(path: Path) -> Traits:
         ModelError: The file cannot be used.
     """
     if not is_ours(path):
-        if (blend := _output_blend(path)) is not None:
-            return blend.traits
+        if (blend := blend_of(path)) is not None:
+            halo = max(config.halo for config in blend.configs)
+            return Traits(architecture=BLEND_ARCHITECTURE, scale=blend.configs[0].scale, halo=halo)
         from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
         return load_foreign(path)[1]
@@ -66,32 +65,21 @@ def module_of(path: Path) -> nn.Module:
     """
     if is_ours(path):
         return load_generator(path)[0]
-    if (blend := _output_blend(path)) is not None:
-        return blend
+    if (blend := blend_of(path)) is not None:
+        return _output_blend(path, blend)
     from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
     return copy.deepcopy(load_foreign(path)[0])  # each caller moves its own to a device
 
 
-def _output_blend(path: Path) -> OutputBlend | None:
-    """Loads a file that `blend.blend_files` wrote of two architectures; None where it is another file.
+def _output_blend(path: Path, info: BlendInfo) -> nn.Module:
+    """Loads a file that `blend.blend_files` wrote of two architectures."""
+    from sr_upscale.models.generator import Generator, OutputBlend
 
-    Raises:
-        ModelError: The file is damaged.
-    """
-    if path.suffix.lower() != ".safetensors":
-        return None
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except Exception:  # whoever reads the file next says what is wrong with it
-        return None
-    if metadata.get("modelspec.architecture") != OUTPUT_BLEND:
-        return None
-    try:
-        first, second = (Generator(GeneratorConfig(**each)) for each in json.loads(metadata["sr_upscale.configs"]))
-        blend = OutputBlend(first, second, float(metadata["sr_upscale.share"]))
+        first, second = (Generator(config) for config in info.configs)
+        blend = OutputBlend(first, second, info.share)
         blend.load_state_dict(load_safetensors(path))
-    except (KeyError, ValueError, TypeError, RuntimeError, ModelError) as error:
+    except (RuntimeError, ModelError) as error:
         raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
     return blend.requires_grad_(False).eval()

@@ -15,14 +15,16 @@ from safetensors import SafetensorError, safe_open
 
 from sr_upscale.errors import ModelError
 from sr_upscale.formatting import shortened
+from sr_upscale.models.descriptor import GeneratorConfig
 from sr_upscale.storage.atomic import replace_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from sr_upscale.models.generator import Generator, GeneratorConfig
+    from sr_upscale.models.generator import Generator
 
 ARCHITECTURE = "sr-upscale/inception-residual"
+BLEND_ARCHITECTURE = "sr-upscale/output-blend"
 MAX_TENSORS = 10_000
 """Tensors of a weights file. No known network has more; a file of very many only keeps the computer busy."""
 
@@ -240,12 +242,20 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            count = len(file.keys())
-        if count > MAX_TENSORS:
-            raise ModelError(f"{path}: holds {count} tensors; expected at most {MAX_TENSORS}: no network has so many")
+            refuse_many(path, len(file.keys()))
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
+
+
+def refuse_many(path: Path, count: int) -> None:
+    """Refuses a file of more than `MAX_TENSORS` tensors.
+
+    Raises:
+        ModelError: It is one.
+    """
+    if count > MAX_TENSORS:
+        raise ModelError(f"{path}: holds {count} tensors; expected at most {MAX_TENSORS}: no network has so many")
 
 
 def scale_of(path: Path) -> int:
@@ -270,13 +280,46 @@ def config_of(info: WeightsInfo, *, path: Path) -> GeneratorConfig:
     Raises:
         ModelError: The header's configuration does not build a generator.
     """
-    from sr_upscale.models.generator import GeneratorConfig
-
     try:
         return GeneratorConfig(**info.config)
     except (TypeError, ModelError) as error:
         msg = f"{path}: the header's configuration does not build a generator ({error})"
         raise ModelError(msg) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendInfo:
+    """What a file of `blend.OutputBlend` says about itself.
+
+    Attributes:
+        configs: Of the first network and of the second.
+        share: Of the second network's output, 0 to 1.
+    """
+
+    configs: tuple[GeneratorConfig, GeneratorConfig]
+    share: float
+
+
+def blend_of(path: Path) -> BlendInfo | None:
+    """Reads the header of a file that `blend.blend_files` wrote of two architectures; None where it is another file.
+
+    Raises:
+        ModelError: The header is damaged.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except Exception:  # whoever reads the file next says what is wrong with it
+        return None
+    if metadata.get("modelspec.architecture") != BLEND_ARCHITECTURE:
+        return None
+    try:
+        first, second = (GeneratorConfig(**each) for each in json.loads(metadata["sr_upscale.configs"]))
+        return BlendInfo(configs=(first, second), share=float(metadata["sr_upscale.share"]))
+    except (KeyError, ValueError, TypeError, ModelError) as error:
+        raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
 
 
 def _shallow(info: WeightsInfo) -> dict[str, Any]:

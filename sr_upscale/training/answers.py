@@ -227,7 +227,7 @@ def asked(
     network = module_of(weights).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16 and has_bf16(device)):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16 and has_bf16(device.type)):
             answer: Tensor = network(x.contiguous(memory_format=torch.channels_last))
         return answer.float()
 

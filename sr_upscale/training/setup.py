@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from sr_upscale.device import Choice, choose, has_bf16
+from sr_upscale.device import Choice, Device, choose, has_bf16
+from sr_upscale.errors import UsageError
 from sr_upscale.training.config import Recipe
 from sr_upscale.training.options import TrainingOptions
 from sr_upscale.training.parallel import World
@@ -37,13 +38,20 @@ def own_choice(device: str, dtype: str, world: World) -> Choice:
     Raises:
         UsageError: See `device.choose`.
     """
+    if device.startswith("vulkan"):
+        raise UsageError(f"device {device} is not for training; use cpu, cuda or mps")
     if world.size > 1:
         on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
         device = "cpu" if on_cpu else f"cuda:{os.environ['LOCAL_RANK']}"
     return choose(device, dtype)
 
 
-def size_of(wanted: str, device: torch.device) -> str:
+def torch_device(choice: Choice) -> torch.device:
+    """Returns the device of a choice as torch names it."""
+    return torch.device(str(choice.device))
+
+
+def size_of(wanted: str, device: Device) -> str:
     """Returns the size of a recipe: ``cpu`` or ``gpu``, which ``auto`` takes by the device."""
     return wanted if wanted != "auto" else "cpu" if device.type == "cpu" else "gpu"
 
@@ -51,8 +59,9 @@ def size_of(wanted: str, device: torch.device) -> str:
 def training_dtype(choice: Choice, wanted: str) -> torch.dtype:
     """Chooses what was asked for; else bf16 where the hardware has it, because bf16 needs no loss scaling."""
     if wanted != "auto":
-        return choice.dtype
-    if has_bf16(choice.device):
+        dtype: torch.dtype = getattr(torch, choice.dtype)
+        return dtype
+    if has_bf16(choice.device.type):
         return torch.bfloat16
     return torch.float16 if choice.device.type == "cuda" else torch.float32
 

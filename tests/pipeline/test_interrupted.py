@@ -19,7 +19,7 @@ from PIL import Image
 
 from sr_upscale.images import decode
 from sr_upscale.images import row_writer as stream
-from sr_upscale.inference import rows
+from sr_upscale.inference import strips as streaming
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.storage import atomic as files
 from sr_upscale.storage.atomic import remove_orphans, replace_file
@@ -257,7 +257,7 @@ def test_row_50_full_disk_stops_a_batch(
 def test_row_51_memory_of_the_device_runs_out(
     cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, tried = rows.stream_rows, []
+    whole, tried = streaming.stream_rows, []
 
     def greedy(network: Any, strips: Any, *, height: int, rows: int, column: int) -> Any:
         tried.append(rows)
@@ -265,7 +265,7 @@ def test_row_51_memory_of_the_device_runs_out(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(network, strips, height=height, rows=rows, column=column)
 
-    monkeypatch.setattr(rows, "stream_rows", greedy)
+    monkeypatch.setattr(streaming, "stream_rows", greedy)
     limit, out = 2, folder.with_name("out.png")
     assert cli(folder / "5.png", "-o", out, "-n", nearest).code == 0
     assert (tried[0] > 2, tried[-1] <= 2) == (True, True)
@@ -286,7 +286,7 @@ def test_row_52_other_errors_of_the_device_are_not_taken_for_it(
         tried.append(1)
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(rows, "stream_rows", broken)
+    monkeypatch.setattr(streaming, "stream_rows", broken)
     ran = cli(folder / "5.png", "-o", folder.with_name("out.png"), "-n", nearest)
     assert (ran.code, tried) == (1, [1])
     assert len(ran.err.splitlines()) == 1
@@ -353,7 +353,7 @@ def test_a_file_that_appears_while_computing_stays(
     cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     """Also where the file system knows no hard links; --force still overwrites."""
-    target, real = photo.with_name("out.png"), rows.stream_rows
+    target, real = photo.with_name("out.png"), streaming.stream_rows
 
     def slow(*arguments: Any, **more: Any) -> Any:
         target.write_bytes(b"somebody else's")
@@ -362,7 +362,7 @@ def test_a_file_that_appears_while_computing_stays(
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(rows, "stream_rows", slow)
+    monkeypatch.setattr(streaming, "stream_rows", slow)
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     ran = cli(photo, "-n", nearest, "-o", target)
@@ -377,7 +377,8 @@ def test_a_file_that_appears_while_computing_stays(
 SWALLOWED = """
 import os, sys
 import pyvips
-from sr_upscale.inference import loaded_networks, rows
+from sr_upscale.inference import loaded_networks
+from sr_upscale.inference import strips as streaming
 number, where = int(sys.argv.pop()), sys.argv.pop()
 class Callback:
     def __del__(self):  # what is raised here is lost
@@ -394,9 +395,9 @@ def interrupted(function, first=None):
     return call
 asked = False
 if where == "loading":
-    loaded_networks.module_of = interrupted(loaded_networks.module_of)
+    loaded_networks.starter = interrupted(loaded_networks.starter)
 elif where == "computing":
-    rows.stream_rows = interrupted(rows.stream_rows)
+    streaming.stream_rows = interrupted(streaming.stream_rows)
 else:
     pyvips.Operation.call = staticmethod(interrupted(pyvips.Operation.call, "gifsave"))
 """

@@ -1,0 +1,75 @@
+"""ncnn: on the CPU, or on any graphics card by Vulkan; it starts without torch."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_upscale.device import Device, cpu_threads
+from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
+from sr_upscale.pretrained.ncnn_export import INPUT, OUTPUT, NcnnModel, ncnn_model
+from sr_upscale.vulkan import DeviceLostError, import_ncnn
+
+if TYPE_CHECKING:
+    from sr_upscale.inference.backends import Start
+
+NO_MEMORY = -100
+"""What ncnn returns where memory ran out."""
+
+
+def starter(weights: Path, device: Device) -> Start:
+    """See `backends.starter`."""
+    return partial(ArrayNetwork, partial(_start, ncnn_model(weights), device))
+
+
+def _start(model: NcnnModel, device: Device, dtype: str) -> Run:
+    ncnn = import_ncnn()
+    net = ncnn.Net()
+    half = dtype == "float16"
+    net.opt.num_threads = cpu_threads()
+    net.opt.use_vulkan_compute = device.type == "vulkan"
+    for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
+        setattr(net.opt, f"use_{name}", half)
+    net.opt.use_bf16_storage = net.opt.use_bf16_packed = False
+    if device.type == "vulkan":
+        net.set_vulkan_device(device.index or 0)
+    if net.load_param_mem(model.graph) or net.load_model(_reader(model.numbers)):
+        raise _failure(device, "the network could not be loaded")
+
+    def run(tile: NDArray[np.float32]) -> NDArray[np.float32]:
+        extractor = net.create_extractor()
+        extractor.input(INPUT, ncnn.Mat(tile[0]).clone())
+        status, out = extractor.extract(OUTPUT)
+        if status:
+            raise MemoryError if status == NO_MEMORY else _failure(device, f"ncnn ended with {status}")
+        return np.array(out)[None]
+
+    return run
+
+
+def _failure(device: Device, what: str) -> Exception:
+    return DeviceLostError(f"{device}: {what}") if device.type == "vulkan" else MemoryError(what)
+
+
+def _reader(numbers: bytes) -> Any:
+    """Makes what ncnn reads a ``.bin`` file from, out of its content."""
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+    class Reader(import_ncnn().DataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.at = 0
+
+        def read(self, place: Any, size: int) -> int:
+            part = numbers[self.at : self.at + size]
+            ctypes.memmove(address(place, None), part, len(part))
+            self.at += len(part)
+            return len(part)
+
+    return Reader()

@@ -1,0 +1,37 @@
+"""OpenVINO, on the CPU, in float32 or bfloat16."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sr_upscale.device import Device, cpu_threads
+from sr_upscale.errors import UsageError
+from sr_upscale.formatting import extra
+from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
+from sr_upscale.pretrained.onnx_export import cached_onnx
+
+if TYPE_CHECKING:
+    from sr_upscale.inference.backends import Start
+
+
+def starter(weights: Path, _device: Device) -> Start:
+    """See `backends.starter`."""
+    return partial(ArrayNetwork, partial(_start, cached_onnx(weights)))
+
+
+def _start(file: Path, dtype: str) -> Run:
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError(f"--backend openvino needs an extra; {extra('openvino')}") from error
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
+        "INFERENCE_NUM_THREADS": cpu_threads(),
+    }
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(str(file)), "CPU", settings)
+    return lambda tile: np.array(compiled(tile)[0])

@@ -1,0 +1,200 @@
+"""Weights -> ncnn's two files, a graph as text and its numbers, without torch and without ncnn.
+
+Source: the formats as ncnn's documentation describes them, "param and model file structure" and "operators".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from sr_upscale.errors import ModelError
+from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig, nearest_stages
+from sr_upscale.pretrained.weights_file import blend_of, config_of, is_ours, read_info, refuse_many
+
+INPUT, OUTPUT = "lr", "sr"
+"""Names of the two ends: (3, H, W) in [0, 1] -> (3, H * scale, W * scale), not clamped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NcnnModel:
+    """A network as ncnn loads it.
+
+    Attributes:
+        graph: Content of the ``.param`` file.
+        numbers: Content of the ``.bin`` file.
+    """
+
+    graph: str
+    numbers: bytes
+
+
+def runs_on_ncnn(weights: Path) -> bool:
+    """Says whether `ncnn_model` knows such weights, by their header."""
+    return is_ours(weights) or blend_of(weights) is not None
+
+
+def ncnn_model(weights: Path) -> NcnnModel:
+    """Writes a network of ours, or a blend of the outputs of two, as ncnn loads it.
+
+    Args:
+        weights: A ``.safetensors`` file.
+
+    Raises:
+        ModelError: The file is missing or damaged, or holds another network.
+    """
+    state = _State(weights)
+    graph = _Graph()
+    if is_ours(weights):
+        out = _generator(graph, state, "", config_of(read_info(weights), path=weights))
+    elif (blend := blend_of(weights)) is not None:
+        outs = [
+            _generator(graph, state, f"{name}.", config)
+            for name, config in zip(("first", "second"), blend.configs, strict=True)
+        ]
+        (out,) = graph.add("Eltwise", outs, f"0=1 -23301=2,{1 - blend.share!r},{blend.share!r}")
+    else:
+        raise ModelError(
+            f"{weights.name}: ncnn runs networks of `sr-upscale train` and their blends; use --backend torch"
+        )
+    state.refuse_rest()
+    graph.add("Noop", [out], "", outputs=[OUTPUT])
+    return NcnnModel(graph=graph.text(), numbers=b"".join(graph.numbers))
+
+
+class _State:
+    """The tensors of a file. Each is taken once, and none may be left."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with safe_open(path, framework="numpy") as file:
+                refuse_many(path, len(file.keys()))
+                self.tensors: dict[str, NDArray[Any]] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, TypeError) as error:
+            raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
+
+    def take(self, key: str, *shape: int) -> NDArray[np.float32]:
+        """Takes a tensor of a shape, as float32."""
+        value = self.tensors.pop(key, None)
+        if value is None or value.shape != shape or not np.isfinite(value).all():
+            found = "missing" if value is None else f"of shape {value.shape}" if value.shape != shape else "not finite"
+            raise ModelError(
+                f"{self.path}: {key} is {found}; expected finite numbers of shape {shape}; get the file again"
+            )
+        return value.astype(np.float32)
+
+    def refuse_rest(self) -> None:
+        if self.tensors:
+            raise ModelError(
+                f"{self.path}: unknown keys {sorted(self.tensors)[:5]}; the file does not fit its configuration"
+            )
+
+
+@dataclass
+class _Graph:
+    """Layers in the order in which they run: (kind, inputs, outputs, parameters); and what they need, as bytes."""
+
+    layers: list[tuple[str, list[str], list[str], str]] = field(default_factory=lambda: [("Input", [], [INPUT], "")])
+    numbers: list[bytes] = field(default_factory=list)
+
+    def add(
+        self, kind: str, inputs: list[str], params: str, *numbers: NDArray[np.float32], outputs: Any = 1
+    ) -> list[str]:
+        """Adds a layer, and returns the names of its outputs.
+
+        Args:
+            kind: As ncnn calls it.
+            inputs: Names of outputs of other layers.
+            params: ``number=value`` for each of its parameters.
+            numbers: What it needs of the ``.bin`` file, in order.
+            outputs: Their number, or their names.
+        """
+        names = [f"{len(self.layers)}_{each}" for each in range(outputs)] if isinstance(outputs, int) else outputs
+        self.layers.append((kind, inputs, names, params))
+        self.numbers += [each.tobytes() for each in numbers]
+        return names
+
+    def text(self) -> str:
+        """Writes the ``.param`` file. What several layers read goes through a Split: each output is read once."""
+        readers = Counter(name for _kind, inputs, _outputs, _params in self.layers for name in inputs)
+        copies: dict[str, list[str]] = {}
+        lines = []
+        blobs = 0
+        for number, (kind, inputs, outputs, params) in enumerate(self.layers):
+            read = [copies[name].pop(0) if name in copies else name for name in inputs]
+            lines.append(_line(kind, str(number), read, outputs, params))
+            blobs += len(outputs)
+            for name in outputs:
+                if (times := readers[name]) > 1:
+                    copies[name] = [f"{name}_{copy}" for copy in range(times)]
+                    lines.append(_line("Split", f"split_{name}", [name], copies[name], ""))
+                    blobs += times
+        return "\n".join(["7767517", f"{len(lines)} {blobs}", *lines, ""])
+
+
+def _line(kind: str, name: str, inputs: list[str], outputs: list[str], params: str) -> str:
+    return " ".join([kind, name, str(len(inputs)), str(len(outputs)), *inputs, *outputs, params]).rstrip()
+
+
+def _generator(graph: _Graph, state: _State, prefix: str, config: GeneratorConfig) -> str:
+    """Adds a `models.generator.Generator`, and returns the name of its output."""
+    feat, half, scale = config.num_feat, config.num_feat // 2, config.scale
+
+    def conv(
+        name: str, x: str, channels: int, out: int, *, size: int = 3, bias: bool = True, leaky: bool = False
+    ) -> str:
+        weight = state.take(f"{prefix}{name}.weight", out, channels, size, size)
+        numbers = [np.zeros(1, np.float32), weight]  # 0: the weights follow as float32
+        numbers += [state.take(f"{prefix}{name}.bias", out)] if bias else []
+        params = f"0={out} 1={size} 4={size // 2} 5={int(bias)} 6={weight.size}"
+        params += f" 9=2 -23310=1,{NEGATIVE_SLOPE}" if leaky else ""
+        return graph.add("Convolution", [x], params, *numbers)[0]
+
+    def prelu(name: str, x: str, channels: int) -> str:
+        return graph.add("PReLU", [x], f"0={channels}", state.take(f"{prefix}{name}.weight", channels))[0]
+
+    def enlarged(x: str, factor: int) -> str:
+        return graph.add("Interp", [x], f"0=1 1={factor}.0 2={factor}.0")[0]
+
+    def added(*parts: str) -> str:
+        return graph.add("BinaryOp", list(parts), "0=0")[0]
+
+    def inception(name: str, x: str) -> str:
+        def plain(part: str, x: str, channels: int, *, size: int = 3) -> str:
+            return conv(f"{name}.{part}", x, channels, half, size=size, bias=False, leaky=True)
+
+        short = plain("conv1", plain("reduce1", x, feat, size=1), half)
+        long = plain("conv2b", plain("conv2a", plain("reduce2", x, feat, size=1), half), half)
+        return added(graph.add("Concat", [short, long], "0=0")[0], x)
+
+    def gated(name: str, x: str) -> str:
+        first = prelu(f"{name}.first_act", conv(f"{name}.first", x, feat, feat), feat)
+        short, long = graph.add("Slice", [first], f"-23300=2,{half},{half} 1=0", outputs=2)
+        long = prelu(f"{name}.second_act", conv(f"{name}.second", long, half, half), half)
+        both = graph.add("Concat", [short, long], "0=0")[0]
+        gain = state.take(f"{prefix}{name}.gain", feat)
+        return added(both, graph.add("Scale", [x], f"0={feat} 1=0", gain)[0]) if gain.any() else both
+
+    image = INPUT
+    if config.block == "gated":
+        x = prelu("head_act", conv("head", image, 3, feat), feat)
+        for number in range(config.num_blocks):
+            x = gated(f"blocks.{number}", x)
+    else:
+        x = shallow = conv("head", image, 3, feat, leaky=True)
+        for number in range(config.num_blocks):
+            x = inception(f"blocks.{number}", x)
+        x = added(conv("trunk", x, feat, feat, bias=False), shallow)
+    if config.upsampler == "pixelshuffle":
+        places = conv("tail.last", x, feat, 3 * scale**2)
+        return added(graph.add("PixelShuffle", [places], f"0={scale}")[0], enlarged(image, scale))
+    for number, factor in enumerate(nearest_stages(scale)):
+        x = conv(f"tail.stages.{number}", enlarged(x, factor), feat, feat, leaky=True)
+    return conv("tail.last", conv("tail.conv", x, feat, feat, leaky=True), feat, 3)
