@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sr_upscale.device import Device
-from sr_upscale.functional.planes import Planes
+if TYPE_CHECKING:
+    from sr_upscale.device import Device
+    from sr_upscale.functional.planes import Planes
 
 BACKENDS = {
     "torch": "sr_upscale.inference.backends.torch",
