@@ -23,6 +23,10 @@ from tests.helpers import Ran, pattern
 
 Cli = Callable[..., Ran]
 
+needs_avx = pytest.mark.skipif(
+    os.environ.get("ONEDNN_MAX_CPU_ISA") == "SSE41", reason="OpenVINO's nearest neighbour fails without AVX"
+)
+
 
 @pytest.fixture(scope="session")
 def exported(micro: Path) -> Path:
@@ -41,7 +45,7 @@ def test_export_agrees_with_torch_at_any_size(exported: Path, micro: Path) -> No
         np.testing.assert_allclose(found, module(picture).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=needs_avx)])
 def test_gated_blocks_run_on_every_backend(tmp_path: Path, backend: str) -> None:
     torch.manual_seed(4)
     model = Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=2, block="gated"))
@@ -81,11 +85,6 @@ def test_a_damaged_file_of_the_cache_is_made_anew(exported: Path, micro: Path, w
     damaged.write_bytes(damaged.read_bytes()[:-10])
     assert cached_onnx(micro) == exported
     assert compare(module_of(micro), exported) < 1e-4
-
-
-needs_avx = pytest.mark.skipif(
-    os.environ.get("ONEDNN_MAX_CPU_ISA") == "SSE41", reason="OpenVINO's nearest neighbour fails without AVX"
-)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=needs_avx)])
