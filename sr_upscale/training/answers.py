@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from sr_upscale.data.degradations import RealWorld, gaussian_blur
+from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.data.rendered import Rendered
 from sr_upscale.device import has_bf16
@@ -49,7 +48,7 @@ class Question:
         ensemble: Whether it answers with the mean over eight turns.
         degradation: Makes LR; None for MATLAB's bicubic.
         busy_share, smooth_share: See `data.patches.PatchSampler`.
-        own_colors: Whether an answer gets the low frequencies of its LR (`with_colors_of`).
+        own_colors: Whether an answer gets the mean colour of its LR (`with_colors_of`).
         seed: Start of the random numbers.
     """
 
@@ -197,7 +196,7 @@ class Answers:
             "version": ANSWERS_VERSION,
             "teacher": {"name": q.weights.stem, "sha256": hash_file(q.weights)},
             **{key: getattr(q, key) for key in ("scale", "crop", "ensemble", "busy_share", "smooth_share", "seed")},
-            **({"own_colors": True} if q.own_colors else {}),
+            **({"own_colors": "mean"} if q.own_colors else {}),
             "degradation": asdict(q.degradation) if q.degradation is not None else "bicubic",
             "pictures": [
                 (pair.name, pair.lr.shape, zlib.crc32(np.ascontiguousarray(pair.lr).data)) for pair in self.pictures
@@ -241,7 +240,10 @@ def asked(
 
 
 def with_colors_of(answer: NDArray[np.uint8], lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gives an answer the low frequencies of its LR: what a Gaussian of `COLOR_SIGMA` LR pixels leaves.
+    """Gives an answer the mean colour of its LR.
+
+    Its contrast stays. To take over more of LR's low frequencies would lower that, and students even more so
+    (docs/training-log.md).
 
     Args:
         answer: (h * scale, w * scale, 3).
@@ -250,14 +252,8 @@ def with_colors_of(answer: NDArray[np.uint8], lr: NDArray[np.uint8]) -> NDArray[
     Returns:
         An array of the answer's shape.
     """
-    x, small = to_tensor(answer), to_tensor(np.ascontiguousarray(lr))
-    difference = gaussian_blur(small - F.adaptive_avg_pool2d(x, lr.shape[:2]), COLOR_SIGMA)
-    shift = F.interpolate(difference, size=x.shape[-2:], mode="bilinear")
-    return to_pixels(x + shift, np.dtype(np.uint8))
-
-
-COLOR_SIGMA = 6.0
-"""LR pixels. Noise of 20 levels averages out to 1 level at this width."""
+    shift = lr.mean(axis=(0, 1)) - answer.mean(axis=(0, 1))
+    return np.asarray(np.rint(answer + shift).clip(0, 255), dtype=np.uint8)
 
 
 def _is_reduced(lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> bool:

@@ -142,8 +142,8 @@ class TeacherSection:
         bf16: Whether it computes in bfloat16 where the hardware does (`device.has_bf16`): about four times as fast on
             a CPU with AMX, a quarter of a level off. Too rough for teachers of PSNR.
         clean_hr: Whether HR takes the place of the answer where LR was only reduced: there is nothing to repair.
-        own_colors: Whether an answer gets the low frequencies of its LR in place of its own, since some teachers darken
-            and tint.
+        own_colors: Whether an answer gets the mean colour of its LR in place of its own, since some teachers darken and
+            tint.
     """
 
     model: str = ""
