@@ -38,11 +38,11 @@ def plot_files(results: Results) -> dict[str, bytes]:
 def _figure(results: Results, dataset: str) -> Figure:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
-    rows = [row for row in results.summaries if row.dataset == dataset and math.isfinite(row.psnr)]
+    rows = [row for row in results.summaries if row.dataset == dataset and math.isfinite(row.scores["psnr"])]
     for number, row in enumerate(rows):
         axes.errorbar(
             row.mpix_per_s,
-            row.psnr,
+            row.scores["psnr"],
             xerr=[[row.mpix_per_s - row.mpix_per_s_low], [row.mpix_per_s_high - row.mpix_per_s]],
             marker=MARKERS[number % len(MARKERS)],
             linestyle="none",

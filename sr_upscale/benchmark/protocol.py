@@ -1,14 +1,28 @@
-"""How scores are measured, and the options of `benchmark`. Does not import torch."""
+"""How scores are measured, the options of `benchmark`, and the names that they take. Does not import torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sr_upscale.benchmark.names import KERNELS, NAMES
+from sr_upscale.benchmark.metrics import OPTIONAL, parse_metrics
 from sr_upscale.errors import UsageError
 from sr_upscale.flags import DATA, PROTOCOL, option
 from sr_upscale.pretrained.registry import known_names
+
+if TYPE_CHECKING:
+    from sr_upscale.functional.resize import Kernel
+
+FOLDERS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}
+"""Data sets of SelfExSR, and their folders there."""
+
+NAMES = (*FOLDERS, "div2k-val")
+"""Data sets that are fetched by name."""
+
+KERNELS: dict[str, Kernel] = {"bicubic": "bicubic", "lanczos": "lanczos3"}
+"""Methods without a network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +36,7 @@ class Protocol:
         gray_as_rgb: Whether gray pictures get three equal channels before Y, as the networks' test codes do. Else they
             stay gray, as the MATLAB scripts do.
         own_lr: Whether LR is made here by MATLAB's bicubic, even where there are LR files.
-        lpips: Backbone of LPIPS; empty if it is not measured.
-        cer: Language of the text whose character error rate is measured; empty if it is not.
+        metrics: What is measured besides PSNR, SSIM and NIQE, as `parse_metrics` returns it.
         limit: Most pictures of each set that are measured, from its first; None for all of them, as papers do.
     """
 
@@ -32,8 +45,7 @@ class Protocol:
     crop_border: int
     gray_as_rgb: bool = True
     own_lr: bool = False
-    lpips: str = ""
-    cer: str = ""
+    metrics: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
 
     def __str__(self) -> str:
@@ -43,8 +55,7 @@ class Protocol:
         return (
             f"x{self.scale}; PSNR and SSIM on {channel} of 8-bit output, border of {self.crop_border} left out, "
             f"mean over pictures; SSIM with an 11x11 Gaussian of 1.5; gray pictures {gray}; LR files: {lr}"
-            + (f"; LPIPS with {self.lpips}, RGB, the same border" if self.lpips else "")
-            + (f"; CER of tesseract in {self.cer} against its reading of HR" if self.cer else "")
+            + "".join(f"; {OPTIONAL[name].protocol.format(given)}" for name, given in self.metrics.items())
             + (f"; --limit {self.limit}: at most the first {self.limit} of each set" if self.limit is not None else "")
         )
 
@@ -91,12 +102,12 @@ class BenchmarkOptions:
         choices=lambda: ("rgb", "gray"),
     )
     own_lr: bool = option(False, "--own-lr", help="Make LR here, even where there are LR files.", panel=PROTOCOL)
-    vgg_weights: Path | None = option(
-        None, "--vgg-weights", help="VGG19 (.safetensors or .pth): measures the VGG19 distance, too.", parse=Path
-    )
-    lpips: str | None = option(None, "--lpips", help="Measure LPIPS with this backbone: alex or vgg (an extra).")
-    cer: str | None = option(
-        None, "--cer", help="Measure how well tesseract reads text in this language (eng), as in HR."
+    metric: tuple[str, ...] = option(
+        (),
+        "--metric",
+        help=f"Also measure {', '.join(each.usage for each in OPTIONAL.values())}; several by comma.",
+        panel=PROTOCOL,
+        choices=lambda: OPTIONAL,
     )
     published: bool = option(False, "--published", help="Show published scores beside the measured ones, marked.")
     out: Path | None = option(
@@ -111,6 +122,7 @@ class BenchmarkOptions:
             raise UsageError(
                 f"--channel is {self.channel!r} and --gray {self.gray!r}; expected y or rgb, and rgb or gray"
             )
+        self.protocol  # noqa: B018 (an unknown metric is refused here)
         if self.plots and self.out is None:
             raise UsageError("--plots are files of --out; give -o a folder")
 
@@ -123,7 +135,6 @@ class BenchmarkOptions:
             crop_border=self.scale if self.border is None else self.border,
             gray_as_rgb=self.gray == "rgb",
             own_lr=self.own_lr,
-            lpips=self.lpips or "",
-            cer=self.cer or "",
+            metrics=parse_metrics(self.metric),
             limit=self.limit,
         )

@@ -16,9 +16,10 @@ from typing import Any
 
 from PIL import Image
 
-from sr_upscale.benchmark.names import KERNELS
+from sr_upscale.benchmark.metrics import METRICS
+from sr_upscale.benchmark.protocol import KERNELS
 from sr_upscale.benchmark.run import Results
-from sr_upscale.benchmark.tables import HEADINGS, datasets_of, finite, table_of
+from sr_upscale.benchmark.tables import datasets_of, finite, score_cells, table_of
 from sr_upscale.formatting import mebibytes
 from sr_upscale.functional.color import Pixels
 
@@ -84,32 +85,28 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
     Returns:
         HTML.
     """
-    judged = results.summaries[-1].method
+    last_method = results.summaries[-1].method
     scores = {(score.dataset, score.picture, score.method): score for score in results.scores}
-    ordered = sorted(gallery.pictures, key=lambda each: scores[each.dataset, each.name, judged].psnr)
+    ordered = sorted(gallery.pictures, key=lambda each: scores[each.dataset, each.name, last_method].scores["psnr"])
     half = MAX_PICTURES // 2
     chosen = ordered if len(ordered) <= MAX_PICTURES else [*ordered[:half], *ordered[-half:]]
 
     def words(picture: Shown, method: str) -> str:
         score = scores.get((picture.dataset, picture.name, method))
-        return f"{score.psnr:.2f} dB, SSIM {score.ssim:.4f}" if score else ""
+        return f"{score.scores['psnr']:.2f} dB, SSIM {score.scores['ssim']:.4f}" if score else ""
 
     sets = [_set(results, dataset, with_published=with_published) for dataset in datasets_of(results)]
     last = datasets_of(results)[-1]
     points = [
-        {"name": summary.method, "speed": summary.mpix_per_s, "psnr": summary.psnr}
+        {"name": summary.method, "speed": summary.mpix_per_s, "psnr": summary.scores["psnr"]}
         for summary in results.summaries
         if summary.dataset == last
     ]
+    cells = [(score, score_cells(score.scores)) for score in results.scores]
+    headings = [metric.heading for metric in METRICS if any(metric.heading in formatted for _score, formatted in cells)]
     pictures = [
-        [
-            f"{score.dataset} {score.picture}",
-            score.method,
-            f"{score.psnr:.2f}",
-            f"{score.ssim:.4f}",
-            _or_blank(score.niqe),
-        ]
-        for score in results.scores
+        [f"{score.dataset} {score.picture}", score.method, *(formatted.get(heading, "") for heading in headings)]
+        for score, formatted in cells
     ]
     return page(
         title=f"Benchmark x{results.protocol.scale}: {', '.join(datasets_of(results))}",
@@ -118,7 +115,7 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
         sets=sets,
         points=points,
         gallery=[_picture(each, words) for each in chosen],
-        picture_headings=["picture", *HEADINGS[:4]],
+        picture_headings=["picture", "model", *headings],
         pictures=pictures,
     )
 
@@ -209,7 +206,3 @@ def _environment(environment: Mapping[str, Any]) -> str:
     machine = f"{environment['processor']}, {environment['threads']} threads, {mebibytes(environment['memory_bytes'])}"
     versions = [f"{name} {environment[name]}" for name in ("sr-upscale", "torch", "python")]
     return f"{machine}, {gpus}; {', '.join(versions)}, {environment['system']}"
-
-
-def _or_blank(value: float | None) -> str:
-    return f"{value:.2f}" if value is not None else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import statistics
 import time
@@ -13,31 +12,25 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import nn
 
 from sr_upscale import __version__
-from sr_upscale.benchmark.memory import host_peak_bytes
-from sr_upscale.benchmark.methods import Method
+from sr_upscale.benchmark.methods import Method, host_peak_bytes
+from sr_upscale.benchmark.metrics import METRICS, Pair, Score, load_metrics
 from sr_upscale.benchmark.protocol import Protocol
 from sr_upscale.benchmark.sets import PicturePair, load_pair
-from sr_upscale.errors import InputError, ShapeError, SrUpscaleError
-from sr_upscale.functional.color import Pixels, to_tensor
-from sr_upscale.metrics.niqe import niqe
-from sr_upscale.metrics.reading import Reader, character_error_rate
-from sr_upscale.metrics.reference import SSIM_WINDOW, lpips_distance, psnr, ssim, vgg19_distance
-from sr_upscale.models.features import VGG19Features
+from sr_upscale.errors import InputError, SrUpscaleError
+from sr_upscale.functional.color import Pixels
+from sr_upscale.metrics.reference import SSIM_WINDOW
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureScore:
-    """One method on one picture. Scores that were not asked for, or cannot be had, are None.
+    """One method on one picture.
 
     Attributes:
         dataset, picture, method: Names.
-        psnr: In dB; infinite for an exact output.
-        ssim, niqe, lpips: See `metrics`.
-        cer: Character error rate of what is read, to what is read in HR; None where nothing is.
-        distance: Of VGG19 features.
+        scores: By name of `benchmark.metrics`, without those that the picture has none of. PSNR is infinite for an
+            exact output.
         seconds: What the run took.
         output_pixels: Width times height of the output.
     """
@@ -45,12 +38,7 @@ class PictureScore:
     dataset: str
     picture: str
     method: str
-    psnr: float
-    ssim: float
-    niqe: float | None
-    distance: float | None
-    lpips: float | None
-    cer: float | None
+    scores: Mapping[str, float]
     seconds: float
     output_pixels: int
 
@@ -62,7 +50,7 @@ class Summary:
     Attributes:
         dataset, method: Names.
         pictures: How many were measured.
-        psnr, ssim, niqe, distance, lpips, cer: Means of the scores (`PictureScore`).
+        scores: Means of the scores (`PictureScore`), by name.
         mpix_per_s, mpix_per_s_low, mpix_per_s_high: Median and quartiles of the speed, in output megapixels a second.
         host_bytes: What the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
         device_bytes: Most bytes on a CUDA device; None elsewhere.
@@ -72,12 +60,7 @@ class Summary:
     dataset: str
     method: str
     pictures: int
-    psnr: float
-    ssim: float
-    niqe: float | None
-    distance: float | None
-    lpips: float | None
-    cer: float | None
+    scores: Mapping[str, float]
     mpix_per_s: float
     mpix_per_s_low: float
     mpix_per_s_high: float
@@ -111,9 +94,7 @@ def run_benchmark(
     methods: Sequence[Method],
     protocol: Protocol,
     *,
-    features: VGG19Features | None = None,
-    lpips: nn.Module | None = None,
-    reader: Reader | None = None,
+    metrics: Mapping[str, Score] | None = None,
     on_progress: Callable[[float, str], None] = lambda _share, _words: None,
     on_picture: Callable[[str, str, Mapping[str, Pixels]], None] = lambda _set, _picture, _images: None,
     on_warning: Callable[[str], None] = lambda _message: None,
@@ -124,9 +105,7 @@ def run_benchmark(
         sets: Pictures by name of their data set.
         methods: They run in turn. Each enlarges by the protocol's scale.
         protocol: How to measure.
-        features: VGG19 for the distance; without it that score is left out.
-        lpips: Network of `metrics.reference.lpips_model`; without it that score is left out.
-        reader: Reads text for the character error rate; without it that score is left out.
+        metrics: Metrics of the protocol, loaded (`load_metrics`); None loads them.
         on_progress: Called with the finished share (0 to 1) and a few words.
         on_picture: Called with set, picture and images by name (``HR``, and one of each method), for a report. Images
             are (H, W, 1 or 3) uint8.
@@ -137,6 +116,7 @@ def run_benchmark(
         InputError: No picture of a set can be measured.
         SrUpscaleError: Any of its kinds, where a picture cannot be read or a method fails.
     """
+    metrics = load_metrics(protocol.metrics) if metrics is None else metrics
     scores: list[PictureScore] = []
     summaries: list[Summary] = []
     total, done = sum(len(pairs) for pairs in sets.values()) * len(methods), 0
@@ -154,7 +134,6 @@ def run_benchmark(
                 done += len(methods)
                 continue
             images = {"HR": hr}
-            text = reader(hr) if reader is not None else ""
             largest = max(largest, (*lr.shape[:2], lr.shape[2]), key=lambda shape: shape[0] * shape[1])
             for method in methods:
                 on_progress(done / total, f"{dataset} {pair.name} {method.name}")
@@ -163,17 +142,16 @@ def run_benchmark(
                 sr, seconds, taken = _timed(method, lr)
                 device_bytes[method.name] = max(device_bytes.get(method.name, 0), taken)
                 images[method.name] = sr
-                judged = _judged(sr, hr, protocol, features=features, lpips=lpips)
-                read = reader(sr) if reader is not None and text else None
+                outcome = Pair(sr, hr, crop_border=protocol.crop_border, y_channel=protocol.channel == "y")
+                found = {name: score(outcome) for name, score in metrics.items()}
                 rows[method.name].append(
                     PictureScore(
                         dataset=dataset,
                         picture=pair.name,
                         method=method.name,
+                        scores={name: value for name, value in found.items() if value is not None},
                         seconds=seconds,
                         output_pixels=sr.shape[0] * sr.shape[1],
-                        cer=character_error_rate(read, text) if read is not None else None,
-                        **judged,
                     )
                 )
                 done += 1
@@ -205,26 +183,6 @@ def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:
     return sr, seconds, torch.cuda.max_memory_allocated(method.device_index) if method.device_index is not None else 0
 
 
-def _judged(
-    sr: Pixels, hr: Pixels, protocol: Protocol, *, features: VGG19Features | None, lpips: nn.Module | None
-) -> dict[str, Any]:
-    """Measures the scores of one picture, by name."""
-    ours, theirs = to_tensor(sr), to_tensor(hr)
-    crop, gray = protocol.crop_border, ours.shape[1] == 1
-    settings: dict[str, Any] = {"crop_border": crop, "y_channel": protocol.channel == "y" and not gray}
-    rgb, rgb_hr = (each.expand(-1, 3, -1, -1) for each in (ours, theirs))
-    found: dict[str, Any] = {
-        "psnr": psnr(ours, theirs, **settings).item(),
-        "ssim": ssim(ours, theirs, **settings).item(),
-        "niqe": None,
-        "distance": vgg19_distance(rgb, rgb_hr, features, crop_border=crop).item() if features is not None else None,
-        "lpips": lpips_distance(rgb, rgb_hr, lpips, crop_border=crop).item() if lpips is not None else None,
-    }
-    with contextlib.suppress(ShapeError):  # smaller than two blocks
-        found["niqe"] = niqe(rgb, crop_border=crop)
-    return found
-
-
 def _summary(
     dataset: str, method: Method, rows: Sequence[PictureScore], *, host_bytes: int | None, device_bytes: int | None
 ) -> Summary:
@@ -234,12 +192,7 @@ def _summary(
         dataset=dataset,
         method=method.name,
         pictures=len(rows),
-        psnr=statistics.fmean(row.psnr for row in rows),
-        ssim=statistics.fmean(row.ssim for row in rows),
-        niqe=_mean_of([row.niqe for row in rows]),
-        distance=_mean_of([row.distance for row in rows]),
-        lpips=_mean_of([row.lpips for row in rows]),
-        cer=_mean_of([row.cer for row in rows]),
+        scores={name: statistics.fmean(values) for name, values in scores_by_name(rows).items()},
         mpix_per_s=middle,
         mpix_per_s_low=low,
         mpix_per_s_high=high,
@@ -252,9 +205,10 @@ def _summary(
     )
 
 
-def _mean_of(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def scores_by_name(rows: Sequence[PictureScore | Summary]) -> dict[str, list[float]]:
+    """Lists the scores of several rows by name, in the order of `METRICS`, without those that no row has."""
+    values = {metric.name: [row.scores[metric.name] for row in rows if metric.name in row.scores] for metric in METRICS}
+    return {name: each for name, each in values.items() if each}
 
 
 def _quartiles(ordered: Sequence[float]) -> tuple[float, float, float]:

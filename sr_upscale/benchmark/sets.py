@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from sr_upscale.benchmark.names import FOLDERS, NAMES
+from sr_upscale.benchmark.protocol import FOLDERS, NAMES
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.div2k import DIV2K_URL
 from sr_upscale.errors import InputError, IntegrityError, UsageError

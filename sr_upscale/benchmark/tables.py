@@ -15,7 +15,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from sr_upscale.benchmark.run import PictureScore, Results, Summary
+from sr_upscale.benchmark.metrics import METRICS
+from sr_upscale.benchmark.run import PictureScore, Results, Summary, scores_by_name
 from sr_upscale.formatting import mebibytes
 
 
@@ -51,68 +52,43 @@ def published() -> tuple[Published, ...]:
     )
 
 
-HEADINGS = (
-    "model",
-    "PSNR, dB ↑",
-    "SSIM ↑",
-    "NIQE ↓",
-    "VGG19 ↓",
-    "LPIPS ↓",
-    "CER ↓",
-    "MPix/s ↑",
-    "memory ↓",
-    "parameters ↓",
-    "MACs at 720p ↓",
-)
-"""Columns; an arrow up stands where more is better, and one down where less is."""
+Row = Mapping[str, str]
+"""Formatted cells by their heading."""
 
 
-def summary_cells(summary: Summary) -> tuple[str, ...]:
-    """Formats the row of a summary, in the columns of `HEADINGS`."""
+def score_cells(scores: Mapping[str, float]) -> Row:
+    """Formats scores by name, in the order of their columns."""
+    return {metric.heading: format(scores[metric.name], metric.format) for metric in METRICS if metric.name in scores}
+
+
+def _summary_row(summary: Summary) -> Row:
     taken = summary.device_bytes if summary.device_bytes is not None else summary.host_bytes
-    return (
-        summary.method,
-        f"{summary.psnr:.2f}",
-        f"{summary.ssim:.4f}",
-        f"{summary.niqe:.2f}" if summary.niqe is not None else "",
-        f"{summary.distance:.3f}" if summary.distance is not None else "",
-        f"{summary.lpips:.4f}" if summary.lpips is not None else "",
-        f"{summary.cer:.3f}" if summary.cer is not None else "",
-        f"{summary.mpix_per_s:.2f} ({summary.mpix_per_s_low:.2f}-{summary.mpix_per_s_high:.2f})",
-        mebibytes(taken) if taken is not None else "",
-        f"{summary.parameters / 1e6:.3f} M" if summary.parameters else "",
-        f"{summary.macs_720p / 1e9:.1f} G" if summary.macs_720p else "",
-    )
-
-
-def published_cells(row: Published, dataset: str, *, limited: bool) -> tuple[str, ...]:
-    """Formats a published row in the same columns, for a data set that it has scores of.
-
-    Args:
-        row, dataset: Whose scores, and of what.
-        limited: Whether the rows beside it are not of the whole set; then the row says that it is.
-    """
-    decibels, similarity = row.scores[dataset]
-    words = "published, of the whole set" if limited else "published"
-    return (f"{row.name}, {words}", f"{decibels:.2f}", f"{similarity:.4f}", *("",) * (len(HEADINGS) - 3))
-
-
-def rows_of(results: Results, dataset: str, *, with_published: bool) -> list[tuple[str, ...]]:
-    """Formats all rows of one data set, in the columns of `HEADINGS`, measured ones first."""
-    rows = [summary_cells(summary) for summary in results.summaries if summary.dataset == dataset]
-    if with_published:
-        scale = results.protocol.scale
-        limited = results.protocol.limit is not None
-        fitting = [row for row in published() if row.scale == scale and dataset in row.scores]
-        rows += [published_cells(row, dataset, limited=limited) for row in fitting]
-    return rows
+    return {
+        "model": summary.method,
+        **score_cells(summary.scores),
+        "MPix/s ↑": f"{summary.mpix_per_s:.2f} ({summary.mpix_per_s_low:.2f}-{summary.mpix_per_s_high:.2f})",
+        "memory ↓": mebibytes(taken) if taken is not None else "",
+        "parameters ↓": f"{summary.parameters / 1e6:.3f} M" if summary.parameters else "",
+        "MACs at 720p ↓": f"{summary.macs_720p / 1e9:.1f} G" if summary.macs_720p else "",
+    }
 
 
 def table_of(results: Results, dataset: str, *, with_published: bool) -> list[tuple[str, ...]]:
-    """Formats headings and rows of one data set, without columns that are empty. Measured rows stand first."""
-    rows = rows_of(results, dataset, with_published=with_published)
-    columns = zip(HEADINGS, *rows, strict=True)
-    return list(zip(*(column for column in columns if any(column[1:])), strict=True))
+    """Formats headings and rows of one data set, without columns that are empty.
+
+    Measured rows stand first. A published row says that it is of the whole set where the others are not.
+    """
+    rows = [_summary_row(summary) for summary in results.summaries if summary.dataset == dataset]
+    if with_published:
+        of = "published, of the whole set" if results.protocol.limit is not None else "published"
+        rows += [
+            {"model": f"{row.name}, {of}", **score_cells(dict(zip(("psnr", "ssim"), row.scores[dataset], strict=True)))}
+            for row in published()
+            if row.scale == results.protocol.scale and dataset in row.scores
+        ]
+    ordered = ["model", *(metric.heading for metric in METRICS), *(heading for row in rows for heading in row)]
+    headings = [each for each in dict.fromkeys(ordered) if any(row.get(each) for row in rows)]
+    return [tuple(headings), *(tuple(row.get(heading, "") for heading in headings) for row in rows)]
 
 
 def datasets_of(results: Results) -> list[str]:
@@ -216,13 +192,24 @@ def _latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
+def _flat(rows: Sequence[PictureScore | Summary]) -> list[dict[str, Any]]:
+    """Returns rows as dictionaries with a key for each score that any of them has; None where one has it not."""
+    names = scores_by_name(rows)
+    whole = [(row, asdict(row)) for row in rows]
+    return [
+        {name: value for name, value in every.items() if name != "scores"}
+        | {name: row.scores.get(name) for name in names}
+        for row, every in whole
+    ]
+
+
 def to_csv(scores: Sequence[PictureScore]) -> str:
     """Formats scores as CSV, with a line for each picture and method."""
     buffer = io.StringIO()
-    names = list(PictureScore.__dataclass_fields__)
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    rows = _flat(scores)
+    writer = csv.DictWriter(buffer, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(score) for score in scores)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
@@ -235,8 +222,8 @@ def to_dict(results: Results) -> dict[str, Any]:
         {
             "protocol": {**asdict(results.protocol), "words": str(results.protocol)},
             "environment": dict(results.environment),
-            "summaries": [asdict(summary) for summary in results.summaries],
-            "pictures": [asdict(score) for score in results.scores],
+            "summaries": _flat(results.summaries),
+            "pictures": _flat(results.scores),
         }
     )
     return whole

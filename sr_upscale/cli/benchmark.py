@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sr_upscale.benchmark.names import KERNELS
-from sr_upscale.benchmark.protocol import BenchmarkOptions
+from sr_upscale.benchmark.metrics import load_metrics
+from sr_upscale.benchmark.protocol import KERNELS, BenchmarkOptions
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_named, split
@@ -51,11 +51,8 @@ def benchmark(
         from sr_upscale.benchmark.run import run_benchmark
         from sr_upscale.benchmark.sets import pairs_of
         from sr_upscale.benchmark.tables import to_csv, to_dict, to_latex, to_markdown, to_text
-        from sr_upscale.metrics.reading import Reader
-        from sr_upscale.metrics.reference import lpips_model
-        from sr_upscale.models.features import distance_features
 
-        reader = Reader(options.cer) if options.cer is not None else None
+        metrics = load_metrics(options.protocol.metrics)
         methods = [make_method(name, scale, **(running if name not in KERNELS else {})) for name in names]
     if len({method.name for method in methods}) < len(methods):
         raise UsageError(f"--model names {', '.join(names)}: two of them have one name; expected different ones")
@@ -82,9 +79,7 @@ def benchmark(
             sets,
             methods,
             options.protocol,
-            features=distance_features(options.vgg_weights) if options.vgg_weights else None,
-            lpips=lpips_model(options.lpips) if options.lpips is not None else None,
-            reader=reader,
+            metrics=metrics,
             on_progress=report,
             on_picture=gallery.add,
             on_warning=console.warn,

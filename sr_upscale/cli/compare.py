@@ -37,7 +37,7 @@ def compare(
     names = obtain_named(model, console)
 
     with console.progress(source.name) as report:  # it stands before torch is imported
-        from sr_upscale.benchmark.comparison import enlarged_by
+        from sr_upscale.benchmark.methods import enlarged_by
         from sr_upscale.benchmark.report import compare_page
 
         images = enlarged_by(names, source, scale, box=box, device=device, on_progress=report)

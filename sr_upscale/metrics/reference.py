@@ -33,7 +33,7 @@ def psnr(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
 
     Source: the convention of the MATLAB evaluation used since SRCNN (Dong et al. 2014, arXiv:1501.00092).
     """
-    sr, hr = _prepared(sr, hr, "PSNR", data_range=data_range, crop_border=crop_border, y_channel=y_channel)
+    sr, hr = prepared(sr, hr, "PSNR", data_range=data_range, crop_border=crop_border, y_channel=y_channel)
     mse = (sr - hr).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(data_range**2 / mse)
 
@@ -63,7 +63,7 @@ def ssim(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
 
     Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861, as its MATLAB code computes it.
     """
-    sr, hr = _prepared(sr, hr, "SSIM", data_range=data_range, crop_border=crop_border, y_channel=y_channel)
+    sr, hr = prepared(sr, hr, "SSIM", data_range=data_range, crop_border=crop_border, y_channel=y_channel)
     if min(sr.shape[-2:]) < SSIM_WINDOW:
         msg = f"SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} pixels; the crop leaves {sr.shape[-1]}x{sr.shape[-2]}"
         raise ShapeError(msg)
@@ -105,7 +105,7 @@ def vgg19_distance(
     Raises:
         ShapeError: Shapes differ, or the crop leaves no pixels.
     """
-    sr, hr = _prepared(sr, hr, "VGG19 distance", data_range=1.0, crop_border=crop_border, y_channel=False)
+    sr, hr = prepared(sr, hr, "VGG19 distance", data_range=1.0, crop_border=crop_border, y_channel=False)
     with torch.inference_mode():
         ours, theirs = features(sr.float())[layer], features(hr.float())[layer]
     distance: Tensor = (ours - theirs).abs().mean(dim=(1, 2, 3))
@@ -141,7 +141,7 @@ def lpips_model(backbone: str) -> nn.Module:
     from torchvision.models import AlexNet_Weights, VGG16_Weights
 
     trunk = {"alex": AlexNet_Weights.IMAGENET1K_V1, "vgg": VGG16_Weights.IMAGENET1K_V1}[backbone]
-    require_online(trunk.url, "run it once online, or leave out --lpips")
+    require_online(trunk.url, "run it once online, or leave out --metric lpips")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torchvision's old names, which lpips uses
         try:
@@ -165,7 +165,7 @@ def lpips_distance(sr: Tensor, hr: Tensor, model: nn.Module, *, crop_border: int
     Raises:
         ShapeError: Shapes differ, or the crop leaves no pixels.
     """
-    sr, hr = _prepared(sr, hr, "LPIPS", data_range=1.0, crop_border=crop_border, y_channel=False)
+    sr, hr = prepared(sr, hr, "LPIPS", data_range=1.0, crop_border=crop_border, y_channel=False)
     with torch.inference_mode():
         distance: Tensor = model(sr.float() * 2 - 1, hr.float() * 2 - 1).flatten()
     return distance
@@ -210,7 +210,7 @@ def lattice_energy(image: Tensor, period: int, *, window: int = 32) -> Tensor:
     return typical
 
 
-def _prepared(
+def prepared(
     sr: Tensor, hr: Tensor, name: str, *, data_range: float, crop_border: int, y_channel: bool
 ) -> tuple[Tensor, Tensor]:
     """Checks both images and returns them in float64, as Y if wanted, without their border."""

@@ -25,8 +25,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sr_upscale.benchmark.memory import host_peak_bytes
-from sr_upscale.benchmark.methods import count, make_method
+from sr_upscale.benchmark.methods import count, host_peak_bytes, make_method
+from sr_upscale.benchmark.metrics import Pair, load_metrics
 from sr_upscale.benchmark.report import compare_page, page
 from sr_upscale.benchmark.run import Protocol, Results, Summary, run_benchmark
 from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair, manifest, named_set
@@ -208,14 +208,14 @@ def test_scores_are_the_metrics_of_the_pictures(hr_folder: Path, nearest: Path) 
         twice = to_tensor(lr.repeat(2, 0).repeat(2, 1))
         expected.append(psnr(twice, to_tensor(hr), crop_border=2, y_channel=True).item())
     ours = results.summaries[1]
-    assert ours.psnr == pytest.approx(np.mean(expected), abs=1e-3)
+    assert ours.scores["psnr"] == pytest.approx(np.mean(expected), abs=1e-3)
     assert ours.pictures == 3
     assert ours.parameters == sum(p.numel() for p in micro_generator(2, blocks=1).parameters())
     assert ours.host_bytes is not None
     assert 0 < ours.host_bytes < 2**31
     assert ours.mpix_per_s_low <= ours.mpix_per_s <= ours.mpix_per_s_high
     assert seen["0"] == ["HR", "bicubic", "nearest-x2"]
-    assert results.summaries[0].psnr > ours.psnr
+    assert results.summaries[0].scores["psnr"] > ours.scores["psnr"]
 
 
 def test_rgb_and_border_are_honoured(hr_folder: Path) -> None:
@@ -227,9 +227,39 @@ def test_rgb_and_border_are_honoured(hr_folder: Path) -> None:
             hr, lr = load_pair(pair, 2, gray_as_rgb=True)
             sr = to_pixels(resize(to_tensor(lr), hr.shape[:2]), np.dtype(np.uint8))
             settings = {"crop_border": border, "y_channel": channel == "y"}
-            assert score.psnr == pytest.approx(psnr(to_tensor(sr), to_tensor(hr), **settings).item())  # type: ignore[arg-type]
+            expected = psnr(to_tensor(sr), to_tensor(hr), **settings).item()  # type: ignore[arg-type]
+            assert score.scores["psnr"] == pytest.approx(expected)
         assert ("SSIM on RGB of" in str(protocol)) == (channel == "rgb")
         assert f"border of {border}" in str(protocol)
+
+
+def test_ms_ssim_of_flat_pictures_is_its_closed_form() -> None:
+    """Without structure, what is left is the luminance term of the coarsest scale, to the power of its weight."""
+    pytest.importorskip("piq", reason="the extra ms-ssim")
+    score = load_metrics({"ms_ssim": ""})["ms_ssim"]
+
+    def of(first: int, second: int, side: int = 176) -> float | None:
+        flat = [np.full((side, side + 9, 1), value, np.uint8) for value in (first, second)]
+        return score(Pair(flat[0], flat[1], crop_border=4, y_channel=True))
+
+    a, b, c = 60 / 255, 100 / 255, 0.01**2
+    assert of(60, 100) == pytest.approx(((2 * a * b + c) / (a * a + b * b + c)) ** 0.1333, abs=1e-4)
+    assert of(60, 60) == pytest.approx(1)
+    assert of(60, 100, side=168) is None  # 160 are left, and four halvings leave less than the window of 11
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("lips", "--metric is 'lips'; expected ms_ssim, vgg19=FILE, lpips=alex|vgg, cer=LANGUAGE"),
+        ("ms_ssim,lpips", "--metric is 'lpips'; expected lpips=alex|vgg"),
+        ("ms_ssim=2", "--metric is 'ms_ssim=2'; expected ms_ssim"),
+        ("lpips=squeeze", "LPIPS backbone is 'squeeze'; expected alex or vgg"),
+    ],
+)
+def test_a_metric_that_does_not_exist_is_refused(cli: Cli, hr_folder: Path, metric: str, message: str) -> None:
+    ran = cli("benchmark", "--dataset", hr_folder, "--model", "bicubic", "-s", "2", "--metric", metric)
+    assert (ran.code, ran.err) == (2, f"sr-upscale: {message}\n")
 
 
 def test_operations_are_counted_as_the_design_states_them() -> None:
@@ -338,12 +368,7 @@ def of_methods(decibels: dict[str, float]) -> Results:
             dataset="set5",
             method=name,
             pictures=5,
-            psnr=value,
-            ssim=0.9,
-            niqe=None,
-            distance=None,
-            lpips=None,
-            cer=None,
+            scores={"psnr": value, "ssim": 0.9},
             mpix_per_s=2.0**number,
             mpix_per_s_low=0.9 * 2.0**number,
             mpix_per_s_high=1.2 * 2.0**number,
@@ -482,10 +507,10 @@ def test_bicubic_scores_like_the_papers(shared: Path, name: str, scale: int, gra
     protocol = Protocol(scale=scale, crop_border=scale, gray_as_rgb=gray_as_rgb, own_lr=own_lr)
     (summary,) = run_benchmark({name: pairs}, [make_method("bicubic", scale)], protocol).summaries
     decibels, similarity = PAPERS[name, scale, gray_as_rgb]
-    assert summary.psnr == pytest.approx(decibels, abs=0.05 if own_lr else 0.02)
+    assert summary.scores["psnr"] == pytest.approx(decibels, abs=0.05 if own_lr else 0.02)
     if similarity is not None:
-        assert summary.ssim == pytest.approx(similarity, abs=0.002 if own_lr else 0.001)
-    assert not math.isnan(summary.psnr)
+        assert summary.scores["ssim"] == pytest.approx(similarity, abs=0.002 if own_lr else 0.001)
+    assert not math.isnan(summary.scores["psnr"])
 
 
 def test_a_damaged_local_file_is_named(tmp_path: Path) -> None:

@@ -182,5 +182,5 @@ def test_networks_that_judge_are_not_fetched_offline(monkeypatch: pytest.MonkeyP
     with pytest.raises(NetworkError, match="vgg19-.*offline .*give a file with --vgg-weights"):
         read_vgg19(None)
     pytest.importorskip("lpips")
-    with pytest.raises(NetworkError, match="alexnet-.*offline .*leave out --lpips"):
+    with pytest.raises(NetworkError, match="alexnet-.*offline .*leave out --metric lpips"):
         lpips_model("alex")

@@ -87,7 +87,7 @@ def test_without_the_command_the_line_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
     Image.fromarray(page("words")).save(tmp_path / "page.png")
-    ran = cli("benchmark", "--dataset", tmp_path, "--model", "bicubic", "--cer", "eng")
+    ran = cli("benchmark", "--dataset", tmp_path, "--model", "bicubic", "--metric", "cer=eng")
     assert ran.code == 2
     assert "the command tesseract is not installed" in ran.err
     assert "apt-get install tesseract-ocr" in ran.err
@@ -104,7 +104,9 @@ def test_benchmark_compares_the_reading_with_that_of_hr(
     Image.fromarray(page("words")).save(folder / "page.png")
     count = tmp_path / "count"
     played(tmp_path, monkeypatch, f"cat > /dev/null; [ -e {count} ] && echo 'ab xd' || echo ' ab cd '; touch {count}")
-    ran = cli("benchmark", "--dataset", folder, "--model", "bicubic,lanczos", "--cer", "eng", "-o", tmp_path / "out")
+    ran = cli(
+        "benchmark", "--dataset", folder, "--model", "bicubic,lanczos", "--metric", "cer=eng", "-o", tmp_path / "out"
+    )
     assert ran.code == 0
     headings, *rows = [line.split("  ") for line in ran.out.splitlines() if "CER" in line or "0.200" in line][:3]
     assert any("CER" in cell for cell in headings)
