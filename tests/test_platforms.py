@@ -138,9 +138,7 @@ def test_ctrl_break_ends_a_command_as_sigterm_does(
     cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
-    monkeypatch.setattr(
-        "sr_upscale.benchmark.checkup.check_up", lambda _device: signal.raise_signal(signal.SIGUSR1) or {}
-    )
+    monkeypatch.setattr("sr_upscale.cli.doctor.check_up", lambda _device: signal.raise_signal(signal.SIGUSR1) or {})
     ran = cli("doctor")
     assert (ran.code, ran.err) == (143, "sr-upscale: terminated; unfinished files were removed\n")
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

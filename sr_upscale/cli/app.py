@@ -22,15 +22,33 @@ import typer.main
 
 from sr_upscale import __version__
 from sr_upscale.cli.commands import PanelCommand, PlainGroup
-from sr_upscale.cli.console import Console, discard_output, print_error, standard_output
-from sr_upscale.cli.session import Session
+from sr_upscale.cli.console import Console, Session, discard_output, print_error, standard_output
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP, Insistence, Stopped, ending_of, ending_signals
-from sr_upscale.pipeline.elsewhere import advice
 
 COMMANDS = ("upscale", "batch", "models", "doctor", "train", "degrade", "export", "benchmark", "compare", "serve")
 """Names of commands and of their modules: a function of the same name, or an ``app`` of several."""
+
+_CLEANING = "--denoise 0..1 sets how much noise is removed, and --before 1x-denoise-realplksr-otf cleans first"
+_FACES = "faces are not repaired one by one here; the default model cleans the whole picture"
+_MODELS = "a folder of models is not needed; -n takes a name of `sr-upscale models`, or a file"
+_THREADS = "-j LOAD:PROC:SAVE sets the threads of a folder"
+
+FOREIGN = {
+    "--noise": _CLEANING,
+    "--noise-level": _CLEANING,
+    "--face-enhance": _FACES,
+    "-m": _MODELS,
+    "--model-dir": _MODELS,
+    "--alpha-upsampler": "transparency is always kept",
+    "--pre-pad": "edges are mirrored as far as the network sees",
+    "--threads": _THREADS,
+    "--num-process-per-gpu": _THREADS,
+    "-r": "--size WxH, --width or --height set the size",
+    "--resize": "--size WxH, --width or --height set the size",
+}
+"""Options of other programs that people type out of habit, and what to use here; by name, with dashes."""
 
 
 class _ReaderGone(Exception):
@@ -126,6 +144,20 @@ def _root(
     pass
 
 
+def _advice(unknown: str, words: Sequence[str]) -> str | None:
+    """Says what to use here instead of an option of another program; None where it is not known.
+
+    Args:
+        unknown: The option as it was parsed: ``-d`` of ``-dn``.
+        words: The command line.
+    """
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in FOREIGN and name.startswith(unknown):
+            return f"no option {name}: {FOREIGN[name]}"
+    return None
+
+
 def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:
     """Says what is wrong with the value of an option, with the value. None where the error is about something else."""
     names, message = getattr(getattr(error, "param", None), "opts", ()), getattr(error, "message", "")
@@ -176,7 +208,7 @@ def run(argv: Sequence[str]) -> int:
     except typer.TyperException as error:
         if session.debug:
             traceback.print_exc()
-        unknown = advice(str(getattr(error, "option_name", "-?")), argv)
+        unknown = _advice(str(getattr(error, "option_name", "-?")), argv)
         text = unknown or _refused_value(error, argv) or error.format_message()
         text = f"{text.rstrip('.')}{' See' if text.endswith('?') else '; see'} `sr-upscale --help`".removeprefix("; ")
         return failed(error.exit_code, text, "UsageError")

@@ -24,6 +24,13 @@ Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a few words."""
 
 
+class Session:
+    """What was said for a whole command line. `app.run` makes one, and typer hands it around as ``ctx.obj``."""
+
+    debug = False
+    as_json = False
+
+
 class Console:
     """What a command writes; there is one for each.
 

@@ -13,8 +13,7 @@ from typing import Annotated, Any, TypeGuard
 import typer
 
 from sr_upscale.benchmark.protocol import BenchmarkOptions
-from sr_upscale.cli.console import Console
-from sr_upscale.cli.session import Session
+from sr_upscale.cli.console import Console, Session
 from sr_upscale.flags import RUNNING, Flag, flags, section_of
 from sr_upscale.pipeline.request import SECTIONS, FileOptions, NetworkOptions, Request, request_of
 

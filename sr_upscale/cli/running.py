@@ -1,20 +1,20 @@
-"""What `upscale` and `batch` share: a plan is done, and every picture told of."""
+"""What `upscale` and `batch` share: running a plan, and reporting on every picture. Does not import torch."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import BATCH_PARTLY_FAILED
-from sr_upscale.formatting import addressed, duration, shown
+from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
 from sr_upscale.pipeline.ledger import Ledger
-from sr_upscale.pipeline.lines import counts_in_words, counts_of, made_in_words, plan_in_words, row_of
 from sr_upscale.pipeline.request import Request
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def run_items(
             report(finished / len(plan.items), "")
             _tell(outcome, console)
             if verbose and outcome.status == "done":
-                console.note(made_in_words(outcome.item.source, outcome.item.target, outcome.details))
+                console.note(format_result(outcome.item.source, outcome.item.target, outcome.details))
 
         def on_wait(count: int) -> None:
             console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes have begun")
@@ -123,7 +123,7 @@ def run_items(
         seconds = time.monotonic() - begin
     counts = counts_of(outcomes)
     where = f"outputs in {shown(plan.root)}" if plan.root is not None else "outputs beside their pictures"
-    console.note(f"{counts_in_words(counts)} of {len(outcomes)}; {where}")
+    console.note(f"{format_counts(counts)} of {len(outcomes)}; {where}")
     busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / executor.lanes / max(seconds, 1e-9)
     if counts["done"]:
         console.note(f"{duration(seconds)}; the network was busy {busy:.0%} of the time")
@@ -139,11 +139,11 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, conso
         _tell(outcome, console, failed="would fail")
         item = outcome.item
         if outcome.status == "planned" and not console.as_json:
-            console.line(plan_in_words(shown(item.source), item.target, outcome.details))
+            console.line(format_plan(shown(item.source), item.target, outcome.details))
         if outcome.status == "skipped":
             console.note(f"{shown(item.target)}: is there and would come out the same; skipped")
     counts, seconds = counts_of(outcomes, "planned"), sum(each.seconds for each in outcomes)
-    console.note(f"{counts_in_words(counts)}; about {duration(seconds)}")
+    console.note(f"{format_counts(counts)}; about {duration(seconds)}")
     return _end(plan, counts, {"dry_run": True, "estimated_seconds": round(seconds, 2)}, console)
 
 
@@ -161,3 +161,65 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
     root = plan.root and addressed(plan.root)
     console.result({"output": root, **counts, "left_out": dict(plan.left_out), **more, "exit_code": code})
     return code
+
+
+# --- rows for programs, lines for people ------------------------------------------------------------
+
+
+def row_of(outcome: Outcome) -> dict[str, Any]:
+    """Returns what became of an item, ready for JSON (docs/scripts.md)."""
+    row = {"status": outcome.status, "input": addressed(outcome.item.source), "output": addressed(outcome.item.target)}
+    failure = {} if outcome.error is None else {"error": str(outcome.error), "exit_code": outcome.error.exit_code}
+    return row | failure | dict(outcome.details)
+
+
+def counts_of(outcomes: Iterable[Outcome], done: str = "done") -> dict[str, int]:
+    """Counts outcomes by their status: those of `done`, ``skipped`` and ``failed``."""
+    statuses: list[str] = [outcome.status for outcome in outcomes]
+    return {status: statuses.count(status) for status in (done, "skipped", "failed")}
+
+
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Formats `counts_of` as ``12 done, 3 skipped, 0 failed``."""
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def format_result(source: Path | str, target: Path | str, done: Mapping[str, Any]) -> str:
+    """Formats what `job.run` returns as ``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s``."""
+    made = f"{shown(source)} -> {shown(target)}  {_by(done['output_size'])}  {', '.join(done['models'])}"
+    return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
+
+
+def format_plan(name: str, target: Path | str, planned: Mapping[str, Any]) -> str:
+    """Formats what `job.forecast` returns as a line.
+
+    Args:
+        name: What the picture is called.
+        target: Where its output would go.
+        planned: The forecast.
+    """
+    frames = f", {planned['frames']} frames" if planned["frames"] > 1 else ""
+    return (
+        f"{name} {_by(planned['input_size'])} -> {shown(target)} {_by(planned['output_size'])}{frames}: "
+        f"{' then '.join(planned['models'])}, {format_cut(planned)}, {planned['dtype']} on {planned['device']}, "
+        f"about {mebibytes(planned['memory_bytes'])} and {duration(planned['estimated_seconds'])}"
+    )
+
+
+def format_cut(described: Mapping[str, Any]) -> str:
+    """Formats the cut of `job.describe` as ``12 strips of 16 rows``, ``4 tiles of 256``, or both."""
+    parts = []
+    if rows := described["strip_rows"]:
+        parts.append(f"{described['strips']} strip{'s' * (described['strips'] != 1)} of {_listed(rows)} rows")
+    if sizes := described["tile_size"]:
+        of = f" of {_listed(sizes)}" if any(sizes) else ""
+        parts.append(f"{described['tiles']} tile{'s' * (described['tiles'] != 1)}{of}")
+    return " and ".join(parts)
+
+
+def _by(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sr_upscale.cli import options as opt
-from sr_upscale.cli.console import Console
+from sr_upscale.cli.console import Console, standard_output
+from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import addressed, shown
+from sr_upscale.images.formats import format_of_path, sniff
 from sr_upscale.pipeline.request import Request
+from sr_upscale.storage.remote import is_address, without_query
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.spool import Spool
 
 
 @opt.command()
@@ -30,6 +42,132 @@ def upscale(
     names = [*(inputs or []), *(input_option or [])]
     if not names:
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
-    from sr_upscale.cli.enlarge import enlarge  # a shell that completes a word needs none of it
+    return _enlarge(names, output, request, console, verbose=verbose)
 
-    return enlarge(names, output, request, console, verbose=verbose)
+
+def _enlarge(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
+    """Enlarges what `names` are into what `output` is.
+
+    Args:
+        names: Files, a folder, an address, or ``-`` for standard input.
+        output: File, folder, address, or ``-`` for standard output; None is beside the picture.
+        request: How.
+        console: Where to say so.
+        verbose: Whether to say device, type and tiles.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SrUpscaleError: Any of its kinds.
+    """
+    from sr_upscale.cli.running import run_items  # a shell that completes a word needs none of it
+    from sr_upscale.pipeline.targets import plan_files, plan_tree, single_target
+
+    obtain_models(request.network, console, dry_run=request.run.dry_run)
+    if any(is_address(each) for each in (*names, output or "")):
+        from sr_upscale.storage.spool import Spool
+
+        with Spool() as spool:
+            return _objects(names, output, request, console, spool, verbose=verbose)
+    name = names[0]
+    if output is None and len(names) == 2 and format_of_path(Path(names[1])) and not os.path.lexists(names[1]):
+        raise UsageError(f"{shown(names[1])}: no such file; if it is the output, write -o {shown(names[1])}")
+    if len(names) > 1 or (name != "-" and os.path.isdir(name)):
+        plan = plan_files(names, output, request) if len(names) > 1 else plan_tree(name, output, request)
+        return run_items(plan, request, console, verbose=verbose)
+    source = None if name == "-" else Path(name)
+    place = "-" if source is None and output is None else single_target(source, output, request)
+    return _single(name, source, place, request, console, verbose=verbose)
+
+
+def _objects(
+    names: list[str], output: str | None, request: Request, console: Console, spool: Spool, *, verbose: bool
+) -> int:
+    """Enlarges what is or becomes objects: one picture, or a folder."""
+    from sr_upscale.cli.running import run_items
+    from sr_upscale.pipeline.object_batch import plan_objects
+    from sr_upscale.pipeline.object_picture import close_picture, open_picture
+
+    if len(names) > 1:
+        raise UsageError("one address at a time; `sr-upscale batch s3://bucket/folder` does all pictures of a folder")
+    name = names[0]
+    if (is_address(name) and name.endswith("/")) or (name != "-" and os.path.isdir(name)):
+        plan = plan_objects(name, output, request, spool)
+        return run_items(plan, request, console, verbose=verbose, spool=spool)
+    source, place = open_picture(name, output, request, spool)
+    return _single(
+        without_query(name),
+        source,
+        place,
+        request,
+        console,
+        verbose=verbose,
+        on_written=lambda path: close_picture(path, request, spool),
+    )
+
+
+def _single(
+    name: str,
+    source: Path | None,
+    place: str,
+    request: Request,
+    console: Console,
+    *,
+    verbose: bool,
+    on_written: Callable[[Path], None] = lambda _path: None,
+) -> int:
+    """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``)."""
+    from sr_upscale.cli.running import format_cut, format_plan, format_result
+    from sr_upscale.pipeline.targets import check_single, format_for
+
+    dry_run = request.run.dry_run
+    if place == "-" and console.as_json and not dry_run:
+        raise UsageError("--json and a picture cannot share standard output; give -o a file")
+    if place != "-":
+        check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
+    data: Path | bytes = sys.stdin.buffer.read() if source is None else source
+    buffer = io.BytesIO()
+    with console.progress(shown(Path(name).name)[:40]) as report:  # it stands before torch is imported
+        from sr_upscale.images.decode import peek, pixels_of_small
+
+        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
+        fmt = format_for(request.file.format, place, kind)
+
+        from sr_upscale.pipeline import job
+        from sr_upscale.pipeline.executor import upscaler_for
+
+        upscaler = upscaler_for(request.network, pixels=pixels_of_small(data, kind))
+        if dry_run:
+            prepared = job.prepare(data, fmt, upscaler, request)
+            planned = job.forecast(prepared, upscaler)
+            _tell("planned", name, place, planned, console)
+            if not console.as_json:
+                console.line(format_plan(prepared.name, place, planned))
+            return 0
+        target = buffer if place == "-" else Path(place)
+        done = job.run(data, target, fmt, upscaler, request, on_step=lambda done, total: report(done / total, ""))
+        if place != "-":
+            on_written(Path(place))
+    if place == "-":
+        with standard_output():
+            left = buffer.getbuffer()
+            while left:  # with PYTHONUNBUFFERED a write may take a part
+                left = left[sys.stdout.buffer.write(left) :]
+            sys.stdout.buffer.flush()
+    if verbose:
+        choice = upscaler.choice
+        console.note(
+            f"{upscaler.backend} ({upscaler.backend_reason}), device {choice.device} ({choice.device_reason}), "
+            f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
+        )
+    _tell("done", name, place, done, console)
+    if sys.stderr.isatty() or verbose:
+        console.note(format_result(name, place, done))
+    return 0
+
+
+def _tell(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:
+    for warning in details["warnings"]:
+        console.warn(warning)
+    console.event("picture", {"status": status, "input": name, "output": addressed(place), **details})

@@ -15,8 +15,8 @@ import requests
 
 from sr_upscale.pipeline import job as pipeline
 from sr_upscale.server import app, run
+from sr_upscale.server.app import plain_name
 from sr_upscale.server.guard import host_of, policy_for
-from sr_upscale.server.words import plain_name
 from tests.helpers import pattern
 from tests.server.running import TOKEN, Running, head_of, png, raw, refused
 

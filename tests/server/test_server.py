@@ -24,8 +24,8 @@ import requests
 from PIL import Image
 
 from sr_upscale.pipeline import job as pipeline
+from sr_upscale.server.app import OPTIONS
 from sr_upscale.server.run import listen
-from sr_upscale.server.words import OPTIONS
 from tests.helpers import ROOT, Ran, pattern
 from tests.server.running import Running, head_of, png, refused, serving, until
 
