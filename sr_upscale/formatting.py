@@ -61,7 +61,7 @@ def shortened(text: str, length: int = 60) -> str:
 
 
 def parse_duration(text: str, option: str = "--max-time") -> float:
-    """Reads a duration: ``90``, ``45m``, ``1h30m``, ``20s``. A bare number is seconds.
+    """Parses a duration: ``90``, ``45m``, ``1h30m``, ``20s``. A bare number is seconds.
 
     Args:
         text: The duration.

@@ -14,7 +14,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_named, split
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra, shown
-from sr_upscale.pipeline.words import dtype_name
+from sr_upscale.pipeline.parsing import dtype_name
 from sr_upscale.pretrained.registry import datasets_folder
 from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
 

@@ -11,8 +11,8 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_named
 from sr_upscale.formatting import shown
+from sr_upscale.pipeline.parsing import parse_box
 from sr_upscale.pipeline.targets import check_single
-from sr_upscale.pipeline.words import parse_box
 from sr_upscale.storage.atomic import replace_file
 
 

@@ -14,8 +14,8 @@ from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra, shown
 from sr_upscale.pipeline.batch_plan import refuse_unwritable
+from sr_upscale.pipeline.parsing import parse_bytes
 from sr_upscale.pipeline.request import request_of
-from sr_upscale.pipeline.words import parse_bytes
 
 
 @opt.command()

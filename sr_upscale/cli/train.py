@@ -11,7 +11,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, print_error
 from sr_upscale.errors import SIGNALLED, TrainingError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.pipeline.words import dtype_name
+from sr_upscale.pipeline.parsing import dtype_name
 from sr_upscale.pretrained.registry import cache_folder, datasets_folder
 from sr_upscale.training.options import TrainingOptions
 

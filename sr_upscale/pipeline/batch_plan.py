@@ -16,7 +16,7 @@ from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
-from sr_upscale.pipeline.words import Shard
+from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.storage.atomic import output_error
 
 

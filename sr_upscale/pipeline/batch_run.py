@@ -24,7 +24,7 @@ from sr_upscale.formatting import shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.manifest import Stamp, stamp_of
-from sr_upscale.pipeline.words import Jobs
+from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.storage.atomic import output_error
 
 Loaded = TypeVar("Loaded")

@@ -13,9 +13,9 @@ from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.pipeline import job
 from sr_upscale.pipeline.batch_plan import Item
 from sr_upscale.pipeline.batch_run import Work
+from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.row_queue import write_behind
-from sr_upscale.pipeline.words import Jobs
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.upscaler import Upscaler
 

@@ -26,9 +26,9 @@ from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_na
 from sr_upscale.pipeline.batch_run import ItemLedger
 from sr_upscale.pipeline.ledger import CLAIMS, Ledger, in_the_way
 from sr_upscale.pipeline.manifest import Manifest, Stamp, fingerprint_of
+from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import folder_target, output_label
-from sr_upscale.pipeline.words import Shard
 from sr_upscale.storage.claims import Lost
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.object_claims import ObjectClaims

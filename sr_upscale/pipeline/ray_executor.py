@@ -26,8 +26,8 @@ from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.pipeline.batch_plan import Item
 from sr_upscale.pipeline.batch_run import Work
 from sr_upscale.pipeline.executor import LocalExecutor, fingerprint, upscaler_for
+from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.words import Jobs
 from sr_upscale.storage.atomic import publish_file, remove_orphans
 from sr_upscale.storage.process import identity
 

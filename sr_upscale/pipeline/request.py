@@ -18,7 +18,7 @@ from sr_upscale.images.formats import WRITTEN, Format
 from sr_upscale.images.save_options import SaveOptions
 from sr_upscale.inference.backends import BACKENDS
 from sr_upscale.inference.sizing import FITS, Target
-from sr_upscale.pipeline.words import (
+from sr_upscale.pipeline.parsing import (
     Jobs,
     Shard,
     dtype_name,

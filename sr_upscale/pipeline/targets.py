@@ -19,8 +19,8 @@ from sr_upscale.pipeline.batch_plan import (
     refuse_name,
     refuse_unwritable,
 )
+from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.words import Shard
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.storage.atomic import refuse_existing
 

@@ -307,7 +307,7 @@ def request_from(query: dict[str, str], base: dict[str, Any]) -> requests.Reques
 
 
 def flag(name: str, word: str) -> bool:
-    """Reads ``true`` or ``false``, also ``1`` or ``0``.
+    """Parses ``true`` or ``false``, also ``1`` or ``0``.
 
     Raises:
         UsageError: It is neither.

@@ -27,9 +27,9 @@ from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
 from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
+from sr_upscale.pipeline.parsing import Jobs, parse_bytes, parse_jobs, parse_pixels
 from sr_upscale.pipeline.request import SECTIONS, request_of
 from sr_upscale.pipeline.row_queue import Abandoned, Handover
-from sr_upscale.pipeline.words import Jobs, parse_bytes, parse_jobs, parse_pixels
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern

@@ -25,7 +25,7 @@ from sr_upscale.pipeline.batch_plan import Item, plan_folder, plan_items, refuse
 from sr_upscale.pipeline.batch_run import Work, run_batch
 from sr_upscale.pipeline.ledger import CLAIMS, Ledger
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest
-from sr_upscale.pipeline.words import Shard, parse_shard
+from sr_upscale.pipeline.parsing import Shard, parse_shard
 from sr_upscale.storage import claims
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file

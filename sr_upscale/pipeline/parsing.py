@@ -1,4 +1,4 @@
-"""Words of a command line into values."""
+"""Parsing of option values: sizes, colours, parts, threads."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """Reads ``2/8``: the second of eight parts.
+    """Parses ``2/8``: the second of eight parts.
 
     Raises:
         UsageError: It is no such part.
@@ -68,7 +68,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Reads ``1920x1080`` as (1920, 1080), width and height in pixels.
+    """Parses ``1920x1080`` as (1920, 1080), width and height in pixels.
 
     Raises:
         UsageError: It is no such size.
@@ -80,7 +80,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_box(text: str) -> tuple[int, int, int, int]:
-    """Reads ``100,80,256,256`` as left, top, width and height in pixels.
+    """Parses ``100,80,256,256`` as left, top, width and height in pixels.
 
     Raises:
         UsageError: It is no such part.
@@ -92,7 +92,7 @@ def parse_box(text: str) -> tuple[int, int, int, int]:
 
 
 def parse_pixels(text: str) -> int:
-    """Reads ``400MP``, ``1.5GP`` or a plain number of pixels.
+    """Parses ``400MP``, ``1.5GP`` or a plain number of pixels.
 
     Raises:
         UsageError: It is no such number.
@@ -104,7 +104,7 @@ def parse_pixels(text: str) -> int:
 
 
 def parse_bytes(text: str, option: str = "--max-memory") -> int:
-    """Reads ``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes. K, M, G and T are powers of 1024.
+    """Parses ``2G``, ``1.5GiB``, ``800M`` or a plain number of bytes. K, M, G and T are powers of 1024.
 
     Raises:
         UsageError: It is no such size, or 0.
@@ -116,7 +116,7 @@ def parse_bytes(text: str, option: str = "--max-memory") -> int:
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
-    """Reads ``white``, ``#fff``, ``#rrggbb`` or ``rgb(1,2,3)`` as (r, g, b) of 0-255.
+    """Parses ``white``, ``#fff``, ``#rrggbb`` or ``rgb(1,2,3)`` as (r, g, b) of 0-255.
 
     Raises:
         UsageError: It is no such colour.
@@ -131,7 +131,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
 
 
 def parse_format(text: str) -> Format | None:
-    """Reads the name of a format such as ``png``. ``auto`` gives None.
+    """Parses the name of a format such as ``png``. ``auto`` gives None.
 
     Raises:
         UsageError: It is no format that can be written.
@@ -140,7 +140,7 @@ def parse_format(text: str) -> Format | None:
 
 
 def parse_jobs(text: str) -> Jobs:
-    """Reads ``1:2:2``: threads that read, compute and write.
+    """Parses ``1:2:2``: threads that read, compute and write.
 
     Raises:
         UsageError: It is not three numbers of at least 1.
