@@ -52,7 +52,7 @@ class Upscaler:
         halo: LR pixels of context around a tile, and never more than the receptive field; asks for tiles.
         denoise: How much of the noise is taken away: 1 is the model itself, 0 keeps noise. For models that have such a
             sibling, which is downloaded when it is first used.
-        fidelity: Share of the model's faithful twin: 0 is the model itself, 1 the twin, between them their blend.
+        fidelity: Blend towards the model's PSNR-trained counterpart: 0 none, 1 fully.
         before: Models of factor 1 that clean the picture first (names or paths), in order.
         backend: ``auto`` (`backends.choice.choose_backend`), ``torch``, ``ncnn`` (on the CPU or by Vulkan), or on the
             CPU ``onnxruntime`` or ``openvino``. All but torch are extras.

@@ -79,29 +79,33 @@ class BenchmarkOptions:
         (),
         "-n",
         "--model",
-        help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic and ours.",
+        help="A model, a file, bicubic or lanczos; several by comma. Default: bicubic and photo.",
         choices=lambda: [*KERNELS, *known_names()],
     )
     scale: int = option(4, "-s", "--scale", help="Factor.", lowest=2, highest=8)
     lr: Path | None = option(
-        None, "--lr", help="Folder of LR pictures that belong to a folder of HR ones.", panel=DATA, parse=Path
+        None, "--lr", help="Folder with the LR pictures of a --dataset folder.", panel=DATA, parse=Path
     )
     root: Path | None = option(
-        None, "--root", help="Folder that holds the data sets, in place of the network.", panel=DATA, parse=Path
+        None, "--root", help="Folder with the data sets, instead of downloading them.", panel=DATA, parse=Path
     )
-    limit: int | None = option(None, "--limit", help="Only so many pictures of each set.", panel=DATA, lowest=1)
-    channel: str = option("y", "--channel", help="y (as papers) or rgb.", panel=PROTOCOL, choices=lambda: ("y", "rgb"))
+    limit: int | None = option(None, "--limit", help="Use only the first N pictures of each set.", panel=DATA, lowest=1)
+    channel: str = option(
+        "y", "--channel", help="y (as in papers) or rgb.", panel=PROTOCOL, choices=lambda: ("y", "rgb")
+    )
     border: int | None = option(
-        None, "--border", help="HR pixels left out at the edges. Default: the scale.", panel=PROTOCOL, lowest=0
+        None, "--border", help="HR pixels cropped at the edges. Default: the scale.", panel=PROTOCOL, lowest=0
     )
     gray: str = option(
         "rgb",
         "--gray",
-        help="Gray pictures: rgb (as networks' test codes) or gray (as MATLAB's).",
+        help="Gray pictures: rgb (as network test codes) or gray (as MATLAB code).",
         panel=PROTOCOL,
         choices=lambda: ("rgb", "gray"),
     )
-    own_lr: bool = option(False, "--own-lr", help="Make LR here, even where there are LR files.", panel=PROTOCOL)
+    own_lr: bool = option(
+        False, "--own-lr", help="Make LR pictures here, even if the data set has them.", panel=PROTOCOL
+    )
     metric: tuple[str, ...] = option(
         (),
         "--metric",
@@ -109,11 +113,11 @@ class BenchmarkOptions:
         panel=PROTOCOL,
         choices=lambda: OPTIONAL,
     )
-    published: bool = option(False, "--published", help="Show published scores beside the measured ones, marked.")
+    published: bool = option(False, "--published", help="Add published scores to the table, marked.")
     out: Path | None = option(
         None, "-o", "--out", help="Folder for report.html, pictures.csv and results.json, .md and .tex.", parse=Path
     )
-    plots: bool = option(False, "--plots", help="In --out also quality against speed, as SVG and PNG (an extra).")
+    plots: bool = option(False, "--plots", help="Also plot quality against speed in --out, as SVG and PNG (an extra).")
 
     def __post_init__(self) -> None:
         if not self.dataset:

@@ -99,7 +99,7 @@ class Commands(PlainGroup):
         if not near and word.isalpha() and word in _command("models").commands:
             near = [f"models {word}"]
         if near:
-            raise UsageError(f"{shown(word)!r} is no command and no file; did you mean `sr-upscale {near[0]}`?")
+            raise UsageError(f"{shown(word)!r} is neither a command nor a file; did you mean `sr-upscale {near[0]}`?")
 
 
 def _command(name: str) -> Any:
@@ -188,7 +188,7 @@ def run(argv: Sequence[str]) -> int:
         if stopping.first():
             STOP.ask(ending_of(number))
         elif stopping.insists():  # it takes too long
-            print_error("sr-upscale: stopped at once; unfinished files named .sr-* may be left")
+            print_error("sr-upscale: killed; unfinished files named .sr-* may remain")
             os._exit(SIGNALLED + ending_of(number))
 
     def failed(code: int, message: str, kind: str) -> int:

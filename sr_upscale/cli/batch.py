@@ -16,7 +16,7 @@ from sr_upscale.storage.remote import is_address
 @opt.command()
 def batch(
     *,
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of pictures, or its address.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of pictures, or its s3:// or gs:// address.")],
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="Folder of the results. Default: FOLDER_x4 beside it.")
     ] = None,
@@ -25,10 +25,10 @@ def batch(
     request: Request,
     console: Console,
 ) -> int:
-    """Enlarge a folder of pictures into a mirrored tree.
+    """Enlarge a folder of pictures, keeping its subfolders.
 
-    One bad file never stops the rest; the exit code is 3 if any failed. A second run skips what is done, and several at
-    once, also on other machines, share the work.
+    A picture that fails does not stop the others; the exit code is then 3. A second run skips finished pictures.
+    Several runs at once, also on other machines, share the work.
     """
     from sr_upscale.cli.obtain import obtain_models
     from sr_upscale.cli.running import Cluster, run_items

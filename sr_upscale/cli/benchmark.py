@@ -31,7 +31,9 @@ def benchmark(
     backend: opt.Backend = "torch",
     force: opt.Force = False,
 ) -> int:
-    """Measure models on data sets as the papers do: PSNR, SSIM, NIQE, speed and memory."""
+    """Measure quality, speed and memory of models on data sets.
+
+    PSNR, SSIM and NIQE are computed as in papers; --metric adds others."""
     folder, scale = options.out, options.scale
     if folder is not None:
         refuse_existing(folder / "report.html", force=force)
@@ -55,7 +57,7 @@ def benchmark(
         metrics = load_metrics(options.protocol.metrics)
         methods = [make_method(name, scale, **(running if name not in KERNELS else {})) for name in names]
     if len({method.name for method in methods}) < len(methods):
-        raise UsageError(f"--model names {', '.join(names)}: two of them have one name; expected different ones")
+        raise UsageError(f"--model names {', '.join(names)}: two of them have the same name; expected different ones")
     sets = {}
     for name in split(options.dataset):
         with console.progress(name) as report:

@@ -29,7 +29,7 @@ def compare(
     device: opt.Device = "auto",
     force: opt.Force = False,
 ) -> int:
-    """Enlarge a picture with several models and write a page with a slider between them."""
+    """Compare models on a picture, on a page with a slider."""
     source = Path(picture)
     target = Path(out) if out is not None else source.with_name(f"{source.stem}_compare.html")
     check_single(source, target, force=force)

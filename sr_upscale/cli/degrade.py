@@ -25,10 +25,12 @@ def degrade(
         ),
     ] = "photo-x4",
     count: Annotated[int, typer.Option("--count", help="How many LR versions.", min=1, max=1000)] = 8,
-    seed: Annotated[int, typer.Option("--seed", help="Start of all random numbers.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed.", min=0)] = 0,
     force: opt.Force = False,
 ) -> int:
-    """Write LR versions of a picture as a recipe would make them for training, and one sheet of all."""
+    """Show how a training recipe degrades a picture.
+
+    Writes several LR versions, and one sheet with all of them."""
     with console.progress(config):  # it stands before torch is imported
         from sr_upscale.training.degraded_versions import degraded_versions, write_versions
         from sr_upscale.training.recipe_file import load_recipe

@@ -19,10 +19,12 @@ LIBRARIES = ("torch", "ncnn", "numpy", "pillow", "pyvips", "safetensors", "typer
 
 
 def doctor(device: opt.Device = "auto", as_json: opt.Json = False, debug: opt.Debug = False) -> int:
-    """Check the installation: versions, devices, number type and why, weights and their hashes, a run."""
+    """Check the installation and show what it will use.
+
+    Prints versions, devices, the number type and why, hashes of weights, and the speed of a short run."""
     del debug  # it acts when it is parsed
     console = Console(as_json=as_json)
-    with console.progress("looking"):  # it stands before torch is imported
+    with console.progress("checking"):  # it stands before torch is imported
         report = check_up(device)
     console.result(report, format_report(report))
     return 1 if report["problems"] else 0
@@ -51,7 +53,7 @@ def check_up(device: str) -> dict[str, Any]:
     try:
         report |= _run(device)
     except (SrUpscaleError, RuntimeError) as error:
-        problems.append(f"the smoke run failed: {error}")
+        problems.append(f"the test run failed: {error}")
     report["problems"] = problems
     return report
 
@@ -79,7 +81,7 @@ def format_report(report: dict[str, Any]) -> list[str]:
             f"{smoke['output_megapixels_per_s']} MPix/s",
         ]
     problems = [f"PROBLEM    {problem}" for problem in report["problems"]]
-    return lines + (problems or ["all good"])
+    return lines + (problems or ["no problems found"])
 
 
 def _version(name: str) -> str:

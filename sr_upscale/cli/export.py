@@ -34,7 +34,7 @@ def export(
     format_name: Annotated[str, typer.Option("-f", "--format", help="onnx.")] = "onnx",
     force: opt.Force = False,
 ) -> int:
-    """Write a model for other programs, after checking that it computes the same."""
+    """Export a model to ONNX and check that it computes the same."""
     if format_name not in FORMATS:
         raise UsageError(f"--format is {format_name!r}; expected {', '.join(FORMATS)}")
     weights = obtain(model, console)

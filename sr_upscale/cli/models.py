@@ -20,7 +20,7 @@ from sr_upscale.storage.atomic import refuse_existing
 app = typer.Typer(
     name="models",
     cls=PlainGroup,
-    help="List models, and download, check, add, blend or remove them.",
+    help="List, download, check, add, blend or remove models.",
     invoke_without_command=True,
     no_args_is_help=False,
     rich_markup_mode=None,
@@ -37,7 +37,7 @@ Names = Annotated[
 
 @app.callback()
 def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug = False) -> int:
-    """List the models: installed, factor, size, licence, what for."""
+    """List the models: installed, factor, size, licence, purpose."""
     del debug  # they act when they are parsed
     return 0 if context.invoked_subcommand is not None else list_models(as_json)
 
@@ -54,11 +54,13 @@ def list_models(as_json: opt.Json = False) -> int:
 def search(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="WORD", help="Such as anime, x2, jpeg, MIT; all must fit.", show_default=False),
+        typer.Argument(
+            metavar="WORD", help="Search terms such as anime, x2, jpeg, MIT; all must match.", show_default=False
+        ),
     ],
     as_json: opt.Json = False,
 ) -> int:
-    """List the models of which all words are said: name, purpose, tags, architecture, licence, factor."""
+    """Search models by name, purpose, tag, licence or factor."""
     rows = inventory.search(words)
     Console(as_json=as_json).result({"models": rows}, inventory.in_words(rows, tags=True))
     return 0
@@ -69,7 +71,7 @@ def info(
     name: Annotated[str, typer.Argument(help="Name or file.", autocompletion=opt.completing(known_names))],
     as_json: opt.Json = False,
 ) -> int:
-    """Say all that is known of a model. Downloads nothing."""
+    """Show details of a model. Downloads nothing."""
     row = inventory.model_row(name)
     Console(as_json=as_json).result(row, (f"{key:<13} {shown(str(value))}" for key, value in row.items()))
     return 0
@@ -77,7 +79,7 @@ def info(
 
 @app.command("download", cls=PanelCommand)
 def download(names: Names, quiet: opt.Quiet = False, as_json: opt.Json = False) -> int:
-    """Fetch models into the cache, to use them offline later."""
+    """Download models, to use them offline later."""
     console = Console(quiet=quiet, as_json=as_json)
     paths = {name: str(obtain(name, console)) for name in names}
     console.result({"paths": paths}, paths.values())
@@ -86,7 +88,7 @@ def download(names: Names, quiet: opt.Quiet = False, as_json: opt.Json = False) 
 
 @app.command("verify", cls=PanelCommand)
 def verify(as_json: opt.Json = False) -> int:
-    """Check the bytes of everything that is installed; a damaged download is named and can be removed."""
+    """Check installed files for damage."""
     good, bad = inventory.verify()
     Console(as_json=as_json).result({"good": good, "bad": bad}, (f"ok  {name}" for name in good))
     if bad:
@@ -96,7 +98,7 @@ def verify(as_json: opt.Json = False) -> int:
 
 @app.command("remove", cls=PanelCommand)
 def remove(names: Names) -> int:
-    """Delete models from the cache. Ours are part of the program and stay."""
+    """Delete downloaded models. Built-in models stay."""
     for name in names:
         inventory.remove(name)
     return 0
@@ -107,11 +109,12 @@ def path(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Name; without it the folder of downloaded models.", autocompletion=opt.completing(known_names)
+            help="Name of a model. Default: print the folder of downloaded models.",
+            autocompletion=opt.completing(known_names),
         ),
     ] = None,
 ) -> int:
-    """Say where a model's file is, or would be."""
+    """Print the path of a model's file."""
     console = Console()
     if name is None:
         console.line(str(models_folder()))
@@ -124,10 +127,12 @@ def path(
 @app.command("add", cls=PanelCommand)
 def add(
     file: Annotated[str, typer.Argument(help="Weights: .safetensors or .pth.", show_default=False)],
-    name: Annotated[str | None, typer.Option("--name", help="What to call it. Default: the file's stem.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the model. Default: the file's name without its extension.")
+    ] = None,
     force: opt.Force = False,
 ) -> int:
-    """Copy weights into the cache, after a look inside, so that -n takes their name."""
+    """Add a weights file under a name for -n."""
     source = Path(file)
     label = name or source.stem
     traits = inventory.add(source, label, force=force)
@@ -143,7 +148,7 @@ def blend(
     alpha: Annotated[float, typer.Option("--alpha", help="Share of B: 0 is A, 1 is B.")] = 0.5,
     force: opt.Force = False,
 ) -> int:
-    """Write weights between two others of one architecture (network interpolation)."""
+    """Blend the weights of two models of one architecture."""
     from sr_upscale.pretrained.blend import blend_files
 
     target = Path(out)

@@ -76,13 +76,11 @@ _running = functools.partial(typer.Option, rich_help_panel=RUNNING)
 
 Json = Annotated[
     bool,
-    _running(
-        "--json", help="The result as JSON on stdout, an object a line; errors, too.", is_eager=True, callback=_tell
-    ),
+    _running("--json", help="Print results and errors as JSON, one object per line.", is_eager=True, callback=_tell),
 ]
-Quiet = Annotated[bool, _running("--quiet", help="Only warnings and errors.")]
-Verbose = Annotated[bool, _running("-v", "--verbose", help="Say device, type and tiles.")]
-Offline = Annotated[bool, _running("--offline", help="Open no connection.", is_eager=True, callback=_offline)]
+Quiet = Annotated[bool, _running("--quiet", help="Print only warnings and errors.")]
+Verbose = Annotated[bool, _running("-v", "--verbose", help="Print device, number type and tiles.")]
+Offline = Annotated[bool, _running("--offline", help="Never use the network.", is_eager=True, callback=_offline)]
 Debug = Annotated[bool, _running("--debug", help="Show the traceback of an error.", is_eager=True, callback=_tell)]
 
 _SHARED = {"as_json": Json, "quiet": Quiet, "offline": Offline, "debug": Debug}

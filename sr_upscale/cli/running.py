@@ -60,7 +60,7 @@ def run_items(
     for warning in plan.warnings:
         console.warn(warning)
     if plan.left_out:
-        console.note(f"left out, no pictures that can be read: {counted(plan.left_out)}")
+        console.note(f"left out, not readable as pictures: {counted(plan.left_out)}")
     refuse_unwritable([item.target for item in plan.items])
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(console.progress(f"{len(plan.items)} pictures"))
@@ -98,7 +98,7 @@ def run_items(
                 console.note(format_result(outcome.item.source, outcome.item.target, outcome.details))
 
         def on_wait(count: int) -> None:
-            console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes have begun")
+            console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes are working on")
 
         if cluster is None:
             executor = LocalExecutor(request, on_step=on_step, fetch=fetch, far=spool is not None)
@@ -117,7 +117,7 @@ def run_items(
                 on_wait=on_wait,
             )
         except BaseException:
-            goes_on = "" if request.file.force else "; the same command goes on from there"
+            goes_on = "" if request.file.force else "; run the same command to continue"
             console.note(f"stopped after {finished} of {len(plan.items)}{goes_on}")
             raise
         seconds = time.monotonic() - begin
@@ -126,7 +126,7 @@ def run_items(
     console.note(f"{format_counts(counts)} of {len(outcomes)}; {where}")
     busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / executor.lanes / max(seconds, 1e-9)
     if counts["done"]:
-        console.note(f"{duration(seconds)}; the network was busy {busy:.0%} of the time")
+        console.note(f"{duration(seconds)}{f'; compute busy {busy:.0%} of the time' if verbose else ''}")
     return _end(plan, counts, {"seconds": round(seconds, 3), "network_busy": round(busy, 4)}, console)
 
 
@@ -141,7 +141,7 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, conso
         if outcome.status == "planned" and not console.as_json:
             console.line(format_plan(shown(item.source), item.target, outcome.details))
         if outcome.status == "skipped":
-            console.note(f"{shown(item.target)}: is there and would come out the same; skipped")
+            console.note(f"{shown(item.target)}: up to date; skipped")
     counts, seconds = counts_of(outcomes, "planned"), sum(each.seconds for each in outcomes)
     console.note(f"{format_counts(counts)}; about {duration(seconds)}")
     return _end(plan, counts, {"dry_run": True, "estimated_seconds": round(seconds, 2)}, console)

@@ -23,22 +23,25 @@ def serve(
     console: Console,
     model: opt.Model = None,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Folder in which results may be saved. Default: none.")
+        str | None,
+        typer.Option("-o", "--output", help="Folder for saved results. Default: results are only downloaded."),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to serve on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("-p", "--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option("-p", "--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 0,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Another name by which it may be called; may be repeated."),
+        typer.Option("--allow-host", metavar="NAME", help="Also accept this host name; may be repeated."),
     ] = None,
-    max_bytes: Annotated[str, typer.Option("--max-bytes", help="Refuse larger files, such as 200M.")] = "64M",
-    max_jobs: Annotated[int, typer.Option("--max-jobs", min=1, help="Pictures at a time; one is computed.")] = 4,
+    max_bytes: Annotated[str, typer.Option("--max-bytes", help="Refuse files with more bytes, such as 200M.")] = "64M",
+    max_jobs: Annotated[
+        int, typer.Option("--max-jobs", min=1, help="Pictures accepted at a time; one is computed, others wait.")
+    ] = 4,
     max_pixels: opt.MaxPixels = None,
     max_memory: opt.MaxMemory = None,
     device: opt.Device = "auto",
     debug: opt.Debug = False,
 ) -> int:
-    """Show a page to drop pictures on, for this machine alone, and serve other programs by HTTP."""
+    """Serve a web page and an HTTP API on this machine."""
     words = {"model": model, "device": device, "max_pixels": max_pixels, "max_memory": max_memory}
     options: dict[str, Any] = {name: word for name, word in words.items() if word is not None}
     request = request_of(options)
@@ -73,8 +76,8 @@ def serve(
     with listen(host, port) as bound:
         base = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
         if not is_loopback(host):
-            console.warn(f"{base} can be reached from other machines, and what goes there can be read on the way")
+            console.warn(f"{base} can be reached from other machines, and the connection is not encrypted")
         console.result({"address": base, "token": settings.token}, [f"{base}/?token={settings.token}"])
-        console.note("open it in a browser; Ctrl-C ends it")
+        console.note("open it in a browser; stop with Ctrl-C")
         server_of(settings).run(sockets=[bound])
     return 0

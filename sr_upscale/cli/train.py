@@ -28,7 +28,9 @@ def train(
     bf16: opt.Bf16 = False,
     fp16: opt.Fp16 = False,
 ) -> int:
-    """Teach a generator on your own pictures; the result works with -n FILE."""
+    """Train a model on your own pictures.
+
+    The result is a weights file for -n FILE."""
     at_once = Console(quiet=console.quiet or "RANK" in os.environ)
     with at_once.progress(options.config):  # it stands before torch is imported
         from sr_upscale.training.figures import Figures

@@ -282,7 +282,7 @@ class Planner:
         return "16 bits need fp32" if self.automatic_dtype and bits == 16 else self.choice.dtype_reason
 
     def dtype_of(self, weights: Path, dtype: str) -> str:
-        """Returns `dtype`, or float32 where these weights are known not to bear it."""
+        """Returns `dtype`, or float32 if the model is unstable in half precision."""
         bears = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype)
         return dtype if bears is None or bears in self.traits[weights].half else "float32"
 

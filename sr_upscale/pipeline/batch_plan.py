@@ -84,7 +84,7 @@ def plan_folder(
     Args:
         folder: Where to look. Links to folders are followed, each real folder once.
         out: Root of the outputs. It is left out of the search if it lies inside `folder`.
-        recursive: Look into subfolders.
+        recursive: Search subfolders.
         fmt: Format of all outputs; None keeps each picture's own.
         suffix: Put behind the stem of every output's name.
         shard: Only this part of the pictures, by their names within the folder.

@@ -69,7 +69,7 @@ class SizeOptions:
     fit: str = option(
         "inside",
         "--fit",
-        help="Where width and height have another shape than the picture: inside the box, cover it (cut), or stretch.",
+        help="When the aspect ratio differs: inside (fit), cover (crop) or stretch.",
         panel=SIZE,
         pixels=True,
         choices=lambda: FITS,
@@ -120,7 +120,7 @@ class NetworkOptions:
         "-dn",
         "--denoise",
         "--denoise-strength",
-        help="Amount of noise that is removed: 1 all, 0 as little as possible (photo-x4).",
+        help="How much noise to remove: 0 least, 1 all (photo-x4).",
         panel=NETWORK,
         pixels=True,
         lowest=0.0,
@@ -129,7 +129,7 @@ class NetworkOptions:
     before: tuple[str, ...] = option(
         (),
         "--before",
-        help="Model of factor 1 that cleans the picture first (1x-dejpg-realplksr-otf); may be repeated.",
+        help="Clean the picture first with this 1x model (1x-dejpg-realplksr-otf); may be repeated.",
         panel=NETWORK,
         pixels=True,
         choices=lambda: [entry.name for entry in CATALOGUE if entry.scale == 1],
@@ -138,7 +138,7 @@ class NetworkOptions:
         False,
         "-x",
         "--tta",
-        help="Self-ensemble: mean over 8 turns, 8 times the work.",
+        help="Self-ensemble: average over 8 flips and rotations, 8 times the work.",
         panel=NETWORK,
         pixels=True,
     )
@@ -146,26 +146,31 @@ class NetworkOptions:
         None,
         "-t",
         "--tile",
-        help="Tile size in input pixels, 0 for automatic. Default: ours stream, others get what fits.",
+        help="Tile size in input pixels, 0 for automatic. "
+        "Default: built-in models need no tiles; others use the largest that fits in memory.",
         panel=NETWORK,
         pixels=True,
     )
-    no_tile: bool = option(False, "--no-tile", help="The whole picture at once.", panel=NETWORK, pixels=True)
+    no_tile: bool = option(False, "--no-tile", help="Process the whole picture at once.", panel=NETWORK, pixels=True)
     overlap: int | None = option(
-        None, "--overlap", help="Input pixels that neighbouring tiles blend.", panel=NETWORK, pixels=True
+        None,
+        "--overlap",
+        help="Input pixels by which neighbouring tiles overlap; they are blended.",
+        panel=NETWORK,
+        pixels=True,
     )
     halo: int | None = option(
         None,
         "--halo",
         "--tile-pad",
-        help="Input pixels of context around a tile; 51 makes tiles exact.",
+        help="Context pixels around a tile; 51 = no visible seams.",
         panel=NETWORK,
         pixels=True,
     )
     max_memory: int | None = option(
         None,
         "--max-memory",
-        help="What a picture may take, such as 2G or 800M. Default: what is free.",
+        help="Memory limit for a picture, such as 2G or 800M. Default: free memory.",
         panel=NETWORK,
         parse=parse_bytes,
     )
@@ -174,7 +179,7 @@ class NetworkOptions:
         "-g",
         "--device",
         "--gpu-id",
-        help="auto, cpu, cuda, cuda:1, mps, vulkan, vulkan:1; for a folder also several: 0,1.",
+        help="auto, cpu, cuda, cuda:1, mps, vulkan or vulkan:1; several for a folder: 0,1.",
         panel=NETWORK,
     )
     backend: str = option(
@@ -228,7 +233,7 @@ class FileOptions:
         None,
         "-q",
         "--quality",
-        help="1-100 for JPEG, WebP and AVIF; 100 is lossless WebP.",
+        help="1-100 for JPEG, WebP and AVIF; WebP is lossless at 100.",
         panel=FILES,
         pixels=True,
     )
@@ -236,22 +241,22 @@ class FileOptions:
         None,
         "-c",
         "--compression",
-        help="0-9 for PNG and TIFF: quick and large to small and slow.",
+        help="0-9 for PNG and TIFF: 0 is fastest, 9 is smallest.",
         panel=FILES,
         pixels=True,
     )
     strip_metadata: bool = option(
         False,
         "--strip-metadata",
-        help="Leave out EXIF with its place, XMP, IPTC and texts; profile and resolution stay.",
+        help="Remove EXIF (with the location), XMP, IPTC and texts; keep colour profile and resolution.",
         panel=FILES,
         pixels=True,
     )
-    suffix: str | None = option(None, "--suffix", help="Put behind the stem of output names.", panel=FILES)
+    suffix: str | None = option(None, "--suffix", help="Append to output names, before the extension.", panel=FILES)
     background: tuple[int, int, int] | None = option(
         None,
         "--background",
-        help="Colour behind transparency where the format has none: white, #rrggbb.",
+        help="Background colour if the output format has no transparency: white, #rrggbb.",
         panel=FILES,
         pixels=True,
         parse=parse_colour,
@@ -259,19 +264,19 @@ class FileOptions:
     max_pixels: int | None = option(
         None,
         "--max-pixels",
-        help="Refuse larger inputs; a number, or 400MP. Default: 178MP.",
+        help="Refuse inputs with more pixels, such as 400MP. Default: 178MP.",
         panel=FILES,
         parse=parse_pixels,
     )
     frame: int | None = option(
         None,
         "--frame",
-        help="Only this frame of an animation or page of a TIFF, from 0.",
+        help="Only this frame of an animation or page of a TIFF, counted from 0.",
         panel=FILES,
         pixels=True,
     )
     allow_truncated: bool = option(
-        False, "--allow-truncated", help="Take what is there of a damaged file.", panel=FILES, pixels=True
+        False, "--allow-truncated", help="Enlarge what can be read of a damaged file.", panel=FILES, pixels=True
     )
     force: bool = option(False, "--force", help="Overwrite existing files.", panel=FILES)
 
@@ -299,12 +304,14 @@ class RunOptions:
         None,
         "-j",
         "--jobs",
-        help="Threads that read, compute and write when there are several pictures. Default: by devices and cores.",
+        help="Threads that read, compute and write several pictures. Default: from devices and CPU cores.",
         panel=RUNNING,
         metavar="LOAD:PROC:SAVE",
         parse=parse_jobs,
     )
-    dry_run: bool = option(False, "--dry-run", help="Say sizes, tiles, memory and time; write nothing.", panel=RUNNING)
+    dry_run: bool = option(
+        False, "--dry-run", help="Print sizes, tiles, memory and time; write nothing.", panel=RUNNING
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,17 +322,17 @@ class BatchOptions:
         UsageError: Two options contradict each other, or a value is none.
     """
 
-    recursive: bool = option(True, "--recursive/--no-recursive", "-r", help="Look into subfolders.")
+    recursive: bool = option(True, "--recursive/--no-recursive", "-r", help="Search subfolders.")
     shard: Shard | None = option(
         None,
         "--shard",
         metavar="I/N",
-        help="Only part I of N, told by names, for N processes.",
+        help="Process part I of N (split by file name).",
         panel=RUNNING,
         parse=parse_shard,
     )
     verify: bool = option(
-        False, "--verify", help="Compare files by hashes, not by size and time, to tell what is done.", panel=RUNNING
+        False, "--verify", help="Detect finished pictures by hash instead of size and time.", panel=RUNNING
     )
     on: str | None = option(None, "--on", metavar="ray", help="Compute on a Ray cluster (extra).", panel=RUNNING)
     address: str | None = option(None, "--address", metavar="HOST", help="The cluster, as Ray takes it.", panel=RUNNING)

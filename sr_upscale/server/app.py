@@ -121,7 +121,7 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
     async def progress(request: Request) -> Response:
         job = jobs.running.get(request.query_params.get("job", ""))
         if job is None:
-            return refusal(404, "no such job is at work")
+            return refusal(404, "no such job is running")
         return JSONResponse({"state": job.state, "share": job.share})
 
     async def upscale(request: Request) -> Response:
@@ -129,7 +129,7 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
         name = plain_name(query.pop("name", "picture"))
         save = flag("save", query.pop("save", "false"))
         if save and settings.folder is None:
-            raise UsageError("this server saves nothing; start it with -o FOLDER")
+            raise UsageError("this server does not save results; start it with -o FOLDER")
         with jobs.admitted(query.pop("job", None)) as job:
             wanted = request_from(query, settings.options)
             data = await _body(request, name, settings.max_bytes)
@@ -170,9 +170,9 @@ async def _show_viewer(request: Request) -> Response:
     size = {side: query.get(side, "") for side in ("width", "height")}
     images = {label: query.get(label, "") for label in ("before", "after")}
     if not all(re.fullmatch(r"[1-9]\d{0,5}", side) for side in size.values()):
-        raise UsageError("width and height are no sizes in pixels; expected numbers")
+        raise UsageError("width and height are not numbers of pixels; expected 1 to 999999")
     if not all(re.fullmatch(r"blob:[A-Za-z0-9:/._\[\]-]+", url) for url in images.values()):
-        raise UsageError("before and after are no pictures of a page; expected addresses that begin with blob:")
+        raise UsageError("before and after are not pictures of a page; expected addresses that begin with blob:")
     title = query.get("title", "")
     entries = [{"name": label, "url": url, "scores": ""} for label, url in images.items()]
     picture = {"title": title, **{side: int(word) for side, word in size.items()}, "images": entries}
@@ -202,7 +202,7 @@ def _failure(error: Exception) -> JSONResponse:
     if isinstance(error, SrUpscaleError):
         code = error.exit_code
     elif isinstance(error, TimeoutError):
-        code, message = InputError.exit_code, f"the picture did not come within {BODY_S:.0f} s; send it again"
+        code, message = InputError.exit_code, f"the picture did not arrive within {BODY_S:.0f} s; send it again"
     elif isinstance(error, MemoryError):
         code, message = OutOfMemoryError.exit_code, "out of memory; close other programs, or use a smaller scale"
     else:

@@ -65,7 +65,7 @@ class Guard:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or host_of(hosts[0]) not in self.hosts:
-            return refusal(421, "this server is not called so; allow the name with --allow-host")
+            return refusal(421, "host name not allowed; add it with --allow-host NAME")
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             given = QueryParams(scope["query_string"]).get("token", "")

@@ -89,11 +89,11 @@ class Jobs:
         """
         name = secrets.token_hex(8) if name is None else name
         if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
-            raise UsageError("job is no name; expected 1 to 64 letters, digits and dashes")
+            raise UsageError("job is {shown(shortened(name))!r}; expected 1 to 64 letters, digits and dashes")
         if name in self.running:
-            raise UsageError(f"there is a job {name} already; choose another name")
+            raise UsageError(f"job {name} exists already; choose another name")
         if len(self.running) >= self.most:
-            raise TooManyError(f"{self.most} pictures are at work or wait already; try again when one is done")
+            raise TooManyError(f"{self.most} pictures are being processed or wait already; try again when one is done")
         job = self.running[name] = Job(name)
         try:
             yield job
@@ -208,9 +208,7 @@ def _free_place(folder: Path, name: str) -> Path:
     refuse_name(target)
     refuse_unwritable([target])
     if target.is_symlink() or target.exists():
-        raise AppearedError(
-            f"{shown(name)}: stands in the folder of this server already; give the picture another name"
-        )
+        raise AppearedError(f"{shown(name)}: exists in the folder of this server; give the picture another name")
     return target
 
 

@@ -274,7 +274,7 @@ class Recipe:
         description: What they are for.
         init: Weights to start from (a name or a file). Tensors of equal name and shape are taken over, so that another
             scale can serve. Blocks beyond theirs start by passing their input on. Empty: start at random.
-        seed: Start of all random numbers.
+        seed: Random seed.
         model, data, teacher: See `ModelSection`, `DataSection` and `TeacherSection`.
         degradation: The chains of ``data.degradation = "real"``.
         rendered: Those of ``data.degradation = "rendered"``, and of the patches of a `rendered_share`.

@@ -27,7 +27,7 @@ def degraded_versions(picture: Path, recipe: Recipe, *, count: int, seed: int) -
         picture: A file.
         recipe: Says how.
         count: How many; a recipe without random degradations makes one.
-        seed: Start of all random numbers.
+        seed: Random seed.
 
     Returns:
         (H, W, 3) uint8 each.

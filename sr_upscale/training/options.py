@@ -36,7 +36,7 @@ class TrainingOptions:
     data: tuple[str, ...] = option(
         (),
         "--data",
-        help="Folder of pictures, searched recursively, or div2k (downloaded once); may be repeated.",
+        help="Folder of pictures, with subfolders, or div2k (downloaded once); may be repeated.",
         panel=DATA,
         choices=lambda: ["div2k"],
     )
@@ -50,45 +50,45 @@ class TrainingOptions:
     val: Path | None = option(
         None,
         "--val",
-        help="Folder of pictures to validate on. Default: some of --data, held out.",
+        help="Folder of validation pictures. Default: some of --data, kept out of training.",
         panel=DATA,
         parse=Path,
     )
-    resume: bool = option(False, "--resume", help="Go on from the newest checkpoint of the run.")
+    resume: bool = option(False, "--resume", help="Continue from the newest checkpoint of the run.")
     auto_resume: bool = option(
-        False, "--auto-resume", help="The same where there is one, else begin: for jobs that start again."
+        False, "--auto-resume", help="Continue if there is a checkpoint, else start: for jobs that are restarted."
     )
     lost_after: float = option(
         300.0,
         "--lost-after",
-        help="Under torchrun: end when another process has given no sign of life for so long. Default: 5m.",
+        help="Under torchrun: stop if another process is silent for this long. Default: 5m.",
         parse=_patience,
     )
     init: str | None = option(
         None, "--init", help="Weights to start from: a model name or a file; 'none' for random.", panel=RECIPE
     )
     stages: tuple[str, ...] = option(
-        (), "--stages", help="Only this stage of the recipe; may be repeated.", panel=RECIPE
+        (), "--stages", help="Run only this stage of the recipe; may be repeated.", panel=RECIPE
     )
     size: str = option(
         "auto",
         "--size",
-        help="cpu or gpu: which size of the recipe. Default: by the device.",
+        help="Size of the recipe: cpu or gpu. Default: from the device.",
         panel=RECIPE,
         choices=lambda: ("cpu", "gpu"),
     )
     max_time: float | None = option(
         None,
         "--max-time",
-        help="Length of the run, such as 45m or 2h; the schedules fit into it.",
+        help="Length of the run, such as 45m or 2h; schedules are scaled to it.",
         panel=RECIPE,
         parse=parse_duration,
     )
     steps: int | None = option(None, "--steps", help="Length of the run in optimiser steps.", panel=RECIPE)
-    batch_size: int | None = option(None, "--batch-size", help="Patches a step.", panel=RECIPE)
+    batch_size: int | None = option(None, "--batch-size", help="Patches per step.", panel=RECIPE)
     lr_patch: int | None = option(None, "--patch", help="Side of a patch in LR pixels.", panel=RECIPE)
     lr: float | None = option(None, "--lr", help="Highest learning rate.", panel=RECIPE)
-    seed: int | None = option(None, "--seed", help="Start of all random numbers.", panel=RECIPE)
+    seed: int | None = option(None, "--seed", help="Random seed.", panel=RECIPE)
     settings: tuple[str, ...] = option(
         (),
         "--set",
@@ -104,11 +104,11 @@ class TrainingOptions:
         parse=Path,
     )
     no_cache: bool = option(
-        False, "--no-cache", help="Hold decoded pictures in memory instead of the cache folder.", panel=DATA
+        False, "--no-cache", help="Keep decoded pictures in memory instead of the cache folder.", panel=DATA
     )
     compiled: bool = option(False, "--compile", help="Run the generator through torch.compile.")
-    tensorboard: bool = option(False, "--tensorboard", help="Log for TensorBoard, too (needs its package).")
-    dry_run: bool = option(False, "--dry-run", help="Say lengths, batches, pictures, downloads; touch nothing.")
+    tensorboard: bool = option(False, "--tensorboard", help="Also log for TensorBoard (an extra).")
+    dry_run: bool = option(False, "--dry-run", help="Print lengths, batches, pictures and downloads; write nothing.")
 
     def __post_init__(self) -> None:
         if not self.config:

@@ -251,7 +251,7 @@ class Watch:
                 self._quiet_s[other] += self._period_s
                 if self._quiet_s[other] > self._lost_after_s:
                     self._on_lost(
-                        f"process {other} has given no sign of life for {self._lost_after_s:g} s (--lost-after); "
+                        f"process {other} was silent for {self._lost_after_s:g} s (--lost-after); "
                         "start all of them again with --auto-resume to go on"
                     )
                     return

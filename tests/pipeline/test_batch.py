@@ -261,7 +261,7 @@ def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path:
     (out / "c.png").write_bytes(b"foreign")
     dry = cli(*run, "--dry-run")
     assert dry.code == 3
-    assert "a.png: is there and would come out the same; skipped" in dry.err
+    assert "a.png: up to date; skipped" in dry.err
     assert "would fail: " in dry.err
     assert dry.out.count("\n") == 1
     assert "b.png 9x5 -> " in dry.out

@@ -83,7 +83,7 @@ def test_row_47_and_row_48_a_signal_stops_a_batch_that_then_goes_on(
     assert process.returncode == 128 + number
     stopped, last = errors.splitlines()
     assert stopped.startswith("stopped after ")
-    assert stopped.endswith(f" of {COUNT}; the same command goes on from there")
+    assert stopped.endswith(f" of {COUNT}; run the same command to continue")
     assert last == f"sr-upscale: {word}; unfinished files were removed"
     left = {path.name for path in out.iterdir()}
     assert left - {path.name for path in out.glob("*.png")} == {MANIFEST}  # no claims, and no part that nobody merges
@@ -114,7 +114,7 @@ def test_row_47_a_second_signal_ends_it_at_once(folder: Path, nearest: Path) -> 
     process.send_signal(signal.SIGINT)
     _said, errors = process.communicate(timeout=300)  # it would hang for an hour
     assert process.returncode == 130
-    assert "stopped at once" in errors
+    assert "killed; unfinished files" in errors
 
 
 KILLED = """
@@ -244,7 +244,7 @@ def test_row_50_full_disk_stops_a_batch(
     ran = cli("batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1")
     assert ran.code == 5
     *_, stopped, error = ran.err.splitlines()
-    assert stopped == f"stopped after 2 of {COUNT}; the same command goes on from there"
+    assert stopped == f"stopped after 2 of {COUNT}; run the same command to continue"
     assert "2.png: cannot write: No space left on device; the disk is full" in error
     check(out, range(2))
     monkeypatch.undo()

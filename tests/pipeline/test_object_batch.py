@@ -248,7 +248,7 @@ def test_what_another_worker_has_claimed_is_not_made_twice(
     ran = cli(*batch(store, nearest, *ONE_AT_A_TIME))
     out, err = others[0].communicate(timeout=60)
     assert (ran.code, others[0].returncode) == (0, 0), (ran.err, err)
-    assert "waiting for 1 picture that other processes have begun" in err
+    assert "waiting for 1 picture that other processes are working on" in err
     both = [statuses(ran), statuses(Ran(code=0, out=out, err=err))]
     assert [each.count("done") for each in both] == [1, 2]
     assert results_put(store) == [f"/{store.bucket}/large/{name}" for name in sorted(scans)]

@@ -63,7 +63,7 @@ def test_saving_writes_one_new_file_into_the_folder(server: Running, saved: Path
     answer = server.post(data, name="räv 1.png", save="true")
     assert answer.status_code == 200, answer.text
     assert (saved / "räv 1_x2_nearest-x2.png").read_bytes() == answer.content
-    refused(server.post(data, name="räv 1.png", save="true"), 409, 5, "räv 1_x2.* stands in the folder")
+    refused(server.post(data, name="räv 1.png", save="true"), 409, 5, "räv 1_x2.* exists in the folder")
     assert [path.name for path in saved.iterdir()] == ["räv 1_x2_nearest-x2.png"]
 
 
@@ -71,14 +71,14 @@ def test_a_link_in_the_folder_is_not_followed(server: Running, saved: Path, tmp_
     outside = tmp_path / "outside.png"
     link = saved / "link_x2_nearest-x2.png"
     link.symlink_to(outside)
-    refused(server.post(png(pattern(5, 7)), name="link.png", save="1"), 409, 5, "stands in the folder")
+    refused(server.post(png(pattern(5, 7)), name="link.png", save="1"), 409, 5, "exists in the folder")
     assert not outside.exists()
     link.unlink()
 
 
 def test_without_a_folder_nothing_is_saved(nearest: Path) -> None:
     with serving(nearest) as running:
-        refused(running.post(png(pattern(5, 7)), save="true"), 400, 2, "saves nothing; start it with -o")
+        refused(running.post(png(pattern(5, 7)), save="true"), 400, 2, "does not save results; start it with -o")
         assert running.get("/about").json()["saves"] is False
 
 
@@ -143,7 +143,7 @@ def test_only_so_many_at_a_time_and_those_of_clients_that_go_are_cancelled(
         until(lambda: running.get("/progress", job="second").json().get("state") == "waiting")
         assert running.get("/progress", job="first").json() == {"state": "working", "share": 0.0}
         refused(running.post(data, job="first"), 400, 2, "there is a job first already")
-        refused(running.post(data), 429, 2, "2 pictures are at work or wait already")
+        refused(running.post(data), 429, 2, "2 pictures are being processed or wait already")
         first.close()
         second.close()
         time.sleep(0.3)  # the server sees both go

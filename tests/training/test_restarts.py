@@ -243,7 +243,7 @@ def test_a_watch_tells_the_lost_from_the_busy_and_the_ended(how: str) -> None:
                 time.sleep(1)
         else:
             time.sleep(1)
-    expected = "process 1 has given no sign of life for 0.3 s (--lost-after)"
+    expected = "process 1 was silent for 0.3 s (--lost-after)"
     assert [text.split(";")[0] for text in said] == ([expected] if how in ("silent", "no store") else [])
 
 
@@ -305,7 +305,7 @@ def test_two_processes_of_which_one_is_killed_end_in_the_bits_of_an_undisturbed_
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(signal.SIGSTOP, "process 1 has given no sign of life for 3 s"), (signal.SIGKILL, "another process was lost")],
+    [(signal.SIGSTOP, "process 1 was silent for 3 s"), (signal.SIGKILL, "another process was lost")],
 )
 def test_a_lost_process_ends_the_others_soon(
     folder: Path, gan_recipe: Path, vgg19: Path, tmp_path: Path, number: signal.Signals, words: str
