@@ -54,7 +54,7 @@ class Choice:
 
 
 def choose(device: str = "auto", dtype: str = "auto") -> Choice:
-    """Chooses a device and a number type by what users ask for.
+    """Chooses a device and a number type.
 
     Args:
         device: ``auto`` (CUDA, then MPS, then CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a bare number for that
@@ -71,7 +71,7 @@ def choose(device: str = "auto", dtype: str = "auto") -> Choice:
 
 def _choose_device(name: str) -> tuple[Device, str]:
     if name == "cpu":
-        return CPU, "asked for"
+        return CPU, "requested"
     if name == "auto":
         import torch
 
@@ -91,7 +91,7 @@ def _choose_device(name: str) -> tuple[Device, str]:
             raise UsageError(f"device {name}: there are {count} Vulkan devices, numbered from 0")
         if not count:
             return CPU, "asked for Vulkan, and there is no device that speaks it"
-        return Device(type=kind, index=device.index or 0), "asked for"
+        return Device(type=kind, index=device.index or 0), "requested"
     import torch
 
     if device.type == "cuda":
@@ -101,7 +101,7 @@ def _choose_device(name: str) -> tuple[Device, str]:
             raise UsageError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
     elif not torch.backends.mps.is_available():
         raise UsageError("device mps: Apple's Metal is not available here; use cpu")
-    return device, "asked for"
+    return device, "requested"
 
 
 def _choose_dtype(device: Device, name: str) -> tuple[str, str]:
@@ -110,7 +110,7 @@ def _choose_dtype(device: Device, name: str) -> tuple[str, str]:
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 needs a GPU; use --bf16 or --fp32 on the CPU")
     if name != "auto":
-        return DTYPES[name], "asked for"
+        return DTYPES[name], "requested"
     if device.type == "vulkan":
         return "float16", "graphics cards compute half precision fast; tiles that overflow are redone in fp32"
     if device.type == "cuda":
@@ -146,7 +146,7 @@ def has_bf16(device_type: str) -> bool:
 def cpu_has_bf16() -> bool:
     """Says whether the CPU multiplies bf16 in hardware (AVX512-BF16, AMX-BF16, or Arm's BF16).
 
-    Only Linux is asked; elsewhere the answer is no.
+    Detected on Linux alone; False on other systems.
     """
     if platform.system() != "Linux":
         return False

@@ -1,7 +1,7 @@
 """The one tree of errors. Every message is product text: what, found, expected, what to do next.
 
     SrUpscaleError            1  internal, or anything without a better place
-    ├── UsageError            2  the command or the call asks for something impossible
+    ├── UsageError            2  options or arguments contradict each other or are impossible
     │   └── ShapeError        2  a tensor or array has the wrong shape, type or range; a ValueError, too
     ├── InputError            4  a picture (or a folder of them) cannot be used
     ├── OutputError           5  the result cannot be written
@@ -33,7 +33,7 @@ class SrUpscaleError(Exception):
 
 
 class UsageError(SrUpscaleError):
-    """What was asked for contradicts itself or cannot exist."""
+    """Options contradict each other, or a value cannot exist."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class InputError(SrUpscaleError):
 
 
 class OutputError(SrUpscaleError):
-    """The result cannot be written where it was asked for."""
+    """The result cannot be written to its target."""
 
     exit_code = 5
 
@@ -75,7 +75,7 @@ class ModelError(SrUpscaleError):
 
 
 class IntegrityError(SrUpscaleError):
-    """What was downloaded is not what was asked for, or is not safe to unpack."""
+    """A download has another hash than expected, or is not safe to unpack."""
 
     exit_code = 7
 

@@ -1,6 +1,6 @@
-"""Options of commands, stated once as fields of dataclasses, and values of them out of a command line's words.
+"""Options of commands, stated once as fields of dataclasses, and their values parsed from a command line.
 
-A field says how it is called on a command line, and how its word becomes a value. `cli.options.command` builds a
+A field states its option's names, and how its text is parsed. `cli.options.command` builds a
 command's options from it. This module does not import torch.
 """
 
@@ -28,8 +28,8 @@ class Flag:
         panel: Where it stands in the help; None is among the options that have no panel.
         metavar: What its value is called.
         lowest, highest: Range of a number.
-        parse: Makes the value of the word; without it the word is the value.
-        choices: Lists words that a shell may complete; others may do as well.
+        parse: Parses the value from text; without it the text is the value.
+        choices: Lists values that a shell completes; others may be allowed, too.
     """
 
     names: tuple[str, ...]
@@ -46,7 +46,7 @@ def option(default: Any, *names: str, help: str, panel: str | None = None, pixel
     """Makes a field with its `Flag`.
 
     Args:
-        default: Value where nothing is said.
+        default: Value without the option.
         names, help, panel: See `Flag`.
         pixels: Whether the output's pixels depend on it.
         more: Further attributes of `Flag`.
@@ -57,24 +57,24 @@ def option(default: Any, *names: str, help: str, panel: str | None = None, pixel
 
 
 def flags(section: type) -> Iterator[tuple[dataclasses.Field[Any], Flag]]:
-    """Yields the fields of a section, and how they are called."""
+    """Yields the fields of a section with their flags."""
     for each in dataclasses.fields(section):
         yield each, each.metadata["flag"]
 
 
-def section_of(section: type[Section], words: Mapping[str, Any]) -> Section:
-    """Builds a section from what a command line said.
+def section_of(section: type[Section], values: Mapping[str, Any]) -> Section:
+    """Builds a section from the values of a command line.
 
     Args:
         section: A dataclass whose fields have a `Flag`.
-        words: By field name, each value as a word or already a value; None means that nothing was said.
+        values: By field name, as text or already parsed; None takes the default.
 
     Raises:
-        UsageError: A word that cannot be read, or two options that contradict each other.
+        UsageError: A value cannot be parsed, or two options contradict each other.
     """
-    values = {}
+    parsed = {}
     for each, flag in flags(section):
-        word = each.default if words.get(each.name) is None else words[each.name]
-        word = tuple(word) if isinstance(word, list) else word
-        values[each.name] = flag.parse(word) if flag.parse is not None and isinstance(word, str) else word
-    return section(**values)
+        value = each.default if values.get(each.name) is None else values[each.name]
+        value = tuple(value) if isinstance(value, list) else value
+        parsed[each.name] = flag.parse(value) if flag.parse is not None and isinstance(value, str) else value
+    return section(**parsed)

@@ -1,8 +1,8 @@
-"""Signals that ask for the end: the first one asks, a second one insists, an echo of the first is neither.
+"""Signals that stop the program: the first stops it tidily, a second one at once; an echo of the first is ignored.
 
-A handler may raise an exception, but in a callback of a library it is lost. So what was asked for is kept, and looked
-at between strips and tiles, before a file takes its place, and at the end. Where libraries are at work, nothing is
-raised (`Stop.held`).
+A handler may raise an exception, but in a callback of a library it is lost. So the signal is stored, and checked
+between strips and tiles, before a file takes its place, and at the end. Where libraries are at work, nothing is
+raised (`Stop.deferred`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ECHO_S = 1.0
 
 
 def ending_signals() -> tuple[int, ...]:
-    """Lists the signals that ask for the end. SIGBREAK is Windows's: Ctrl-Break, or a console that is closed."""
+    """Lists the signals that stop the program. SIGBREAK is Windows's: Ctrl-Break, or a console that is closed."""
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
@@ -29,7 +29,7 @@ def ending_of(number: int) -> int:
 
 
 class Stopped(BaseException):
-    """A signal asked for the end.
+    """A signal stopped the program.
 
     Attributes:
         number: Number of the signal.
@@ -41,7 +41,7 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """Whether a signal asked for the end. It ends the main thread, as signals do; the others follow.
+    """Whether a signal stopped the program. It ends the main thread, as signals do; the others follow.
 
     Attributes:
         number: Number of the signal; 0 before.
@@ -51,21 +51,21 @@ class Stop:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what was asked for."""
-        self.number, self._holding, self._tidying = 0, 0, False
+        """Forgets the signal."""
+        self.number, self._deferring, self._tidying = 0, 0, False
 
-    def ask(self, number: int) -> None:
-        """Asks for the end, from the handler of a signal.
+    def request(self, number: int) -> None:
+        """Requests the end, from the handler of a signal.
 
         Raises:
-            Stopped: Nothing holds it back.
+            Stopped: It is not deferred.
         """
         self.number = number
-        if not self._holding and not self._tidying:
+        if not self._deferring and not self._tidying:
             raise Stopped(number)
 
     def check(self) -> None:
-        """Ends the main thread if that was asked for.
+        """Ends the main thread if a signal came.
 
         Raises:
             Stopped: It was.
@@ -74,29 +74,29 @@ class Stop:
             raise Stopped(self.number)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Holds the end back while a library is at work, whose callbacks would swallow it.
+    def deferred(self) -> Iterator[None]:
+        """Defers the exception while a library runs, whose callbacks would swallow it.
 
         Raises:
-            Stopped: On leaving, if the end was asked for meanwhile.
+            Stopped: On leaving, if a signal came meanwhile.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._holding += 1
+        self._deferring += 1
         try:
             yield
         finally:
-            self._holding -= 1
-        if not self._holding:
+            self._deferring -= 1
+        if not self._deferring:
             self.check()
 
     @contextlib.contextmanager
     def tidying(self) -> Iterator[None]:
-        """Holds the end back while the main thread puts away what others would wait for; it may be on its way already.
+        """Defers the exception, which may be raised already, while the main thread releases what others wait for.
 
         Raises:
-            Stopped: On leaving, if the end was asked for.
+            Stopped: On leaving, if a signal came.
         """
         self._tidying = True
         try:

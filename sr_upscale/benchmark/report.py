@@ -135,12 +135,12 @@ def page(
 
     Args:
         title: Of the page.
-        protocol: How scores were measured, in words.
-        environment: Where they were measured, in words.
+        protocol: How scores were measured, as text.
+        environment: Where they were measured, as text.
         sets: A table for each data set: title, headings and rows.
         points: Points of the plot: name, speed in megapixels a second and PSNR in dB.
         gallery: Pictures: title, width and height in pixels, the pair of names to open on, and images with name, data
-            URL and scores in words.
+            URL and scores as text.
         picture_headings, pictures: The table of every picture, as text.
 
     Returns:

@@ -106,7 +106,7 @@ def run_benchmark(
         methods: They run in turn. Each enlarges by the protocol's scale.
         protocol: How to measure.
         metrics: Metrics of the protocol, loaded (`load_metrics`); None loads them.
-        on_progress: Called with the finished share (0 to 1) and a few words.
+        on_progress: Called with the finished share (0 to 1) and a short title.
         on_picture: Called with set, picture and images by name (``HR``, and one of each method), for a report. Images
             are (H, W, 1 or 3) uint8.
         on_warning: Called with a sentence about what is left out: pictures that are too small, memory that cannot be

@@ -136,7 +136,7 @@ def named_set(
         scale: Factor of the LR files.
         cache: Where data sets are kept.
         root: A folder that holds the files of SelfExSR's ``data`` somewhere below it, in place of the network.
-        on_progress: Called with the finished share (0 to 1) and a few words.
+        on_progress: Called with the finished share (0 to 1) and a short title.
 
     Raises:
         UsageError: There is no such set, or not at this scale, or `root` cannot hold it.

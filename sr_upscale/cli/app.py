@@ -145,7 +145,7 @@ def _root(
 
 
 def _advice(unknown: str, words: Sequence[str]) -> str | None:
-    """Says what to use here instead of an option of another program; None where it is not known.
+    """Returns what to use here instead of an option of another program; None for unknown options.
 
     Args:
         unknown: The option as it was parsed: ``-d`` of ``-dn``.
@@ -159,7 +159,7 @@ def _advice(unknown: str, words: Sequence[str]) -> str | None:
 
 
 def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | None:
-    """Says what is wrong with the value of an option, with the value. None where the error is about something else."""
+    """Formats an error about the value of an option, with the value. None for other errors."""
     names, message = getattr(getattr(error, "param", None), "opts", ()), getattr(error, "message", "")
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = word.partition("=")
@@ -186,7 +186,7 @@ def run(argv: Sequence[str]) -> int:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if stopping.first():
-            STOP.ask(ending_of(number))
+            STOP.request(ending_of(number))
         elif stopping.insists():  # it takes too long
             print_error("sr-upscale: killed; unfinished files named .sr-* may remain")
             os._exit(SIGNALLED + ending_of(number))

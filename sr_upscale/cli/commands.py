@@ -1,4 +1,4 @@
-"""What the commands have in common: help in panels as plain text, and words that become values without a detour."""
+"""What the commands have in common: help in panels as plain text, and quick conversion of option values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PanelCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """Several commands under one word, read as a `PanelCommand` is; ``help`` before other words is ``--help``."""
+    """Several commands under one name, parsed as a `PanelCommand` is; ``help`` before other arguments is ``--help``."""
 
     def get_params(self, ctx: Any) -> Any:
         return read_plainly(super().get_params(ctx))
@@ -42,7 +42,7 @@ class PlainGroup(TyperGroup):
 
 
 def read_plainly(parameters: Sequence[Any]) -> Sequence[Any]:
-    """Lets `_Reader` make values of the words of parameters, where these are texts, numbers or switches.
+    """Lets `_Reader` convert the values of parameters that are texts, numbers or switches.
 
     Typer would import pydantic and make a validator for each of them, also for what is not given: a third of the time
     of a short command.
@@ -57,10 +57,10 @@ class _Reader:
     """Takes the place of what typer makes of an annotation with pydantic."""
 
     def coerce(self, value: Any, param: Any, ctx: typer.Context) -> Any:
-        """Makes the value of a word.
+        """Converts the value of a parameter.
 
         Args:
-            value: What the command line said, or a default; None where neither says anything.
+            value: From the command line, or a default; None without either.
             param: Whose value it is: text, a list of texts, a switch, or a number with or without bounds.
             ctx: Of the command.
 

@@ -21,11 +21,11 @@ LINE_EVERY_S = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
 Report = Callable[[float, str], None]
-"""Called with the finished share (0 to 1) and a few words."""
+"""Called with the finished share (0 to 1) and a short title."""
 
 
 class Session:
-    """What was said for a whole command line. `app.run` makes one, and typer hands it around as ``ctx.obj``."""
+    """Options of a whole command line. `app.run` makes one, and typer passes it on as ``ctx.obj``."""
 
     debug = False
     as_json = False
@@ -58,14 +58,14 @@ class Console:
         print_error(f"warning: {message}")
 
     def result(self, data: Mapping[str, Any], lines: Iterable[str] = ()) -> None:
-        """Writes the command's result on stdout, as its last word: as JSON if that was asked for, else as lines."""
+        """Writes the command's result on stdout, last of all: as JSON with ``--json``, else as lines."""
         self.event("result", data)
         if not self.as_json:
             for line in lines:
                 self.line(line)
 
     def event(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Writes one JSON object as one line on stdout, if that was asked for (docs/scripts.md)."""
+        """Writes one JSON object as one line on stdout, with ``--json`` alone (docs/scripts.md)."""
         if self.as_json:
             self.line(json.dumps({"schema": SCHEMA, "event": kind, **data}))
 
@@ -80,7 +80,7 @@ class Console:
         """Shows a bar with the time left on a terminal, and elsewhere a line every half minute; nothing if quiet.
 
         Args:
-            title: Stands before the bar while no other words do.
+            title: Text before the bar until a report brings another.
 
         Yields:
             A `Report` that moves the bar.
@@ -107,7 +107,7 @@ class Console:
         console = RichConsole(stderr=True)
         with Progress(*columns, console=console, transient=True, redirect_stdout=aside) as bar:
             task = bar.add_task(title, total=1.0)
-            yield lambda share, words: bar.update(task, completed=share, description=words or title)
+            yield lambda share, now: bar.update(task, completed=share, description=now or title)
 
 
 def _lines(title: str) -> Report:
@@ -132,7 +132,7 @@ def _lines(title: str) -> Report:
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[None]:
-    """Says what goes wrong while standard output is written to.
+    """Translates errors of writing to standard output.
 
     Raises:
         OutputError: It cannot be written.
@@ -148,7 +148,7 @@ def standard_output() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Leads what is still to be written on standard output nowhere: the interpreter flushes once more at its end."""
+    """Discards what is still to be written to standard output: the interpreter flushes once more at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -14,7 +14,7 @@ from sr_upscale.storage.remote import is_offline
 
 
 def obtain(name: str, console: Console) -> Path:
-    """Finds the file of a model. One of the catalogue is downloaded if need be, with its licence said first.
+    """Finds the file of a model. One of the catalogue is downloaded if it is missing, after its licence is printed.
 
     Raises:
         ModelError: There is no such name and no such file.
@@ -30,7 +30,7 @@ def obtain(name: str, console: Console) -> Path:
 
 
 def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool = False) -> None:
-    """Downloads the models of a request that are not here.
+    """Downloads the models of a request that are missing.
 
     Raises:
         UsageError: A dry run needs a download; the message names it.
@@ -45,12 +45,12 @@ def obtain_models(network: NetworkOptions, console: Console, *, dry_run: bool = 
 
 
 def split(values: Sequence[str]) -> list[str]:
-    """Gives the words of an option that may be repeated or hold commas."""
+    """Splits the values of an option that may be repeated or contain commas."""
     return [word for value in values for word in value.split(",") if word]
 
 
 def obtain_named(values: Sequence[str] | None, console: Console) -> list[str]:
-    """Names the models of an option that may be repeated or hold commas, and gets them ready to run.
+    """Names the models of an option that may be repeated or contain commas, and downloads those that are missing.
 
     Bicubic and our default are taken if none was named.
 

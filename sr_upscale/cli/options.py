@@ -18,8 +18,8 @@ from sr_upscale.flags import RUNNING, Flag, flags, section_of
 from sr_upscale.pipeline.request import SECTIONS, FileOptions, NetworkOptions, Request, request_of
 
 
-def _tell(context: typer.Context, parameter: typer.CallbackParam, wanted: bool) -> bool:
-    """Has `app.run` know of an option as soon as it is parsed, whatever fails behind it."""
+def _note(context: typer.Context, parameter: typer.CallbackParam, wanted: bool) -> bool:
+    """Notes an option in the session as soon as it is parsed, so that `app.run` knows it whatever fails later."""
     if wanted and isinstance(context.obj, Session):
         setattr(context.obj, str(parameter.name), True)
     return wanted
@@ -32,12 +32,12 @@ def _offline(context: typer.Context, wanted: bool) -> bool:
     return wanted
 
 
-def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Makes what the shell asks for the rest of an option's word, also behind a comma."""
+def completing(values: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Makes a function that completes an option's value in a shell, also behind a comma."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{word}" for word in words() if word.startswith(last)]
+        return [f"{before}{comma}{word}" for word in values() if word.startswith(last)]
 
     return complete
 
@@ -76,12 +76,12 @@ _running = functools.partial(typer.Option, rich_help_panel=RUNNING)
 
 Json = Annotated[
     bool,
-    _running("--json", help="Print results and errors as JSON, one object per line.", is_eager=True, callback=_tell),
+    _running("--json", help="Print results and errors as JSON, one object per line.", is_eager=True, callback=_note),
 ]
 Quiet = Annotated[bool, _running("--quiet", help="Print only warnings and errors.")]
 Verbose = Annotated[bool, _running("-v", "--verbose", help="Print device, number type and tiles.")]
 Offline = Annotated[bool, _running("--offline", help="Never use the network.", is_eager=True, callback=_offline)]
-Debug = Annotated[bool, _running("--debug", help="Show the traceback of an error.", is_eager=True, callback=_tell)]
+Debug = Annotated[bool, _running("--debug", help="Show the traceback of an error.", is_eager=True, callback=_note)]
 
 _SHARED = {"as_json": Json, "quiet": Quiet, "offline": Offline, "debug": Debug}
 
@@ -109,8 +109,8 @@ def command(*, offline: bool = True) -> Callable[[Callable[..., int]], Callable[
         }
 
         @functools.wraps(function)
-        def run(**words: Any) -> int:
-            return function(**{each.name: _built(each, words) for each in wanted})
+        def run(**values: Any) -> int:
+            return function(**{each.name: _built(each, values) for each in wanted})
 
         del run.__dict__["__wrapped__"]
         run.__dict__["__signature__"] = signature.replace(
@@ -125,14 +125,14 @@ def command(*, offline: bool = True) -> Callable[[Callable[..., int]], Callable[
     return decorate
 
 
-def _built(parameter: inspect.Parameter, words: dict[str, Any]) -> Any:
-    """Makes what a parameter takes out of the words of the command line."""
+def _built(parameter: inspect.Parameter, values: dict[str, Any]) -> Any:
+    """Builds the value of a parameter from the values of the command line."""
     kind = parameter.annotation
     if kind is Console:
-        return Console(quiet=words["quiet"], as_json=words["as_json"])
+        return Console(quiet=values["quiet"], as_json=values["as_json"])
     if kind is Request:
-        return request_of(words)
-    return section_of(kind, words) if _is_section(kind) else words[parameter.name]
+        return request_of(values)
+    return section_of(kind, values) if _is_section(kind) else values[parameter.name]
 
 
 def _is_section(kind: Any) -> TypeGuard[type]:

@@ -39,14 +39,14 @@ def run_items(
     cluster: Cluster | None = None,
     spool: Spool | None = None,
 ) -> int:
-    """Does a batch; a dry run says what it would do.
+    """Runs a batch; a dry run prints what it would do.
 
     Args:
         plan: Pictures and their outputs.
         request: What to do with them.
-        console: Where to say so.
+        console: Where to print.
         verbose: Whether to write a line for each picture that is done.
-        verify: Whether to tell by hashes what is done.
+        verify: Whether finished items are detected by hashes.
         cluster: What computes; None is this process.
         spool: Its files stand for the objects of a plan of `plan_objects`.
 

@@ -52,8 +52,8 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         names: Files, a folder, an address, or ``-`` for standard input.
         output: File, folder, address, or ``-`` for standard output; None is beside the picture.
         request: How.
-        console: Where to say so.
-        verbose: Whether to say device, type and tiles.
+        console: Where to print.
+        verbose: Whether to print device, number type and tiles.
 
     Returns:
         The exit code.

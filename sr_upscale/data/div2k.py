@@ -88,7 +88,7 @@ def cut_archive(archive: Path, out: Path, *, on_progress: Callable[[float, str],
     Args:
         archive: The zip file.
         out: Folder of the sub-images, of up to `SUB_IMAGE` pixels a side. It is made where it is missing.
-        on_progress: Called with the finished share (0 to 1) and a few words.
+        on_progress: Called with the finished share (0 to 1) and a short title.
 
     Raises:
         IntegrityError: The archive is damaged, too large inside, or holds a picture that cannot be read.

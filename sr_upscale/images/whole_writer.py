@@ -71,7 +71,7 @@ def _write_gif(pixels_hwc: NDArray[np.uint8], path: Path, delays_ms: Sequence[in
     image.set_type(pyvips.GValue.array_int_type, "delay", list(delays_ms))
     image.set_type(pyvips.GValue.gint_type, "loop", plays)
     try:
-        with STOP.held():
+        with STOP.deferred():
             image.gifsave(str(path))
     except pyvips.Error as error:
         reason = str(error).strip().splitlines()[-1]

@@ -191,7 +191,7 @@ def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArr
     """
     while True:
         start = time.perf_counter()
-        with STOP.held():
+        with STOP.deferred():
             band = next(rows, None)
         seconds.append(time.perf_counter() - start)
         if band is None:

@@ -1,6 +1,6 @@
 """What a request is: every option of `upscale` and `batch`, stated once, handed down whole.
 
-A field says how it is called on a command line (`flags`), and whether pixels depend on it. The command line builds its
+A field states its option (`flags`), and whether pixels depend on it. The command line builds its
 options from these fields (`cli.options.command`). A batch builds its fingerprint from them, by which it knows what
 would come out the same. So a new option cannot be forgotten in either. This module does not import torch.
 """
@@ -372,16 +372,16 @@ SECTIONS: dict[str, type] = {
 """Classes of a `Request`'s fields."""
 
 
-def request_of(words: dict[str, Any]) -> Request:
-    """Builds a request from what a command line said.
+def request_of(values: dict[str, Any]) -> Request:
+    """Builds a request from the values of a command line.
 
     Args:
-        words: By field name, each value as a word or already a value; None means that nothing was said.
+        values: By field name, as text or already parsed; None takes the default.
 
     Raises:
-        UsageError: A word that cannot be read, or two options that contradict each other.
+        UsageError: A value cannot be parsed, or two options contradict each other.
     """
-    return Request(**{name: section_of(section, words) for name, section in SECTIONS.items()})
+    return Request(**{name: section_of(section, values) for name, section in SECTIONS.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ file of weights in the cache.
 """
 
 LONGEST = 100
-"""Most characters of a word."""
+"""Most characters of a value."""
 
 LOG = logging.getLogger("uvicorn.error")
 
@@ -82,7 +82,7 @@ class Settings:
     Attributes:
         token: What each request must bring.
         hosts: Names by which it may be called.
-        options: Fields of a `pipeline.request.Request` that clients do not set, or their defaults, as words.
+        options: Fields of a `pipeline.request.Request` that clients do not set, or their defaults, as text.
         folder: Where outputs may be saved; None where nothing is.
         max_bytes: Most bytes of a picture.
         max_jobs: Most pictures at a time.
@@ -181,7 +181,7 @@ async def _show_viewer(request: Request) -> Response:
 
 
 def _answering(endpoint: Endpoint, *, debug: bool) -> Endpoint:
-    """Makes an endpoint that answers with JSON where there is an error: the code and words of the command line."""
+    """Makes an endpoint whose errors are JSON, with the exit code and message of the command line."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -217,7 +217,7 @@ async def _no_such_address(_request: Request, error: Exception) -> Response:
 
 
 def _query(request: Request) -> dict[str, str]:
-    """Returns the words of a query, without the token.
+    """Returns the values of a query, without the token.
 
     Raises:
         UsageError: A name comes twice.
@@ -285,14 +285,15 @@ def models(own: str) -> list[str]:
 
 
 def request_from(query: dict[str, str], base: dict[str, Any]) -> requests.Request:
-    """Makes a request of the words of a query.
+    """Builds a request from the values of a query.
 
     Args:
-        query: Words by field name.
+        query: Values by field name.
         base: What the server was started with, also by field name.
 
     Raises:
-        UsageError: An unknown name, a word that cannot be read, a model that is not offered, or a contradiction.
+        UsageError: A name is unknown, a value cannot be parsed, a model is not offered, or two options
+            contradict each other.
     """
     kinds = {
         name: kind for section in requests.SECTIONS.values() for name, kind in typing.get_type_hints(section).items()
@@ -318,7 +319,7 @@ def flag(name: str, word: str) -> bool:
 
 
 def _value(name: str, word: str, kinds: Iterable[Any]) -> Any:
-    """Reads a word as the type of its field; one that has a parser, and text, stays a word."""
+    """Parses a value as the type of its field; a field with a parser of its own keeps the text."""
     if len(word) > LONGEST:
         raise UsageError(f"{name} is {shown(shortened(word))!r}; expected at most {LONGEST} characters")
     if bool in kinds:

@@ -1,4 +1,4 @@
-"""Who is let in, and what a browser may do with an answer: hosts, the token, headers."""
+"""Access control: allowed hosts, the token, and security headers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refusal(status: int, message: str) -> JSONResponse:
 
 
 class Guard:
-    """Lets requests to the app whose host and token are right, and nothing else.
+    """Passes on requests with an allowed host and the right token, and refuses all others.
 
     A page of another site can have the browser send requests to loopback, and can give its own name the address of
     loopback. The first does not know the token, the second shows in the header ``Host``.
@@ -94,7 +94,7 @@ def host_of(header: str) -> str:
 
 
 def policy_for(html: str, *, framed: str) -> str:
-    """Makes the Content-Security-Policy of a page: its own scripts and styles run, told by their hashes, and no others.
+    """Makes the Content-Security-Policy of a page: only its own scripts and styles run, identified by their hashes.
 
     Args:
         html: The page.

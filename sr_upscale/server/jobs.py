@@ -1,4 +1,4 @@
-"""Pictures one after the other, in a thread beside the server, which ends with them when nobody waits any more."""
+"""A queue of pictures, computed one after the other in a thread; a picture stops when its client disconnects."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Job:
     """One picture of a client.
 
     Attributes:
-        name: Given by the client, or drawn; its progress is asked for by it.
-        stop: Set when its picture is not wanted any more.
+        name: Given by the client, or random; ``/progress?job=NAME`` takes it.
+        stop: Set when it is cancelled.
         state: ``reading``, ``waiting`` or ``working``.
         share: Finished share, 0 to 1.
     """
@@ -57,10 +57,10 @@ class Job:
     share: float = 0.0
 
     def step(self, done: int, total: int) -> None:
-        """Notes how far the picture is.
+        """Stores the progress of the picture.
 
         Raises:
-            Cancelled: It is not wanted any more.
+            Cancelled: It was cancelled.
         """
         if self.stop.is_set():
             raise Cancelled
@@ -101,15 +101,15 @@ class Jobs:
             del self.running[name]
 
     async def run(self, job: Job, work: Callable[[], Made], gone: Coroutine[Any, Any, None]) -> Made:
-        """Does the work of a job when its turn comes.
+        """Runs the work of a job when the thread is free.
 
         Args:
             job: The job.
             work: Runs in the thread of the jobs, and calls `Job.step`.
-            gone: Ends when the client does not wait any more.
+            gone: Ends when the client has disconnected.
 
         Raises:
-            Cancelled: The client has gone, or the server ends.
+            Cancelled: The client has disconnected, or the server stops.
         """
 
         def begun() -> Made:
@@ -165,12 +165,12 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
         data: The bytes of the picture.
         name: What it is called, without a folder.
         request: What to do.
-        job: Learns how far it is, and says when to end.
+        job: Receives progress, and cancels the work.
         folder: Where the output is written to as well; None keeps it in a file without a name.
 
     Raises:
         SrUpscaleError: Any of its kinds.
-        Cancelled: Nobody waits any more.
+        Cancelled: The client has disconnected.
     """
     fmt = format_for(request.file.format, "-", sniff(data[:256]))
     upscaler = _upscaler_for(request.network)

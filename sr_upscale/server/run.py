@@ -21,9 +21,9 @@ HEAD_S = 10.0
 
 
 class _Impatient(H11Protocol):
-    """Closes connections whose next request does not come: so many that keep silent would lock everybody out.
+    """Closes idle connections: many of them would block everybody else.
 
-    Where there are too many already, the one that has been silent for longest makes room.
+    If there are too many already, the one that has been idle for longest is closed.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -59,7 +59,7 @@ class _Impatient(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Ends the pictures at work when a signal comes, rather than wait for them."""
+    """Cancels running pictures when a signal comes, rather than wait for them."""
 
     def __init__(self, config: uvicorn.Config, jobs: Jobs) -> None:
         super().__init__(config)

@@ -63,7 +63,7 @@ def fetch_from_any(file: RemoteFile, part: Path, on_progress: Callable[[float, s
     Args:
         file: Its addresses, its size and its hash.
         part: What is there of it already. `note_of` says of which file it is.
-        on_progress: Called with the finished share (0 to 1) and a few words.
+        on_progress: Called with the finished share (0 to 1) and a short title.
 
     Raises:
         NetworkError: No address could be reached, or all refused. What has come stays in `part`.

@@ -23,7 +23,7 @@ from sr_upscale.storage.remote import RemoteFile, is_offline, note_of
 ORPHAN_AGE_S = 86_400.0
 
 Report = Callable[[float, str], None]
-"""Called with the finished share (0 to 1) and a few words."""
+"""Called with the finished share (0 to 1) and a short title."""
 
 
 def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share, _words: None) -> Path:

@@ -312,7 +312,7 @@ def test_json_tells_what_was_done(cli: Cli, photo: Path, nearest: Path, tmp_path
 
 def test_verbose_names_device_and_type(cli: Cli, photo: Path, nearest: Path, tmp_path: Path) -> None:
     err = cli(photo, "-n", nearest, "-o", tmp_path / "o.png", "-v", "-g", "cpu", "--fp32").err
-    assert "device cpu (asked for), float32 (asked for), 1 strip of 13 rows" in err
+    assert "device cpu (requested), float32 (requested), 1 strip of 13 rows" in err
     assert "o.png  42x26  nearest-x2" in err
 
 
@@ -763,7 +763,9 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(
     cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "%" not in cli("batch", folder, "-n", nearest).err
-    assert re.search(r"; compute busy \d+% of the time$", cli("batch", folder, "-n", nearest, "--force", "-v").err, re.M)
+    assert re.search(
+        r"; compute busy \d+% of the time$", cli("batch", folder, "-n", nearest, "--force", "-v").err, re.M
+    )
     monkeypatch.setattr("sr_upscale.cli.console.LINE_EVERY_S", 0.0)
     ran = cli("batch", folder, "-n", nearest, "--force")
     assert re.search(r"^3 pictures: 100% after .* s, about 0.0 s left$", ran.err, flags=re.MULTILINE)
