@@ -21,7 +21,7 @@ import typer
 import typer.main
 
 from sr_upscale import __version__
-from sr_upscale.cli.commands import PanelCommand, PlainGroup
+from sr_upscale.cli.commands import EXAMPLES, PanelCommand, PlainGroup
 from sr_upscale.cli.console import Console, Session, discard_output, print_error, standard_output
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
@@ -168,6 +168,17 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
     return None
 
 
+def _usage_message(error: typer.TyperException, argv: Sequence[str]) -> str:
+    """Formats an error of the parser, with the help and an example of the command that was called."""
+    unknown = _advice(str(getattr(error, "option_name", "-?")), argv)
+    text = unknown or _refused_value(error, argv) or error.format_message()
+    context = getattr(error, "ctx", None)
+    command = "sr-upscale" if context is None else context.command_path
+    example = EXAMPLES.get(command.removeprefix("sr-upscale").strip())
+    text = f"{text.rstrip('.')}{' See' if text.endswith('?') else '; see'} `{command} --help`".removeprefix("; ")
+    return f"{text}, or try `{example}`" if example else text
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command line and ends the process with its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -208,10 +219,7 @@ def run(argv: Sequence[str]) -> int:
     except typer.TyperException as error:
         if session.debug:
             traceback.print_exc()
-        unknown = _advice(str(getattr(error, "option_name", "-?")), argv)
-        text = unknown or _refused_value(error, argv) or error.format_message()
-        text = f"{text.rstrip('.')}{' See' if text.endswith('?') else '; see'} `sr-upscale --help`".removeprefix("; ")
-        return failed(error.exit_code, text, "UsageError")
+        return failed(error.exit_code, _usage_message(error, argv), "UsageError")
     except SrUpscaleError as error:
         if session.debug:
             traceback.print_exc()

@@ -8,6 +8,18 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+EXAMPLES = {
+    "upscale": "sr-upscale photo.jpg -o out.png",
+    "batch": "sr-upscale batch photos -o photos_x4",
+    "train": "sr-upscale train -c psnr-x4 --data photos",
+    "degrade": "sr-upscale degrade photo.jpg -c photo-x4",
+    "export": "sr-upscale export -n photo-x4",
+    "benchmark": "sr-upscale benchmark --dataset set5 --model bicubic,psnr",
+    "compare": "sr-upscale compare photo.jpg --model photo,anime",
+    "serve": "sr-upscale serve -o results",
+}
+"""A command line of each command, at the end of its help and of its usage errors."""
+
 LAST = "Running"
 """Panel of what all commands have, below what is their own."""
 
@@ -29,6 +41,10 @@ class PanelCommand(TyperCommand):
         for title, records in sorted(panels.items(), key=lambda panel: panel[0] == LAST):
             with formatter.section(title):
                 formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        if self.name in EXAMPLES:
+            formatter.write(f"\nExample: {EXAMPLES[self.name]}\n")
 
 
 class PlainGroup(TyperGroup):

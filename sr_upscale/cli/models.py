@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,11 +44,15 @@ def models(context: typer.Context, as_json: opt.Json = False, debug: opt.Debug =
     return 0 if context.invoked_subcommand is not None else list_models(as_json)
 
 
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 @app.command("list", cls=PanelCommand)
 def list_models(as_json: opt.Json = False) -> int:
     """List the models; `sr-upscale models` alone does the same."""
     rows = inventory.model_rows()
-    Console(as_json=as_json).result({"models": rows}, inventory.in_words(rows))
+    Console(as_json=as_json).result({"models": rows}, inventory.format_rows(rows, width=_width()))
     return 0
 
 
@@ -62,7 +68,7 @@ def search(
 ) -> int:
     """Search models by name, purpose, tag, licence or factor."""
     rows = inventory.search(words)
-    Console(as_json=as_json).result({"models": rows}, inventory.in_words(rows, tags=True))
+    Console(as_json=as_json).result({"models": rows}, inventory.format_rows(rows, tags=True, width=_width()))
     return 0
 
 
@@ -73,7 +79,7 @@ def info(
 ) -> int:
     """Show details of a model. Downloads nothing."""
     row = inventory.model_row(name)
-    Console(as_json=as_json).result(row, (f"{key:<13} {shown(str(value))}" for key, value in row.items()))
+    Console(as_json=as_json).result(row, inventory.format_details(row, width=_width()))
     return 0
 
 

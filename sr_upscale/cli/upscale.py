@@ -77,6 +77,10 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         plan = plan_files(names, output, request) if len(names) > 1 else plan_tree(name, output, request)
         return run_items(plan, request, console, verbose=verbose)
     source = None if name == "-" else Path(name)
+    if source is None and output is None and sys.stdout.isatty() and not request.run.dry_run:
+        raise UsageError(
+            "the picture would be printed on the terminal; write it with -o out.png, or force it with -o -"
+        )
     place = "-" if source is None and output is None else single_target(source, output, request)
     return _single(name, source, place, request, console, verbose=verbose)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import shutil
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,39 +39,78 @@ def model_rows() -> list[dict[str, Any]]:
     return rows + [_added(name, path) for name, path in added().items()]
 
 
-def in_words(rows: Iterable[dict[str, Any]], *, tags: bool = False) -> list[str]:
-    """Puts rows of models into lines for people.
+def format_rows(rows: Iterable[dict[str, Any]], *, tags: bool = False, width: int | None = None) -> list[str]:
+    """Formats rows of models as lines.
 
     Args:
         rows: Of `model_rows` or `search`.
-        tags: Whether to name the tags.
+        tags: Whether to list the tags.
+        width: Columns of the terminal; the purpose is wrapped onto lines of its own where they are too few.
     """
     lines = []
     for row in rows:
         size = mebibytes(row["bytes"]) if row["bytes"] else "missing"
-        mark = "*" if row["default"] else "+" if row["installed"] else " "
-        tagged = f" [{', '.join(row['tags'])}]" if tags and row["tags"] else ""
-        lines.append(
-            f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12} {row['purpose']}{tagged}"
-        )
-    return [*lines, "* default family, the factor goes by the scale; + installed; the rest is downloaded when used"]
+        mark = "*" if row["default"] else "=" if row["built_in"] else "+" if row["installed"] else " "
+        purpose = row["purpose"] + (f" [{', '.join(row['tags'])}]" if tags and row["tags"] else "")
+        line = f"{mark} {row['name']:<33} x{row['scale'] or '?'}  {size:>8}  {row['license']:<12}"
+        if width is None or len(line) + 1 + len(purpose) <= width:
+            lines.append(f"{line} {purpose}")
+        else:
+            lines += [line.rstrip(), *textwrap.wrap(purpose, width, initial_indent="    ", subsequent_indent="    ")]
+    marks = "* default family, = built in, + downloaded or added; others are downloaded when used"
+    return [*lines, *(textwrap.wrap(marks, width) if width is not None else [marks])]
 
 
-def search(words: Iterable[str]) -> list[dict[str, Any]]:
-    """Finds the models that every one of the words is said of: in name, purpose, tags, architecture, licence, factor.
+SCORES = {
+    "psnr_y": ("PSNR", "on Y, in dB: higher is closer to the original"),
+    "ssim_y": ("SSIM", "on Y, at most 1: higher is closer to the original"),
+    "niqe": ("NIQE", "lower looks more natural"),
+    "vgg19_distance": ("VGG19", "distance of features: lower looks more like the original"),
+}
+"""Scores of a card that `format_details` prints, with their headings and what they mean."""
+
+
+def format_details(row: dict[str, Any], *, width: int | None = None) -> list[str]:
+    """Formats a row of `model_row` as lines: its values, and a table of its scores beside bicubic's.
+
+    Args:
+        row: Of `model_row`.
+        width: Columns of the terminal, into which long values are wrapped.
+    """
+    lines = []
+    for key, value in row.items():
+        if key in ("scores", "built_in") or value == []:
+            continue
+        value = {"True": "yes", "False": "no"}.get(str(value), value)
+        text = ", ".join(value) if isinstance(value, list) else value
+        text = shown(mebibytes(value) if key == "bytes" else str(text))
+        first, *more = textwrap.wrap(text, width - 14, break_long_words=False) if width and text else [text]
+        lines += [f"{'size' if key == 'bytes' else key:<13} {first}", *(" " * 14 + line for line in more)]
+    if scores := row.get("scores"):
+        lines += ["", f"{'scores':<14}{'':<9}" + "".join(f"{heading:>9}" for heading, _meaning in SCORES.values())]
+        for dataset, methods in scores.items():
+            for label, name in (("bicubic", "bicubic"), ("model", row["name"])):
+                cells = "".join(f"{methods.get(name, {}).get(score, ''):>9}" for score in SCORES)
+                lines.append(f"{dataset:<14}{label:<9}{cells}")
+        lines += ["", *(f"{heading:<13} {meaning}" for heading, meaning in SCORES.values())]
+    return lines
+
+
+def search(terms: Iterable[str]) -> list[dict[str, Any]]:
+    """Finds the models that match every term: in name, purpose, tags, architecture, licence or factor.
 
     Raises:
         ModelError: There is none.
     """
-    wanted = [word.lower() for word in words]
-    found = [row for row in model_rows() if all(word in _said_of(row) for word in wanted)]
+    wanted = [word.lower() for word in terms]
+    found = [row for row in model_rows() if all(word in _searchable(row) for word in wanted)]
     if not found:
         tags = sorted({tag for entry in CATALOGUE for tag in entry.tags})
         raise ModelError(f"no model for {' '.join(wanted)!r}; there are {', '.join(tags)}")
     return found
 
 
-def _said_of(row: dict[str, Any]) -> str:
+def _searchable(row: dict[str, Any]) -> str:
     words = [
         row["name"],
         squashed(row["name"]),
@@ -83,7 +123,7 @@ def _said_of(row: dict[str, Any]) -> str:
 
 
 def model_row(name: str) -> dict[str, Any]:
-    """Says all that is known of a model, without a download; of a family, its largest factor.
+    """Returns all that is known of a model, without a download; of a family, its largest factor.
 
     Raises:
         ModelError: There is no such name and no such file, or the file cannot be used.
@@ -102,7 +142,7 @@ def model_row(name: str) -> dict[str, Any]:
 
 def _ours(entry: StoredWeights) -> dict[str, Any]:
     row = _row(entry.name, entry.scale, entry.purpose, entry.license, entry.path)
-    row |= {"default": entry.family == DEFAULT_MODEL, "bytes": 0}
+    row |= {"default": entry.family == DEFAULT_MODEL, "built_in": True, "bytes": 0}
     if row["installed"]:
         info = read_info(entry.path)
         row |= {"bytes": entry.path.stat().st_size, "data": info.data, "scores": info.scores}
@@ -132,6 +172,7 @@ def _row(name: str, scale: int | None, purpose: str, license_: str, path: Path) 
         "license": license_,
         "installed": path.is_file(),
         "default": False,
+        "built_in": False,
         "path": str(path),
         "tags": [],
     }
@@ -172,7 +213,7 @@ def remove(name: str) -> None:
     entry = catalogue_entry(name)
     path = cached_path(entry) if entry is not None else added().get(name)
     if path is None or not path.is_file():
-        known = "is part of the program" if stored_entries(name) else "is not in the cache"
+        known = "is built in" if stored_entries(name) else "is not in the cache"
         raise UsageError(f"{name} {known}; `sr-upscale models` marks with + what can be removed")
     try:
         path.unlink()

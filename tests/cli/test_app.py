@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 
 from sr_upscale import __version__
 from sr_upscale.cli.app import COMMANDS
+from sr_upscale.cli.commands import EXAMPLES
 from sr_upscale.cli.console import Console
 from sr_upscale.images import load_image
 from sr_upscale.pretrained.catalogue import CATALOGUE
@@ -424,6 +426,57 @@ def test_options_of_other_programs_are_answered(cli: Cli, photo: Path, words: li
     assert len(ran.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["a.png", "--nonsense"], "`sr-upscale upscale --help`, or try `sr-upscale photo.jpg -o out.png`"),
+        (["batch"], "'FOLDER'; see `sr-upscale batch --help`, or try `sr-upscale batch photos -o photos_x4`"),
+        (
+            ["train", "--steps", "x"],
+            "a whole number; see `sr-upscale train --help`, or try `sr-upscale train -c psnr-x4",
+        ),
+        (["doctor", "--nonsense"], "see `sr-upscale doctor --help`"),
+    ],
+)
+def test_a_usage_error_names_the_help_of_its_command_and_an_example(cli: Cli, argv: list[str], message: str) -> None:
+    ran = cli(*argv)
+    assert ran.code == 2
+    assert message in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_examples_stand_in_the_help_and_have_no_unknown_option(cli: Cli) -> None:
+    for name, line in EXAMPLES.items():
+        assert f"Example: {line}\n" in cli(name, "--help").out
+        assert cli(*shlex.split(line)[1:], "--help").code == 0
+
+
+def test_help_fits_into_80_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command has a first sentence that is not cut."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for out in (cli("--help").out, cli("models", "--help").out):
+        assert "..." not in out.split("Commands:")[1]
+        assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal of its own")
+@pytest.mark.parametrize(("more", "code"), [([], 2), (["-o", "-"], 0)])
+def test_a_picture_is_printed_on_a_terminal_only_if_forced(
+    photo: Path, nearest: Path, more: list[str], code: int
+) -> None:
+    terminal, shell = os.openpty()
+    with photo.open("rb") as source:
+        command = [*PROGRAM, "-", "-n", str(nearest), *more]
+        done = subprocess.run(command, stdin=source, stdout=shell, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(shell)
+    assert done.returncode == code, done.stderr
+    message = (
+        "sr-upscale: the picture would be printed on the terminal; write it with -o out.png, or force it with -o -\n"
+    )
+    assert done.stderr == (message if code else "")
+    os.close(terminal)
+
+
 def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("help").out == cli("--help").out
     assert cli("help", "batch").out == cli("batch", "--help").out
@@ -435,7 +488,7 @@ def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest
     assert "'uspcale' is neither a command nor a file; did you mean `sr-upscale upscale`?" in ran.err
     assert (
         cli("models", "serch").err
-        == "sr-upscale: No such command 'serch'. Did you mean 'search'? See `sr-upscale --help`\n"
+        == "sr-upscale: No such command 'serch'. Did you mean 'search'? See `sr-upscale models --help`\n"
     )
     assert (
         "'search' is neither a command nor a file; did you mean `sr-upscale models search`?"

@@ -20,6 +20,7 @@ from sr_upscale.models.generator import Generator, GeneratorConfig, gated_from_c
 from sr_upscale.pretrained import registry as store
 from sr_upscale.pretrained.blend import blend_files, blended
 from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
+from sr_upscale.pretrained.inventory import format_details, format_rows, model_row, model_rows
 from sr_upscale.pretrained.registry import StoredWeights, added, catalogue_entry, models_folder, resolve_weights
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.remote import RemoteFile
@@ -200,7 +201,7 @@ def test_download_path_verify_and_remove(cli: Cli, remote: RemoteWeights, cache:
     assert cli("models", "remove", "2x-near").code == 0
     assert not path.exists()
     assert "is not in the cache" in cli("models", "remove", "2x-near").err
-    assert "is part of the program" in cli("models", "remove", "psnr-x4").err
+    assert "is built in" in cli("models", "remove", "psnr-x4").err
 
 
 def test_info_says_what_is_known(cli: Cli, remote: RemoteWeights, micro: Path) -> None:
@@ -211,6 +212,25 @@ def test_info_says_what_is_known(cli: Cli, remote: RemoteWeights, micro: Path) -
     assert ours["scores"]["set5"]
     assert json.loads(cli("models", "info", micro, "--json").out)["scale"] == 2
     assert cli("models", "info", "nonsense").code == 7
+
+
+def test_models_fit_into_80_columns(cli: Cli) -> None:
+    """No line is longer, no word is broken, and what is built in is not marked as what can be removed."""
+    rows = model_rows()
+    lines = format_rows(rows, width=80)
+    assert max(map(len, lines)) <= 80
+    assert sorted(" ".join(lines).split()) == sorted(" ".join(format_rows(rows)).split())
+    marks = {line[2:].split()[0]: line[0] for line in lines if line[0] in "*=+" and " MiB " in line}
+    assert (marks["photo-x4"], marks["psnr-x4"]) == ("*", "=")
+    details = format_details(model_row("psnr-x4"), width=80)
+    assert max(map(len, details)) <= 80
+    assert "{" not in "".join(details)
+    set5 = model_row("psnr-x4")["scores"]["set5"]
+    row = next(line for line in details if line.startswith("set5") and "model" in line)
+    wanted = [set5["psnr-x4"][name] for name in ("psnr_y", "ssim_y", "niqe", "vgg19_distance")]
+    assert list(map(float, row.split()[2:])) == wanted
+    assert "PSNR          on Y, in dB: higher is closer to the original" in cli("models", "info", "psnr").out
+    assert "scale         1\n" in cli("models", "info", "1x-dejpg-realplksr-otf").out
 
 
 def test_info_cannot_steer_a_terminal(cli: Cli, tmp_path: Path) -> None:
