@@ -43,6 +43,8 @@ FOREIGN = {
     "--model-dir": _MODELS,
     "--alpha-upsampler": "transparency is always kept",
     "--pre-pad": "edges are mirrored as far as the network sees",
+    "--list-models": "`sr-upscale models` lists them",
+    "--seamless": "seamless textures are not supported",
     "--threads": _THREADS,
     "--num-process-per-gpu": _THREADS,
     "-r": "--size WxH, --width or --height set the size",
@@ -93,7 +95,7 @@ class Commands(PlainGroup):
 
     def _ask_back(self, word: str) -> None:
         """Refuses a mistyped command, which would be taken for a picture."""
-        if os.path.splitext(word)[1] or os.path.lexists(word):
+        if word.startswith("-") or os.path.splitext(word)[1] or os.path.lexists(word):
             return
         near = difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.7)
         if not near and word.isalpha() and word in _command("models").commands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shown
 from sr_upscale.pipeline.request import BatchOptions, Request
 from sr_upscale.storage.remote import is_address
 
@@ -30,6 +32,8 @@ def batch(
     A picture that fails does not stop the others; the exit code is then 3. A second run skips finished pictures.
     Several runs at once, also on other machines, share the work.
     """
+    if os.path.isfile(folder):
+        raise UsageError(f"{shown(folder)} is a file, and batch takes a folder; use `sr-upscale {shown(folder)}`")
     from sr_upscale.cli.obtain import obtain_models
     from sr_upscale.cli.running import Cluster, run_items
     from sr_upscale.pipeline.targets import plan_tree

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sr_upscale.cli.obtain import obtain_named, split
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra, shown
 from sr_upscale.pipeline.parsing import dtype_name
-from sr_upscale.pretrained.registry import datasets_folder
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, datasets_folder
 from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
 
 
@@ -56,6 +58,9 @@ def benchmark(
 
         metrics = load_metrics(options.protocol.metrics)
         methods = [make_method(name, scale, **(running if name not in KERNELS else {})) for name in names]
+    counts = Counter(method.name for method in methods)
+    pairs_named = zip(methods, names, strict=True)
+    methods = [replace(method, name=name) if counts[method.name] > 1 else method for method, name in pairs_named]
     if len({method.name for method in methods}) < len(methods):
         raise UsageError(f"--model names {', '.join(names)}: two of them have the same name; expected different ones")
     sets = {}
@@ -100,6 +105,8 @@ def benchmark(
             files |= plot_files(results)
         _write(folder, files)
         console.note(f"{shown(folder)}: {', '.join(files)}")
+    if not options.model:
+        console.note(f"{DEFAULT_MODEL} is trained for looks, not for PSNR; measure -n psnr to compare by PSNR")
     console.result(to_dict(results), [to_text(results, with_published=options.published)])
     return 0
 

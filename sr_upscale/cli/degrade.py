@@ -41,5 +41,7 @@ def degrade(
         versions = degraded_versions(path, recipe, count=count, seed=seed)
         files, sheet = write_versions(versions, folder, path.stem, force=force)
     console.result({"files": [str(file) for file in files], "sheet": str(sheet), "scale": recipe.model.scale})
-    console.note(f"{len(files)} versions by {recipe.name} in {shown(folder)}; look at {shown(sheet)}")
+    console.note(
+        f"{len(files)} version{'s' * (len(files) != 1)} by {recipe.name} in {shown(folder)}; look at {shown(sheet)}"
+    )
     return 0

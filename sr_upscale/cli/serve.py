@@ -12,10 +12,11 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import UsageError
-from sr_upscale.formatting import extra, shown
+from sr_upscale.formatting import extra
 from sr_upscale.pipeline.batch_plan import refuse_unwritable
 from sr_upscale.pipeline.parsing import parse_bytes
 from sr_upscale.pipeline.request import request_of
+from sr_upscale.storage.atomic import make_folder
 
 
 @opt.command()
@@ -48,8 +49,7 @@ def serve(
     most = parse_bytes(max_bytes, "--max-bytes")
     folder = None if output is None else Path(output)
     if folder is not None:
-        if not folder.is_dir():
-            raise UsageError(f"{shown(folder)}: no such folder; create it first")
+        make_folder(folder)
         refuse_unwritable([folder / "output"])
     obtain_models(request.network, console)
     try:

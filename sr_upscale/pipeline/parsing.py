@@ -67,6 +67,18 @@ def parse_shard(text: str) -> Shard:
     return Shard(index=int(match[1]), count=int(match[2]))
 
 
+def parse_scale(text: str) -> float:
+    """Parses ``4``, ``3.5``, ``4x`` or ``x4``.
+
+    Raises:
+        UsageError: It is no such factor.
+    """
+    match = re.fullmatch(r"[xX×]?(\d+(?:\.\d+)?|\.\d+)|(\d+(?:\.\d+)?|\.\d+)[xX×]", text.strip())
+    if match is None:
+        raise UsageError(f"--scale is {shortened(text)!r}; expected a factor such as 2, 3.5 or 4x")
+    return float(match[1] or match[2])
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Parses ``1920x1080`` as (1920, 1080), width and height in pixels.
 

@@ -27,6 +27,7 @@ from sr_upscale.pipeline.parsing import (
     parse_format,
     parse_jobs,
     parse_pixels,
+    parse_scale,
     parse_shard,
     parse_size,
 )
@@ -50,6 +51,8 @@ class SizeOptions:
         help="Factor, such as 2 or 3.5. Default: the model's own; the larger one of a family.",
         panel=SIZE,
         pixels=True,
+        metavar="FACTOR",
+        parse=parse_scale,
     )
     width: int | None = option(
         None, "-w", "--width", help="Output width in pixels instead of a factor.", panel=SIZE, pixels=True

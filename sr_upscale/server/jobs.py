@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from sr_upscale.errors import AppearedError, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import shortened, shown
 from sr_upscale.images import MAX_PIXELS
 from sr_upscale.images.formats import Format, sniff
 from sr_upscale.pipeline import job as pipeline
@@ -89,7 +89,7 @@ class Jobs:
         """
         name = secrets.token_hex(8) if name is None else name
         if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
-            raise UsageError("job is {shown(shortened(name))!r}; expected 1 to 64 letters, digits and dashes")
+            raise UsageError(f"job is {shown(shortened(name))!r}; expected 1 to 64 letters, digits and dashes")
         if name in self.running:
             raise UsageError(f"job {name} exists already; choose another name")
         if len(self.running) >= self.most:

@@ -303,6 +303,18 @@ def test_command_writes_everything(cli: Cli, hr_folder: Path, micro: Path, tmp_p
     assert "report.html: exists; add --force" in again.err
 
 
+def test_weights_of_one_name_get_their_paths_as_names(cli: Cli, hr_folder: Path, micro: Path, tmp_path: Path) -> None:
+    """A model and what a run made of it: both are called micro-x2."""
+    (tmp_path / "run").mkdir()
+    other = shutil.copy(micro, tmp_path / "run")
+    ran = cli("benchmark", "--dataset", hr_folder, "--model", f"{micro},{other}", "-s", "2", "--limit", "1", "--json")
+    assert ran.code == 0, ran.err
+    summaries = json.loads(ran.out.splitlines()[-1])["summaries"]
+    assert [row["method"] for row in summaries] == [str(micro), str(other)]
+    same = cli("benchmark", "--dataset", hr_folder, "--model", "bicubic,bicubic", "-s", "2")
+    assert (same.code, "two of them have the same name" in same.err) == (2, True)
+
+
 def test_published_scores_are_marked_and_never_mixed(hr_folder: Path) -> None:
     results = run_benchmark(
         {"set5": folder_set(hr_folder)}, [make_method("bicubic", 4)], Protocol(scale=4, crop_border=4)

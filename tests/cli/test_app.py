@@ -477,6 +477,29 @@ def test_a_picture_is_printed_on_a_terminal_only_if_forced(
     os.close(terminal)
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["batch", "PHOTO"], "photo.png is a file, and batch takes a folder; use `sr-upscale "),
+        (["PHOTO", "--scale", "big"], "--scale is 'big'; expected a factor such as 2, 3.5 or 4x"),
+        (["--scale", "4x", "none.png"], "none.png: no such file"),
+        (["--list-models"], "no option --list-models: `sr-upscale models` lists them"),
+        (["PHOTO", "--seamless"], "no option --seamless: seamless textures are not supported"),
+    ],
+)
+def test_near_misses_are_answered(cli: Cli, photo: Path, argv: list[str], message: str) -> None:
+    ran = cli(*(str(photo) if word == "PHOTO" else word for word in argv))
+    assert ran.code in (2, 4)
+    assert message in ran.err
+
+
+@pytest.mark.parametrize("scale", ["3", "3x", "x3", "3.0X"])
+def test_a_factor_may_be_written_with_an_x(cli: Cli, photo: Path, nearest: Path, scale: str, tmp_path: Path) -> None:
+    assert cli(photo, "-n", nearest, "--scale", scale, "-o", tmp_path / "out.png").code == 0
+    with Image.open(photo) as small, Image.open(tmp_path / "out.png") as large:
+        assert large.size == (3 * small.width, 3 * small.height)
+
+
 def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("help").out == cli("--help").out
     assert cli("help", "batch").out == cli("batch", "--help").out

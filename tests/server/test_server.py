@@ -142,7 +142,7 @@ def test_only_so_many_at_a_time_and_those_of_clients_that_go_are_cancelled(
         second = open_post(running.port, "second", data)
         until(lambda: running.get("/progress", job="second").json().get("state") == "waiting")
         assert running.get("/progress", job="first").json() == {"state": "working", "share": 0.0}
-        refused(running.post(data, job="first"), 400, 2, "there is a job first already")
+        refused(running.post(data, job="first"), 400, 2, "job first exists already")
         refused(running.post(data), 429, 2, "2 pictures are being processed or wait already")
         first.close()
         second.close()
@@ -186,12 +186,15 @@ def test_the_command_serves_until_it_is_interrupted(nearest: Path, tmp_path: Pat
 
 
 def test_the_command_says_what_cannot_be(cli: Cli, nearest: Path, tmp_path: Path) -> None:
-    ran = cli("serve", "-o", tmp_path / "none")
-    assert (ran.code, "no such folder; create it first" in ran.err) == (2, True)
+    (tmp_path / "file").touch()
+    ran = cli("serve", "-o", tmp_path / "file")
+    assert (ran.code, "file" in ran.err) == (5, True)
     ran = cli("serve", "--max-bytes", "many")
     assert (ran.code, "--max-bytes is 'many'" in ran.err) == (2, True)
     with listen("127.0.0.1", 0) as bound:
-        ran = cli("serve", "-n", nearest, "--device", "cpu", "--port", bound.getsockname()[1])
+        words = ["-n", nearest, "--device", "cpu", "--port", bound.getsockname()[1]]
+        ran = cli("serve", *words, "-o", tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
     assert (ran.code, "cannot serve on 127.0.0.1, port" in ran.err) == (2, True)
     ran = cli("serve", "-n", nearest, "--device", "cpu", "--host", "a" * 70)
     assert (ran.code, "cannot serve on aaa" in ran.err) == (2, True)
