@@ -384,7 +384,7 @@ def test_the_estimate_counts_reading_and_loading(
         (["p.png", "-f", "jpgg"], "did you mean jpg"),
         (["p.png", "--max-pixels", "many"], "expected a number of pixels"),
         (["p.png", "--nonsense"], "nonsense"),
-        (["p.png", "-s", "four"], "-s is 'four'"),
+        (["p.png", "-s", "four"], "--scale is 'four'"),
         (["p.png", "-s", "0.5"], "only enlarges"),
         (["p.png", "-g", "tpu"], "expected auto, cpu, cuda"),
         (["p.png", "--fp16", "-g", "cpu"], "fp16 needs a GPU"),
