@@ -103,7 +103,7 @@ def ways(side: int) -> dict[str, Any]:
     candidates: dict[str, Callable[[], int]] = {
         "whole picture, fp32, NCHW": whole(naive, image),
         "tiles of 256 with a halo of 51, fp32": lambda: (
-            sum(band.numel() for band in run_tiles(plan, whole_tile(nhwc), [image], scale=4)) // 3
+            sum(band.size for band in run_tiles(plan, whole_tile(nhwc), [image], scale=4)) // 3
         ),
         **{f"streaming, {name}": stream(network) for name, network in networks.items()},
         f"one strip of {rows} rows alone, fp32, torch.compile": whole(

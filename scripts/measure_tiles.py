@@ -50,7 +50,7 @@ def memory(model: str) -> None:
     noise = torch.rand(1, 3, side, side)
     upscaler = Upscaler(model, dtype="fp32")
     scale = max(upscaler.weights)
-    network = upscaler.networks.get(upscaler.weights[scale], torch.float32)
+    network = upscaler.networks.get(upscaler.weights[scale], "float32")
     network(noise[:, :, :32, :32])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     network(noise)

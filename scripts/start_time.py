@@ -25,6 +25,10 @@ def start() -> dict[str, dict[str, float]]:
         candidates: dict[str, tuple[list[str], dict[str, str]]] = {
             "import torch": ([sys.executable, "-c", "import torch"], {}),
             "48x48, x4": ([*program, str(small), "-o", str(small.with_name("out.png")), "--force"], {}),
+            "48x48, x4, --backend torch": (
+                [*program, str(small), "-o", str(small.with_name("t.png")), "--backend", "torch", "--force"],
+                {},
+            ),
             "--help": ([*program, "--help"], {}),
             "completion of a word": (program, complete),
         }

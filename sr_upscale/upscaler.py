@@ -115,7 +115,7 @@ class Upscaler:
                 overlap=overlap,
                 halo=halo,
                 streams=self.backend == "torch" and not tta,
-                exact=self.backend == "ncnn",
+                ncnn=self.backend == "ncnn",
             ),
             max_memory=max_memory,
         )

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""
 
+MAPS, NCNN_MAPS = 6, 15
+"""Maps of the generator's channels that a tile takes at its widest point, with torch (`bytes_per_pixel`) and with ncnn,
+which pads and transforms what convs read (measured: 3600 to 4100 bytes a pixel with 64 channels)."""
+
 PROGRAM_BYTES = 16 << 20
 """What a run adds to the loaded program: threads, and scratch memory of the libraries.
 
@@ -40,7 +44,7 @@ result."""
 # --- networks ---------------------------------------------------------------------------------------
 
 
-def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
+def bytes_per_pixel(traits: Traits, *, half: bool, maps: int = MAPS) -> int:
     """Estimates what a network takes for one LR pixel of a tile.
 
     A block of ours needs five maps of `num_feat` channels at its widest point: its input, the long skip, both branches,
@@ -49,6 +53,7 @@ def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
     Args:
         traits: The network.
         half: Whether it runs in half precision.
+        maps: `MAPS` or `NCNN_MAPS`.
 
     Returns:
         Bytes.
@@ -57,7 +62,7 @@ def bytes_per_pixel(traits: Traits, *, half: bool) -> int:
         per_pixel = HALF_BYTES_PER_INPUT_PIXEL + HALF_BYTES_PER_OUTPUT_PIXEL * traits.scale**2
         return per_pixel if half else 2 * per_pixel
     config, size = traits.config, 2 if half else 4
-    return 6 * config.num_feat * size + TAIL_TRAITS[config.upsampler].tile_bytes(config, size)
+    return maps * config.num_feat * size + TAIL_TRAITS[config.upsampler].tile_bytes(config, size)
 
 
 def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int = 0, half: bool = False) -> int:
@@ -86,13 +91,14 @@ def stream_bytes(config: GeneratorConfig, width: int, rows: int, *, column: int 
     return int(sum(widths) * ((kept + work) * size + image) + max(widths) * (fresh + tail))
 
 
-def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
+def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool, maps: int = MAPS) -> int:
     """Estimates what a network takes for a cut.
 
     Args:
         cut: How the picture is cut.
         traits: The network.
         half: Whether it runs in half precision.
+        maps: `MAPS` or `NCNN_MAPS`.
 
     Returns:
         Bytes.
@@ -102,7 +108,7 @@ def cut_bytes(cut: StripPlan | TilePlan, traits: Traits, *, half: bool) -> int:
         if cut.whole:
             return cut.height * cut.width * bytes_per_pixel(traits, half=half)
         return stream_bytes(traits.config, cut.width, cut.rows, column=cut.column, half=half)
-    return cut.largest_tile_pixels * bytes_per_pixel(traits, half=half)
+    return cut.largest_tile_pixels * bytes_per_pixel(traits, half=half, maps=maps)
 
 
 # --- around them ------------------------------------------------------------------------------------

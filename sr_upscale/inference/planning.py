@@ -16,7 +16,15 @@ from sr_upscale.errors import OutOfMemoryError, UsageError
 from sr_upscale.formatting import mebibytes
 from sr_upscale.images.encode import GATHER_BYTES
 from sr_upscale.images.picture import Frame, FrameSource, Picture, RowSource, strips_of
-from sr_upscale.inference.memory import MEMORY_SHARE, PROGRAM_BYTES, bytes_per_pixel, cut_bytes, plan_host_bytes
+from sr_upscale.inference.memory import (
+    MAPS,
+    MEMORY_SHARE,
+    NCNN_MAPS,
+    PROGRAM_BYTES,
+    bytes_per_pixel,
+    cut_bytes,
+    plan_host_bytes,
+)
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.inference.tiling import MIN_TILE, StripPlan, TilePlan, fit_rows, fit_tile_size, plan_tiles
 from sr_upscale.models.descriptor import Traits
@@ -100,8 +108,8 @@ class Cutting:
         halo: LR pixels of context around a tile. None takes the default.
         streams: Whether networks that can stream do, where nothing asks for tiles. A tile size above 0, an overlap or a
             halo asks for them.
-        exact: Whether tiles that nobody asked for read the whole receptive field and do not blend, where it is known:
-            then they equal the whole picture.
+        ncnn: Whether ncnn runs the networks. Its tiles read the whole receptive field, where it is known and nothing
+            else is asked for, and do not blend: so they equal the whole picture.
 
     Raises:
         UsageError: A tile size, overlap or halo that cannot be.
@@ -112,7 +120,7 @@ class Cutting:
     overlap: int | None = None
     halo: int | None = None
     streams: bool = True
-    exact: bool = False
+    ncnn: bool = False
 
     def __post_init__(self) -> None:
         if self.tile_size is not None and self.tile_size != 0 and self.tile_size < MIN_TILE:
@@ -120,6 +128,11 @@ class Cutting:
         overlap, halo = self.overlap or 0, self.halo or 0
         if overlap < 0 or overlap % 2 or halo < 0:
             raise UsageError(f"overlap is {overlap} and halo {halo}; expected an even overlap and nothing negative")
+
+    @property
+    def maps(self) -> int:
+        """Returns how many maps a tile takes (`memory.NCNN_MAPS`)."""
+        return NCNN_MAPS if self.ncnn else MAPS
 
     def cut(self, height: int, width: int, traits: Traits, *, half: bool, budget: int) -> StripPlan | TilePlan:
         """Cuts a picture so that a network takes at most `budget` bytes, or into the smallest cut there is.
@@ -144,14 +157,14 @@ class Cutting:
             while cut_bytes(plan, traits, half=half) > budget and (smaller := smaller_cut(plan)) is not None:
                 plan = smaller  # type: ignore[assignment]
             return plan
-        exact = self.exact and traits.halo is not None
+        exact = self.ncnn and traits.halo is not None
         overlap = self.overlap if self.overlap is not None else 0 if exact else OVERLAP
         halo = self.halo if self.halo is not None else HALO if traits.halo is not None else FOREIGN_HALO
         if traits.halo is not None:
             halo = traits.halo if exact and self.halo is None else min(halo, traits.halo)
         tile_size = self.tile_size
         if tile_size is None:
-            fits = min(budget // bytes_per_pixel(traits, half=half), traits.max_tile_pixels)
+            fits = min(budget // bytes_per_pixel(traits, half=half, maps=self.maps), traits.max_tile_pixels)
             if exact:
                 fits = min(fits, EXACT_TILE_PIXELS)
             elif self.device_type == "cpu":
@@ -230,7 +243,7 @@ class Planner:
             traits = self.traits[path]
             half = self.dtype_of(path, self.dtype_for(picture.bits)) != "float32"
             cut = self.cutting.cut(at_height, at_width, traits, half=half, budget=budget)
-            device_bytes += cut_bytes(cut, traits, half=half)
+            device_bytes += cut_bytes(cut, traits, half=half, maps=self.cutting.maps)
             passes.append(Pass(weights=path, scale=traits.scale, cut=cut, half=half))
             at_width, at_height = at_width * traits.scale, at_height * traits.scale
         resample = (at_width, at_height) != enlarged

@@ -102,4 +102,4 @@ class NearestTail(StreamTail):
 
 
 STREAM_TAILS: dict[type[Tail], type[StreamTail]] = {PixelShuffleTail: ShuffleTail, NearestConvTail: NearestTail}
-"""How each tail streams. Tails that stand in no entry run in tiles."""
+"""How each tail streams."""

@@ -1,7 +1,7 @@
 """The generator's tails: from features at the input's resolution to a picture at the output's.
 
 A tail is one class, known by its name in `TAILS`. Its receptive field and memory stand in `models.descriptor`, how it
-runs over strips of rows in `inference.strip_tails`. A tail without an entry there runs in tiles.
+runs over strips of rows in `inference.strip_tails`, and as ncnn's layers in `pretrained.ncnn_export`.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def test_tiles_read_the_whole_receptive_field(micro: Path) -> None:
     assert (cut.halo, cut.overlap) == (Upscaler(micro).traits[micro].halo, 0)
 
 
-def test_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_to_the_cpu(
+def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_to_the_cpu(
     micro: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels, sizes = pattern(70, 90), []
@@ -319,7 +319,9 @@ def test_every_block_and_tail_agrees_with_torch_by_vulkan(
     assert difference(weights, device=card, dtype="float16", sizes=((7, 13),)) < 1e-2
 
 
-def test_without_a_vulkan_driver_the_picture_is_made_on_the_cpu_with_one_line(tmp_path: Path, nearest: Path) -> None:
+def test_row_77_without_a_vulkan_driver_the_picture_is_made_on_the_cpu_with_one_line(
+    tmp_path: Path, nearest: Path
+) -> None:
     Image.fromarray(pattern(9, 9)).save(tmp_path / "a.png")
     command = [sys.executable, "-m", "sr_upscale", f"{tmp_path}/a.png", "-n", str(nearest), "--device", "vulkan"]
     environment = {**os.environ, **WITHOUT_VULKAN, "PYTHONPATH": str(ROOT)}

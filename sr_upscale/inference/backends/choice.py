@@ -11,9 +11,11 @@ from sr_upscale.formatting import shortened
 from sr_upscale.inference.backends import BACKENDS
 from sr_upscale.vulkan import has_ncnn, vulkan_cards
 
-SMALL_PIXELS, SMALL_PIXELS_HALF = 448 * 448, 256 * 256
-"""Pictures of at most so many LR pixels are enlarged by ncnn on a CPU without bf16 and with it: larger ones make up for
-the two seconds in which torch is imported (docs/speed.md)."""
+SMALL_PIXELS, SMALL_PIXELS_HALF = 384 * 384, 256 * 256
+"""Pictures of at most so many LR pixels are enlarged by ncnn on a CPU without bf16 and with it.
+
+On larger ones torch, in bf16, makes up for the time in which it is imported, and ncnn takes more memory than torch with
+its import (docs/speed.md)."""
 
 FP32_ON_CPU = {"onnxruntime": "ONNX Runtime", "ncnn": "ncnn"}
 """Backends that compute in fp32 alone on a CPU, by the names of the programs."""
@@ -54,7 +56,7 @@ def choose_backend(
     """
     if backend not in ("auto", *BACKENDS):
         raise UsageError(f"no backend {shortened(backend)!r}; expected one of auto, {', '.join(BACKENDS)}")
-    reason = "asked for"
+    reason, named = "asked for", device
     if backend == "auto":
         backend, device, reason = _automatic(device, dtype, ncnn_runs=ncnn_runs, pixels=pixels)
     elif device == "auto" and backend != "torch":
@@ -65,6 +67,8 @@ def choose_backend(
         can = {"torch": "on the CPU, CUDA or MPS", "ncnn": "on the CPU or by Vulkan"}.get(backend, "on the CPU")
         raise UsageError(f"backend {backend} runs {can}, not on {shortened(device)}; use --device cpu")
     choice = choose(device, dtype)
+    if named == "auto" and choice.device == CPU:
+        choice = dataclasses.replace(choice, device_reason="no graphics card is here that torch or ncnn computes on")
     return BackendChoice(backend=backend, choice=_fitting(backend, choice, dtype), reason=reason)
 
 

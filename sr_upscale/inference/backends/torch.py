@@ -10,7 +10,6 @@ import torch
 
 from sr_upscale.device import Device
 from sr_upscale.inference.network import Network
-from sr_upscale.inference.strip_tails import STREAM_TAILS
 from sr_upscale.inference.strips import StreamNetwork
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.load import module_of
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def starter(weights: Path, device: Device) -> Start:
     """See `backends.starter`."""
     module, place = module_of(weights), torch.device(str(device))
-    if isinstance(module, Generator) and type(module.tail) in STREAM_TAILS:
+    if isinstance(module, Generator):
         stream = partial(StreamNetwork, module.to(place))
         return lambda dtype: stream(getattr(torch, dtype))
     return lambda dtype: Network(module, place, getattr(torch, dtype))
