@@ -208,9 +208,9 @@ def host_peak_bytes(
     if sys.platform == "win32":
         return None
     arguments = json.dumps([model, scale, *shape, dict(options)])
-    words = [sys.executable, "-c", _PROBE, arguments]
+    command = [sys.executable, "-c", _PROBE, arguments]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise SrUpscaleError(f"measuring the memory of {model} took more than {timeout_s:g} s") from error
     if done.returncode != 0:

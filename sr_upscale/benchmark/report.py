@@ -16,10 +16,9 @@ from typing import Any
 
 from PIL import Image
 
-from sr_upscale.benchmark.metrics import METRICS
 from sr_upscale.benchmark.protocol import KERNELS
 from sr_upscale.benchmark.run import Results
-from sr_upscale.benchmark.tables import datasets_of, finite, score_cells, table_of
+from sr_upscale.benchmark.tables import as_table, datasets_of, finite, score_cells, table_of
 from sr_upscale.formatting import mebibytes
 from sr_upscale.functional.color import Pixels
 
@@ -91,7 +90,7 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
     half = MAX_PICTURES // 2
     chosen = ordered if len(ordered) <= MAX_PICTURES else [*ordered[:half], *ordered[-half:]]
 
-    def words(picture: Shown, method: str) -> str:
+    def caption(picture: Shown, method: str) -> str:
         score = scores.get((picture.dataset, picture.name, method))
         return f"{score.scores['psnr']:.2f} dB, SSIM {score.scores['ssim']:.4f}" if score else ""
 
@@ -102,20 +101,19 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
         for summary in results.summaries
         if summary.dataset == last
     ]
-    cells = [(score, score_cells(score.scores)) for score in results.scores]
-    headings = [metric.heading for metric in METRICS if any(metric.heading in formatted for _score, formatted in cells)]
-    pictures = [
-        [f"{score.dataset} {score.picture}", score.method, *(formatted.get(heading, "") for heading in headings)]
-        for score, formatted in cells
+    rows = [
+        {"picture": f"{score.dataset} {score.picture}", "model": score.method, **score_cells(score.scores)}
+        for score in results.scores
     ]
+    headings, *pictures = as_table(rows)
     return page(
         title=f"Benchmark x{results.protocol.scale}: {', '.join(datasets_of(results))}",
         protocol=str(results.protocol),
         environment=_environment(results.environment),
         sets=sets,
         points=points,
-        gallery=[_picture(each, words) for each in chosen],
-        picture_headings=["picture", "model", *headings],
+        gallery=[_picture(each, caption) for each in chosen],
+        picture_headings=headings,
         pictures=pictures,
     )
 
@@ -186,7 +184,7 @@ def _set(results: Results, dataset: str, *, with_published: bool) -> dict[str, A
     }
 
 
-def _picture(picture: Shown, words: Any) -> dict[str, Any]:
+def _picture(picture: Shown, caption: Any) -> dict[str, Any]:
     """Makes a picture ready for the page, with the pair to open on: the first image, and the last network's."""
     methods = [label for label in picture.images if label != "HR"]
     networks = [label for label in methods if label not in (*KERNELS, "input")]
@@ -196,7 +194,7 @@ def _picture(picture: Shown, words: Any) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
         "images": [
-            {"name": label, "url": url, "scores": words(picture, label)} for label, url in picture.images.items()
+            {"name": label, "url": url, "scores": caption(picture, label)} for label, url in picture.images.items()
         ],
     }
 

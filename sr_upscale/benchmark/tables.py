@@ -52,6 +52,9 @@ def published() -> tuple[Published, ...]:
     )
 
 
+HEADINGS = ("picture", "model", *(metric.heading for metric in METRICS))
+"""First columns of tables, in their order."""
+
 Row = Mapping[str, str]
 """Formatted cells by their heading."""
 
@@ -86,7 +89,12 @@ def table_of(results: Results, dataset: str, *, with_published: bool) -> list[tu
             for row in published()
             if row.scale == results.protocol.scale and dataset in row.scores
         ]
-    ordered = ["model", *(metric.heading for metric in METRICS), *(heading for row in rows for heading in row)]
+    return as_table(rows)
+
+
+def as_table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Lays out rows of cells below their headings, without columns that are empty."""
+    ordered = [*HEADINGS, *(heading for row in rows for heading in row)]
     headings = [each for each in dict.fromkeys(ordered) if any(row.get(each) for row in rows)]
     return [tuple(headings), *(tuple(row.get(heading, "") for heading in headings) for row in rows)]
 

@@ -93,7 +93,7 @@ def run_items(
             nonlocal finished
             finished += 1
             report(finished / len(plan.items), "")
-            _tell(outcome, console)
+            _report(outcome, console)
             if verbose and outcome.status == "done":
                 console.note(format_result(outcome.item.source, outcome.item.target, outcome.details))
 
@@ -136,7 +136,7 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, conso
     outcomes = []
     for outcome in forecasts(plan, executor, ledger):
         outcomes.append(outcome)
-        _tell(outcome, console, failed="would fail")
+        _report(outcome, console, failed="would fail")
         item = outcome.item
         if outcome.status == "planned" and not console.as_json:
             console.line(format_plan(shown(item.source), item.target, outcome.details))
@@ -147,7 +147,7 @@ def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, conso
     return _end(plan, counts, {"dry_run": True, "estimated_seconds": round(seconds, 2)}, console)
 
 
-def _tell(outcome: Outcome, console: Console, failed: str = "failed") -> None:
+def _report(outcome: Outcome, console: Console, failed: str = "failed") -> None:
     console.event("picture", row_of(outcome))
     if outcome.error is not None:
         console.warn(f"{failed}: {outcome.error}")

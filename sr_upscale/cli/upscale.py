@@ -145,7 +145,7 @@ def _single(
         if dry_run:
             prepared = job.prepare(data, fmt, upscaler, request)
             planned = job.forecast(prepared, upscaler)
-            _tell("planned", name, place, planned, console)
+            _report("planned", name, place, planned, console)
             if not console.as_json:
                 console.line(format_plan(prepared.name, place, planned))
             return 0
@@ -165,13 +165,13 @@ def _single(
             f"{upscaler.backend} ({upscaler.backend_reason}), device {choice.device} ({choice.device_reason}), "
             f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
         )
-    _tell("done", name, place, done, console)
+    _report("done", name, place, done, console)
     if sys.stderr.isatty() or verbose:
         console.note(format_result(name, place, done))
     return 0
 
 
-def _tell(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:
+def _report(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:
     for warning in details["warnings"]:
         console.warn(warning)
     console.event("picture", {"status": status, "input": name, "output": addressed(place), **details})

@@ -65,10 +65,10 @@ class Reader:
         return " ".join(text.split())
 
 
-def _run(*words: str, data: bytes = b"") -> str:
+def _run(*arguments: str, data: bytes = b"") -> str:
     environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
     try:
-        done = subprocess.run([COMMAND, *words], input=data, capture_output=True, env=environment, timeout=SECONDS)
+        done = subprocess.run([COMMAND, *arguments], input=data, capture_output=True, env=environment, timeout=SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(f"{COMMAND} did not read the picture ({error})") from error
     if done.returncode:
