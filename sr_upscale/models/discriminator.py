@@ -1,4 +1,4 @@
-"""Two judges of pictures: the published VGG-style network and a U-Net with spectral norm.
+"""Two discriminators: the published VGG-style network and a U-Net with spectral norm.
 
 ``vgg``
     gives one logit a picture (Ledig et al. 2017, arXiv:1609.04802). It has the course project's sizes.

@@ -199,7 +199,7 @@ class StageSection:
         gan_weight: Weight of the generator's adversarial loss.
         gan_loss: ``relativistic`` (average), ``standard`` or ``lsgan``.
         gan_real: What the discriminator is shown as real: ``hr``, or ``teacher`` for the teacher's answers.
-        gan_sees_lr: Whether the discriminator sees LR beside what it judges. So it can tell texture that LR hints at
+        gan_sees_lr: Whether the discriminator sees LR beside the picture, to distinguish texture that LR hints at
             from texture that fills what is unsure.
         discriminator: ``vgg`` (one logit a picture) or ``unet`` (one a pixel, spectral norm).
         d_num_feat: Channels of the discriminator; the published size is 64.

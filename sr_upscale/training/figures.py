@@ -37,10 +37,10 @@ class Figures:
         for name in ("teacher_l1", "teacher_distance"):
             if name in self.scores:
                 distance += f"  {name.replace('_', ' ')} {self.scores[name]:.3f}"
-        judge = f"  d {progress.losses['d']:.3f}" if "d" in progress.losses else ""
+        d_loss = f"  d {progress.losses['d']:.3f}" if "d" in progress.losses else ""
         return (
             f"{duration(progress.elapsed_s)}  {progress.stage} {progress.step}  "
-            f"loss {progress.losses['loss']:.5f}{judge}  lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
+            f"loss {progress.losses['loss']:.5f}{d_loss}  lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
             f"validation {progress.scores.psnr:.2f} dB  SSIM {progress.scores.ssim:.4f}{distance}"
         )
 

@@ -48,7 +48,7 @@ from sr_upscale.training.state import (
     start_of,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
-from sr_upscale.training.teacher import Lessons
+from sr_upscale.training.teacher import TrainingCrops
 from sr_upscale.training.validation import Scores, too_short
 
 __all__ = ["Interrupted", "Progress", "Resume", "train"]
@@ -339,7 +339,7 @@ def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -
         rank=run.world.rank,
         world=run.world.size,
     )
-    main = sampler(pairs, degradation=None if isinstance(pictures.training, Lessons) else recipe.family)
+    main = sampler(pairs, degradation=None if isinstance(pictures.training, TrainingCrops) else recipe.family)
     if not pictures.rendered and not pictures.photographs:
         return main
     return MixedSampler(

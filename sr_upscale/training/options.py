@@ -19,7 +19,7 @@ def _patience(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What is taught, on what, and where it goes. The help of each option says what it means; durations in seconds.
+    """Recipe, data and output of a training run. The help of each option describes it; durations are in seconds.
 
     Raises:
         UsageError: An option is missing or has no such value.

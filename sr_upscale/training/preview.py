@@ -174,10 +174,10 @@ def _downloads(recipe: Recipe, *, begins: bool, vgg_weights: Path | None) -> lis
 
 def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> StagePreview:
     batch = recipe.batch_of(stage)
-    judge = 0
+    parameters = 0
     if stage.gan_weight > 0:
         with torch.device("meta"):
-            judge = _count(build_discriminator(stage.discriminator, stage.d_num_feat, sees_lr=stage.gan_sees_lr))
+            parameters = _count(build_discriminator(stage.discriminator, stage.d_num_feat, sees_lr=stage.gan_sees_lr))
     return StagePreview(
         name=name,
         steps=stage.steps,
@@ -186,7 +186,7 @@ def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> Stag
         batch_size=batch,
         batch_per_process=batch // world.size,
         accumulate=stage.accumulate,
-        discriminator_parameters=judge,
+        discriminator_parameters=parameters,
     )
 
 
@@ -216,7 +216,9 @@ def in_words(plan: Preview) -> list[str]:
 def _stage_in_words(stage: StagePreview, share: str) -> str:
     lengths = [f"{stage.steps} steps"] if stage.steps > 0 else []
     lengths += [duration(stage.max_time_s)] if stage.max_time_s > 0 else []
-    judge = f", discriminator of {stage.discriminator_parameters} parameters" if stage.discriminator_parameters else ""
+    discriminator = (
+        f", discriminator of {stage.discriminator_parameters} parameters" if stage.discriminator_parameters else ""
+    )
     parts = f" in {stage.accumulate} parts" if stage.accumulate > 1 else ""
     patches = f"batch of {stage.batch_size}{share}{parts}, patches of {stage.lr_patch}x{stage.lr_patch} LR pixels"
-    return f"stage {stage.name}: {' or '.join(lengths)}, {patches}{judge}"
+    return f"stage {stage.name}: {' or '.join(lengths)}, {patches}{discriminator}"

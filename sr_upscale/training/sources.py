@@ -15,7 +15,7 @@ from sr_upscale.errors import UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.training.config import Recipe, looks_at_features
-from sr_upscale.training.teacher import Lessons, answered, lessons_of, teacher_scale
+from sr_upscale.training.teacher import TrainingCrops, answered, teacher_scale, training_crops_of
 from sr_upscale.training.validation import degraded
 
 VALIDATION_SIDE = 512
@@ -75,14 +75,14 @@ class Pictures:
         held_out: Pictures to validate on; may be empty.
     """
 
-    training: Sequence[Pair] | Lessons
+    training: Sequence[Pair] | TrainingCrops
     rendered: Sequence[Pair]
     photographs: Sequence[Pair]
     held_out: Sequence[Pair]
 
     def pairs(self) -> Sequence[Pair]:
         """Returns what there is to learn from by now."""
-        return self.training.pairs() if isinstance(self.training, Lessons) else self.training
+        return self.training.pairs() if isinstance(self.training, TrainingCrops) else self.training
 
 
 def load_pictures(
@@ -108,7 +108,7 @@ def load_pictures(
     Raises:
         UsageError: Rendered pictures are given without a share of them, or a share without pictures.
         TrainingError: A folder holds no pictures, or too many cannot be used.
-        ModelError, OutputError: See `teacher.Lessons.ask`.
+        ModelError, OutputError: See `teacher.TrainingCrops.ask`.
     """
     if bool(recipe.data.rendered_share) != bool(rendered):
         share = recipe.data.rendered_share
@@ -118,13 +118,13 @@ def load_pictures(
     needed = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
     own = partial(decode, scale=recipe.model.scale, min_side=needed)
     paths = [path for folder in folders for path in folder]
-    training: list[Pair] | Lessons
+    training: list[Pair] | TrainingCrops
     if teacher is None:
         training = own(paths)
     else:
         bf16, ensemble = recipe.teacher.bf16, recipe.teacher.ensemble
         held_out = answered(held_out, teacher, device=device, ensemble=ensemble, bf16=bf16)
-        training = lessons_of(recipe, teacher, folders, answers, decode)
+        training = training_crops_of(recipe, teacher, folders, answers, decode)
         training.ask(device=device, on_progress=on_asking)
     return Pictures(
         training=training,

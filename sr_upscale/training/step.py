@@ -132,7 +132,7 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     losses = {name: value.detach() for name, (_weight, value) in terms.items()} | {"loss": loss.detach()}
     state.g_scaler.scale(loss / stage.accumulate).backward()  # type: ignore[no-untyped-call]
     if stage.gan_weight:
-        losses |= _judge(stage, state, beside(fake.detach(), seen), beside(real, seen), tools)
+        losses |= _discriminator_losses(stage, state, beside(fake.detach(), seen), beside(real, seen), tools)
     return losses
 
 
@@ -252,7 +252,9 @@ def _generator_gan(stage: StageSection, state: TrainState, fake: Tensor, real: T
     return GAN_LOSSES[stage.gan_loss].generator(real_logits.float(), fake_logits.float(), tools.world.mean)
 
 
-def _judge(stage: StageSection, state: TrainState, fake: Tensor, real: Tensor, tools: Tools) -> dict[str, Tensor]:
+def _discriminator_losses(
+    stage: StageSection, state: TrainState, fake: Tensor, real: Tensor, tools: Tools
+) -> dict[str, Tensor]:
     assert state.d is not None
     state.d.requires_grad_(True)
     with _autocast(fake.device, tools.dtype):

@@ -70,7 +70,7 @@ def question_of(recipe: Recipe, weights: Path, scale: int) -> Question:
     )
 
 
-class Lessons:
+class TrainingCrops:
     """A teacher's answers about the pictures of several folders, each folder with a set of its own.
 
     A folder that is added leaves the answers about the others as they are.
@@ -133,17 +133,17 @@ class Lessons:
                     time.sleep(WAIT_S)
 
 
-def lessons_of(
+def training_crops_of(
     recipe: Recipe,
     weights: Path,
     folders: Sequence[Sequence[Path]],
     cache: Path,
     decode: Callable[..., list[Pair]],
-) -> Lessons:
-    """Builds the lessons of a recipe about pictures on disk.
+) -> TrainingCrops:
+    """Builds the crops of a recipe about pictures on disk.
 
     Args:
-        recipe, weights, cache: See `Lessons`.
+        recipe, weights, cache: See `TrainingCrops`.
         folders: Paths of each folder; one without pictures is left out.
         decode: `data.decoded.load_pairs`, with its cache.
 
@@ -153,7 +153,9 @@ def lessons_of(
     """
     scale = teacher_scale(weights, student=recipe.model.scale)
     side = scale * recipe.teacher.crop
-    return Lessons(recipe, weights, cache, [decode(paths, scale=scale, min_side=side) for paths in folders if paths])
+    return TrainingCrops(
+        recipe, weights, cache, [decode(paths, scale=scale, min_side=side) for paths in folders if paths]
+    )
 
 
 def answered(

@@ -22,7 +22,7 @@ from sr_upscale.training.answers import Answers, Question
 from sr_upscale.training.loop import train
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.run import Progress
-from sr_upscale.training.teacher import Lessons, answered
+from sr_upscale.training.teacher import TrainingCrops, answered
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import Ran, lines, micro_generator
 
@@ -155,11 +155,11 @@ def test_crops_are_shared_out_by_pictures_and_a_new_folder_keeps_the_old_answers
     pairs: list[Pair], micro: Path, recipe: Path, tmp_path: Path
 ) -> None:
     wanted = load_recipe(str(recipe), {"teacher.model": str(micro), "teacher.crops": 12, "teacher.crop": 16})
-    alone = Lessons(wanted, micro, tmp_path, [pairs[:8]])
+    alone = TrainingCrops(wanted, micro, tmp_path, [pairs[:8]])
     alone.ask(device=CPU, on_progress=lambda *_: None)
     assert len(alone) == 12
     said: list[tuple[int, int]] = []
-    both = Lessons(wanted, micro, tmp_path, [pairs[:8], pairs[8:]])
+    both = TrainingCrops(wanted, micro, tmp_path, [pairs[:8], pairs[8:]])
     assert both.wanted == [8, 4]
     both.ask(device=CPU, on_progress=lambda there, of: said.append((there, of)))
     assert said == [(9, 12), (10, 12), (11, 12), (12, 12)]  # only the new folder's
@@ -172,14 +172,14 @@ def test_a_run_begins_with_what_another_process_has_got(
     monkeypatch.setattr("sr_upscale.training.teacher.BEGINNING", 2)
     monkeypatch.setattr("sr_upscale.training.teacher.WAIT_S", 0.01)
     wanted = load_recipe(str(recipe), {"teacher.model": str(micro), "teacher.crops": 9, "teacher.crop": 16})
-    lessons = Lessons(wanted, micro, tmp_path, [pairs])
-    (answers,) = lessons.sets
+    crops = TrainingCrops(wanted, micro, tmp_path, [pairs])
+    (answers,) = crops.sets
     answers.ask(3, device=CPU)
     with FileLock(answers.folder / "asking.lock"):
-        lessons.ask(device=CPU, on_progress=lambda *_: pytest.fail("asked beside the other"))
-    assert len(lessons) == 3
-    lessons.ask(device=CPU, on_progress=lambda *_: None)
-    assert len(lessons) == 9
+        crops.ask(device=CPU, on_progress=lambda *_: pytest.fail("asked beside the other"))
+    assert len(crops) == 3
+    crops.ask(device=CPU, on_progress=lambda *_: None)
+    assert len(crops) == 9
 
 
 CHANGES = {"stage.teacher_weight": 3.0, "teacher.crop": 18, "teacher.context": 1, "teacher.crops": 30}
@@ -275,16 +275,16 @@ def test_a_growing_set_is_noticed_at_a_validation(folder: Path, recipe: Path, mi
     """The set is as large as wanted at the start; another recipe's process adds to it while this one trains."""
     changes = {**CHANGES, "teacher.model": str(micro), "stage.steps": 30}
     seen: list[int] = []
-    real = Lessons.pairs
+    real = TrainingCrops.pairs
 
-    def pairs(lessons: Lessons) -> list[Pair]:
-        seen.append(len(lessons))
-        lessons.wanted = [40]
-        lessons.sets[0].ask(40, device=CPU)
-        return real(lessons)[: seen[-1]]
+    def pairs(crops: TrainingCrops) -> list[Pair]:
+        seen.append(len(crops))
+        crops.wanted = [40]
+        crops.sets[0].ask(40, device=CPU)
+        return real(crops)[: seen[-1]]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Lessons, "pairs", pairs)
+        patched.setattr(TrainingCrops, "pairs", pairs)
         patched.setattr("sr_upscale.training.signals.Every.due", lambda *_: True)
         train(load_recipe(str(recipe), changes), data=[folder], out=tmp_path / "run", cache=tmp_path / "cache")
     assert seen[:2] == [30, 40]
