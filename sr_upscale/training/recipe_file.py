@@ -90,8 +90,10 @@ def load_recipe(
     elif name_or_path in shipped_recipes():
         text = read_recipe(name_or_path)
     else:
-        known = ", ".join(shipped_recipes())
-        raise UsageError(f"no recipe named {name_or_path!r}; expected one of {known}, or a file ending in .toml")
+        near = [name for name in shipped_recipes() if name.startswith(f"{name_or_path}-x")]  # the name of a family
+        expected = f"expected one of {', '.join(shipped_recipes())}, or a file ending in .toml"
+        expected = f"did you mean {' or '.join(near)}?" if near else expected
+        raise UsageError(f"no recipe named {name_or_path!r}; {expected}")
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: no TOML, or a number of thousands of digits

@@ -124,6 +124,11 @@ def test_bad_overrides_are_refused(cli: Callable[..., Ran], tmp_path: Path, text
     assert words in ran.err
 
 
+def test_the_name_of_a_family_leads_to_its_recipes() -> None:
+    with pytest.raises(UsageError, match=r"no recipe named 'psnr'; did you mean psnr-x2 or psnr-x4\?"):
+        load_recipe("psnr")
+
+
 def test_unknown_recipe_names_the_known_ones(cli: Callable[..., Ran], tmp_path: Path) -> None:
     ran = cli("train", "--config", "psnr-x5", "--data", tmp_path)
     assert ran.code == 2
