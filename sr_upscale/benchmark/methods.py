@@ -122,7 +122,7 @@ def enlarged_by(
     *,
     box: tuple[int, int, int, int] | None = None,
     device: str = "auto",
-    on_progress: Callable[[float, str], None] = lambda _share, _words: None,
+    on_progress: Callable[[float, str], None] = lambda _share, _title: None,
 ) -> dict[str, Pixels]:
     """Enlarges a picture by each of several methods.
 

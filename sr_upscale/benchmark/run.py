@@ -95,7 +95,7 @@ def run_benchmark(
     protocol: Protocol,
     *,
     metrics: Mapping[str, Score] | None = None,
-    on_progress: Callable[[float, str], None] = lambda _share, _words: None,
+    on_progress: Callable[[float, str], None] = lambda _share, _title: None,
     on_picture: Callable[[str, str, Mapping[str, Pixels]], None] = lambda _set, _picture, _images: None,
     on_warning: Callable[[str], None] = lambda _message: None,
 ) -> Results:

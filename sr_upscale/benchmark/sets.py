@@ -101,7 +101,7 @@ def pairs_of(
     cache: Path,
     lr: Path | None = None,
     root: Path | None = None,
-    on_progress: Report = lambda _share, _words: None,
+    on_progress: Report = lambda _share, _title: None,
 ) -> list[PicturePair]:
     """Finds the pictures of a data set that goes by a name (`named_set`), or of a folder (`folder_set`).
 
@@ -125,7 +125,7 @@ def pairs_of(
 
 
 def named_set(
-    name: str, scale: int, *, cache: Path, root: Path | None = None, on_progress: Report = lambda _share, _words: None
+    name: str, scale: int, *, cache: Path, root: Path | None = None, on_progress: Report = lambda _share, _title: None
 ) -> list[PicturePair]:
     """Finds the pictures of a data set, and fetches them unless they are there.
 

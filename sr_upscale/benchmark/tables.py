@@ -228,7 +228,7 @@ def to_dict(results: Results) -> dict[str, Any]:
     """
     whole: dict[str, Any] = finite(
         {
-            "protocol": {**asdict(results.protocol), "words": str(results.protocol)},
+            "protocol": {**asdict(results.protocol), "text": str(results.protocol)},
             "environment": dict(results.environment),
             "summaries": _flat(results.summaries),
             "pictures": _flat(results.scores),

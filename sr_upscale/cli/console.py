@@ -86,7 +86,7 @@ class Console:
             A `Report` that moves the bar.
         """
         if self.quiet:
-            yield lambda _share, _words: None
+            yield lambda _share, _title: None
             return
         if not sys.stderr.isatty():
             yield _lines(title)
@@ -118,14 +118,14 @@ def _lines(title: str) -> Report:
     start = last = time.monotonic()
     first: tuple[float, float] | None = None
 
-    def report(share: float, words: str) -> None:
+    def report(share: float, now_at: str) -> None:
         nonlocal first, last
         now = time.monotonic()
         since, had = first = first or (now, share)
         if now - last >= LINE_EVERY_S:
             last = now
             left = f", about {duration((now - since) * (1 - share) / (share - had))} left" if share > had else ""
-            print_error(f"{words or title}: {share:.0%} after {duration(now - start)}{left}")
+            print_error(f"{now_at or title}: {share:.0%} after {duration(now - start)}{left}")
 
     return report
 

@@ -63,7 +63,7 @@ def serve(
     from sr_upscale.server.guard import is_loopback, names_of
     from sr_upscale.server.run import listen, server_of
 
-    upscaler_for(request.network)  # what cannot work is said now
+    upscaler_for(request.network)  # what cannot work is refused now
     settings = Settings(
         token=secrets.token_urlsafe(24),
         hosts=names_of(host, allow_host or []),

@@ -37,9 +37,9 @@ def train(
         from sr_upscale.training.loop import Interrupted, Resume
         from sr_upscale.training.loop import train as run
         from sr_upscale.training.parallel import joined
-        from sr_upscale.training.preview import in_words, preview
+        from sr_upscale.training.preview import format_preview, preview
         from sr_upscale.training.setup import (
-            dtype_in_words,
+            format_dtype,
             own_choice,
             recipe_of,
             size_of,
@@ -60,7 +60,7 @@ def train(
         if world.rank > 0:
             console = Console(quiet=True)
         processes = f", {world.size} processes" if world.size > 1 else ""
-        console.note(f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {dtype_in_words(dtype)}{processes}")
+        console.note(f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {format_dtype(dtype)}{processes}")
         common: dict[str, Any] = {
             "out": folder,
             "validation": options.val,
@@ -74,7 +74,7 @@ def train(
         if options.dry_run:
             plan = preview(recipe, data=options.data, datasets=datasets_folder(), **common)
             if world.rank == 0:
-                console.result({"recipe": recipe.name, "dry_run": True, **asdict(plan)}, in_words(plan))
+                console.result({"recipe": recipe.name, "dry_run": True, **asdict(plan)}, format_preview(plan))
             return 0
         figures = Figures()
         try:
@@ -107,8 +107,8 @@ def train(
             console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
             return SIGNALLED + stopped.signal
         console.note(figures.speed())
-        said = {"weights": str(weights), "recipe": recipe.name, "warnings": console.warnings}
-        console.result({**said, **figures.result()})
+        result = {"weights": str(weights), "recipe": recipe.name, "warnings": console.warnings}
+        console.result({**result, **figures.result()})
         console.note(f"done: {shown(weights)}; try `sr-upscale photo.jpg -n {shown(weights)}`")
         return 0
 

@@ -51,7 +51,7 @@ def prepare_div2k(
     folder: Path,
     *,
     source: RemoteFile = DIV2K_TRAIN,
-    on_progress: Callable[[float, str], None] = lambda _share, _words: None,
+    on_progress: Callable[[float, str], None] = lambda _share, _title: None,
 ) -> Path:
     """Fetches DIV2K's training pictures and cuts them into PNG of up to 480x480 pixels, unless they are there.
 

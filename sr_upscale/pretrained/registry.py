@@ -186,7 +186,7 @@ def families() -> list[str]:
 
 
 def resolve_weights(
-    name_or_path: str, *, on_progress: Callable[[float, str], None] = lambda _share, _words: None
+    name_or_path: str, *, on_progress: Callable[[float, str], None] = lambda _share, _title: None
 ) -> Path:
     """Finds the file of a model, and downloads it if need be.
 

@@ -108,7 +108,7 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
 
     async def about(_request: Request) -> Response:
         own = settings.options["model"]
-        said = {
+        answer = {
             "models": models(own),
             "formats": list(WRITTEN),
             "max_bytes": settings.max_bytes,
@@ -116,7 +116,7 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
             "max_jobs": settings.max_jobs,
             "saves": settings.folder is not None,
         }
-        return JSONResponse(said)
+        return JSONResponse(answer)
 
     async def progress(request: Request) -> Response:
         job = jobs.running.get(request.query_params.get("job", ""))

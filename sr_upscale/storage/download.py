@@ -26,7 +26,7 @@ Report = Callable[[float, str], None]
 """Called with the finished share (0 to 1) and a short title."""
 
 
-def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share, _words: None) -> Path:
+def fetch(file: RemoteFile, target: Path, *, on_progress: Report = lambda _share, _title: None) -> Path:
     """Downloads a file, or goes on with a download that was cut off. Does nothing if `target` is there.
 
     Args:

@@ -19,7 +19,7 @@ from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.loop import find_checkpoint
 from sr_upscale.training.parallel import World
 from sr_upscale.training.run import Resume
-from sr_upscale.training.setup import dtype_in_words
+from sr_upscale.training.setup import format_dtype
 from sr_upscale.training.sources import find_paths, teacher_of, vgg19_for
 from sr_upscale.training.state import new_generator, random_generator
 
@@ -152,7 +152,7 @@ def preview(
         crops=recipe.teacher.crops if recipe.has_teacher else 0,
         parameters=_count(network),
         device=str(device),
-        dtype=dtype_in_words(dtype),
+        dtype=format_dtype(dtype),
         downloads=tuple(downloads),
     )
 
@@ -197,14 +197,14 @@ def _count(network: nn.Module) -> int:
 # --- in words ---------------------------------------------------------------------------------------
 
 
-def in_words(plan: Preview) -> list[str]:
+def format_preview(plan: Preview) -> list[str]:
     """Puts what a run would do into lines for people."""
     each, one = f" on each of {plan.processes} processes", plan.processes == 1
     workers = f"{plan.workers}" if one else f"{plan.workers} ({plan.workers_per_process}{each})"
     crops = f", {plan.crops} crops answered by the teacher" if plan.crops else ""
     lines = [
         f"start: {plan.start}",
-        *(_stage_in_words(stage, "" if one else f" ({stage.batch_per_process}{each})") for stage in plan.stages),
+        *(_format_stage(stage, "" if one else f" ({stage.batch_per_process}{each})") for stage in plan.stages),
         f"pictures: {plan.pictures} to learn from, {plan.held_out} to validate on{crops}",
         f"workers: {workers}",
         f"network: {plan.parameters} parameters, {plan.dtype} on {plan.device}",
@@ -213,7 +213,7 @@ def in_words(plan: Preview) -> list[str]:
     return lines if plan.downloads else [*lines, "download: nothing"]
 
 
-def _stage_in_words(stage: StagePreview, share: str) -> str:
+def _format_stage(stage: StagePreview, share: str) -> str:
     lengths = [f"{stage.steps} steps"] if stage.steps > 0 else []
     lengths += [duration(stage.max_time_s)] if stage.max_time_s > 0 else []
     discriminator = (

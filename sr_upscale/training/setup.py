@@ -66,7 +66,7 @@ def training_dtype(choice: Choice, wanted: str) -> torch.dtype:
     return torch.float16 if choice.device.type == "cuda" else torch.float32
 
 
-def dtype_in_words(dtype: torch.dtype) -> str:
+def format_dtype(dtype: torch.dtype) -> str:
     """Puts a number type of training into words."""
     short = str(dtype).removeprefix("torch.")
     return {"float32": "fp32", "bfloat16": "bf16 autocast", "float16": "fp16 autocast with loss scaling"}[short]
