@@ -23,7 +23,7 @@ from PIL import Image, ImageCms, features
 from safetensors.torch import save
 
 from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, load_image, save_image, strips_of
-from sr_upscale.images.encode import adapt
+from sr_upscale.images.adapt import adapt
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline.batch_plan import Item
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest

@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sr_upscale.images.adapt import check_target
     from sr_upscale.images.decode import MAX_PIXELS, load_image, load_plain8
-    from sr_upscale.images.encode import check_target, save_image, save_rows
-    from sr_upscale.images.formats import FORMATS, Format, format_of_path
+    from sr_upscale.images.encode import save_image, save_rows
+    from sr_upscale.images.formats import FORMATS, Format, SaveOptions, format_of_path
     from sr_upscale.images.picture import AnyPixels, Frame, Metadata, Picture, RowSource, strips_of
-    from sr_upscale.images.save_options import SaveOptions
 
 __all__ = [
     "FORMATS",
@@ -42,10 +42,10 @@ __all__ = [
 
 _HOMES = {
     "decode": ("MAX_PIXELS", "load_image", "load_plain8"),
-    "encode": ("check_target", "save_image", "save_rows"),
-    "formats": ("FORMATS", "Format", "format_of_path"),
+    "adapt": ("check_target",),
+    "encode": ("save_image", "save_rows"),
+    "formats": ("FORMATS", "Format", "SaveOptions", "format_of_path"),
     "picture": ("AnyPixels", "Frame", "Metadata", "Picture", "RowSource", "strips_of"),
-    "save_options": ("SaveOptions",),
 }
 
 

@@ -1,4 +1,4 @@
-"""The table of formats, and how to tell them by their first bytes."""
+"""The table of formats, how to detect them, and the options of a writer. Light: every start of the program reads it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_upscale.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOptions:
+    """How to write.
+
+    Attributes:
+        quality: 1-100 for JPEG, WebP and AVIF; None takes the format's default. 100 is lossless in WebP.
+        background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
+        compression: 0-9 for PNG and TIFF, from large and quick to small and slow; None takes the default.
+        strip_metadata: Leave out EXIF, XMP, IPTC and texts. Colour profile and resolution stay.
+
+    Raises:
+        UsageError: `quality` or `compression` is outside its range.
+    """
+
+    quality: int | None = None
+    background: tuple[int, int, int] | None = None
+    compression: int | None = None
+    strip_metadata: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"quality is {self.quality}; expected 1 to 100")
+        if self.compression is not None and not 0 <= self.compression <= 9:
+            raise UsageError(f"compression is {self.compression}; expected 0 to 9; -q is the quality of JPEG and WebP")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +66,7 @@ class Format:
 
     Attributes:
         name: Key in `FORMATS`, also its usual suffix without the dot.
+        codec: Module of `images.codecs` that reads and writes it.
         pillow: Pillow's name of it.
         suffixes: File name endings, lower case, with the dot.
         alpha: Whether it holds an alpha channel.
@@ -51,6 +78,7 @@ class Format:
         max_delay_steps: Most units of one frame.
         max_total_ms: How long all frames together may be shown, in milliseconds; None where there is no such limit.
         icc: Whether it holds an ICC profile.
+        dpi: Whether it states pixels per inch.
         aspect: Whether its stills say that pixels are not square, without a unit of length.
         cicp: Whether it holds code points of H.273 for its colours.
         gamma: Whether it holds a gamma and primaries.
@@ -60,15 +88,15 @@ class Format:
         text: Whether it holds texts with keywords.
         written_as: Where it is only read, name of the format in which its pictures come out; else empty.
         quality: Default of its lossy quality setting (1-100), None where there is none.
-        magic: Offsets at which its files tell themselves, and the bytes there. Containers have brands (`sniff`).
+        magic: Offsets at which its files are detected, and the bytes there.
+        brands: Beginnings of brands by which files of the ISO container are detected.
         streams: Whether stills are read and written by rows, by libvips; others are held whole.
         writer: What is held while frames that do not stream are written.
         block_room: Most bytes of one block of metadata, None where there is no such limit.
-        color_only: Whether it has no gray of its own.
-        pillow_xmp, pillow_dpi: Whether Pillow writes XMP, and resolution, into it.
     """
 
     name: str
+    codec: str
     pillow: str
     suffixes: tuple[str, ...]
     alpha: bool
@@ -80,6 +108,7 @@ class Format:
     max_delay_steps: int = 2**31 - 1
     max_total_ms: int | None = None
     icc: bool = True
+    dpi: bool = False
     aspect: bool = False
     cicp: bool = False
     gamma: bool = False
@@ -90,12 +119,15 @@ class Format:
     written_as: str = ""
     quality: int | None = None
     magic: tuple[tuple[int, bytes], ...] = ()
+    brands: tuple[bytes, ...] = ()
     streams: bool = False
     writer: WriterMemory = WriterMemory()
     block_room: int | None = None
-    color_only: bool = False
-    pillow_xmp: bool = False
-    pillow_dpi: bool = False
+
+    @property
+    def media_type(self) -> str:
+        """Returns its type on the web, such as ``image/jpeg``."""
+        return f"image/{self.pillow.lower()}"
 
 
 JPEG_ROOM = 65000
@@ -106,6 +138,8 @@ FORMATS: dict[str, Format] = {
     for each in (
         Format(
             name="png",
+            codec="png",
+            dpi=True,
             pillow="PNG",
             suffixes=(".png", ".apng"),
             alpha=True,
@@ -119,11 +153,12 @@ FORMATS: dict[str, Format] = {
             gamma=True,
             magic=((0, b"\x89PNG\r\n\x1a\n"),),
             streams=True,
-            pillow_dpi=True,
             writer=WriterMemory(frame=15),
         ),
         Format(
             name="jpg",
+            codec="jpeg",
+            dpi=True,
             pillow="JPEG",
             suffixes=(".jpg", ".jpeg", ".jpe"),
             alpha=False,
@@ -137,6 +172,7 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             name="webp",
+            codec="webp",
             pillow="WEBP",
             suffixes=(".webp",),
             alpha=True,
@@ -147,12 +183,12 @@ FORMATS: dict[str, Format] = {
             max_total_ms=2**31 - 1,
             quality=90,
             magic=((8, b"WEBP"),),
-            color_only=True,
-            pillow_xmp=True,
             writer=WriterMemory(still=30, exact=45, moving=45, frame=24),
         ),
         Format(
             name="tif",
+            codec="tiff",
+            dpi=True,
             pillow="TIFF",
             suffixes=(".tif", ".tiff"),
             alpha=True,
@@ -163,6 +199,8 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             name="bmp",
+            codec="bmp",
+            dpi=True,
             pillow="BMP",
             suffixes=(".bmp", ".dib"),
             alpha=False,
@@ -171,11 +209,11 @@ FORMATS: dict[str, Format] = {
             exif=False,
             xmp=False,
             magic=((0, b"BM"),),
-            pillow_dpi=True,
             writer=WriterMemory(still=6),
         ),
         Format(
             name="gif",
+            codec="gif",
             pillow="GIF",
             suffixes=(".gif",),
             alpha=True,
@@ -191,29 +229,31 @@ FORMATS: dict[str, Format] = {
             writer=WriterMemory(once=36 << 20, still=44, moving=44, frame=8),
         ),
         Format(
-            name="heic",
-            pillow="HEIF",
-            suffixes=(".heic", ".heif", ".hif"),
-            alpha=True,
-            max_side=0,
-            written_as="jpg",
-        ),
-        Format(
             name="avif",
+            codec="avif",
             pillow="AVIF",
             suffixes=(".avif",),
+            brands=(b"avif", b"avis"),
             alpha=True,
             cicp=True,
             max_side=65536,
             animation=True,
             quality=80,
-            color_only=True,
-            pillow_xmp=True,
             writer=WriterMemory(once=16 << 20, still=42, exact=56, moving=400, frame=12),
+        ),
+        Format(
+            name="heic",
+            codec="heic",
+            pillow="HEIF",
+            suffixes=(".heic", ".heif", ".hif"),
+            alpha=True,
+            max_side=0,
+            brands=(b"hei", b"hev", b"mif1"),
+            written_as="jpg",
         ),
     )
 }
-"""Formats by name.
+"""Formats by name, in the order in which brands are compared: AVIF before HEIC, whose brand it has, too.
 
 JPEG's own limit of a side is 65 535, libjpeg's is 65 500. AVIF's is what libaom and dav1d agree on.
 """
@@ -239,22 +279,21 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 
 
 def sniff(head: bytes) -> str:
-    """Tells a format by the first bytes of a file.
+    """Detects a format by the first bytes of a file.
 
     Args:
         head: The first bytes; 256 are enough.
 
     Returns:
-        A key of `FORMATS`, or words for what the bytes look like instead.
+        A key of `FORMATS`, or a phrase for what the bytes look like instead.
     """
     for offset, magic, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return name
     if head[4:8] == b"ftyp":
-        brands = head[8 : int.from_bytes(head[:4], "big")]
-        if b"avif" in brands or b"avis" in brands:
-            return "avif"
-        return "heic" if b"hei" in brands or b"hev" in brands or b"mif1" in brands else "a video"
+        found = head[8 : int.from_bytes(head[:4], "big")]
+        names = (each.name for each in FORMATS.values() if any(brand in found for brand in each.brands))
+        return next(names, "a video")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")):
         return "an SVG or XML document"

@@ -95,14 +95,6 @@ def read_iptc(image: Image.Image) -> bytes | None:
     return value or None
 
 
-def read_text(image: Image.Image) -> tuple[tuple[str, str], ...]:
-    """Reads the keywords and texts of an opened PNG, without those that hold EXIF or XMP."""
-    if image.format != "PNG":
-        return ()
-    texts = [(str(key), value) for key, value in image.info.items() if isinstance(value, str)]
-    return tuple((key, text) for key, text in texts if not key.startswith(("XML:com.adobe.xmp", "Raw profile type ")))
-
-
 def orientation_of(exif: Image.Exif | None) -> int:
     """Returns the EXIF orientation, 1 to 8. Anything else counts as 1, and so does no EXIF."""
     value = exif.get(ORIENTATION, 1) if exif is not None else 1

@@ -205,7 +205,7 @@ class Picture:
 
     def save(self, target: str | Path) -> None:
         """Writes the picture, with all that belongs to it; see `encode.save_image`."""
-        from sr_upscale.images.encode import save_image
+        from sr_upscale.images import save_image  # by the package: a module of their own would import each other
 
         save_image(self, target)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from sr_upscale.device import CPU, Choice, Device, free_memory
 from sr_upscale.errors import OutOfMemoryError, UsageError
 from sr_upscale.formatting import mebibytes
-from sr_upscale.images.encode import GATHER_BYTES
 from sr_upscale.images.picture import Frame, FrameSource, Picture, RowSource, strips_of
 from sr_upscale.inference.memory import (
     MAPS,
@@ -229,9 +228,7 @@ class Planner:
         input_bytes = 0 if by_rows else width * height * sample_bytes * (1 if by_frames else frames)
         output_bytes = 0
         if not streamed:
-            frame_bytes = out_width * out_height * sample_bytes
-            gathered = min(frame_bytes * (frames - 1), GATHER_BYTES)  # what is more goes to a file
-            output_bytes = frame_bytes + gathered + writer_bytes(out_width * out_height)
+            output_bytes = out_width * out_height * sample_bytes + writer_bytes(out_width * out_height)
         budget = int(free_memory(self.choice.device) * MEMORY_SHARE)
         if self.max_memory is not None:
             around = PROGRAM_BYTES + (input_bytes + output_bytes if self.choice.device.type != "cuda" else 0)

@@ -18,7 +18,8 @@ from sr_upscale import __version__
 from sr_upscale.formatting import shown
 from sr_upscale.functional.planes import on_host
 from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image
-from sr_upscale.images.encode import adapt, save_rows
+from sr_upscale.images.adapt import adapt
+from sr_upscale.images.encode import save_rows
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.tiling import StripPlan, TilePlan

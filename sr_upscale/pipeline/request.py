@@ -14,8 +14,7 @@ from typing import Any
 from sr_upscale.errors import UsageError
 from sr_upscale.flags import FILES, NETWORK, RUNNING, SIZE, option, section_of
 from sr_upscale.formatting import shortened
-from sr_upscale.images.formats import WRITTEN, Format
-from sr_upscale.images.save_options import SaveOptions
+from sr_upscale.images.formats import WRITTEN, Format, SaveOptions
 from sr_upscale.inference.backends import BACKENDS
 from sr_upscale.inference.sizing import FITS, Target
 from sr_upscale.pipeline.parsing import (

@@ -141,8 +141,8 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
             "content-disposition": f"attachment; filename*=UTF-8''{quote(made.name)}",
             "x-result": json.dumps({"name": made.name, "saved": save, **made.done}),
         }
-        kind = "jpeg" if made.format.name == "jpg" else "tiff" if made.format.name == "tif" else made.format.name
-        return StreamingResponse(_sent(made.file), media_type=f"image/{kind}", headers=headers)
+
+        return StreamingResponse(_sent(made.file), media_type=made.format.media_type, headers=headers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

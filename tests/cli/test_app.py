@@ -591,7 +591,7 @@ def test_signals_stop_with_their_own_codes_and_leave_nothing(
         os.kill(os.getpid(), number)
         time.sleep(5)
 
-    monkeypatch.setattr("sr_upscale.images.encode.write_streamed", kill)
+    monkeypatch.setattr("sr_upscale.images.codecs.png.write_rows", kill)
     before = signal.getsignal(number)
     ran = cli(photo, "-n", nearest, "-o", photo.with_name("out.png"))
     assert ran.code == 128 + number

@@ -17,8 +17,8 @@ from PIL import Image
 from skimage.color import lab2rgb
 
 from sr_upscale.errors import InputError
-from sr_upscale.images import load_image, vips
-from sr_upscale.images.tiff_reader import Tiff
+from sr_upscale.images import load_image
+from sr_upscale.images.codecs.tiff_reader import Tiff
 from tests.helpers import p3_profile, pattern
 
 PIXELS = pattern(256, 320)
@@ -56,7 +56,7 @@ def changed(data: bytes, tag: int, *, value: bytes | None = None, kind: int | No
 @pytest.fixture(params=["whole", "by rows"])
 def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "by rows":
-        monkeypatch.setattr(vips, "LAZY_PIXELS", 99)
+        monkeypatch.setattr("sr_upscale.images.decode.LAZY_PIXELS", 99)
 
 
 # --- damage -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from PIL import Image
 
 from sr_upscale.errors import InputError
 from sr_upscale.images import Frame, Metadata, Picture, load_image, save_image
-from sr_upscale.images.avif import has_gain_map
+from sr_upscale.images.codecs.avif import has_gain_map
 from sr_upscale.images.color_tags import ColorTags
 from tests.helpers import p3_profile, pattern, program
 

@@ -14,9 +14,9 @@ from PIL import Image, ImageCms
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.images import load_image, load_plain8
+from sr_upscale.images.codecs.heic import _straight
 from sr_upscale.images.color_tags import ColorTags
 from sr_upscale.images.formats import format_by_name
-from sr_upscale.images.heif import _straight
 from tests.helpers import Ran, p3_profile, pattern
 
 pillow_heif = pytest.importorskip("pillow_heif")

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, check_target, load_image, save_image
-from sr_upscale.images.encode import adapt
+from sr_upscale.images.adapt import adapt
 from sr_upscale.images.formats import format_by_name, sniff
 from sr_upscale.images.metadata import upright
 from tests.helpers import animation, p3_profile, pattern
@@ -387,7 +387,7 @@ def test_a_page_has_its_own_size_turn_and_profile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("big", [False, True])
 def test_exif_of_a_large_tiff_is_read_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big: bool) -> None:
     if big:
-        monkeypatch.setattr("sr_upscale.images.row_writer._BIG_TIFF", 0)
+        monkeypatch.setattr("sr_upscale.images.codecs.tiff._BIG_TIFF", 0)
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0x829A: 0.5}

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.errors import InputError
-from sr_upscale.images import load_image, vips
-from sr_upscale.images.tiff_reader import Tiff
+from sr_upscale.images import load_image
+from sr_upscale.images.codecs.tiff_reader import Tiff
 from tests.helpers import imagemagick, pattern
 from tests.images.tiff_files import LONG, RATIONAL, SHORT, packed, tiff_file, units_of
 
@@ -250,7 +250,7 @@ def test_row_71_channels_that_are_no_alpha_are_left_out(
 ) -> None:
     """An infrared channel of a scanner made the picture transparent."""
     if by_rows:
-        monkeypatch.setattr(vips, "LAZY_PIXELS", 99)
+        monkeypatch.setattr("sr_upscale.images.decode.LAZY_PIXELS", 99)
     values = pattern(20, 30, (3 if kind == "rgb" else 1) + len(extra), dtype)
     picture = load_image(tiff(values, photometric=kind, extrasamples=extra, planarconfig="contig"))
     assert np.array_equal(np.asarray(picture.frames[0].pixels_hwc), values[:, :, kept])

@@ -14,7 +14,7 @@ from PIL import Image, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, load_image, save_image, xmp
-from sr_upscale.images.encode import adapt
+from sr_upscale.images.adapt import adapt
 from sr_upscale.images.xmp import Change, renewed_xmp, upright_xmp
 from tests.helpers import Ran, pattern
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.images import decode
-from sr_upscale.images import row_writer as stream
+from sr_upscale.images.codecs import png
+from sr_upscale.images.codecs import row_writer as stream
 from sr_upscale.inference import strips as streaming
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.storage import atomic as files
@@ -59,8 +59,8 @@ def child(code: str, *argv: object) -> subprocess.Popen[str]:
 
 SIGNAL_WHILE_WRITING = """
 import os, sys, time
-from sr_upscale.images import encode
-write, count, number = encode.write_streamed, 0, int(sys.argv.pop())
+from sr_upscale.images.codecs import png
+write, count, number = png.write_rows, 0, int(sys.argv.pop())
 def stop(*args, **more):
     global count
     count += 1
@@ -69,7 +69,7 @@ def stop(*args, **more):
     if count >= 3:
         time.sleep(1)  # on a busy machine the pictures left would be written before the main thread hears of it
     write(*args, **more)
-encode.write_streamed = stop
+png.write_rows = stop
 """
 
 
@@ -122,18 +122,18 @@ import os, signal, sys
 from pathlib import Path
 from sr_upscale.pipeline import manifest
 from sr_upscale.storage import atomic as files
-from sr_upscale.images import encode
+from sr_upscale.images.codecs import png
 where = sys.argv.pop()
 writes = notes = 0
-write, add, replace = encode.write_streamed, manifest.Manifest.add, files._put_in_place
+write, add, replace = png.write_rows, manifest.Manifest.add, files._put_in_place
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def torn_write(bands, shape, path, **more):
+def torn_write(output, path, *args, **more):
     global writes
     writes += 1
-    write(bands, shape, path, **more)
+    write(output, path, *args, **more)
     if writes == 3 and where == "writing":
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
@@ -153,7 +153,7 @@ def torn_replace(temporary, path, **more):
     if notes == 3 and where == "replaced":
         die()
 
-encode.write_streamed, manifest.Manifest.add, files._put_in_place = torn_write, torn_add, torn_replace
+png.write_rows, manifest.Manifest.add, files._put_in_place = torn_write, torn_add, torn_replace
 """
 
 
@@ -301,7 +301,7 @@ def test_row_53_memory_of_the_host(cli: Cli, folder: Path, nearest: Path, monkey
     def stop(*_args: object, **_more: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decode, "decode_still", stop)
+    monkeypatch.setattr(png, "decode_still", stop)
     ran = cli(folder / "5.png", "-n", nearest)
     assert ran.code == 8
     assert "5.png: too large to decode in the memory that is free" in ran.err
@@ -399,7 +399,7 @@ if where == "loading":
 elif where == "computing":
     streaming.stream_rows = interrupted(streaming.stream_rows)
 else:
-    pyvips.Operation.call = staticmethod(interrupted(pyvips.Operation.call, "gifsave"))
+    pyvips.Operation.call = staticmethod(interrupted(pyvips.Operation.call, "gifsave_target"))
 """
 
 

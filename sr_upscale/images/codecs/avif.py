@@ -1,4 +1,4 @@
-"""Colours of an AVIF, and how often one that moves plays. Pillow neither reads nor writes them: they stand in boxes.
+"""AVIF, by Pillow, with what Pillow neither reads nor writes: colours, plays and more than 8 bits. They stand in boxes.
 
 Source: ISO/IEC 14496-12, sections 8.2.2, 8.3.2, 8.5.2, 8.6.6, 8.11 and 12.1.5; ISO/IEC 23008-12, section 9.3; AV1 Image
 File Format 1.1, section on image sequences.
@@ -6,12 +6,20 @@ File Format 1.1, section on image sequences.
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale.images.codecs.codec import Codec, Header, InputFile, Output, aspect_of
 from sr_upscale.images.color_tags import ColorTags, tags_of_cicp
+from sr_upscale.images.metadata import ORIENTATION
+from sr_upscale.images.picture import Frame
 
 _CONTAINERS = {
     **dict.fromkeys((b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"iprp", b"ipco"), 0),
@@ -24,6 +32,86 @@ _CONTAINERS = {
 _CODEC_PRIMARIES = frozenset({1, *range(4, 13), 22})
 _CODEC_TRANSFERS = frozenset({1, *range(4, 19)})
 _REPEATS = 1  # flag of an edit list
+
+_DEEP = re.compile(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", flags=re.DOTALL)
+"""AV1's configuration with the bit set that means more than 8 bits (AV1-ISOBMFF, section 2.3)."""
+
+
+class Avif(Codec):
+    """AVIF, still or animated; stills of more than 8 bits by libvips."""
+
+    colour_only = True
+    holds_xmp = True
+
+    def header_of(self, file: InputFile, image: Image.Image) -> Header:
+        """Adds colours, plays, and the shape of pixels. See `Codec.header_of`."""
+        header = super().header_of(file, image)
+        if header.frames > 1 and is_deep(file.data):
+            file.note("an animation of more than 8 bits per channel is read as 8")
+        header.color = None if header.icc else tags_of_avif(file.data)  # a profile counts before code points
+        header.loop = plays_of(file.data)
+        read_boxes(file, header)
+        return header
+
+    def decode(self, file: InputFile, header: Header, numbers: Sequence[int]) -> Sequence[Frame]:
+        """Decodes a still with all its bits, or frames of an animation. See `Codec.decode`."""
+        deep = None if header.animated else decode_deep(file)
+        if deep is None:
+            return super().decode(file, header, numbers)
+        if header.exif is not None and ORIENTATION in header.exif:
+            header.exif[ORIENTATION] = 1  # libvips has turned it
+        return (Frame(pixels_hwc=deep),)
+
+    def write(self, output: Output, path: Path) -> None:
+        """Encodes without subsampling, then writes colours and plays into the file. See `Codec.write`."""
+        super().write(output, path)
+        set_color(path, output.metadata.color)
+        if output.animated:
+            set_plays(path, output.plays)
+
+    def settings(self, output: Output) -> dict[str, Any]:
+        """Returns quality and colours. See `Codec.settings`."""
+        return {"quality": output.quality, "subsampling": "4:4:4"} | codec_settings(output.metadata.color)
+
+
+def decode_deep(file: InputFile) -> NDArray[np.uint16] | None:
+    """Decodes an AVIF of 10 or 12 bits, of which Pillow would make 8.
+
+    Returns:
+        (H, W, C) uint16 of the full range, already upright. None for an AVIF of 8 bits, or, with a note, where libvips
+        fails.
+    """
+    from sr_upscale.images.codecs.vips import pyvips
+
+    try:
+        image = pyvips.Image.new_from_buffer(file.data, "")
+        bits = image.get("bits-per-sample") if "bits-per-sample" in image.get_fields() else 8
+        if bits <= 8 or image.format != "ushort":
+            return None
+        return full_range(image.numpy().reshape(image.height, image.width, image.bands) >> (16 - bits), bits)
+    except pyvips.Error:
+        if is_deep(file.data):
+            file.note("more than 8 bits per channel are read as 8; reinstall pyvips[binary]")
+        return None
+
+
+def is_deep(avif: bytes) -> bool:
+    """Says whether an AVIF holds more than 8 bits per channel."""
+    return _DEEP.search(avif) is not None
+
+
+def full_range(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint16]:
+    """Scales values of `bits` bits to 16, white to white."""
+    top = 2**bits - 1
+    scaled: NDArray[np.uint16] = ((values.astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+    return scaled
+
+
+def read_boxes(file: InputFile, header: Header) -> None:
+    """Reads the shape of pixels of an AVIF or HEIC, and notes a gain map."""
+    header.aspect = aspect_of_boxes(file.data)
+    if has_gain_map(file.data):
+        file.note("its gain map (HDR) is left out; the picture without it is used")
 
 
 def plays_of(data: bytes) -> int:
@@ -107,7 +195,7 @@ def aspect_of_boxes(data: bytes) -> tuple[int, int] | None:
     """Reads how many pixels across and down are equally long, from the first pasp box of an AVIF or HEIC."""
     for kind, at, end in _boxes(data, 0, len(data)):
         if kind == b"pasp" and end - at >= 8:
-            return _number(data, at + 4, 4), _number(data, at, 4)  # it holds the width and the height of one pixel
+            return aspect_of(_number(data, at + 4, 4), _number(data, at, 4))  # it holds width and height of one pixel
     return None
 
 
@@ -167,3 +255,6 @@ def _duration(data: bytes | bytearray, kind: bytes, at: int) -> tuple[int, int]:
 
 def _number(data: bytes | bytearray, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "big")
+
+
+CODEC = Avif("avif")

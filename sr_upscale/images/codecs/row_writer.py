@@ -1,4 +1,4 @@
-"""Rows -> libvips, without a picture in memory.
+"""Rows -> libvips -> a file, without a picture in memory.
 
 libvips takes pixels whole, or from a file that it reads as it goes. So it is given a file that does not exist. That
 begins with the header of an uncompressed TIFF. The rows follow, as they come from whoever makes them.
@@ -6,15 +6,28 @@ begins with the header of an uncompressed TIFF. The rows follow, as they come fr
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from io import RawIOBase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sr_upscale.images.codecs.codec import Output
+from sr_upscale.images.codecs.vips import first_line, pyvips
+from sr_upscale.images.picture import Metadata
+
+COMPRESSION = 3
+"""Default level for PNG and TIFF, chosen by measurement (docs/images.md)."""
+
+MakeHead = Callable[[bytes, Metadata], bytes | None]
+"""Takes the first bytes of a file and gives what shall stand there instead. None says that they are too few to tell."""
 
 _WAITING = 2  # bands between the one who makes them and the encoder
 _STRIP_BYTES = 1 << 20
@@ -23,6 +36,36 @@ _STRIP_ROWS = 128
 # TIFF 6.0, section 8, and BigTIFF
 _SHORT, _LONG, _LONG8 = 3, 4, 16
 _CODES = {_SHORT: "H", _LONG: "I", _LONG8: "Q"}
+
+
+def write_rows(
+    output: Output,
+    path: Path,
+    saver: str,
+    options: dict[str, Any],
+    *,
+    make_head: MakeHead | None = None,
+    describe: Callable[[Any], Any] = lambda image: image,
+) -> None:
+    """Writes a picture, or an animation, as its rows come.
+
+    Args:
+        output: The picture.
+        path: File to write.
+        saver: Operation of libvips.
+        options: Of that operation.
+        make_head: Puts metadata in place of what libvips writes before the pixels.
+        describe: Makes a pyvips image with the fields that libvips writes.
+
+    Raises:
+        OSError: The file cannot be written.
+        Exception: Whatever `output.bands` raises.
+    """
+    height, width, channels = output.shape
+    with path.open("w+b", buffering=0) as file:
+        target = _Target(file, output.metadata, make_head)
+        shape = height * len(output.delays_ms), width, channels
+        feed_rows(output.bands, shape, output.dtype, lambda image: target.save(describe(image), saver, options))
 
 
 def feed_rows(
@@ -45,8 +88,6 @@ def feed_rows(
     feed = _Feed(shape, dtype)
 
     def encode() -> None:
-        from sr_upscale.images.libvips import pyvips
-
         try:
             source = pyvips.SourceCustom()  # lives here: its callbacks end with it
             source.on_read(feed.read)
@@ -171,3 +212,58 @@ def _tiff_header(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> bytes:
 
 def _size_of(kind: int, values: list[int]) -> int:
     return struct.calcsize(_CODES[kind]) * len(values)
+
+
+class _Target:
+    """A file that libvips writes through callbacks, so that errors keep their number and the head can be replaced.
+
+    libvips calls them in threads of its own, where nothing may raise. They return -1 where they failed.
+    """
+
+    def __init__(self, file: RawIOBase, metadata: Metadata, make_head: MakeHead | None) -> None:
+        self._file = file
+        self._metadata = metadata
+        self._make_head = make_head
+        self._start = b""
+        self._error: Exception | None = None
+
+    def save(self, image: Any, saver: str, options: dict[str, Any]) -> None:
+        """Encodes a pyvips image."""
+        target = pyvips.TargetCustom()
+        target.on_write(self._write)
+        target.on_read(self._file.read)
+        target.on_seek(self._seek)
+        try:
+            getattr(image, saver)(target, **options)
+        except pyvips.Error as error:
+            raise self._error or OSError(errno.EIO, first_line(error)) from error  # `replace_file` says what to do
+        if self._error is not None:
+            raise self._error
+
+    def _write(self, data: Any) -> int:
+        block = bytes(data)
+        try:
+            if self._make_head is None:
+                self._write_all(block)
+                return len(block)
+            self._start += block
+            head = self._make_head(self._start, self._metadata)
+            if head is not None:
+                self._write_all(head)
+                self._make_head = None
+        except Exception as error:
+            self._error = error
+            return -1
+        return len(block)
+
+    def _write_all(self, block: bytes) -> None:
+        rest = memoryview(block)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+
+    def _seek(self, offset: int, whence: int) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except Exception as error:
+            self._error = error
+            return -1

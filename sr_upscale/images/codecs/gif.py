@@ -1,4 +1,4 @@
-"""GIF: where its frames lie, read from its descriptors, and the pixels of one frame, decoded by Pillow.
+"""GIF: where its frames lie, read from its descriptors. Pillow decodes the pixels of one frame, libvips writes.
 
 Source: Graphics Interchange Format, version 89a. Where files and the specification disagree, this reads as browsers do:
 what is not drawn is transparent and not of the background colour.
@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_upscale.images.animation import Animation
-from sr_upscale.images.compositor import Blend, Disposal, Place
-from sr_upscale.images.header_reader import opened
+from sr_upscale.errors import InputError
+from sr_upscale.images.codecs.animation import Animation, Blend, Disposal, Place
+from sr_upscale.images.codecs.codec import Codec, Header, InputFile, Output
+from sr_upscale.images.codecs.pillow import opened
+from sr_upscale.images.picture import Frame
 
 _BLOCK = re.compile(rb"[!,;]")
 _EXTENSION, _IMAGE = b"!", b","
@@ -26,6 +30,54 @@ _PROFILE = b"ICCRGBG1012"
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _DISPOSALS = {2: Disposal.CLEAR, 3: Disposal.RESTORE, 4: Disposal.RESTORE}  # 4 is an old slip for 3
 _RAMP = np.arange(256, dtype=np.uint8).repeat(3).tobytes()
+
+
+class GifCodec(Codec):
+    """GIF, still or animated."""
+
+    def read_header(self, file: InputFile) -> Header:
+        """Reads where frames lie. No library looks at the file. See `Codec.read_header`."""
+        try:
+            layout = read_gif(file.data)
+        except (EOFError, ValueError) as error:
+            raise InputError(f"{file.name}: damaged GIF ({error}); get the file again") from error
+        return Header(
+            width=layout.width,
+            height=layout.height,
+            frames=layout.frames,
+            animated=layout.frames > 1,
+            icc=layout.icc,
+            aspect=layout.aspect,
+            loop=layout.loop,
+            animation=layout,
+        )
+
+    def decode(self, file: InputFile, header: Header, numbers: Sequence[int]) -> Sequence[Frame]:
+        """Decodes frames; a still whose colours are all gray becomes gray. See `Codec.decode`."""
+        frames = self.decode_frames(file, header, numbers)
+        if header.animated or header.icc:
+            return frames
+        return [replace(frame, pixels_hwc=_gray(np.asarray(frame.pixels_hwc))) for frame in frames]
+
+    def write(self, output: Output, path: Path) -> None:
+        """Writes with a palette of at most 256 colours a frame, chosen by libvips. See `Codec.write`."""
+        from sr_upscale.images.codecs.row_writer import write_rows
+        from sr_upscale.images.codecs.vips import pyvips
+
+        def describe(image: Any) -> Any:
+            image = image.copy()
+            image.set_type(pyvips.GValue.gint_type, "page-height", output.size[1])
+            image.set_type(pyvips.GValue.array_int_type, "delay", list(output.delays_ms))
+            image.set_type(pyvips.GValue.gint_type, "loop", output.plays)
+            return image
+
+        write_rows(output, path, "gifsave_target", {}, describe=describe)
+
+
+def _gray(pixels_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Makes gray of RGB whose channels are all equal, with its alpha."""
+    gray = (pixels_hwc[:, :, :3] == pixels_hwc[:, :, :1]).all()
+    return np.delete(pixels_hwc, (1, 2), axis=2) if gray else pixels_hwc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +121,7 @@ def _indices(image: _Image, width: int, height: int, *, allow_truncated: bool) -
         return np.zeros((height, width), dtype=np.uint8)
     size = struct.pack("<HH", width, height)
     head = b"GIF89a" + size + b"\xf7\0\0" + _RAMP + _IMAGE + bytes(4) + size + bytes([64 * image.interlaced])
-    with opened(head + image.data, "gif", allow_truncated=allow_truncated) as gray:
+    with opened(head + image.data, "GIF", allow_truncated=allow_truncated) as gray:
         return np.asarray(gray)
 
 
@@ -180,3 +232,6 @@ def _end(data: bytes, at: int) -> int:
     while at < len(data) and (size := data[at]):
         at += 1 + size
     return min(at + 1, len(data))
+
+
+CODEC = GifCodec("gif")

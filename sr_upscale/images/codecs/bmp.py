@@ -1,4 +1,4 @@
-"""What the header of a BMP says that Pillow does not: its colours, and of which kind it is where it cannot be read.
+"""BMP, by Pillow, with what Pillow does not read: its colours, and of which kind it is where it cannot be read.
 
 Source: Microsoft, BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER.
 """
@@ -6,7 +6,12 @@ Source: Microsoft, BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER.
 from __future__ import annotations
 
 import struct
+from typing import Any
 
+from PIL import Image
+
+from sr_upscale.errors import InputError
+from sr_upscale.images.codecs.codec import Codec, Header, InputFile, Output
 from sr_upscale.images.color_tags import ColorTags, checked_tags
 
 _HEADER = 14  # where the second header begins
@@ -16,6 +21,30 @@ _MASKS = (3, 6)
 _COMPRESSIONS = {4: "JPEG or RLE of 24 bits", 5: "PNG", 11: "CMYK", 12: "CMYK in RLE8", 13: "CMYK in RLE4"}
 _BITS = (1, 4, 8, 16, 24, 32)
 _D65 = (0.3127, 0.3290)
+
+
+class Bmp(Codec):
+    """BMP of what Pillow reads."""
+
+    def read_header(self, file: InputFile) -> Header:
+        """Reads the header, or says which kind of BMP it is. See `Codec.read_header`."""
+        try:
+            return super().read_header(file)
+        except InputError as error:
+            if what := kind_of_bmp(file.data):
+                wish = "which this program does not read; save it again as PNG"
+                raise InputError(f"{file.name}: {what}, {wish}") from error
+            raise
+
+    def header_of(self, file: InputFile, image: Image.Image) -> Header:
+        """Adds the colours. See `Codec.header_of`."""
+        header = super().header_of(file, image)
+        header.icc, header.color = colors_of_bmp(file)
+        return header
+
+    def settings(self, output: Output) -> dict[str, Any]:
+        """Returns the resolution. See `Codec.settings`."""
+        return {"dpi": output.metadata.dpi} if output.metadata.dpi else {}
 
 
 def kind_of_bmp(data: bytes) -> str:
@@ -42,14 +71,9 @@ def kind_of_bmp(data: bytes) -> str:
     return f"a BMP of {bits} bits per pixel whose red, green, blue and alpha have {channels} bits"
 
 
-def colors_of_bmp(data: bytes, name: str, notes: list[str]) -> tuple[bytes | None, ColorTags | None]:
-    """Reads the ICC profile of a BMP of version 5, or gamma and primaries of one of version 4 or 5.
-
-    Args:
-        data: The file.
-        name: Of the file, for the note.
-        notes: Gets a sentence where the profile is that of another file.
-    """
+def colors_of_bmp(file: InputFile) -> tuple[bytes | None, ColorTags | None]:
+    """Reads the ICC profile of a BMP of version 5, or gamma and primaries of one of version 4 or 5."""
+    data = file.data
     try:
         (size,) = struct.unpack_from("<I", data, _HEADER)
         if size < _V4:
@@ -66,7 +90,7 @@ def colors_of_bmp(data: bytes, name: str, notes: list[str]) -> tuple[bytes | Non
     except struct.error:
         return None, None
     if kind == _LINKED:
-        notes.append(f"{name}: its colour profile stands in another file and is left out")
+        file.note("its colour profile stands in another file and is left out")
         return None, None
     profile = data[_HEADER + start : _HEADER + start + length]
     return (profile if profile[36:40] == b"acsp" else None), None
@@ -74,3 +98,6 @@ def colors_of_bmp(data: bytes, name: str, notes: list[str]) -> tuple[bytes | Non
 
 def _threes(values: tuple[int, ...]) -> list[tuple[int, ...]]:
     return [values[first : first + 3] for first in range(0, len(values), 3)]
+
+
+CODEC = Bmp("bmp")
