@@ -5,8 +5,8 @@
 A host is a network namespace with process numbers, a name, memory files, a home and a temporary folder of its own; all
 else it can only read. A bridge joins them to an S3 server (moto), which counts the puts that it has accepted. The cable
 of one host is pulled, and later that of the server. It ends with an error if an output is missing, differs from that of
-one undisturbed process or was put twice, if an exit code does not tell the truth, or if anything is left. Where it
-cannot run it says why and ends with 77.
+one undisturbed process or was put twice, if an exit code does not tell the truth, or if anything is left. It prints how
+many pictures were computed twice. Where it cannot run it says why and ends with 77.
 """
 
 from __future__ import annotations
@@ -79,13 +79,12 @@ class Counted:
         method, key = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix("/pics/")
 
         def count(status: str, headers: Any, *more: Any) -> Any:
-            if method == "PUT":
-                (self.puts if status.startswith("200") else self.refused)[key] += 1
+            (self.puts if status.startswith("200") else self.refused)[key] += 1
             return start(status, headers, *more)
 
-        if method not in ("PUT", "DELETE"):
+        if method != "PUT":
             return self.app(environ, start)
-        if key.startswith("large/") and key.endswith(".png"):
+        if key.startswith("large/"):
             time.sleep(self.slower_s)
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # it may never come
         environ["wsgi.input"] = io.BytesIO(body)
@@ -93,7 +92,7 @@ class Counted:
             return list(self.app(environ, count))
 
     def made(self) -> int:
-        return sum(1 for key in list(self.puts) if key.startswith("large/") and key.endswith(".png"))
+        return sum(1 for key in list(self.puts) if key.startswith("large/"))
 
 
 def lay_cables() -> None:

@@ -35,19 +35,20 @@ def batch(
     if os.path.isfile(folder):
         raise UsageError(f"{shown(folder)} is a file, and batch takes a folder; use `sr-upscale {shown(folder)}`")
     from sr_upscale.cli.obtain import obtain_models
-    from sr_upscale.cli.running import Cluster, run_items
-    from sr_upscale.pipeline.targets import plan_tree
+    from sr_upscale.cli.running import run_items
+    from sr_upscale.pipeline.targets import planned
 
     obtain_models(request.network, console, dry_run=request.run.dry_run)
-    if any(is_address(each) for each in (folder, output or "")):
-        if sharing.on is not None or sharing.verify:
-            raise UsageError(f"{'--on' if sharing.on else '--verify'} takes folders, not addresses; leave it out")
-        from sr_upscale.pipeline.object_batch import plan_objects
-        from sr_upscale.storage.spool import Spool
+    far = is_address(folder) or is_address(output or "")
+    if far and sharing.verify:
+        raise UsageError("--verify takes folders, not addresses; leave it out")
+    with planned(folder, output, request, recursive=sharing.recursive, shard=sharing.shard) as (plan, spool):
+        workers = None
+        if sharing.on is not None and not request.run.dry_run:
+            from sr_upscale.pipeline.ray_workers import FolderWork, RayWorkers
 
-        with Spool() as spool:
-            plan = plan_objects(folder, output, request, spool, recursive=sharing.recursive, shard=sharing.shard)
-            return run_items(plan, request, console, verbose=verbose, spool=spool)
-    plan = plan_tree(folder, output, request, recursive=sharing.recursive, shard=sharing.shard)
-    cluster = Cluster(address=sharing.address) if sharing.on else None
-    return run_items(plan, request, console, verbose=verbose, verify=sharing.verify, cluster=cluster)
+            work = FolderWork(
+                folder=folder, output=output, request=request, recursive=sharing.recursive, verify=sharing.verify
+            )
+            workers = RayWorkers(work=work, by_shards=is_address(output or folder), address=sharing.address)
+        return run_items(plan, request, console, verbose=verbose, verify=sharing.verify, workers=workers, spool=spool)

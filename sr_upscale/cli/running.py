@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +11,13 @@ from sr_upscale.cli.console import Console
 from sr_upscale.errors import BATCH_PARTLY_FAILED
 from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
-from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
-from sr_upscale.pipeline.ledger import Ledger
+from sr_upscale.pipeline.batch_run import ItemLedger, run_batch
 from sr_upscale.pipeline.request import Request
 
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
+    from sr_upscale.pipeline.ray_workers import RayWorkers
     from sr_upscale.storage.spool import Spool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """A Ray cluster; without an address the one of this machine, or a new one on it."""
-
-    address: str | None
 
 
 def run_items(
@@ -36,7 +27,7 @@ def run_items(
     *,
     verbose: bool,
     verify: bool = False,
-    cluster: Cluster | None = None,
+    workers: RayWorkers | None = None,
     spool: Spool | None = None,
 ) -> int:
     """Runs a batch; a dry run prints what it would do.
@@ -47,7 +38,7 @@ def run_items(
         console: Where to print.
         verbose: Whether to write a line for each picture that is done.
         verify: Whether finished items are detected by hashes.
-        cluster: What computes; None is this process.
+        workers: What computes on a cluster; None is this process.
         spool: Its files stand for the objects of a plan of `plan_objects`.
 
     Returns:
@@ -62,69 +53,53 @@ def run_items(
     if plan.left_out:
         console.note(f"left out, not readable as pictures: {counted(plan.left_out)}")
     refuse_unwritable([item.target for item in plan.items])
-    with contextlib.ExitStack() as stack:
-        report = stack.enter_context(console.progress(f"{len(plan.items)} pictures"))
-        from sr_upscale.pipeline.executor import LocalExecutor  # takes more than a second; the bar stands before it
-
-        executor: Any  # an `ItemExecutor` with `jobs` and `lanes`; what is loaded is its own affair
-        fetch = spool.fetch if spool is not None else lambda _source: None
-
-        def fits(items: list[Item]) -> bool:
-            return spool is None or spool.fits([each.source for each in items], [each.target for each in items])
-
-        def ledger_for(fingerprint: Mapping[str, Any]) -> ItemLedger:
-            if spool is not None:
-                from sr_upscale.pipeline.object_batch import ledger_of
-
-                return ledger_of(spool, plan, fingerprint, force=request.file.force, on_warning=console.warn)
-            return Ledger(plan, fingerprint, force=request.file.force, verify=verify)
-
-        if request.run.dry_run:
-            executor = LocalExecutor(request, fetch=fetch, far=spool is not None)
-            return _dry_run(plan, executor, ledger_for(executor.fingerprint), console)
-        finished = 0
-        begin = time.monotonic()
+    begin = time.monotonic()
+    rows: dict[str, Mapping[str, Any]] = {}
+    with console.progress(f"{len(plan.items)} pictures") as report:
+        from sr_upscale.pipeline.executor import set_up  # takes more than a second; the bar stands before it
 
         def on_step(item: Item, done: int, total: int) -> None:
-            title = f"{finished + 1}/{len(plan.items)} {shown(item.source.name)[:40]}"
-            report((finished + done / total) / len(plan.items), title)
+            title = f"{len(rows) + 1}/{len(plan.items)} {shown(item.source.name)[:40]}"
+            report((len(rows) + done / total) / len(plan.items), title)
 
-        def on_outcome(outcome: Outcome) -> None:
-            nonlocal finished
-            finished += 1
-            report(finished / len(plan.items), "")
-            _report(outcome, console)
-            if verbose and outcome.status == "done":
-                console.note(format_result(outcome.item.source, outcome.item.target, outcome.details))
+        def on_row(row: Mapping[str, Any]) -> None:
+            rows[row["input"]] = row
+            report(len(rows) / len(plan.items), "")
+            _report(row, console)
+            if verbose and row["status"] == "done":
+                console.note(format_result(row["input"], row["output"], row))
 
         def on_wait(count: int) -> None:
             console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes are working on")
 
-        if cluster is None:
-            executor = LocalExecutor(request, on_step=on_step, fetch=fetch, far=spool is not None)
-        else:
-            from sr_upscale.pipeline.ray_executor import RayExecutor
-
-            executor = stack.enter_context(RayExecutor(request, address=cluster.address))
         try:
-            outcomes = run_batch(
-                plan,
-                executor,
-                jobs=executor.jobs,
-                ledger=ledger_for(executor.fingerprint),
-                fits=fits,
-                on_outcome=on_outcome,
-                on_wait=on_wait,
-            )
+            if workers is not None:
+                workers.run(on_row)
+                lanes = workers.most
+            else:
+                executor, ledger = set_up(plan, request, spool=spool, verify=verify, on_step=on_step)
+                if request.run.dry_run:
+                    return _dry_run(plan, executor, ledger, console)
+                lanes = executor.jobs.proc
+                run_batch(
+                    plan,
+                    executor,
+                    jobs=executor.jobs,
+                    ledger=ledger,
+                    spool=spool,
+                    on_outcome=lambda outcome: on_row(outcome.row()),
+                    on_wait=on_wait,
+                )
         except BaseException:
-            goes_on = "" if request.file.force else "; run the same command to continue"
-            console.note(f"stopped after {finished} of {len(plan.items)}{goes_on}")
+            if not request.run.dry_run:
+                goes_on = "" if request.file.force else "; run the same command to continue"
+                console.note(f"stopped after {len(rows)} of {len(plan.items)}{goes_on}")
             raise
         seconds = time.monotonic() - begin
-    counts = counts_of(outcomes)
+    counts = counts_of(rows.values())
     where = f"outputs in {shown(plan.root)}" if plan.root is not None else "outputs beside their pictures"
-    console.note(f"{format_counts(counts)} of {len(outcomes)}; {where}")
-    busy = sum(each.details.get("busy_seconds", 0.0) for each in outcomes) / executor.lanes / max(seconds, 1e-9)
+    console.note(f"{format_counts(counts)} of {len(rows)}; {where}")
+    busy = sum(each.get("busy_seconds", 0.0) for each in rows.values()) / lanes / max(seconds, 1e-9)
     if counts["done"]:
         console.note(f"{duration(seconds)}{f'; compute busy {busy:.0%} of the time' if verbose else ''}")
     return _end(plan, counts, {"seconds": round(seconds, 3), "network_busy": round(busy, 4)}, console)
@@ -133,25 +108,26 @@ def run_items(
 def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, console: Console) -> int:
     from sr_upscale.pipeline.dry_run import forecasts
 
-    outcomes = []
+    rows, seconds = [], 0.0
     for outcome in forecasts(plan, executor, ledger):
-        outcomes.append(outcome)
-        _report(outcome, console, failed="would fail")
+        rows.append(outcome.row())
+        seconds += outcome.seconds
+        _report(rows[-1], console, failed="would fail")
         item = outcome.item
         if outcome.status == "planned" and not console.as_json:
             console.line(format_plan(shown(item.source), item.target, outcome.details))
         if outcome.status == "skipped":
             console.note(f"{shown(item.target)}: up to date; skipped")
-    counts, seconds = counts_of(outcomes, "planned"), sum(each.seconds for each in outcomes)
+    counts = counts_of(rows, "planned")
     console.note(f"{format_counts(counts)}; about {duration(seconds)}")
     return _end(plan, counts, {"dry_run": True, "estimated_seconds": round(seconds, 2)}, console)
 
 
-def _report(outcome: Outcome, console: Console, failed: str = "failed") -> None:
-    console.event("picture", row_of(outcome))
-    if outcome.error is not None:
-        console.warn(f"{failed}: {outcome.error}")
-    for warning in outcome.details.get("warnings", ()):
+def _report(row: Mapping[str, Any], console: Console, failed: str = "failed") -> None:
+    console.event("picture", row)
+    if "error" in row:
+        console.warn(f"{failed}: {row['error']}")
+    for warning in row.get("warnings", ()):
         console.warn(warning)
 
 
@@ -166,16 +142,9 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
 # --- rows for programs, lines for people ------------------------------------------------------------
 
 
-def row_of(outcome: Outcome) -> dict[str, Any]:
-    """Returns what became of an item, ready for JSON (docs/scripts.md)."""
-    row = {"status": outcome.status, "input": addressed(outcome.item.source), "output": addressed(outcome.item.target)}
-    failure = {} if outcome.error is None else {"error": str(outcome.error), "exit_code": outcome.error.exit_code}
-    return row | failure | dict(outcome.details)
-
-
-def counts_of(outcomes: Iterable[Outcome], done: str = "done") -> dict[str, int]:
-    """Counts outcomes by their status: those of `done`, ``skipped`` and ``failed``."""
-    statuses: list[str] = [outcome.status for outcome in outcomes]
+def counts_of(rows: Iterable[Mapping[str, Any]], done: str = "done") -> dict[str, int]:
+    """Counts rows by their status: those of `done`, ``skipped`` and ``failed``."""
+    statuses = [row["status"] for row in rows]
     return {status: statuses.count(status) for status in (done, "skipped", "failed")}
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from sr_upscale.formatting import addressed, shown
 from sr_upscale.images.formats import format_of_path, sniff
 from sr_upscale.pipeline.request import Request
 from sr_upscale.storage.remote import is_address, without_query
-
-if TYPE_CHECKING:
-    from sr_upscale.storage.spool import Spool
 
 
 @opt.command()
@@ -62,20 +59,19 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         SrUpscaleError: Any of its kinds.
     """
     from sr_upscale.cli.running import run_items  # a shell that completes a word needs none of it
-    from sr_upscale.pipeline.targets import plan_files, plan_tree, single_target
+    from sr_upscale.pipeline.targets import plan_files, planned, single_target
 
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     if any(is_address(each) for each in (*names, output or "")):
-        from sr_upscale.storage.spool import Spool
-
-        with Spool() as spool:
-            return _objects(names, output, request, console, spool, verbose=verbose)
+        return _objects(names, output, request, console, verbose=verbose)
     name = names[0]
     if output is None and len(names) == 2 and format_of_path(Path(names[1])) and not os.path.lexists(names[1]):
         raise UsageError(f"{shown(names[1])}: no such file; if it is the output, write -o {shown(names[1])}")
     if len(names) > 1 or (name != "-" and os.path.isdir(name)):
-        plan = plan_files(names, output, request) if len(names) > 1 else plan_tree(name, output, request)
-        return run_items(plan, request, console, verbose=verbose)
+        if len(names) > 1:
+            return run_items(plan_files(names, output, request), request, console, verbose=verbose)
+        with planned(name, output, request) as (plan, _spool):
+            return run_items(plan, request, console, verbose=verbose)
     source = None if name == "-" else Path(name)
     if source is None and output is None and sys.stdout.isatty() and not request.run.dry_run:
         raise UsageError(
@@ -85,30 +81,30 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
     return _single(name, source, place, request, console, verbose=verbose)
 
 
-def _objects(
-    names: list[str], output: str | None, request: Request, console: Console, spool: Spool, *, verbose: bool
-) -> int:
+def _objects(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
     """Enlarges what is or becomes objects: one picture, or a folder."""
     from sr_upscale.cli.running import run_items
-    from sr_upscale.pipeline.object_batch import plan_objects
     from sr_upscale.pipeline.object_picture import close_picture, open_picture
+    from sr_upscale.pipeline.targets import planned
+    from sr_upscale.storage.spool import Spool
 
     if len(names) > 1:
         raise UsageError("one address at a time; `sr-upscale batch s3://bucket/folder` does all pictures of a folder")
     name = names[0]
     if (is_address(name) and name.endswith("/")) or (name != "-" and os.path.isdir(name)):
-        plan = plan_objects(name, output, request, spool)
-        return run_items(plan, request, console, verbose=verbose, spool=spool)
-    source, place = open_picture(name, output, request, spool)
-    return _single(
-        without_query(name),
-        source,
-        place,
-        request,
-        console,
-        verbose=verbose,
-        on_written=lambda path: close_picture(path, request, spool),
-    )
+        with planned(name, output, request) as (plan, folder_spool):
+            return run_items(plan, request, console, verbose=verbose, spool=folder_spool)
+    with Spool() as spool:
+        source, place = open_picture(name, output, request, spool)
+        return _single(
+            without_query(name),
+            source,
+            place,
+            request,
+            console,
+            verbose=verbose,
+            on_written=lambda path: close_picture(path, request, spool),
+        )
 
 
 def _single(

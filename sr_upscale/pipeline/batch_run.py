@@ -17,15 +17,18 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from sr_upscale.errors import AppearedError, DiskFullError, OutOfMemoryError, SrUpscaleError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import addressed, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.manifest import Stamp, stamp_of
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.storage.atomic import output_error
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.spool import Spool
 
 Loaded = TypeVar("Loaded")
 
@@ -68,6 +71,12 @@ class Outcome:
     seconds: float = 0.0
     error: SrUpscaleError | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """Returns what became of the item, ready for JSON (docs/scripts.md)."""
+        row = {"status": self.status, "input": addressed(self.item.source), "output": addressed(self.item.target)}
+        failure = {} if self.error is None else {"error": str(self.error), "exit_code": self.error.exit_code}
+        return row | failure | dict(self.details)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +129,7 @@ class ItemLedger(Protocol):
         ...
 
     def has_lost(self, item: Item, /) -> bool:
-        """Says whether another process has taken over a claimed item."""
+        """Says whether another process has taken over or done an item since it was taken here."""
         ...
 
     def release(self, item: Item, /) -> None:
@@ -136,7 +145,7 @@ def run_batch(
     force: bool = False,
     verify: bool = False,
     ledger: ItemLedger | None = None,
-    fits: Callable[[list[Item]], bool] = lambda _items: True,
+    spool: Spool | None = None,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
     on_wait: Callable[[int], None] = lambda _count: None,
 ) -> list[Outcome]:
@@ -159,7 +168,7 @@ def run_batch(
         force: Make every item anew, and overwrite also files that this program did not make.
         verify: Compare files by their hashes even where size and time are those of the manifest.
         ledger: Knows what is done; None is the one of the plan's folders, which takes `force` and `verify`.
-        fits: Says whether these items can be on their way together. One alone always is.
+        spool: Where items lie on their way, as many as fit there; one alone always does.
         on_outcome: Called after each item, in their order, but for those that other processes held.
         on_wait: Called with the number of items for which other processes are waited for, once.
 
@@ -176,6 +185,9 @@ def run_batch(
     for number in range(jobs.proc):
         workers.put(number)
 
+    def fits(items: list[Item]) -> bool:
+        return spool is None or spool.fits([each.source for each in items], [each.target for each in items])
+
     def read(item: Item) -> _Taken[Loaded] | Literal["done", "held"]:
         known = ledger.take(item)
         return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=executor.load(item))
@@ -186,6 +198,8 @@ def run_batch(
         taken = reading.result()
         if not isinstance(taken, _Taken):
             return taken
+        if ledger.has_lost(item):  # while it waited
+            return "held"
         item.target.parent.mkdir(parents=True, exist_ok=True)
         worker = workers.get()
         try:

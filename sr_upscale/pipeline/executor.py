@@ -6,18 +6,22 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import UsageError
 from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.pipeline import job
-from sr_upscale.pipeline.batch_plan import Item
-from sr_upscale.pipeline.batch_run import Work
+from sr_upscale.pipeline.batch_plan import BatchPlan, Item
+from sr_upscale.pipeline.batch_run import ItemLedger, Work
+from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.row_queue import write_behind
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.upscaler import Upscaler
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.spool import Spool
 
 GPU_THREADS = 4
 """Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
@@ -45,7 +49,6 @@ class LocalExecutor:
     Attributes:
         jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
             small pictures meet and run as a batch, and reading and writing keep up.
-        lanes: How many items are computed at a time.
         fingerprint: See `batch_run.ItemExecutor`.
 
     Raises:
@@ -64,7 +67,6 @@ class LocalExecutor:
         self.on_step, self.fetch = on_step, fetch
         self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
         self.jobs = _jobs(request.run.jobs, self.upscalers, FAR_THREADS if far else 1)
-        self.lanes = self.jobs.proc
         self.fingerprint = fingerprint(request, self.upscalers[0])
 
     def load(self, item: Item) -> job.Prepared:
@@ -98,6 +100,36 @@ class LocalExecutor:
     def format_for(self, item: Item) -> Format:
         """Returns the format of an item's output."""
         return self.request.file.format or format_of_path(item.target) or FORMATS["png"]
+
+
+def set_up(
+    plan: BatchPlan,
+    request: Request,
+    *,
+    spool: Spool | None = None,
+    verify: bool = False,
+    on_step: Callable[[Item, int, int], None] = lambda _item, _done, _all: None,
+) -> tuple[LocalExecutor, ItemLedger]:
+    """Sets up what does a plan in this process, and what knows which of it is done.
+
+    Args:
+        plan: Items and the manifest's folder.
+        request: What to do.
+        spool: Its files stand for the objects of a plan of `plan_objects`.
+        verify: See `Ledger`.
+        on_step: See `LocalExecutor`.
+
+    Raises:
+        ModelError, UsageError: See `Upscaler`.
+        OutputError: See `Ledger`.
+    """
+    if spool is None:
+        executor = LocalExecutor(request, on_step=on_step)
+        return executor, Ledger(plan, executor.fingerprint, force=request.file.force, verify=verify)
+    from sr_upscale.pipeline.object_batch import ledger_of
+
+    executor = LocalExecutor(request, on_step=on_step, fetch=spool.fetch, far=True)
+    return executor, ledger_of(spool, plan, executor.fingerprint, force=request.file.force)
 
 
 def upscaler_for(network: NetworkOptions, device: str | None = None, *, pixels: int | None = None) -> Upscaler:

@@ -1,37 +1,39 @@
 """A folder of objects, or into one: what to do, what is done, and the commit of each output.
 
 Files of a spool stand for the objects, so that whatever does items knows nothing of stores. What is done stands in the
-note of each output, which appears in one step with it. Items are claimed among the processes that share the outputs.
-Where a store cannot do that, of two processes that make the same output one wins, and the other finds it done.
+note of each output, which appears in one step with it. Nothing is claimed: each process goes through the pictures in an
+order of its own and asks before it computes. Of two that make the same output the store lets one win, and the other
+finds it done. So W processes make about (W - 1)(1 + ln(N/W)) of N outputs twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
+import random
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import NetworkError, OutputError, UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
-from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names, refuse_name
 from sr_upscale.pipeline.batch_run import ItemLedger
-from sr_upscale.pipeline.ledger import CLAIMS, Ledger, in_the_way
+from sr_upscale.pipeline.ledger import Ledger, in_the_way
 from sr_upscale.pipeline.manifest import Manifest, Stamp, fingerprint_of
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import folder_target, output_label
 from sr_upscale.storage.claims import Lost
 from sr_upscale.storage.digest import hash_file
-from sr_upscale.storage.object_claims import ObjectClaims
 from sr_upscale.storage.objects import (
     Note,
     check_address,
@@ -84,8 +86,20 @@ def plan_objects(
     else:
         out, place = output, folder_target(folder, output, request.size.target, request.network.model)
     names: dict[str, Any] = {"fmt": request.file.format, "suffix": request.file.suffix or "", "shard": shard}
-    if not is_address(folder):
-        return plan_folder(Path(folder), place, recursive=recursive, **names)
+    if is_address(folder):
+        plan = _plan_listed(folder, out, place, spool, recursive=recursive, names=names)
+    else:
+        plan = plan_folder(Path(folder), place, recursive=recursive, **names)
+    if place != spool.outputs or request.run.dry_run:
+        return plan
+    items = random.Random(identity()).sample(plan.items, len(plan.items))  # see above: an order of this process's own
+    return replace(plan, items=tuple(items))
+
+
+def _plan_listed(
+    folder: str, out: str, place: Path, spool: Spool, *, recursive: bool, names: dict[str, Any]
+) -> BatchPlan:
+    """Plans the pictures that a store lists, without those in the folder of outputs."""
     check_address(folder)
     if folder.startswith("https:"):
         raise UsageError(f"{shown(folder)}: a web server lists no folders; give one picture's address to `sr-upscale`")
@@ -115,17 +129,10 @@ def _out(folder: str, output: str | None, request: Request) -> str:
     return output.rstrip("/") + "/"
 
 
-def ledger_of(
-    spool: Spool,
-    plan: BatchPlan,
-    settings: Mapping[str, Any],
-    *,
-    force: bool,
-    on_warning: Callable[[str], None],
-) -> ItemLedger:
+def ledger_of(spool: Spool, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool) -> ItemLedger:
     """Returns the ledger of a plan of `plan_objects`: that of outputs in a store, or of objects that become files."""
     if plan.root == spool.outputs:
-        return ObjectLedger(spool, plan, settings, force=force, on_warning=on_warning)
+        return ObjectLedger(spool, plan, settings, force=force)
     return _FetchedLedger(spool, plan, settings, force=force)
 
 
@@ -178,41 +185,22 @@ class ObjectLedger:
         plan: Of `plan_objects`.
         settings: Everything besides the input that determines an output, ready for JSON.
         force: Take every item, and overwrite also objects that this program did not make.
-        on_warning: Called with one line where nothing can be claimed.
     """
 
-    def __init__(
-        self,
-        spool: Spool,
-        plan: BatchPlan,
-        settings: Mapping[str, Any],
-        *,
-        force: bool = False,
-        on_warning: Callable[[str], None] = lambda _line: None,
-    ) -> None:
-        self._spool, self._force, self._on_warning = spool, force, on_warning
+    def __init__(self, spool: Spool, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool = False) -> None:
+        self._spool, self._force = spool, force
         self._settings = fingerprint_of(settings)
-        self._stale: dict[Path, str] = {}  # versions
-        self._claims: ObjectClaims | None = None
+        self._taken: dict[Path, str | None] = {}  # what stood there then: its version
         self._ahead = _NotesAhead(plan)
 
     def __enter__(self) -> ObjectLedger:
-        claims = ObjectClaims(addressed(self._spool.outputs) + CLAIMS)
-        reason = claims.begin()
-        if reason is None:
-            self._claims = claims
-        else:
-            self._on_warning(f"pictures are not claimed, give each process a --shard of its own: {reason}")
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._ahead.close()
-        if self._claims is not None:
-            with STOP.tidying():
-                self._claims.close()
 
-    def take(self, item: Item) -> Literal["done", "held", "taken"]:
-        """Claims an item; see `Ledger.take`.
+    def take(self, item: Item) -> Literal["done", "taken"]:
+        """Asks whether an item is to be done: what was asked for ahead, and if that says so once more.
 
         Raises:
             OutputError: An object is in the way that only `force` may overwrite, or it may not be looked at.
@@ -221,16 +209,12 @@ class ObjectLedger:
         """
         if self.is_done(item):
             return "done"
-        if self._claims is not None and not self._claims.take(self._claim(item)):
-            return "held"
-        try:  # it may have been done since it was asked for
-            done = not self._force and self._is_done(item, read_note(addressed(item.target)))
-        except BaseException:
-            self.release(item)
-            raise
-        if done:
-            self.release(item)
-        return "done" if done else "taken"
+        if not self._force:
+            there = read_note(addressed(item.target))
+            if self._is_done(item, there):
+                return "done"
+            self._taken[item.target] = there.version if there is not None else None
+        return "taken"
 
     def is_done(self, item: Item) -> bool:
         """Says whether there is nothing to do, by what was asked for ahead; see `take`."""
@@ -239,12 +223,10 @@ class ObjectLedger:
 
     def _is_done(self, item: Item, there: Note | None) -> bool:
         if there is None:
-            self._stale.pop(item.target, None)
             return False
         note = _parse(there.text)
         if note is None:
             raise in_the_way(item)
-        self._stale[item.target] = there.version
         return note["settings"] == self._settings and self._is_same(item.source, note)
 
     def _is_same(self, source: Path, note: Mapping[str, str]) -> bool:
@@ -257,12 +239,12 @@ class ObjectLedger:
         """Puts a whole output in place, with its note.
 
         Raises:
-            Lost: Another process makes it anew.
+            Lost: Another process has made it anew.
             AppearedError: Another process was first, or an object that is not ours has appeared.
             OutputError, NetworkError: See `objects.put`.
         """
-        overwrite = self._force or item.target in self._stale
-        if overwrite and self._claims is not None and not self._claims.holds(self._claim(item)):
+        replaces = self._taken.get(item.target)
+        if replaces is not None and self.has_lost(item):  # not every put has that condition
             raise Lost
         note = {
             "input": self._spool.versions.get(item.source, ""),
@@ -270,23 +252,22 @@ class ObjectLedger:
             "settings": self._settings,
             "by": f"{identity()}-{secrets.token_hex(4)}",
         }
-        replaces = None if self._force or self._claims is None else self._stale.get(item.target)
+        overwrite = self._force or replaces is not None
         put(addressed(item.target), output, note=json.dumps(note), overwrite=overwrite, replaces=replaces)
 
     def has_lost(self, item: Item) -> bool:
-        """Says whether another process has taken over an item that this one has claimed."""
-        return self._claims is not None and self._claims.has_lost(self._claim(item))
+        """Asks whether another process has made an item's output since `take`."""
+        with contextlib.suppress(OutputError, NetworkError):
+            if item.target in self._taken:
+                there = read_note(addressed(item.target))
+                return (there.version if there is not None else None) != self._taken[item.target]
+        return False
 
     def release(self, item: Item) -> None:
-        """Gives an item back, done or not, and removes its files from the spool."""
-        if self._claims is not None:
-            self._claims.release(self._claim(item))
+        """Removes an item's files from the spool, done or not."""
+        self._taken.pop(item.target, None)
         self._spool.drop(item.source)
         self._spool.drop(item.target)
-
-    def _claim(self, item: Item) -> str:
-        name = item.target.relative_to(self._spool.outputs).as_posix()
-        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class _NotesAhead:

@@ -337,13 +337,17 @@ class BatchOptions:
         False, "--verify", help="Detect finished pictures by hash instead of size and time.", panel=RUNNING
     )
     on: str | None = option(None, "--on", metavar="ray", help="Compute on a Ray cluster (extra).", panel=RUNNING)
-    address: str | None = option(None, "--address", metavar="HOST", help="The cluster, as Ray takes it.", panel=RUNNING)
+    address: str | None = option(
+        None, "--address", metavar="HOST:PORT", help="The cluster. Default: this machine's.", panel=RUNNING
+    )
 
     def __post_init__(self) -> None:
         if self.on not in (None, "ray"):
             raise UsageError(f"--on is {shortened(str(self.on))!r}; expected ray")
         if self.address is not None and self.on is None:
             raise UsageError("--address is a cluster's; add --on ray")
+        if self.shard is not None and self.on is not None:
+            raise UsageError("--on divides the work itself; leave out --shard")
 
 
 @dataclass(frozen=True, kw_only=True)

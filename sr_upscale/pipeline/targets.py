@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
@@ -23,6 +26,10 @@ from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.storage.atomic import refuse_existing
+from sr_upscale.storage.remote import is_address
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.spool import Spool
 
 
 def output_label(target: Target, model: str) -> str:
@@ -112,18 +119,25 @@ def format_for(fmt: Format | None, place: str, kind: str) -> Format:
     return by_name
 
 
-def plan_tree(
+@contextlib.contextmanager
+def planned(
     folder: str, output: str | None, request: Request, *, recursive: bool = True, shard: Shard | None = None
-) -> BatchPlan:
-    """Plans a folder of pictures: see `plan_folder`, and `folder_target` for where its outputs go."""
-    return plan_folder(
-        Path(folder),
-        folder_target(folder, output, request.size.target, request.network.model),
-        recursive=recursive,
-        fmt=request.file.format,
-        suffix=request.file.suffix or "",
-        shard=shard,
-    )
+) -> Iterator[tuple[BatchPlan, Spool | None]]:
+    """Plans a folder of pictures: see `plan_folder` and `folder_target`, and of objects `plan_objects`.
+
+    Yields:
+        The plan, and the spool of a plan with objects.
+    """
+    if is_address(folder) or is_address(output or ""):
+        from sr_upscale.pipeline.object_batch import plan_objects
+        from sr_upscale.storage.spool import Spool
+
+        with Spool() as spool:
+            yield plan_objects(folder, output, request, spool, recursive=recursive, shard=shard), spool
+        return
+    out = folder_target(folder, output, request.size.target, request.network.model)
+    fmt, suffix = request.file.format, request.file.suffix or ""
+    yield plan_folder(Path(folder), out, recursive=recursive, fmt=fmt, suffix=suffix, shard=shard), None
 
 
 def plan_files(names: list[str], output: str | None, request: Request) -> BatchPlan:

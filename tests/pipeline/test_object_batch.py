@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sr_upscale.pipeline import object_batch
+from sr_upscale.pipeline.request import request_of
 from sr_upscale.storage import spool
 from tests.helpers import Ran
 from tests.storage.object_store import Store, doubled, pixels, png, refuse
@@ -159,17 +160,13 @@ def test_keys_that_differ_in_case_alone_are_different_objects(
 def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
-    """The other one, which knows no claims, runs from its start to its end between what this one looks at and puts."""
+    """The other one runs from its start to its end between what this one looks at and puts."""
     others: list[int] = []
-    script = (
-        "from sr_upscale.storage.object_claims import ObjectClaims; ObjectClaims.begin = lambda _self: 'off';"
-        "from sr_upscale.cli.app import main; main()"
-    )
 
     def fault(handler: BaseHTTPRequestHandler) -> bool:
         if handler.command == "PUT" and "large" in handler.path and ".png" in handler.path and not others:
             others.append(0)
-            words = [sys.executable, "-c", script, *map(str, batch(store, nearest, *ONE_AT_A_TIME))]
+            words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest, *ONE_AT_A_TIME))]
             environment = {**os.environ, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}"}
             others[0] = subprocess.run(words, check=False, env=environment, capture_output=True).returncode
         return False
@@ -186,7 +183,7 @@ def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
 def test_a_stale_output_is_replaced_only_as_it_was_seen(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, micro: Path
 ) -> None:
-    """A process that knows no claims makes one anew with other settings, right before this one's put arrives."""
+    """A process makes one anew with other settings, right before this one's put arrives."""
     assert statuses(cli(*batch(store, nearest))) == ["done"] * 3
     conditions: list[str | None] = []
 
@@ -206,7 +203,7 @@ def test_a_stale_output_is_replaced_only_as_it_was_seen(
     assert store.get("large/a.png") == b"another's"
 
 
-def test_each_picture_is_asked_for_once_and_what_is_absent_not_at_all(
+def test_each_picture_is_read_once_and_asked_for_before_it_is_computed(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
     def asked_of(place: str) -> list[str]:
@@ -214,75 +211,62 @@ def test_each_picture_is_asked_for_once_and_what_is_absent_not_at_all(
 
     assert statuses(cli(*batch(store, nearest))) == ["done"] * 3
     assert asked_of("scans") == ["GET"] * 3
-    assert asked_of("large") == ["HEAD"] * 3 + ["PUT"] * 3  # once they are claimed
+    assert asked_of("large") == ["HEAD"] * 6 + ["PUT"] * 3  # before it is read, and before it is computed
     store.asked.clear()
     assert statuses(cli(*batch(store, nearest))) == ["skipped"] * 3
     assert (asked_of("scans"), asked_of("large")) == ([], ["HEAD"] * 3)
 
 
-def results_put(store: Store) -> list[str]:
-    """Keys of results that somebody has tried to put."""
-    return sorted(
-        path.split("?")[0]
-        for method, path, _ in store.asked
-        if method == "PUT" and "/large/" in path and ".png" in path
-    )
-
-
-def test_what_another_worker_has_claimed_is_not_made_twice(
+def test_what_another_worker_made_while_a_picture_was_read_is_not_computed(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
-    """The other one makes the rest while this one reads the first picture, and waits for that."""
-    others: list[subprocess.Popen[str]] = []
+    names = sorted(scans)
+    assert cli("batch", f"s3://{store.bucket}/scans", "-n", nearest, "-o", f"s3://{store.bucket}/its").code == 0
 
     def fault(handler: BaseHTTPRequestHandler) -> bool:
-        if handler.command == "GET" and handler.path.endswith("/scans/a.png") and not others:
-            words = [sys.executable, "-m", "sr_upscale", *map(str, batch(store, nearest))]
-            others.append(subprocess.Popen(words, stdout=-1, stderr=-1, text=True))
-            while others[0].poll() is None and len(results_put(store)) < 2:
-                time.sleep(0.05)
-            time.sleep(1)
+        if handler.command == "GET" and handler.path.endswith(".png"):
+            for name in names:  # what it made, with its notes
+                store.ask("PUT", f"/large/{name}", **{"x-amz-copy-source": f"{store.bucket}/its/{name}"})
         return False
 
     store.fault = fault
+    store.asked.clear()
     ran = cli(*batch(store, nearest, *ONE_AT_A_TIME))
-    out, err = others[0].communicate(timeout=60)
-    assert (ran.code, others[0].returncode) == (0, 0), (ran.err, err)
-    assert "waiting for 1 picture that other processes are working on" in err
-    both = [statuses(ran), statuses(Ran(code=0, out=out, err=err))]
-    assert [each.count("done") for each in both] == [1, 2]
-    assert results_put(store) == [f"/{store.bucket}/large/{name}" for name in sorted(scans)]
-    assert not [key for key in store.present() if "claim" in key]
+    assert (ran.code, statuses(ran)) == (0, ["skipped"] * 3), ran.err
+    assert [path for method, path, _ in store.asked if method == "PUT"] == []
 
 
-@pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
-def test_a_store_without_conditions_is_told_of(
-    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, condition: str
+def test_each_process_has_an_order_of_its_own(
+    store: Store, nearest: Path, monkeypatch: pytest.MonkeyPatch, spools: Path
 ) -> None:
-    def fault(handler: BaseHTTPRequestHandler) -> bool:
-        del handler.headers[condition]
-        return False
+    for number in range(30):
+        store.put(f"scans/{number:02}.png", b"")
+    orders = []
+    for process in ("node1.00000000-1-00000000", "node2.00000000-1-00000000"):
+        monkeypatch.setattr(object_batch, "identity", lambda process=process: process)
+        with spool.Spool() as ours:
+            request = request_of({"model": str(nearest)})
+            plan = object_batch.plan_objects(f"s3://{store.bucket}/scans", f"s3://{store.bucket}/out", request, ours)
+        orders.append([item.target.name for item in plan.items])
+    assert sorted(orders[0]) == sorted(orders[1]) == [f"{number:02}.png" for number in range(30)]
+    assert orders[0] != orders[1]
 
-    store.fault = fault
-    ran = cli(*batch(store, nearest))
-    assert (ran.code, statuses(ran)) == (0, ["done"] * 3)
-    assert ran.err.count("pictures are not claimed, give each process a --shard") == 1
-    assert "the store does not hold to the conditions" in ran.err
-    assert not [key for key in store.present() if "claim" in key]
 
-
-def test_a_store_that_refuses_conditions_is_told_of_at_once(
+def test_a_store_without_conditions_does_and_one_that_refuses_them_says_so(
     cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
-    def fault(handler: BaseHTTPRequestHandler) -> bool:
-        return "claims" in handler.path and bool(handler.headers["If-Match"]) and refuse(501, "NotImplemented")(handler)
+    def without(handler: BaseHTTPRequestHandler) -> bool:
+        del handler.headers["If-None-Match"]
+        return False
 
-    store.fault = fault
+    store.fault = without
     ran = cli(*batch(store, nearest))
-    assert (ran.code, statuses(ran)) == (0, ["done"] * 3)
-    assert ran.err.count("pictures are not claimed") == 1
+    assert (ran.code, statuses(ran)) == (0, ["done"] * 3), ran.err
+    store.put("scans/a.png", png(3, 4))  # made anew: If-Match
+    store.fault = lambda handler: bool(handler.headers["If-Match"]) and refuse(501, "NotImplemented")(handler)
+    ran = cli(*batch(store, nearest))
+    assert (ran.code, sorted(statuses(ran))) == (3, ["failed", "skipped", "skipped"]), ran.err
     assert "the store refuses" in ran.err
-    assert not [key for key in store.present() if "claim" in key]
 
 
 def test_an_input_waits_where_the_spool_would_hold_too_many_bytes(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sr_upscale.errors import NetworkError
 from sr_upscale.pipeline import object_batch
 from sr_upscale.storage import objects, stores
 from tests.helpers import Ran
@@ -317,6 +318,30 @@ def test_https_is_read(cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pyt
         ran = cli(f"{url}/none.png?signature=secret", "-n", nearest, "-o", out)
         assert (ran.code, ran.err.count("\n")) == (4, 1)
         assert "secret" not in ran.err
+
+
+def test_a_store_that_answered_before_is_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("FSSPEC_S3", '{"retries": 1}')
+    monkeypatch.setattr(stores, "PAUSE_S", 0.01)
+    monkeypatch.setattr(stores, "_answered", set())
+    asked: list[int] = []
+
+    def fault(handler: BaseHTTPRequestHandler) -> bool:
+        asked.append(1)
+        return len(asked) < 3 and refuse(500, "InternalError")(handler)
+
+    address = f"s3://{store.bucket}/none.png"
+    store.fault = fault
+    with pytest.raises(NetworkError):
+        objects.read_note(address)
+    assert len(asked) == 1
+    store.fault = lambda _handler: False
+    assert objects.read_note(address) is None
+    asked.clear()
+    store.fault = fault
+    assert objects.read_note(address) is None
+    assert len(asked) == 3
 
 
 def test_a_web_server_is_not_waited_for_because_another_one_answered(

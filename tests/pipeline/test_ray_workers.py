@@ -8,17 +8,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from sr_upscale.errors import UsageError
+from sr_upscale.pipeline.ray_workers import FolderWork, RayWorkers
+from sr_upscale.pipeline.request import request_of
 from tests.helpers import Ran, pattern
 
 Cli = Callable[..., Ran]
 COUNT = 24
 
 ON_CLUSTER = """
-import os, signal, sys, threading, time
+import os, sys, threading, time
+os.environ["RAY_worker_niceness"] = "0"  # a busy machine would hardly run them
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from sr_upscale.cli.app import run
@@ -70,61 +73,71 @@ def test_a_cluster_that_loses_a_machine_and_gains_one_makes_the_bytes_of_one_pro
     for path in alone.glob("*.png"):
         assert (together / path.name).read_bytes() == path.read_bytes()
     lines = (together / ".sr-upscale.jsonl").read_text().splitlines()
-    assert sorted(json.loads(line)["output"] for line in lines) == sorted(f"{n}.png" for n in range(COUNT))
+    assert {json.loads(line)["output"] for line in lines} == {f"{n}.png" for n in range(COUNT)}
     again = cli(*run, together)  # the same fingerprint
     assert json.loads(again.out.splitlines()[-1])["skipped"] == COUNT
 
 
-STRAGGLER = """
-import json, os, signal, sys, threading, time
-from pathlib import Path
-from sr_upscale.pipeline.batch_plan import plan_folder
-from sr_upscale.pipeline.batch_run import run_batch
-from sr_upscale.pipeline.ray_executor import RayExecutor
-from sr_upscale.pipeline.request import request_of
-from sr_upscale.storage.process import IDENTITY
-import ray
-
-folder, weights = Path(sys.argv[1]), sys.argv[2]
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-stopped = []
-with RayExecutor(request_of({"model": weights})) as executor:
-    executor._share_of_cores = lambda: 1
-    def stop():
-        while len(executor._identities) < 2 or len(list((folder / "out").glob("*.png"))) < 2:
-            time.sleep(0.005)
-        pid = int(IDENTITY.fullmatch(sorted(executor._identities)[0])["pid"])
-        os.kill(pid, signal.SIGSTOP)
-        stopped.append(pid)
-    threading.Thread(target=stop, daemon=True).start()
-    try:
-        outcomes = run_batch(plan_folder(folder / "in", folder / "out"), executor, jobs=executor.jobs)
-    finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGKILL)
-print(json.dumps([[each.status for each in outcomes], len(stopped)]))
-"""
-
-
-@pytest.mark.slow
-def test_a_worker_that_stands_still_holds_nothing_up(tmp_path: Path, nearest: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("node1", "expected HOST:PORT"),
+        ("127.0.0.1:99999", "expected HOST:PORT"),
+    ],
+)
+def test_a_wrong_address_is_one_line_at_once(
+    cli: Cli, folder: Path, tmp_path: Path, nearest: Path, address: str, problem: str
+) -> None:
     pytest.importorskip("ray")
-    (tmp_path / "in").mkdir()
-    for number in range(40):
-        Image.fromarray(pattern(400 + number, 400)).save(tmp_path / "in" / f"{number}.png")
-    words = [sys.executable, "-c", STRAGGLER, str(tmp_path), str(nearest)]
-    ran = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1]) == [["done"] * 40, 1]
-    for number in range(40):
-        expected = pattern(400 + number, 400).repeat(2, axis=0).repeat(2, axis=1)
-        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / f"{number}.png")), expected)
-    left = sorted(path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".png")
-    assert left == [".sr-upscale.jsonl"]
+    ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--on", "ray", "--address", address)
+    assert (ran.code, f"no Ray cluster at {address}" in ran.err, problem in ran.err) == (2, True, True), ran.err
+
+
+def row(name: str, status: str, **more: object) -> dict[str, object]:
+    return {"status": status, "input": name, "output": name, **more}
+
+
+class Rows:
+    """What has come of workers."""
+
+    def __init__(self, *rows: dict[str, object]) -> None:
+        self.rows = [*rows]
+
+    def qsize(self) -> int:
+        return len(self.rows)
+
+    def get_nowait_batch(self, count: int) -> list[dict[str, object]]:
+        taken, self.rows = self.rows[:count], self.rows[count:]
+        return taken
+
+
+def workers() -> RayWorkers:
+    work = FolderWork(folder="in", output=None, request=request_of({}), recursive=True, verify=False)
+    return RayWorkers(work=work, by_shards=False)
+
+
+def test_each_item_counts_once_as_the_best_that_a_worker_says_of_it() -> None:
+    ours, passed_on = workers(), []
+    said = [row("a", "skipped"), row("b", "failed", error="x"), row("a", "done"), row("b", "skipped"), row("a", "done")]
+    assert ours._take(Rows(*said), passed_on.append)
+    assert passed_on == [row("a", "done")]  # the rest comes at the end, since it may change
+    assert [*ours._rows.values()] == [row("a", "done"), row("b", "failed", error="x")]
+    assert not ours._take(Rows(row("b", "skipped")), passed_on.append)
+
+
+def test_workers_with_different_weights_are_refused() -> None:
+    ours = workers()
+    same, other = ({"status": "started", "fingerprint": {"weights": each}} for each in ("1", "2"))
+    assert not ours._take(Rows(same, dict(same)), print)
+    with pytest.raises(UsageError, match="different weights"):
+        ours._take(Rows(other), print)
 
 
 def test_a_cluster_is_asked_for_whole(cli: Cli, photo: Path) -> None:
     ran = cli("batch", photo.parent, "--address", "node1:6379")
     assert (ran.code, "add --on ray" in ran.err) == (2, True)
+    ran = cli("batch", photo.parent, "--on", "ray", "--shard", "1/2")
+    assert (ran.code, "leave out --shard" in ran.err) == (2, True)
     ran = cli("batch", photo.parent, "--on", "dask")
     assert (ran.code, "expected ray" in ran.err) == (2, True)
