@@ -228,7 +228,6 @@ def test_an_input_that_changes_while_it_is_read_is_of_one_version(
         (("batch", "s3://b"), "is a whole bucket"),
         (("batch", "s3://b/in", "-o", "s3://b/a.png"), "is one picture"),
         (("batch", "s3://b/in", "--verify"), "--verify takes folders"),
-        (("batch", "s3://b/in", "--on", "ray"), "--on takes folders"),
     ],
 )
 def test_addresses_that_cannot_be_used_so(
