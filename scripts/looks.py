@@ -264,7 +264,7 @@ def measured(
             lr = spoil(picture, number)
             made = {name: way(lr) for name, way in found.items()}
             truth = list(made.values())[-1]
-            for name, pixels in list(made.items())[:-1]:
+            for name, pixels in made.items():
                 row = [detail(pixels), float(np.abs(pixels.astype(float) - truth).mean())]
                 if features is not None:
                     row.append(vgg19_distance(to_tensor(pixels), to_tensor(truth), features, crop_border=4).item())

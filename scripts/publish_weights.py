@@ -96,8 +96,9 @@ def _is_real(info: WeightsInfo) -> bool:
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe with, under ``start``, the recipe of the weights that it started from, and so on."""
-    path = resolve_weights(recipe["init"]) if "start" not in recipe and recipe["init"] else None
-    if path is not None and is_ours(path):  # else it was published before, with all of this, or starts from others'
+    init = recipe["init"] if "start" not in recipe else ""  # else it was published before, with all of this
+    path = resolve_weights(init) if init and catalogue_entry(init) is None else None
+    if path is not None and is_ours(path):
         start = read_info(path)
         recipe["start"] = with_ancestors({**start.recipe, "weights": start.name})
     return _names_only(recipe)
@@ -172,11 +173,7 @@ def card(info: WeightsInfo, log: list[dict[str, Any]], *, figures: str = "") -> 
         f"* Licence of the weights: {info.license}",
         *_notices(info),
         f"* Trained on: {info.data}",
-        f"* Made: {info.date}, by `sr-upscale train` on {_machine(log)}, in these runs:",
-        "",
-        "| run | started from | steps | minutes | patch | batch | highest lr | optimiser | losses |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *_run_rows(info),
+        *_made(info, log),
         *_averages(info),
         *_teachers(info),
         "",
@@ -196,6 +193,26 @@ def card(info: WeightsInfo, log: list[dict[str, Any]], *, figures: str = "") -> 
         lines += ["", "## Looks", "", f"![hard crops]({info.name}-looks.jpg)", "", *LOOKS, "", figures.strip()]
     lines += [*_curve(log), "", "## Limits", "", *_limits(info), ""]
     return "\n".join(lines)
+
+
+def _made(info: WeightsInfo, log: list[dict[str, Any]]) -> list[str]:
+    """When and how the weights were made: a table of runs, or one sentence where nothing was trained."""
+    if is_derived(info):
+        return [
+            f"* Made: {info.date}, by `scripts/average_weights.py`: other weights in gated blocks; nothing was trained"
+        ]
+    return [
+        f"* Made: {info.date}, by `sr-upscale train` on {_machine(log)}, in these runs:",
+        "",
+        "| run | started from | steps | minutes | patch | batch | highest lr | optimiser | losses |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *_run_rows(info),
+    ]
+
+
+def is_derived(info: WeightsInfo) -> bool:
+    """Says whether weights are those of others in another form."""
+    return info.recipe.get("stages_done") == []
 
 
 PROTOCOL = (
@@ -334,8 +351,11 @@ def _notices(info: WeightsInfo) -> list[str]:
     teachers = {recipe["teacher"]["model"] for recipe in recipes if isinstance(recipe.get("teacher"), dict)}
     lines = []
     if (first := _lineage(info)[-1].get("init")) and (row := catalogue_entry(first)) is not None:
+        what, then = "Starts from", "then trained here"
+        if is_derived(info):
+            what, then = "Answers as", "bit for bit in fp32"
         lines.append(
-            f"* Starts from {first} ({row.license}; notice in [NOTICE.md](NOTICE.md)), then trained here. Whether that "
+            f"* {what} {first} ({row.license}; notice in [NOTICE.md](NOTICE.md)), {then}. Whether that "
             "licence covers the weights was asked in issue 677 of its repository and not answered"
         )
     for name in sorted(teachers - {"", *(entry.name for entry in TABLE)}):

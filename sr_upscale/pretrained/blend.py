@@ -45,7 +45,7 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"share is {alpha:g}; expected 0 to 1")
-    (a, a_info), (b, b_info) = _generator(first), _generator(second)
+    (a, a_info), (b, b_info) = generator_of(first), generator_of(second)
     if a.config.scale != b.config.scale:
         raise ModelError(f"{first} enlarges x{a.config.scale}, {second} x{b.config.scale}; expected one scale")
     blocks = max(a.config.num_blocks, b.config.num_blocks)
@@ -71,8 +71,12 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     save_generator(out, a, info)
 
 
-def _generator(path: Path) -> tuple[Generator, WeightsInfo]:
-    """Loads a generator; a compact network as the gated one that answers alike."""
+def generator_of(path: Path) -> tuple[Generator, WeightsInfo]:
+    """Loads a generator and its header; a compact network as the gated one that answers alike.
+
+    Raises:
+        ModelError: The file holds neither.
+    """
     if is_ours(path):
         return load_generator(path)
     try:

@@ -73,6 +73,7 @@ TABLE = (
         name="photo-x4",
         scale=4,
         purpose="real photographs: cleans JPEG, noise and blur",
+        license="BSD-3-Clause",
         twin="psnr-x4",
         noisy="realesr-general-wdn-x4v3",
     ),

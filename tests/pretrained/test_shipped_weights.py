@@ -18,7 +18,7 @@ from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.metrics.reference import lattice_energy, psnr
-from sr_upscale.pretrained.registry import TABLE, StoredWeights
+from sr_upscale.pretrained.registry import TABLE, StoredWeights, catalogue_entry
 from sr_upscale.pretrained.weights_file import load_generator, read_info
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import ROOT
@@ -35,8 +35,9 @@ FLOORS = {
 
 
 def repaints(recipe: Mapping[str, Any]) -> bool:
-    """Tells whether a recipe had a teacher that restores, which repaints what is sound, too."""
-    return isinstance(recipe.get("teacher"), dict) and recipe["data"]["degradation"] == "real"
+    """Tells whether weights restore as a GAN does, which repaints what is sound, too: by a teacher, or as others'."""
+    taught = isinstance(recipe.get("teacher"), dict) or recipe.get("stages_done") == []
+    return taught and recipe["data"]["degradation"] == "real"
 
 
 TAUGHT = [each for each in TABLE if repaints(read_info(each.path).recipe)]
@@ -60,8 +61,9 @@ def test_header_says_where_the_weights_come_from(entry: StoredWeights) -> None:
     assert model.config.scale == entry.scale
     assert info.license == entry.license
     assert info.data
-    done = info.recipe.get("stages_done") or [{"steps": info.recipe["steps_done"]}]
+    done = info.recipe["stages_done"] if "stages_done" in info.recipe else [{"steps": info.recipe["steps_done"]}]
     assert all(stage["steps"] > 0 for stage in done)
+    assert done or catalogue_entry(info.recipe["init"]) is not None  # trained here, or known weights of others
     assert not re.search(r"\"(/|[a-zA-Z]:)", json.dumps(info.recipe))  # no place on the machine that made it
     assert not re.search(r"\"(init|teacher)\": \"[^\"]*[/\\]", json.dumps(info.recipe))  # nor one beside the project
     assert entry.path.stat().st_size <= 4_200_000
