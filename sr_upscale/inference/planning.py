@@ -31,11 +31,11 @@ from sr_upscale.models.descriptor import Traits
 OVERLAP = 8
 """LR pixels in which neighbouring tiles are blended by default."""
 
-HALO = 16
+HALO = 24
 """LR pixels of context of a tile by default.
 
-The receptive field is 51. What the trained networks take from beyond 16 changes 8-bit values by at most 1, and few of
-them (docs/tiling.md). `halo=51` is exact for any weights."""
+Receptive fields are 51 and 66. What the trained networks take from beyond 24 changes 8-bit values by at most 1, and few
+of them (docs/tiling.md). A halo of the receptive field is exact for any weights."""
 
 FOREIGN_HALO = 32
 """LR pixels of context for networks whose receptive field is not known."""
