@@ -540,9 +540,9 @@ def test_no_words_at_all_show_the_help(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("-s", "four"), "-s is 'four'; expected a number; see"),
-        (("--scale=four",), "--scale is 'four'; expected a number; see"),
-        (("--outscale", "four"), "--outscale is 'four'; expected a number; see"),
+        (("-s", "four"), "--scale is 'four'; expected a factor such as"),
+        (("--scale=four",), "--scale is 'four'; expected a factor such as"),
+        (("--outscale", "four"), "--scale is 'four'; expected a factor such as"),
         (("-w", "1.5"), "-w is '1.5'; expected a whole number; see"),
         (("--fidelity", "1.01"), "--fidelity is '1.01'; expected a number from 0 to 1; see"),
         (("--fidelity", "nan"), "--fidelity is 'nan'; expected a number from 0 to 1; see"),
