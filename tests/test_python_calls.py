@@ -69,7 +69,7 @@ def test_a_notebook_shows_a_picture_and_says_what_it_is(channels: int, dtype: ty
 
 def test_an_upscaler_says_what_it_is_and_shape_errors_are_ours(micro: Path) -> None:
     upscaler = Upscaler(micro, device="cpu", dtype="fp32")
-    assert repr(upscaler) == "<Upscaler micro-x2 on cpu, float32>"
+    assert repr(upscaler) == "<Upscaler micro-x2 by torch on cpu, float32>"
     with pytest.raises(SrUpscaleError) as caught:
         upscaler(np.zeros((2, 3, 4, 5)))
     assert isinstance(caught.value, ShapeError)

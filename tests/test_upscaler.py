@@ -346,12 +346,12 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
 
 
 def test_plans_count_what_the_writer_holds(nearest: Path) -> None:
-    picture = Picture(frames=(Frame(pixels_hwc=pattern(30, 40)),) * 2)
+    picture = Picture(frames=(Frame(pixels_hwc=pattern(900, 40)),) * 2)
     planned = [
         Upscaler(nearest).plan(picture, Target(), writer_bytes=partial(operator.mul, each)).host_bytes
         for each in (0, 14)
     ]
-    assert planned[1] - planned[0] == 14 * (2 * 30) * (2 * 40)
+    assert planned[1] - planned[0] == 14 * (2 * 900) * (2 * 40)
     streamed = Upscaler(nearest).plan(picture, Target(), streamed=True, writer_bytes=lambda pixels: 14 * pixels)
     assert streamed.host_bytes < planned[0]
 

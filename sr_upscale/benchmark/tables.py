@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from sr_upscale.benchmark.metrics import METRICS
+from sr_upscale.benchmark.metrics import METRICS, OPTIONAL
 from sr_upscale.benchmark.run import PictureScore, Results, Summary, scores_by_name
 from sr_upscale.formatting import mebibytes
 
@@ -201,8 +201,9 @@ def _latex(text: str) -> str:
 
 
 def _flat(rows: Sequence[PictureScore | Summary]) -> list[dict[str, Any]]:
-    """Returns rows as dictionaries with a key for each score that any of them has; None where one has it not."""
-    names = scores_by_name(rows)
+    """Returns rows as dictionaries with a key for each score that was asked for; None where a row has it not."""
+    found = scores_by_name(rows)
+    names = [metric.name for metric in METRICS if metric.name in found or metric.name not in OPTIONAL]
     whole = [(row, asdict(row)) for row in rows]
     return [
         {name: value for name, value in every.items() if name != "scores"}
