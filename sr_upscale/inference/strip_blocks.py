@@ -88,14 +88,14 @@ class _GatedWeights:
     """Weights of a `GatedBlock`.
 
     Attributes:
-        first, second: Its convs.
+        first, second: Its convs. `second` is None where it passes its input on, as in a network that was compact.
         first_slopes, second_slopes: Slopes of the PReLU behind each, (C,) and (C / 2,).
         gain: (C, 1, 1), or None where all gains are 0.
     """
 
     first: ConvWeights
     first_slopes: Tensor
-    second: ConvWeights
+    second: ConvWeights | None
     second_slopes: Tensor
     gain: Tensor | None
 
@@ -109,7 +109,7 @@ class StreamGated(StreamBlock):
         return _GatedWeights(
             first=ConvWeights.of(ours.first, dtype),
             first_slopes=ours.first_act.weight.to(dtype),
-            second=ConvWeights.of(ours.second, dtype),
+            second=None if _passes_on(ours.second) else ConvWeights.of(ours.second, dtype),
             second_slopes=ours.second_act.weight.to(dtype),
             gain=ours.gain.to(dtype)[:, None, None] if bool(ours.gain.any()) else None,
         )
@@ -123,10 +123,17 @@ class StreamGated(StreamBlock):
         for each in (short, long):
             blank(each.new, first - 1, self.height)
         out.halves[0].copy_(short.late)
-        out.halves[1].copy_(F.prelu(weights.second(long.whole), weights.second_slopes))
+        deep = long.whole[:, :, 1:-1] if weights.second is None else weights.second(long.whole)
+        out.halves[1].copy_(F.prelu(deep, weights.second_slopes))
         if weights.gain is not None:
             out.new.addcmul_(lines.late, weights.gain)
         blank(out.new, first - 2, self.height)
+
+
+def _passes_on(conv: nn.Conv2d) -> bool:
+    """Says whether a 3x3 conv gives its input back."""
+    delta = nn.init.dirac_(torch.empty_like(conv.weight))
+    return torch.equal(conv.weight, delta) and not bool(conv.bias is not None and conv.bias.any())
 
 
 STREAM_BLOCKS: dict[str, type[StreamBlock]] = {"inception": StreamInception, "gated": StreamGated}

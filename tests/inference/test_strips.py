@@ -12,7 +12,7 @@ from torch import Tensor
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.inference.strip_tails import STREAM_TAILS
 from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
-from sr_upscale.models.generator import BLOCKS, Generator, GeneratorConfig
+from sr_upscale.models.generator import BLOCKS, GatedBlock, Generator, GeneratorConfig
 from sr_upscale.models.tails import TAILS
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 11), (13, 13), (17, 4), (31, 19), (40, 23)]
@@ -52,6 +52,21 @@ def test_strips_give_the_whole_pictures_rows(
             found = torch.cat(list(stream_rows(network, strips, height=height, rows=rows, column=column)), dim=2)
             assert found.shape == expected.shape
             assert (found - expected).abs().max() <= 1e-5
+
+
+def test_second_convs_that_pass_their_input_on_are_left_out() -> None:
+    """A network that was compact streams without them, and gives the same rows; one that learnt keeps them."""
+    model = model_of(2, 3, "pixelshuffle", "gated")
+    blocks = [block for block in model.blocks if isinstance(block, GatedBlock)]
+    for block in blocks[:2]:
+        block.become_conv(block.first.weight.clone(), torch.randn(8), torch.randn(8))
+    network = StreamNetwork(model)
+    assert [weights.second is None for weights in network.blocks] == [True, True, False]
+    image = torch.rand(1, 3, 17, 9)
+    with torch.inference_mode():
+        expected = model(image)
+    found = torch.cat(list(stream_rows(network, [image], height=17, rows=3)), dim=2)
+    assert (found - expected).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(("rows", "block"), [(7, "inception"), (16, "inception"), (60, "inception"), (7, "gated")])
