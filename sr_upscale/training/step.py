@@ -96,7 +96,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     _step(state.g_optimizer, state.g_scaler)
     decay = min(stage.ema_decay, (1 + state.step) / (10 + state.step))  # follow quickly at the start
     torch._foreach_lerp_(list(state.ema.parameters()), list(state.g.parameters()), 1 - decay)
-    return {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
+    names = dict.fromkeys(name for losses in found for name in losses)  # a part of rendered patches alone has no anchor
+    return {name: sum(float(losses[name]) for losses in found if name in losses) / len(found) for name in names}
 
 
 def parts_of(batch: Batch, count: int) -> list[Batch]:

@@ -13,15 +13,18 @@ from PIL import Image
 
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
-from sr_upscale.data.patches import MixedSampler, Pair, PatchSampler, find_pictures, reduced
+from sr_upscale.data.patches import Batch, MixedSampler, Pair, PatchSampler, find_pictures, reduced
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.training.answers import with_colors_of
-from sr_upscale.training.config import StageSection
+from sr_upscale.training.config import DataSection, ModelSection, Recipe, StageSection
 from sr_upscale.training.loop import Progress, train
+from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.schedule import stage_lr
+from sr_upscale.training.state import begin_stage
+from sr_upscale.training.step import Tools, train_step
 from tests.helpers import micro_generator, pattern
 
 
@@ -138,6 +141,25 @@ def test_an_anchor_holds_the_network_where_it_started(
     assert held < 0.5 * free
     assert let_go > 1.5 * held
     assert {"anchor", "anchor_perceptual", "teacher"} <= set(losses[-1])
+
+
+def test_a_part_without_photographs_has_no_anchor() -> None:
+    """The batch in two parts, one of them rendered patches alone, has the losses of the batch as a whole."""
+    start = micro_generator(2, blocks=1)
+    side = {"pixel_loss": "l2", "anchor_weight": 1.0, "steps": 1}
+    generator = torch.Generator().manual_seed(0)
+    lr, hr = (torch.randint(0, 256, (4, 3, n, n), dtype=torch.uint8, generator=generator) for n in (8, 16))
+    batch = Batch(lr=lr, hr=hr, made_s=0.0, rendered=torch.tensor([True, True, False, False]))
+    found = []
+    for parts in (1, 2):
+        stage = StageSection(accumulate=parts, **side)  # type: ignore[arg-type]
+        model = ModelSection(scale=2, num_feat=8, num_blocks=1)
+        recipe = Recipe(name="a", init="start", model=model, data=DataSection(batch_size=4), stages={"a": stage})
+        state = begin_stage(recipe, 0, micro_generator(2, blocks=1, seed=3), device=torch.device("cpu"))
+        tools = Tools(world=World(), dtype=torch.float32, features=None, forward=state.g, start=start)
+        found.append(train_step(stage, state, batch, tools, seed=0))
+    assert found[0]["anchor"] > 0
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
