@@ -90,6 +90,22 @@ class _State:
             )
         return value.astype(np.float32)
 
+    def drop_delta(self, name: str, channels: int) -> bool:
+        """Drops a 3x3 conv that gives its input back. Says whether it is one."""
+        delta = np.zeros((channels, channels, 3, 3), np.float32)
+        delta[range(channels), range(channels), 1, 1] = 1
+        weight, bias = (self.tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
+        if (
+            weight is None
+            or bias is None
+            or not np.array_equal(weight, delta)
+            or bias.shape != (channels,)
+            or bias.any()
+        ):
+            return False
+        del self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        return True
+
     def refuse_rest(self) -> None:
         if self.tensors:
             raise ModelError(
@@ -177,7 +193,9 @@ def _generator(graph: _Graph, state: _State, prefix: str, config: GeneratorConfi
     def gated(name: str, x: str) -> str:
         first = prelu(f"{name}.first_act", conv(f"{name}.first", x, feat, feat), feat)
         short, long = graph.add("Slice", [first], f"-23300=2,{half},{half} 1=0", outputs=2)
-        long = prelu(f"{name}.second_act", conv(f"{name}.second", long, half, half), half)
+        if not state.drop_delta(f"{prefix}{name}.second", half):
+            long = conv(f"{name}.second", long, half, half)
+        long = prelu(f"{name}.second_act", long, half)
         both = graph.add("Concat", [short, long], "0=0")[0]
         gain = state.take(f"{prefix}{name}.gain", feat)
         return added(both, graph.add("Scale", [x], f"0={feat} 1=0", gain)[0]) if gain.any() else both
