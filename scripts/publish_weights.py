@@ -399,8 +399,10 @@ def _losses(stage: dict[str, Any]) -> str:
         words.append(f"VGG19 to the teacher {stage['teacher_perceptual_weight']:g}")
     if stage.get("teacher_texture_weight"):
         words.append(f"texture to the teacher {stage['teacher_texture_weight']:g}")
-    if stage.get("anchor_weight"):
-        words.append(f"anchor {stage['anchor_weight']:g} and {stage['anchor_perceptual_weight']:g}")
+    if stage.get("start_share"):
+        words.append(f"of the start's answer {stage['start_share']:g}")
+    if stage.get("sharpen_teacher"):
+        words.append(f"sharpened by {stage['sharpen_teacher']:g}")
     if stage.get("color_weight"):
         words.append(f"colours {stage['color_weight']:g}")
     if stage.get("lattice_weight"):

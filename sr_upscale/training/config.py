@@ -185,10 +185,10 @@ class StageSection:
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         teacher_texture_weight: Weight of `training.losses.texture_loss` towards it, on the same layers: its crispness,
             which losses that compare place by place blur where its detail cannot be foreseen.
-        anchor_weight: Weight of the L1 distance to what the network answered before the run (`Recipe.init`), on patches
-            that are not rendered.
-        anchor_perceptual_weight: Weight of the VGG19 loss towards that.
-        anchor_half_life_s: Seconds of the stage in which both of these weights fall to half; 0 leaves them as they are.
+        start_share: Share of what the network answered before the run (`Recipe.init`) in the teacher's answer, on patches
+            that are not rendered. The start's detail is certain, so it holds the contrast that uncertain detail loses.
+        sharpen_teacher: Amount of `training.losses.unsharp_mask` (`TEACHER_SIGMA`, no threshold) on that answer, on the
+            same patches. It gives in advance the contrast that a student loses where it averages over answers.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
         lattice_weight: Weight of the loss against a lattice of one and of two LR pixels. It compares with HR, or with
             the teacher's answer where a stage that listens to a teacher has no `pixel_weight`.
@@ -234,9 +234,8 @@ class StageSection:
     teacher_weight: Weight = 0.0
     teacher_perceptual_weight: Weight = 0.0
     teacher_texture_weight: Weight = 0.0
-    anchor_weight: Weight = 0.0
-    anchor_perceptual_weight: Weight = 0.0
-    anchor_half_life_s: Weight = 0.0
+    start_share: Share = 0.0
+    sharpen_teacher: Weight = 0.0
     fft_weight: Weight = 0.0
     lattice_weight: Weight = 0.0
     color_weight: Weight = 0.0
@@ -361,8 +360,8 @@ class Recipe:
         """Refuses a stage that learns from a teacher or a start that the recipe does not name."""
         if listens(stage) and not self.teacher.model:
             self._refuse("teacher.model", self.teacher.model, f"weights to learn from, as {where} listens to them")
-        if anchored(stage) and not self.init:
-            self._refuse("init", self.init, f"weights to start from, as {where} stays near them (anchor_weight)")
+        if stage.start_share and not self.init:
+            self._refuse("init", self.init, f"weights to start from, as {where} learns from what they answer (start_share)")
         least = self.patch_of(stage) + 2 * self.teacher.context
         if listens(stage) and self.teacher.crop < least:
             patches = f"patches of {self.patch_of(stage)} with a context of {self.teacher.context}"
@@ -438,12 +437,7 @@ def listens(stage: StageSection) -> bool:
     return weights > 0 or stage.gan_real == "teacher"
 
 
-def anchored(stage: StageSection) -> bool:
-    """Says whether a stage stays near the network that the run started from."""
-    return stage.anchor_weight + stage.anchor_perceptual_weight > 0
-
-
 def looks_at_features(stage: StageSection) -> bool:
     """Says whether a loss of a stage compares VGG19 features."""
     taught = stage.teacher_perceptual_weight + stage.teacher_texture_weight
-    return stage.perceptual_weight + taught + stage.anchor_perceptual_weight > 0
+    return stage.perceptual_weight + taught > 0

@@ -51,6 +51,10 @@ def unsharp_mask(x: Tensor, amount: float, *, sigma: float = 8.0, threshold: flo
     return x.lerp((x + amount * detail).clamp(0, 1), mask)
 
 
+TEACHER_SIGMA = 2.0
+"""Standard deviation in HR pixels of the mask over a teacher's answers (`StageSection.sharpen_teacher`)."""
+
+
 def _gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Blurs along both axes, with a kernel of three standard deviations and mirrored borders."""
     reach = min(math.ceil(3 * sigma), x.shape[-2] - 1, x.shape[-1] - 1)

@@ -23,7 +23,7 @@ from sr_upscale.models.generator import Block, Generator, gated_from_compact
 from sr_upscale.pretrained.architectures import build_network, tensors_of
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.storage.atomic import rename, replace_file
-from sr_upscale.training.config import Recipe, StageSection, anchored
+from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.muon import Muon
 from sr_upscale.training.parallel import World, joint_norms
 from sr_upscale.training.recipe_file import recipe_from_dict
@@ -97,12 +97,12 @@ def new_generator(recipe: Recipe, on_note: Callable[[str], None] = lambda _messa
 
 
 def start_of(recipe: Recipe, device: torch.device) -> nn.Module | None:
-    """Builds the network that the run started from, where a stage stays near it.
+    """Builds the network that the run started from, where a stage learns from its answers.
 
     Raises:
         UsageError, ModelError, NetworkError: See `new_generator`.
     """
-    if not any(anchored(stage) for stage in recipe.stages.values()):
+    if not any(stage.start_share for stage in recipe.stages.values()):
         return None
     start = new_generator(recipe).requires_grad_(False).eval()
     return start.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from sr_upscale.data.patches import Batch
 from sr_upscale.models.discriminator import beside
 from sr_upscale.models.features import VGG19Features
-from sr_upscale.training.config import StageSection, anchored, listens, looks_at_features
+from sr_upscale.training.config import StageSection, listens, looks_at_features
 from sr_upscale.training.losses import (
     GAN_LOSSES,
     PIXEL_LOSSES,
+    TEACHER_SIGMA,
     color_loss,
     fft_loss,
     lattice_losses,
@@ -67,8 +68,8 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
         seed: Seed of the random shift.
 
     Returns:
-        Losses by name, unweighted: pixel, teacher, anchor, fft, lattice, color, perceptual, teacher_perceptual,
-            teacher_texture, anchor_perceptual, gan, d, and the mean logits d_real and d_fake, as far as the stage has
+        Losses by name, unweighted: pixel, teacher, fft, lattice, color, perceptual, teacher_perceptual,
+            teacher_texture, gan, d, and the mean logits d_real and d_fake, as far as the stage has
             them. ``loss`` is the generator's weighted sum.
 
     Raises:
@@ -96,7 +97,7 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     _step(state.g_optimizer, state.g_scaler)
     decay = min(stage.ema_decay, (1 + state.step) / (10 + state.step))  # follow quickly at the start
     torch._foreach_lerp_(list(state.ema.parameters()), list(state.g.parameters()), 1 - decay)
-    names = dict.fromkeys(name for losses in found for name in losses)  # a part of rendered patches alone has no anchor
+    names = dict.fromkeys(name for losses in found for name in losses)
     return {name: sum(float(losses[name]) for losses in found if name in losses) / len(found) for name in names}
 
 
@@ -112,18 +113,17 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     """Adds the gradients of a part of a batch to those of the networks. Returns its losses, by name."""
     device = state.device
     lr, hr = (_to_float(side, device) for side in (batch.lr, batch.hr))
-    taught = _to_float(batch.taught, device) if batch.taught is not None and listens(stage) else None
+    taught = _taught(stage, batch, lr, tools) if listens(stage) else None
     with _autocast(device, tools.dtype):
         sr = tools.forward(lr)
     sr = sr.float()
     target = unsharp_mask(hr, stage.sharpen_hr) if stage.sharpen_hr else hr
-    kept = _Anchor.of(stage, state, batch, lr, tools) if anchored(stage) else None
-    terms = _picture_terms(stage, sr, hr, target, taught, kept, scale=hr.shape[-1] // lr.shape[-1])
+    terms = _picture_terms(stage, sr, hr, target, taught, scale=hr.shape[-1] // lr.shape[-1])
     window = _window(stage, hr.shape[-1], seed)
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None
     if looks_at_features(stage):
-        terms |= _feature_terms(stage, fake, target[window], answer, tools, kept, window)
+        terms |= _feature_terms(stage, fake, target[window], answer, tools)
     if stage.gan_real == "teacher":
         real = _there(answer)
     if stage.gan_weight:
@@ -137,13 +137,27 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     return losses
 
 
+@torch.no_grad()
+def _taught(stage: StageSection, batch: Batch, lr: Tensor, tools: Tools) -> Tensor:
+    """Returns the teacher's answers as a stage wants them: mixed with the start's, and sharpened."""
+    taught = _to_float(_there(batch.taught), lr.device)
+    photographs = ~batch.rendered.to(lr.device) if batch.rendered is not None else torch.ones(len(lr), dtype=torch.bool)
+    if stage.start_share and photographs.any():
+        with _autocast(lr.device, tools.dtype):
+            start = _there(tools.start)(lr[photographs].contiguous(memory_format=torch.channels_last)).float()
+        taught[photographs] = taught[photographs].lerp(start.clamp(0, 1), stage.start_share)
+    if stage.sharpen_teacher and photographs.any():
+        sharp = unsharp_mask(taught[photographs], stage.sharpen_teacher, sigma=TEACHER_SIGMA, threshold=0.0)
+        taught[photographs] = sharp
+    return taught
+
+
 def _picture_terms(
     stage: StageSection,
     sr: Tensor,
     hr: Tensor,
     target: Tensor,
     taught: Tensor | None,
-    kept: _Anchor | None,
     *,
     scale: int,
 ) -> dict[str, tuple[float, Tensor]]:
@@ -153,8 +167,6 @@ def _picture_terms(
         terms["pixel"] = (stage.pixel_weight, PIXEL_LOSSES[stage.pixel_loss](sr, target))
     if stage.teacher_weight:
         terms["teacher"] = (stage.teacher_weight, F.l1_loss(sr, _there(taught)))
-    if kept is not None and stage.anchor_weight:
-        terms["anchor"] = (stage.anchor_weight * kept.share, kept.mean((sr[kept.where] - kept.answer).abs().mean()))
     if stage.fft_weight:
         terms["fft"] = (stage.fft_weight, fft_loss(sr, target))
     if stage.lattice_weight:
@@ -165,53 +177,14 @@ def _picture_terms(
     return terms
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Anchor:
-    """What the network that the run started from answers to those patches of a batch that are not rendered.
-
-    Attributes:
-        where: Numbers of these patches.
-        answer: (n, 3, H, W), float32.
-        patches: Patches of the batch.
-        share: What is left of the weights by now.
-    """
-
-    where: Tensor
-    answer: Tensor
-    patches: int
-    share: float
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, stage: StageSection, state: TrainState, batch: Batch, lr: Tensor, tools: Tools) -> _Anchor | None:
-        """Asks the start; None where all patches are rendered."""
-        rendered = batch.rendered if batch.rendered is not None else torch.zeros(len(lr), dtype=torch.bool)
-        where = (~rendered).nonzero()[:, 0].to(lr.device)
-        if not len(where):
-            return None
-        with _autocast(lr.device, tools.dtype):
-            answer = _there(tools.start)(lr[where].contiguous(memory_format=torch.channels_last)).float()
-        share = 0.5 ** (state.elapsed_s / stage.anchor_half_life_s) if stage.anchor_half_life_s else 1.0
-        return cls(where=where, answer=answer, patches=len(lr), share=share)
-
-    def mean(self, mean: Tensor) -> Tensor:
-        """Turns a mean over these patches to one over the batch, in which the others count as 0."""
-        return mean * (len(self.where) / self.patches)
-
-
 def _feature_terms(
     stage: StageSection,
     fake: Tensor,
     real: Tensor,
     answer: Tensor | None,
     tools: Tools,
-    kept: _Anchor | None,
-    window: tuple[EllipsisType | slice, ...],
 ) -> dict[str, tuple[float, Tensor]]:
-    """Computes the losses on features, as far as the stage has them.
-
-    They compare with HR, with the teacher's answer, and with what the start answers.
-    """
+    """Computes the losses on features, towards HR and the teacher's answer, as far as the stage has them."""
     assert tools.features is not None  # the loop reads VGG19 for every stage with such a loss
     layers = {layer: weight for layer, weight in stage.perceptual_layers.items() if layer in tools.features.layers}
     terms = {}
@@ -229,12 +202,6 @@ def _feature_terms(
                 terms[name] = (weight, perceptual_loss(ours, theirs, layers))
             if texture:
                 terms["teacher_texture"] = (texture, texture_loss(ours, theirs, layers))
-        if kept is not None and stage.anchor_perceptual_weight:
-            with torch.no_grad():
-                theirs = tools.features(kept.answer[window])
-            some = {layer: features[kept.where] for layer, features in ours.items()}
-            weight = stage.anchor_perceptual_weight * kept.share
-            terms["anchor_perceptual"] = (weight, kept.mean(perceptual_loss(some, theirs, layers)))
     return terms
 
 
