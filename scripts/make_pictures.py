@@ -45,17 +45,18 @@ NPM = ("openmoji", "@twemoji/svg", "flag-icons", "world-atlas")
 ICONS = ("openclipart-svg", "breeze-icon-theme", "tango-icon-theme")
 LISTS = """wamerican wngerman wfrench wspanish wpolish wbulgarian wukrainian witalian wportuguese wswedish wcatalan
     wdutch hunspell-ru hunspell-el hunspell-cs hunspell-hu hunspell-tr"""
-FONTS = """3270 adf-accanthis adf-baskervald adf-berenis adf-gillius adf-ikarius adf-irianis adf-libris adf-mekanus
-    adf-romande adf-switzera adf-tribun adf-universalis agave allerta anonymous-pro arapey averia-sans-gwf
-    averia-serif-gwf b612 breip cabin cantarell cardo century-catalogue clear-sans cmu comfortaa comic-neue courier-prime
-    crosextra-caladea dancingscript dejavu-core dejavu-extra dkg-handwriting dosis ebgaramond-extra ecolier-court
-    essays1743 eurofurence fantasque-sans fanwood femkeklaver firacode gfs-artemisia gfs-baskerville
-    gfs-bodoni-classic gfs-didot gfs-neohellenic gnutypewriter go goudybookletter hack hermit humor-sans inconsolata inter
-    ipaexfont-mincho jetbrains-mono junction junicode jura karla kristi lato league-mono liberation lindenhill
-    linuxlibertine lobster manrope monofur monoid mononoki national-park noto-core noto-mono ocr-b oldstandard
-    open-sans opendin opendyslexic osifont paratype play prociono quattrocento quicksand roadgeek roboto-slab
-    roboto-unhinted routed-gothic rufscript sil-andika sil-charis sil-doulos sil-gentiumplus sjfonts stix tiresias
-    tuffy ubuntu-title urw-base35 vlgothic vollkorn yanone-kaffeesatz"""
+FONTS = """3270 adf-accanthis adf-baskervald adf-berenis adf-gillius adf-ikarius adf-irianis adf-libris
+    adf-mekanus adf-romande adf-switzera adf-tribun adf-universalis agave allerta anonymous-pro arapey
+    averia-sans-gwf averia-serif-gwf b612 breip cabin cantarell cardo century-catalogue clear-sans cmu comfortaa
+    comic-neue courier-prime crosextra-caladea dancingscript dejavu-core dejavu-extra dkg-handwriting dosis
+    ebgaramond-extra ecolier-court essays1743 eurofurence fantasque-sans fanwood femkeklaver firacode
+    gfs-artemisia gfs-baskerville gfs-bodoni-classic gfs-didot gfs-neohellenic gnutypewriter go goudybookletter
+    hack hermit humor-sans inconsolata inter ipaexfont-mincho jetbrains-mono junction junicode jura karla kristi
+    lato league-mono liberation lindenhill linuxlibertine lobster manrope monofur monoid mononoki national-park
+    noto-core noto-mono ocr-b oldstandard open-sans opendin opendyslexic osifont paratype play prociono
+    quattrocento quicksand roadgeek roboto-slab roboto-unhinted routed-gothic rufscript sil-andika sil-charis
+    sil-doulos sil-gentiumplus sjfonts stix tiresias tuffy ubuntu-title urw-base35 vlgothic vollkorn
+    yanone-kaffeesatz"""
 """Packages without their ``fonts-``: families of many kinds. Of those that draw the same letters (Liberation and
 Croscore, URW and TeX Gyre) one stands."""
 COUNTS = {

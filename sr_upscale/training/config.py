@@ -185,8 +185,8 @@ class StageSection:
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         teacher_texture_weight: Weight of `training.losses.texture_loss` towards it, on the same layers: its crispness,
             which losses that compare place by place blur where its detail cannot be foreseen.
-        start_share: Share of what the network answered before the run (`Recipe.init`) in the teacher's answer, on patches
-            that are not rendered. The start's detail is certain, so it holds the contrast that uncertain detail loses.
+        start_share: Share of what the network answered before the run (`Recipe.init`) in the teacher's answer, on
+            patches that are not rendered. The start's detail is certain and keeps its contrast.
         sharpen_teacher: Amount of `training.losses.unsharp_mask` (`TEACHER_SIGMA`, no threshold) on that answer, on the
             same patches. It gives in advance the contrast that a student loses where it averages over answers.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
@@ -361,7 +361,9 @@ class Recipe:
         if listens(stage) and not self.teacher.model:
             self._refuse("teacher.model", self.teacher.model, f"weights to learn from, as {where} listens to them")
         if stage.start_share and not self.init:
-            self._refuse("init", self.init, f"weights to start from, as {where} learns from what they answer (start_share)")
+            self._refuse(
+                "init", self.init, f"weights to start from, as {where} learns from what they answer (start_share)"
+            )
         least = self.patch_of(stage) + 2 * self.teacher.context
         if listens(stage) and self.teacher.crop < least:
             patches = f"patches of {self.patch_of(stage)} with a context of {self.teacher.context}"
