@@ -1,7 +1,7 @@
 """Signals that stop the program: the first stops it tidily, a second one at once; an echo of the first is ignored.
 
 A handler may raise an exception, but in a callback of a library it is lost. So the signal is stored, and checked
-between strips and tiles, before a file takes its place, and at the end. Where libraries are at work, nothing is
+between strips, tiles and layers, before a file takes its place, and at the end. Where libraries are at work, nothing is
 raised (`Stop.deferred`).
 """
 
@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 ECHO_S = 1.0
 """A second signal this soon is the same one: `timeout` sends it to the process, and to its group."""
@@ -64,14 +65,24 @@ class Stop:
         if not self._deferring and not self._tidying:
             raise Stopped(number)
 
-    def check(self) -> None:
+    def check(self, *, any_thread: bool = False) -> None:
         """Ends the main thread if a signal came.
 
+        Args:
+            any_thread: End the calling thread, too, if it is another one.
+
         Raises:
-            Stopped: It was.
+            Stopped: A signal came.
         """
-        if self.number and not self._tidying and threading.current_thread() is threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        if self.number and not self._tidying and (any_thread or main):
             raise Stopped(self.number)
+
+    def check_layers(self, module: Any) -> Any:
+        """Lets a network of torch end between two of its layers, in any thread. It returns the network."""
+        for layer in module.modules():
+            layer.register_forward_pre_hook(lambda _layer, _inputs: self.check(any_thread=True))
+        return module
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from sr_upscale.inference.planning import Pass, UpscalePlan
 from sr_upscale.inference.tiles import run_tiles
 from sr_upscale.inference.tiling import StripPlan
 from sr_upscale.interrupts import STOP
-from sr_upscale.models.ensemble import self_ensemble
+from sr_upscale.models.ensemble import TURNS, self_ensemble
 
 if TYPE_CHECKING:
     from sr_upscale.inference.strips import StreamNetwork
@@ -50,7 +50,7 @@ class Rows:
         Args:
             picture: Of the plan's input size.
             plan: What to do.
-            on_step: Called with (strips or tiles done, in all).
+            on_step: Called with (strips or tiles done, in all); every tile of the self-ensemble counts as eight.
             drift: Watches the colours, not alpha.
 
         Yields:
@@ -61,7 +61,7 @@ class Rows:
             ModelError: All rows are of one colour, and those of the picture are not.
         """
         drift = drift or Drift()
-        progress = _Progress(on_step, plan.steps * len(picture.frames))
+        progress = _Progress(on_step, self._steps(plan) * len(picture.frames))
         for frame in picture.frames:
             yield from _middle(self._frame_rows(frame.pixels_hwc, plan, progress, drift), plan)
 
@@ -78,7 +78,7 @@ class Rows:
             for band in self._colour_rows(colour, plan, progress, drift):
                 yield np.concatenate((band, np.full_like(band[:, :, :1], alpha[0, 0, 0])), axis=2)
             return
-        progress.total += plan.steps
+        progress.total += self._steps(plan)
         colour = extend_colour(colour, alpha[:, :, 0])
         bands = (self._colour_rows(part, plan, progress, each) for part, each in ((colour, drift), (alpha, Drift())))
         for both in zip(*bands, strict=True):
@@ -143,8 +143,12 @@ class Rows:
             for band in streaming.stream_rows(stream, rgb, height=cut.height, rows=cut.rows, column=cut.column):
                 yield band.mean(dim=1, keepdim=True) if gray else band
             return
-        run: Callable[[Planes], Planes] = self_ensemble(network) if self.tta else network
-        yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=progress.step)
+        run, on_tile = (self_ensemble(network, progress.step), _ignore) if self.tta else (network, progress.step)
+        yield from run_tiles(cut, _gray_as_rgb(run), bands, scale=step.scale, on_tile=on_tile)
+
+    def _steps(self, plan: UpscalePlan) -> int:
+        """Counts what progress counts: strips and tiles, and of the self-ensemble each turn of a tile."""
+        return plan.steps * (TURNS if self.tta else 1)
 
 
 def gathered(rows: Iterable[NDArray[Any]], picture: Picture, plan: UpscalePlan) -> Picture:
@@ -193,6 +197,10 @@ def _is_gray(pixels_hwc: AnyPixels) -> bool:
     if isinstance(pixels_hwc, RowSource):
         return pixels_hwc.gray
     return all((strip[:, :, 1:] == strip[:, :, :1]).all() for strip in strips_of(pixels_hwc, 256))
+
+
+def _ignore() -> None:
+    pass
 
 
 class _Progress:

@@ -32,6 +32,7 @@ from sr_upscale.inference.strip_layers import (
 )
 from sr_upscale.inference.strip_tails import STREAM_TAILS
 from sr_upscale.inference.tiling import GPU_STRIP_PIXELS, fit_rows, plan_columns
+from sr_upscale.interrupts import STOP
 from sr_upscale.models.generator import Generator
 from sr_upscale.models.tails import leaky_relu
 
@@ -132,6 +133,7 @@ def stream_rows(
         return
     columns: list[tuple[_Column, slice, slice]] = []
     for number, strip in enumerate(_with_rows_below(evenly(strips, rows), rows, network.config.halo)):
+        STOP.check(any_thread=True)
         columns = columns or [
             (_Column(network, height, read.stop - read.start, rows), read, keep)
             for read, keep in plan_columns(strip.shape[3], column, network.config.halo)

@@ -12,7 +12,9 @@ TURNS = 8
 """Times that the network runs."""
 
 
-def self_ensemble(network: Callable[[Planes], Planes]) -> Callable[[Planes], Planes]:
+def self_ensemble(
+    network: Callable[[Planes], Planes], on_turn: Callable[[], None] = lambda: None
+) -> Callable[[Planes], Planes]:
     """Makes a function that averages a network's answers to the eight turns and mirrorings of its input.
 
     Each answer is turned back first. The network runs `TURNS` times, one after the other, so that memory stays what
@@ -20,6 +22,7 @@ def self_ensemble(network: Callable[[Planes], Planes]) -> Callable[[Planes], Pla
 
     Args:
         network: Takes (N, C, H, W) and gives (N, C, H*s, W*s), arrays or tensors. It must take W and H exchanged too.
+        on_turn: Called after each run.
 
     Returns:
         A function that takes and gives the same shapes as `network`.
@@ -32,6 +35,7 @@ def self_ensemble(network: Callable[[Planes], Planes]) -> Callable[[Planes], Pla
         for mirrored in (False, True):
             for turns in range(4):
                 total = total + _back(network(_there(tile_nchw, turns, mirrored)), turns, mirrored)
+                on_turn()
         return total / TURNS
 
     return run

@@ -46,7 +46,9 @@ def test_the_mean_of_a_directed_network() -> None:
 def test_an_even_handed_network_is_left_alone() -> None:
     x = torch.rand(1, 3, 6, 4)
     grow = lambda tile: F.interpolate(tile, scale_factor=2, mode="nearest")  # noqa: E731
-    torch.testing.assert_close(self_ensemble(grow)(x), grow(x))
+    turns: list[None] = []
+    torch.testing.assert_close(self_ensemble(grow, lambda: turns.append(None))(x), grow(x))
+    assert len(turns) == 8
 
 
 def test_tta_of_the_upscaler(nearest: Path, micro: Path) -> None:
@@ -56,4 +58,7 @@ def test_tta_of_the_upscaler(nearest: Path, micro: Path) -> None:
     )
     turned = Upscaler(micro, dtype="fp32", tta=True)(np.rot90(pixels).copy())
     assert np.abs(np.rot90(turned, -1).astype(int) - Upscaler(micro, dtype="fp32", tta=True)(pixels)).max() <= 1
+    steps: list[tuple[int, int]] = []
+    Upscaler(micro, dtype="fp32", tta=True, tile_size=16)(pattern(9, 30), progress=lambda *step: steps.append(step))
+    assert steps == [(done, 16) for done in range(1, 17)]  # two tiles
     assert (Upscaler(micro, dtype="fp32", tta=True)(pixels) != Upscaler(micro, dtype="fp32")(pixels)).any()

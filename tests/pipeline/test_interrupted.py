@@ -421,6 +421,37 @@ def test_row_47_and_row_48_a_signal_in_a_callback_of_a_library(
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+IN_A_LAYER = """
+import os, sys, time
+from torch.nn import functional as F
+conv2d, number = F.conv2d, int(sys.argv.pop())
+def slow(*args, **more):
+    slow.count += 1
+    if slow.count == 3:
+        os.kill(os.getpid(), number)
+        time.sleep(1)  # the main thread hears of it
+    if slow.count > 3:
+        sys.stderr.write("another conv\\n")
+    return conv2d(*args, **more)
+slow.count, F.conv2d = 0, slow
+"""
+
+
+@pytest.mark.parametrize(("words", "as_batch"), [((), False), (("-x",), False), (("-x", "-t", 16), True)])
+def test_row_47_a_signal_ends_a_network_between_two_layers(
+    folder: Path, micro: Path, words: tuple[object, ...], as_batch: bool
+) -> None:
+    """A turn of the self-ensemble may take seconds, and so may a large tile of someone else's network."""
+    name, out = (folder, folder.with_name("out")) if as_batch else (folder / "5.png", folder.with_name("out.png"))
+    process = child(
+        IN_A_LAYER, name, "-n", micro, "--fp32", "--backend", "torch", "-o", out, *words, int(signal.SIGINT)
+    )
+    _said, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.count("another conv") <= 1
+    assert errors.splitlines()[-1] == "sr-upscale: interrupted; unfinished files were removed"
+
+
 WHILE_IMPORTING = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with SIGINT ignored

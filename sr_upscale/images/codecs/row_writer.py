@@ -97,8 +97,8 @@ def feed_rows(
             feed.stop_taking()
 
     with ThreadPoolExecutor(1, thread_name_prefix="encoder") as pool:
-        encoder = pool.submit(encode)
         try:
+            encoder = pool.submit(encode)  # a signal may end this before the pool knows its thread
             for band in bands:
                 if not feed.put(np.ascontiguousarray(band, dtype=dtype.newbyteorder("<"))):
                     break

@@ -11,6 +11,7 @@ import torch
 from sr_upscale.device import Device
 from sr_upscale.inference.network import Network
 from sr_upscale.inference.strips import StreamNetwork
+from sr_upscale.interrupts import STOP
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.load import module_of
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def starter(weights: Path, device: Device) -> Start:
     """See `backends.starter`."""
-    module, place = module_of(weights), torch.device(str(device))
+    module, place = STOP.check_layers(module_of(weights)), torch.device(str(device))
     if isinstance(module, Generator):
         stream = partial(StreamNetwork, module.to(place))
         return lambda dtype: stream(getattr(torch, dtype))
