@@ -99,7 +99,13 @@ class Upscaler:
                 )
         self.tta = tta
         self.warnings: list[str] = []
-        chosen = choose_backend(backend, device, dtype, ncnn_runs=all(map(runs_on_ncnn, self.traits)), pixels=pixels)
+        chosen = choose_backend(
+            backend,
+            device,
+            dtype,
+            ncnn_runs=lambda card: all(runs_on_ncnn(path, convert=card) for path in self.traits),
+            pixels=pixels,
+        )
         if device.startswith("vulkan") and chosen.choice.device == CPU:
             self.warnings.append("no device here speaks Vulkan; computed on the CPU (see `sr-upscale doctor`)")
         self.backend, self.backend_reason, self.choice = chosen.backend, chosen.reason, chosen.choice

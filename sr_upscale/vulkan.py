@@ -63,7 +63,7 @@ def vulkan_cards() -> tuple[VulkanCard, ...]:
         UsageError: ncnn is not installed.
     """
     ncnn = import_ncnn()
-    with _silent_stderr():  # ncnn reports on every device, and on there being none
+    with silent_stderr():  # ncnn reports on every device, and on there being none
         infos = [ncnn.get_gpu_info(index) for index in range(ncnn.get_gpu_count())]
         budgets = [ncnn.get_gpu_device(index).get_heap_budget() for index in range(len(infos))]
     software = 3  # as ncnn numbers discrete, integrated and virtual devices, and those on the CPU
@@ -74,7 +74,7 @@ def vulkan_cards() -> tuple[VulkanCard, ...]:
 
 
 @contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """Keeps a library's own lines from the terminal."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from sr_upscale.errors import ModelError
+from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig, nearest_stages
 from sr_upscale.pretrained.weights_file import blend_of, config_of, is_ours, read_info, refuse_many
 
@@ -35,34 +35,47 @@ class NcnnModel:
     numbers: bytes
 
 
-def runs_on_ncnn(weights: Path) -> bool:
-    """Says whether `ncnn_model` knows such weights, by their header."""
-    return is_ours(weights) or blend_of(weights) is not None
+def runs_on_ncnn(weights: Path, *, convert: bool) -> bool:
+    """Says whether `ncnn_model` takes such weights.
+
+    Args:
+        weights: A weights file of any make.
+        convert: Whether networks of others are converted to find out; else they count as not taken.
+    """
+    if is_ours(weights) or blend_of(weights) is not None:
+        return True
+    try:
+        return convert and bool(ncnn_model(weights).numbers)
+    except (ModelError, UsageError):
+        return False
 
 
 def ncnn_model(weights: Path) -> NcnnModel:
-    """Writes a network of ours, or a blend of the outputs of two, as ncnn loads it.
+    """Writes a network as ncnn loads it: ours, a blend of the outputs of two, or, converted by pnnx, one of others.
 
     Args:
-        weights: A ``.safetensors`` file.
+        weights: A weights file of any make.
 
     Raises:
-        ModelError: The file is missing or damaged, or holds another network.
+        ModelError: The file is missing or damaged, or cannot be converted.
+        UsageError: It is one of others, and the extra that converts is not installed.
     """
+    if not runs_on_ncnn(weights, convert=False):
+        from sr_upscale.pretrained.ncnn_convert import converted
+
+        return converted(weights)
     state = _State(weights)
     graph = _Graph()
     if is_ours(weights):
         out = _generator(graph, state, "", config_of(read_info(weights), path=weights))
-    elif (blend := blend_of(weights)) is not None:
+    else:
+        blend = blend_of(weights)
+        assert blend is not None
         outs = [
             _generator(graph, state, f"{name}.", config)
             for name, config in zip(("first", "second"), blend.configs, strict=True)
         ]
         (out,) = graph.add("Eltwise", outs, f"0=1 -23301=2,{1 - blend.share!r},{blend.share!r}")
-    else:
-        raise ModelError(
-            f"{weights.name}: ncnn runs networks of `sr-upscale train` and their blends; use --backend torch"
-        )
     state.refuse_rest()
     graph.add("Noop", [out], "", outputs=[OUTPUT])
     return NcnnModel(graph=graph.text(), numbers=b"".join(graph.numbers))

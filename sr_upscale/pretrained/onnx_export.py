@@ -18,9 +18,8 @@ from torch import nn
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import extra
 from sr_upscale.pretrained.load import module_of
-from sr_upscale.pretrained.registry import cache_folder
-from sr_upscale.storage.atomic import make_folder, replace_file
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.pretrained.registry import cached_form
+from sr_upscale.storage.atomic import replace_file
 
 TOLERANCE = 1e-4
 """Largest difference between torch and ONNX Runtime that an export may have, of a range of 1."""
@@ -104,32 +103,13 @@ def compare(module: nn.Module, file: Path) -> float:
 
 
 def cached_onnx(weights: Path) -> Path:
-    """Returns the ONNX form of weights from the cache, and makes it if it is not there.
-
-    The file is named after the content of the weights. Its own hash stands beside it: one that was cut or changed
-    since is made anew.
-
-    Args:
-        weights: A weights file of any make.
-
-    Returns:
-        The ``.onnx`` file.
+    """Returns the ONNX form of weights from the cache (`registry.cached_form`), and makes it if it is not there.
 
     Raises:
-        InputError: The weights cannot be read.
         UsageError: The extra is not installed.
         ModelError: The weights cannot be used, or the architecture cannot be exported or comes out different.
-        OutputError: The file cannot be written.
     """
-    key = hash_file(weights)[:16]
-    out = cache_folder() / "onnx" / f"{weights.stem}-{key}.onnx"
-    note = out.with_suffix(".sha256")
-    if not (out.is_file() and note.is_file() and note.read_bytes() == hash_file(out).encode()):
-        make_folder(out.parent)
-        export_onnx(weights, out)
-        with replace_file(note) as temporary:
-            temporary.write_text(hash_file(out))
-    return out
+    return cached_form(weights, ".onnx", export_onnx)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -20,6 +21,7 @@ from sr_upscale.errors import IntegrityError, ModelError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.pretrained.catalogue import CATALOGUE, ELSEWHERE, RemoteWeights
 from sr_upscale.pretrained.weights_file import is_ours, scale_of
+from sr_upscale.storage.atomic import make_folder, replace_file
 from sr_upscale.storage.digest import hash_file
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -89,6 +91,31 @@ def cache_folder() -> Path:
     ``SR_UPSCALE_CACHE`` names it. Without that variable it is the system's place for caches.
     """
     return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
+
+
+def cached_form(weights: Path, suffix: str, make: Callable[[Path, Path], Any]) -> Path:
+    """Returns weights in another form from the cache, and makes it if it is not there.
+
+    The file is named after the content of the weights. Its own hash stands beside it: one that was cut or changed
+    since is made anew.
+
+    Args:
+        weights: A weights file of any make.
+        suffix: Ending of the form, such as ``.onnx``; names its folder, too.
+        make: Called with the weights and the file to write, which takes its place whole.
+
+    Raises:
+        InputError: The weights cannot be read.
+        OutputError: The file cannot be written.
+    """
+    out = cache_folder() / suffix[1:] / f"{weights.stem}-{hash_file(weights)[:16]}{suffix}"
+    note = out.with_suffix(".sha256")
+    if not (out.is_file() and note.is_file() and note.read_bytes() == hash_file(out).encode()):
+        make_folder(out.parent)
+        make(weights, out)
+        with replace_file(note) as temporary:
+            temporary.write_text(hash_file(out))
+    return out
 
 
 def datasets_folder() -> Path:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from sr_upscale.device import CPU, Device
 from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
+from sr_upscale.images.decode import load_image
 from sr_upscale.inference import backends
 from sr_upscale.inference.backends import choice
 from sr_upscale.inference.backends.choice import SMALL_PIXELS, SMALL_PIXELS_HALF, choose_backend
@@ -27,7 +28,7 @@ from sr_upscale.pipeline.executor import LocalExecutor
 from sr_upscale.pipeline.request import request_of
 from sr_upscale.pretrained.blend import blend_files
 from sr_upscale.pretrained.load import module_of
-from sr_upscale.pretrained.ncnn_export import ncnn_model
+from sr_upscale.pretrained.ncnn_export import ncnn_model, runs_on_ncnn
 from sr_upscale.pretrained.registry import TABLE
 from sr_upscale.pretrained.weights_file import WeightsInfo, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
@@ -44,6 +45,7 @@ CONFIGS = [
     for upsampler in ("pixelshuffle", "nearest_conv")
     for scale in (2, 3, 4)
 ]
+INPUTS = ROOT.parent / "shared" / "data" / "inputs"
 WITHOUT_VULKAN = {"VK_DRIVER_FILES": "/none", "VK_ICD_FILENAMES": "/none"}
 
 
@@ -117,13 +119,55 @@ def test_damaged_weights_are_refused(change: Any, words: str, micro: Path, tmp_p
         ncnn_model(tmp_path / "bad.safetensors")
 
 
-@pytest.mark.usefixtures("installed")
-def test_networks_of_others_are_refused_and_auto_leaves_them_to_torch(tmp_path: Path) -> None:
+def compact(path: Path) -> Path:
+    """A tiny network of others, which has layers of its own kinds."""
+    arch = pytest.importorskip("spandrel.architectures.Compact").Compact
+    torch.manual_seed(0)
+    save_file(arch(num_feat=8, num_conv=2, upscale=2).state_dict(), path)
+    return path
+
+
+def test_networks_of_others_are_converted_once_and_agree_with_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pnnx")
+    foreign = compact(tmp_path / "foreign.safetensors")
+    assert not runs_on_ncnn(foreign, convert=False)
+    assert runs_on_ncnn(foreign, convert=True)
+    monkeypatch.setattr("subprocess.run", None)
+    assert difference(foreign) < 1e-5
+    pixels = pattern(50, 61)
+    expected = Upscaler(foreign, dtype="fp32", backend="torch", tile_size=0)(pixels).astype(int)
+    assert np.abs(Upscaler(foreign, backend="ncnn", device="cpu")(pixels) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("missing", "kind", "words"),
+    [
+        ("pnnx", UsageError, r"needs an extra; .*'\.\[ncnn-convert\]'.*, or use --backend torch"),
+        (None, ModelError, r"pnnx cannot convert it for ncnn \(ncnn lacks a layer of it\); use --backend torch"),
+    ],
+)
+def test_networks_that_cannot_be_converted_are_refused_with_one_line(
+    missing: str | None,
+    kind: type[Exception],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     foreign = tmp_path / "foreign.safetensors"
-    save_file({"body.0.weight": torch.zeros(1)}, foreign)
-    with pytest.raises(ModelError, match=r"foreign.safetensors: ncnn runs networks of `sr-upscale train`"):
+    if missing is None:
+        pytest.importorskip("pnnx")
+        arch = pytest.importorskip("spandrel.architectures.PLKSR").PLKSR
+        save_file(arch(dim=16, n_blocks=1, upscaling_factor=2).state_dict(), foreign)
+    else:
+        compact(foreign)
+        monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(kind, match=words):
         ncnn_model(foreign)
-    assert choose_backend("auto", "cpu", "auto", ncnn_runs=False, pixels=1).backend == "torch"
+    assert not runs_on_ncnn(foreign, convert=True)
+    assert capfd.readouterr() == ("", "")
 
 
 # --- pictures ---------------------------------------------------------------------------------------
@@ -243,13 +287,15 @@ GPU, PROGRAM = (
         ((), True, {"pixels": SMALL_PIXELS_HALF + 1}, ("torch", "cpu", "bfloat16")),
         ((), True, {"pixels": None}, ("torch", "cpu", "bfloat16")),
         ((), True, {"pixels": 1, "dtype": "bf16"}, ("torch", "cpu", "bfloat16")),
-        ((), True, {"pixels": 1, "ncnn_runs": False}, ("torch", "cpu", "bfloat16")),
+        ((), True, {"pixels": 1, "ncnn_runs": lambda card: card}, ("torch", "cpu", "bfloat16")),
+        ((PROGRAM, GPU), True, {"ncnn_runs": lambda card: card}, ("ncnn", "vulkan:1", "float32")),
+        ((PROGRAM, GPU), True, {"ncnn_runs": lambda card: False}, ("torch", "cpu", "bfloat16")),
         ((PROGRAM,), False, {"pixels": None}, ("torch", "cpu", "float32")),
-        ((PROGRAM, GPU), False, {"pixels": None}, ("ncnn", "vulkan:1", "float16")),
-        ((PROGRAM, GPU), False, {"pixels": None, "dtype": "fp32"}, ("ncnn", "vulkan:1", "float32")),
+        ((PROGRAM, GPU), False, {"pixels": None}, ("ncnn", "vulkan:1", "float32")),
+        ((PROGRAM, GPU), False, {"pixels": None, "dtype": "fp16"}, ("ncnn", "vulkan:1", "float16")),
         ((PROGRAM, GPU), False, {"device": "cpu"}, ("torch", "cpu", "float32")),
-        ((PROGRAM, GPU), False, {"backend": "ncnn"}, ("ncnn", "vulkan:1", "float16")),
-        ((PROGRAM, GPU), False, {"device": "vulkan"}, ("ncnn", "vulkan:0", "float16")),
+        ((PROGRAM, GPU), False, {"backend": "ncnn"}, ("ncnn", "vulkan:1", "float32")),
+        ((PROGRAM, GPU), False, {"device": "vulkan"}, ("ncnn", "vulkan:0", "float32")),
         ((), True, {"device": "vulkan"}, ("ncnn", "cpu", "float32")),
         ((GPU,), True, {"backend": "openvino"}, ("openvino", "cpu", "bfloat16")),
     ],
@@ -262,7 +308,7 @@ def test_what_computes(
         monkeypatch.setattr(place, "vulkan_cards", lambda: cards)
         monkeypatch.setattr(place, "cpu_has_bf16", lambda: bf16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    given = {"backend": "auto", "device": "auto", "dtype": "auto", "ncnn_runs": True, **words}
+    given = {"backend": "auto", "device": "auto", "dtype": "auto", "ncnn_runs": lambda card: True, **words}
     found = choose_backend(given.pop("backend"), given.pop("device"), given.pop("dtype"), **given)
     assert (found.backend, str(found.choice.device), found.choice.dtype) == expected
 
@@ -283,7 +329,7 @@ def test_what_does_not_go_together(
 ) -> None:
     monkeypatch.setattr("sr_upscale.device.vulkan_cards", lambda: (GPU,))
     with pytest.raises(UsageError, match=words):
-        choose_backend(backend, device, dtype, ncnn_runs=True)
+        choose_backend(backend, device, dtype, ncnn_runs=lambda card: True)
 
 
 def test_a_missing_extra_is_named(micro: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +363,21 @@ def test_every_block_and_tail_agrees_with_torch_by_vulkan(
     card = Device(type="vulkan", index=0)
     assert difference(weights, device=card, sizes=((7, 13),)) < 1e-3
     assert difference(weights, device=card, dtype="float16", sizes=((7, 13),)) < 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("picture", sorted(INPUTS.glob("*.*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("vulkan", marks=needs_vulkan)])
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_every_model_agrees_with_torch_on_every_picture(entry: Any, device: str, picture: Path) -> None:
+    """Alpha, gray and 16 bits among them, reduced to some 100 pixels a side."""
+    pixels = np.asarray(load_image(picture).frames[0].pixels_hwc)
+    pixels = pixels[:: max(1, pixels.shape[0] // 80), :: max(1, pixels.shape[1] // 80)][:96, :96]
+    expected = Upscaler(entry.name, dtype="fp32", backend="torch")(pixels).astype(float)
+    found = Upscaler(entry.name, backend="ncnn", device=device)(pixels)
+    levels = np.abs(found - expected) / (257 if pixels.dtype == np.uint16 else 1)
+    assert levels.mean() <= 0.05
+    assert levels.max() <= 3
 
 
 def test_row_77_without_a_vulkan_driver_the_picture_is_made_on_the_cpu_with_one_line(

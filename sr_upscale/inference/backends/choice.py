@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sr_upscale.device import CPU, Choice, Device, choose, cpu_has_bf16, may_have_gpu_of_torch
@@ -37,7 +38,7 @@ class BackendChoice:
 
 
 def choose_backend(
-    backend: str, device: str, dtype: str, *, ncnn_runs: bool, pixels: int | None = None
+    backend: str, device: str, dtype: str, *, ncnn_runs: Callable[[bool], bool], pixels: int | None = None
 ) -> BackendChoice:
     """Chooses what computes.
 
@@ -48,7 +49,8 @@ def choose_backend(
         backend: ``auto`` or one of `BACKENDS`.
         device: See `device.choose`.
         dtype: See `device.choose`.
-        ncnn_runs: Whether ncnn can run the networks.
+        ncnn_runs: Says whether ncnn can run the networks; called with whether a graphics card waits for them, which is
+            worth converting those of others.
         pixels: LR pixels where one picture is all there is to do, else None.
 
     Raises:
@@ -72,15 +74,20 @@ def choose_backend(
     return BackendChoice(backend=backend, choice=_fitting(backend, choice, dtype), reason=reason)
 
 
-def _automatic(device: str, dtype: str, *, ncnn_runs: bool, pixels: int | None) -> tuple[str, str, str]:
+def _automatic(
+    device: str, dtype: str, *, ncnn_runs: Callable[[bool], bool], pixels: int | None
+) -> tuple[str, str, str]:
     """Chooses a backend, a device and says why."""
     if device.startswith("vulkan"):
         return "ncnn", device, "it speaks Vulkan"
     if device not in ("auto", "cpu") or (device == "auto" and _torch_has_gpu()):
         return "torch", device, "it computes on this device"
-    if not (ncnn_runs and has_ncnn()):
-        return "torch", "cpu", "ncnn does not run this model" if has_ncnn() else "ncnn is not installed"
-    if device == "auto" and dtype != "bf16" and (card := _first_card()) is not None:
+    if not has_ncnn():
+        return "torch", "cpu", "ncnn is not installed"
+    card = _first_card() if device == "auto" and dtype != "bf16" else None
+    if not ncnn_runs(card is not None):
+        return "torch", "cpu", "ncnn does not run this model"
+    if card is not None:
         return "ncnn", str(card), "the graphics card speaks Vulkan"
     most = SMALL_PIXELS_HALF if dtype in ("auto", "bf16") and cpu_has_bf16() else SMALL_PIXELS
     if dtype in ("auto", "fp32") and pixels is not None and pixels <= most:
