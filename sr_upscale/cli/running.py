@@ -72,14 +72,15 @@ def run_items(
         def on_wait(count: int) -> None:
             console.note(f"waiting for {count} picture{'s' * (count != 1)} that other processes are working on")
 
+        if workers is None:
+            executor, ledger = set_up(plan, request, spool=spool, verify=verify, on_step=on_step)
+            if request.run.dry_run:
+                return _dry_run(plan, executor, ledger, console)
         try:
             if workers is not None:
                 workers.run(on_row)
                 lanes = workers.most
             else:
-                executor, ledger = set_up(plan, request, spool=spool, verify=verify, on_step=on_step)
-                if request.run.dry_run:
-                    return _dry_run(plan, executor, ledger, console)
                 lanes = executor.jobs.proc
                 run_batch(
                     plan,
@@ -91,9 +92,8 @@ def run_items(
                     on_wait=on_wait,
                 )
         except BaseException:
-            if not request.run.dry_run:
-                goes_on = "" if request.file.force else "; run the same command to continue"
-                console.note(f"stopped after {len(rows)} of {len(plan.items)}{goes_on}")
+            goes_on = "" if request.file.force else "; run the same command to continue"
+            console.note(f"stopped after {len(rows)} of {len(plan.items)}{goes_on}")
             raise
         seconds = time.monotonic() - begin
     counts = counts_of(rows.values())

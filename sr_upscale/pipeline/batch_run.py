@@ -152,8 +152,8 @@ def run_batch(
     """Does the items: while one is computed, the next are read and those before are written.
 
     An existing target is skipped where the manifest says that it was made from this input with these settings and has
-    not been touched since. It is made anew where the manifest knows it untouched but input or settings are others. A
-    file that the manifest does not know is never overwritten without `force`.
+    not been touched since. It is made anew where the manifest knows it untouched but the input has changed. What was
+    made with other settings, and a file that the manifest does not know, is never overwritten without `force`.
 
     Other processes, also on other machines, may do items of the same plan. Each item is claimed first (`Ledger.take`);
     those that others hold come last, are skipped once they are done, and are taken over where their holder is gone.

@@ -36,7 +36,8 @@ class Ledger:
         manifest: Makes a folder's.
 
     Raises:
-        OutputError: A link or something else stands in the place of a manifest or of claims.
+        OutputError: A link or something else stands in the place of a manifest or of claims. Or outputs were made with
+            other settings, and `force` is not given.
     """
 
     def __init__(
@@ -58,6 +59,9 @@ class Ledger:
         }
         self._root = plan.root
         self._unknown_since: dict[Path, float] = {}
+        others = [] if force else [item for item in plan.items if self._manifests[self._root_of(item)].is_other(item)]
+        if others:
+            raise made_otherwise(others[0], f"{len(others)} of {len(plan.items)} outputs would be replaced, such as ")
 
     def __enter__(self) -> Ledger:
         for folder in self._folders:
@@ -127,8 +131,8 @@ class Ledger:
             OutputError: Something is in the way that only `force` may overwrite.
         """
         state = self._manifests[self._root_of(item)].state(item)
-        if state == "foreign" and not self.force:
-            raise in_the_way(item)
+        if state in ("other", "foreign") and not self.force:
+            raise in_the_way(item) if state == "foreign" else made_otherwise(item)
         return state == "current"
 
     def _look(self, item: Item) -> Literal["done", "held"] | None:
@@ -138,8 +142,10 @@ class Ledger:
             if newer is not None:
                 self._manifests[root].write(item, newer)
             return "done"
-        if state != "foreign" or self.force:
+        if state not in ("other", "foreign") or self.force:
             return None
+        if state == "other":
+            raise made_otherwise(item)
         claims, now = self._claims[root], time.monotonic()
         since = self._unknown_since.setdefault(item.target, now)
         if now - since < claims.lease_s and claims.others():
@@ -177,4 +183,12 @@ def in_the_way(item: Item) -> OutputError:
     return OutputError(
         f"{shown(item.target)}: exists and was not made by this program, or was changed since; "
         "add --force to overwrite it, or choose another -o"
+    )
+
+
+def made_otherwise(item: Item, before: str = "") -> OutputError:
+    """Makes the error of an output that other options or weights have made: another result, which stays."""
+    return OutputError(
+        f"{before}{shown(item.target)}: made with other options or weights; add --force to replace it, "
+        "or choose another -o"
     )

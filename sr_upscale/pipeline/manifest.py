@@ -35,7 +35,7 @@ MAX_LINE = 1 << 20
 
 Stamp = tuple[int, int]
 """Size in bytes and time of change in nanoseconds of a file: while they stay, its content is taken to."""
-State = Literal["absent", "current", "stale", "foreign"]
+State = Literal["absent", "current", "stale", "other", "foreign"]
 
 
 class Entry(NamedTuple):
@@ -106,8 +106,8 @@ class Manifest:
         """Says what stands at the item's target.
 
         Returns:
-            ``absent``: nothing. ``current``: what would come out. ``stale``: ours but out of date. ``foreign``: not
-            ours, or changed.
+            ``absent``: nothing. ``current``: what would come out. ``stale``: of an input that has changed. ``other``:
+            made with other settings. ``foreign``: not ours, or changed.
         """
         return self.look(item)[0]
 
@@ -135,10 +135,17 @@ class Manifest:
             return "foreign", None
         source = self.stamp_input(item.source)
         same = not self.verify and entry.input_stamp is not None and entry.input_stamp == source
-        if entry.settings != self.settings or not (same or entry.input_sha256 == self.hash_input(item.source)):
+        if entry.settings != self.settings:
+            return "other", None
+        if not (same or entry.input_sha256 == self.hash_input(item.source)):
             return "stale", None
         newer = entry._replace(input_stamp=source, output_stamp=stamp)
         return "current", None if newer == entry else newer
+
+    def is_other(self, item: Item) -> bool:
+        """Says whether the item's output was made with other settings. It asks the file system only if it may have."""
+        entries = self.entries.get(self.key(item), {}).values()
+        return any(each.settings != self.settings for each in entries) and self.state(item) == "other"
 
     def stamp_input(self, source: Path) -> Stamp | None:
         """Returns the stamp of an input."""

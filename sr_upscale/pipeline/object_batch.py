@@ -27,7 +27,7 @@ from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names, refuse_name
 from sr_upscale.pipeline.batch_run import ItemLedger
-from sr_upscale.pipeline.ledger import Ledger, in_the_way
+from sr_upscale.pipeline.ledger import Ledger, in_the_way, made_otherwise
 from sr_upscale.pipeline.manifest import Manifest, Stamp, fingerprint_of
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
@@ -227,7 +227,9 @@ class ObjectLedger:
         note = _parse(there.text)
         if note is None:
             raise in_the_way(item)
-        return note["settings"] == self._settings and self._is_same(item.source, note)
+        if note["settings"] != self._settings:
+            raise made_otherwise(item)
+        return self._is_same(item.source, note)
 
     def _is_same(self, source: Path, note: Mapping[str, str]) -> bool:
         version = self._spool.versions.get(source)

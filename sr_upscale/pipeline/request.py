@@ -360,12 +360,15 @@ class Request:
     run: RunOptions = field(default_factory=RunOptions)
 
     def pixel_options(self) -> dict[str, Any]:
-        """Returns the values on which pixels depend, by section and name, ready for JSON."""
+        """Returns the values on which pixels depend, by section and name, ready for JSON, but for defaults.
+
+        So an option that a later version adds makes nothing anew.
+        """
         return {
             f"{section.name}.{each.name}": _plain(getattr(getattr(self, section.name), each.name))
             for section in dataclasses.fields(self)
             for each in dataclasses.fields(getattr(self, section.name))
-            if each.metadata["pixels"]
+            if each.metadata["pixels"] and getattr(getattr(self, section.name), each.name) != each.default
         }
 
 

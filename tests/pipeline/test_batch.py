@@ -98,7 +98,7 @@ def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) 
     assert stages.together > jobs.save  # items of more than one stage
     assert all(stages.most[stage] <= getattr(jobs, stage) for stage in stages.most)
     stages.fingerprint = {"other": 1}
-    again = run_batch(plan_items(items), stages, jobs=jobs)
+    again = run_batch(plan_items(items), stages, jobs=jobs, force=True)
     assert [each.status for each in again].count("done") == 11
 
 
@@ -237,7 +237,7 @@ def test_outputs_in_several_folders_have_a_manifest_each(cli: Cli, tmp_path: Pat
 
 
 @pytest.mark.parametrize("words", [("--bf16",), ("--tile", "16"), ("--no-tile",), ("--halo", "1"), ("-x",)])
-def test_a_batch_is_done_again_with_other_options_of_the_network(
+def test_a_batch_replaces_the_results_of_other_options_only_by_force(
     cli: Cli, tmp_path: Path, nearest: Path, words: tuple[str, ...]
 ) -> None:
     folder = tmp_path / "in"
@@ -246,8 +246,18 @@ def test_a_batch_is_done_again_with_other_options_of_the_network(
     run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest)
     assert "1 done" in cli(*run).err
     assert "1 skipped" in cli(*run).err
-    assert "1 done" in cli(*run, *words).err
+    before = (tmp_path / "out" / "a.png").stat()
+    for more in ((), ("--dry-run",)):
+        refused = cli(*run, *words, *more)
+        assert refused.code == 5
+        assert "1 of 1 outputs would be replaced, such as " in refused.err
+        assert "a.png: made with other options or weights; add --force" in refused.err
+        assert "continue" not in refused.err
+    assert (tmp_path / "out" / "a.png").stat() == before
+    assert "1 done" in cli(*run, *words, "--force").err
     assert "1 skipped" in cli(*run, *words).err
+    Image.fromarray(pattern(6, 9)).save(folder / "a.png")  # another input is the same result, out of date
+    assert "1 done" in cli(*run, *words).err
 
 
 def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path: Path, nearest: Path) -> None:
@@ -427,7 +437,7 @@ def test_a_manifest_takes_neither_memory_nor_time_without_end(tmp_path: Path) ->
     manifest = Manifest(tmp_path, {})
     item = Item(source=tmp_path / "in.png", target=tmp_path / "a.png")
     item.source.write_bytes(b"in")
-    assert manifest.state(item) == "stale"
+    assert manifest.state(item) == "other"
     assert time.process_time() - begin < 10
 
 

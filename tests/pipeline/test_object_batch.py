@@ -64,7 +64,10 @@ def test_a_folder_of_objects_is_mirrored_once(
     store.put("scans/a.png", png(3, 4))
     assert sorted(statuses(cli(*batch(store, nearest)))) == ["done", "skipped", "skipped"]
     assert np.array_equal(pixels(store.get("large/a.png")), doubled(png(3, 4)))
-    assert statuses(cli(*batch(store, micro))) == ["done"] * 3
+    other = cli(*batch(store, micro))
+    assert (other.code, statuses(other)) == (3, ["failed"] * 3)
+    assert "large/a.png: made with other options or weights; add --force" in other.err
+    assert statuses(cli(*batch(store, micro, "--force"))) == ["done"] * 3
     writes = {key: count for key, count in store.writes().items() if key.startswith("large/")}
     assert writes == {"large/a.png": 3, "large/deep/b.png": 2, "large/deep/er/c.png": 2}
 
@@ -181,10 +184,12 @@ def test_row_70_of_two_workers_one_wins_and_the_other_finds_it_done(
 
 
 def test_a_stale_output_is_replaced_only_as_it_was_seen(
-    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, micro: Path
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path
 ) -> None:
-    """A process makes one anew with other settings, right before this one's put arrives."""
+    """Another process makes one anew right before this one's put arrives."""
     assert statuses(cli(*batch(store, nearest))) == ["done"] * 3
+    for name in scans:
+        store.put(f"scans/{name}", png(3, 4))
     conditions: list[str | None] = []
 
     def fault(handler: BaseHTTPRequestHandler) -> bool:
@@ -196,7 +201,7 @@ def test_a_stale_output_is_replaced_only_as_it_was_seen(
 
     seen = store.ask("HEAD", "/large/a.png")[1]["ETag"]
     store.fault = fault
-    ran = cli(*batch(store, micro))
+    ran = cli(*batch(store, nearest))
     assert (ran.code, sorted(statuses(ran))) == (3, ["done", "done", "failed"]), ran.err
     assert conditions == [seen]
     assert "large/a.png: exists and was not made by this program" in ran.err
