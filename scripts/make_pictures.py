@@ -10,7 +10,7 @@ drawings by file, by a hash of their names (`rendered_letters.held_out`).
 
 | folder | what | from | licence |
 |---|---|---|---|
-| text | paragraphs, tables, code, formulas, forms, signs | Debian's `FONTS`, `LISTS` | OFL, Apache-2.0, GPL, others |
+| text | paragraphs, tables, code, forms, signs | Debian's `FONTS`, `LISTS` | OFL, Apache-2.0, GPL, others |
 | screens | windows, buttons, lists, icons | the same fonts; icons of Breeze and Tango | LGPL-3, public domain |
 | drawings | many sizes and turns | npm `openmoji`, `@twemoji/svg` | CC-BY-SA-4.0, CC-BY-4.0 |
 | | the same | Debian's `openclipart-svg` | CC0 |
@@ -35,12 +35,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rendered_letters import Letters, faces_below
-from rendered_pages import page
-from rendered_scenes import Drawings, charts, drawings, flags, maps, read_countries, screens
-from rendered_sheet import SIDE, any_color
+from rendered_scenes import KINDS, SIDE, Sheet, Sources, any_color
 
-ART = ("wesnoth-1.16-data", "plasma-workspace-wallpapers")
+ART = {"portraits": "wesnoth-1.16-data", "wallpapers": "plasma-workspace-wallpapers"}
 NPM = ("openmoji", "@twemoji/svg", "flag-icons", "world-atlas")
 ICONS = ("openclipart-svg", "breeze-icon-theme", "tango-icon-theme")
 LISTS = """wamerican wngerman wfrench wspanish wpolish wbulgarian wukrainian witalian wportuguese wswedish wcatalan
@@ -68,8 +65,7 @@ COUNTS = {
     "flags": (75, 4),
 }
 """Pictures to train on and held out, by kind."""
-
-Drawer = Callable[[np.random.Generator], Image.Image]
+Cutter = Callable[[Path, np.random.Generator], Iterator[Image.Image]]
 
 
 def main() -> None:
@@ -77,50 +73,31 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write into")
     parser.add_argument("--packages", type=Path, help="folder that holds the packages; default: fetch them")
     parser.add_argument("--held-out", action="store_true", help="draw with what training never sees")
-    parser.add_argument("--kinds", default=",".join((*COUNTS, "portraits", "wallpapers")), help="default: %(default)s")
+    parser.add_argument("--kinds", default=",".join((*COUNTS, *ART)), help="default: %(default)s")
     arguments = parser.parse_args()
     kinds = arguments.kinds.split(",")
     with tempfile.TemporaryDirectory() as scratch:
-        art = ART if "portraits" in kinds and not arguments.held_out else ART[1:]
+        art = [] if arguments.held_out else [package for kind, package in ART.items() if kind in kinds]
         packages = arguments.packages or fetched(Path(scratch) / "packages", art)
         roots = unpacked(packages, Path(scratch) / "unpacked")
-        grounds = largest((roots / ART[1]).rglob("contents/images/*.[jp][pn]g"))
-        for number, (kind, draw) in enumerate(drawers(roots, grounds, held=arguments.held_out).items()):
-            count = COUNTS[kind][arguments.held_out] if kind in kinds else 0
-            for index in range(count):
-                picture = draw(np.random.default_rng([number, index, int(arguments.held_out)]))
-                save(picture, arguments.out / kind / f"{index:04d}.png")
-            sys.stdout.write(f"{kind}: {count}\n")
-        portraits = sorted((roots / ART[0]).rglob("portraits/**/*.png"))
-        for kind, sources, cut in (("portraits", portraits, portrait_parts), ("wallpapers", grounds, wallpaper_parts)):
-            count = 0
-            for number, source in enumerate(sources if kind in kinds and not arguments.held_out else []):
-                name = "-".join(source.parts[-4:-3] if kind == "wallpapers" else source.parts[-2:-1])
-                for part, picture in enumerate(cut(source, np.random.default_rng([9, number]))):
-                    save(picture, arguments.out / kind / f"{name}-{source.stem}_part{part:03d}.png")
-                    count += 1
-            sys.stdout.write(f"{kind}: {count}\n")
+        sources = Sources.below(roots, held=arguments.held_out)
+        for number, (kind, counts) in enumerate(COUNTS.items()):
+            for index in range(counts[arguments.held_out] if kind in kinds else 0):
+                sheet = Sheet(np.random.default_rng([number, index, int(arguments.held_out)]), sources)
+                save(KINDS[kind](sheet), arguments.out / kind / f"{index:04d}.png")
+        if "portraits" in kinds and not arguments.held_out:
+            portraits = sorted((roots / ART["portraits"]).rglob("portraits/**/*.png"))
+            save_parts(arguments.out / "portraits", portraits, portrait_parts, named=-2)
+        if "wallpapers" in kinds and not arguments.held_out:
+            grounds = largest((roots / ART["wallpapers"]).rglob("contents/images/*.[jp][pn]g"))
+            save_parts(arguments.out / "wallpapers", grounds, wallpaper_parts, named=-4)
 
 
-def drawers(roots: Path, grounds: list[Path], *, held: bool) -> dict[str, Drawer]:
-    """What draws each kind, of the fonts and drawings of one part."""
-    letters = Letters(faces_below(roots), roots, held=held)
-    files = Drawings(roots, held=held)
-    rings = read_countries(next((roots / "world-atlas").rglob("countries-50m.json")))
-
-    def text(rng: np.random.Generator) -> Image.Image:
-        printed = rng.random() < 0.08
-        photograph = next(wallpaper_parts(grounds[int(rng.integers(len(grounds)))], rng)) if printed else None
-        return page(rng, letters, photograph)
-
-    return {
-        "text": text,
-        "screens": lambda rng: screens(rng, letters, files),
-        "drawings": lambda rng: drawings(rng, letters, files),
-        "charts": lambda rng: charts(rng, letters),
-        "maps": lambda rng: maps(rng, letters, rings),
-        "flags": lambda rng: flags(rng, letters, files),
-    }
+def save_parts(folder: Path, files: Iterable[Path], cut: Cutter, *, named: int) -> None:
+    """Saves the parts of painted art, whose names begin with that of one of the folders that their file is in."""
+    for number, file in enumerate(files):
+        for part, picture in enumerate(cut(file, np.random.default_rng([9, number]))):
+            save(picture, folder / f"{file.parts[named]}-{file.stem}_part{part:03d}.png")
 
 
 def save(picture: Image.Image, path: Path) -> None:

@@ -24,7 +24,6 @@ ALPHABETS = {
     "cyrillic": "абвгдежзийклмнопрстуфхцчшщъыьэюяіїєґАБВГДЖЗИКЛМНОПРСТФХЦЧШЩЭЮЯ",
     "greek": "αβγδεζηθικλμνξοπρστυφχψωάέήίόύώςΑΒΓΔΕΖΗΘΛΞΠΣΦΨΩ",
     "kana": "あいうえおかきくけこさしすせそたちつてとなにぬねのまみむめもやゆよらりるれろわをん日本語東京写真画像拡大",
-    "formulas": "αβγδθλπσφΔΣΠΩ∑∫√∞≤≥≠±×·∂−≈→∈",
 }
 LISTS = {
     "latin": ("american-english",),
@@ -146,21 +145,13 @@ class Letters:
         return words[int(rng.integers(len(words)))]
 
     def sentence(self, rng: np.random.Generator, language: str, length: tuple[int, int] = (4, 14)) -> str:
-        """Returns words with a capital, commas, figures and an end."""
+        """Returns words with a capital, commas, figures, signs and an end."""
         parts = [self.word(rng, language) for _ in range(int(rng.integers(*length)))]
         parts[0] = parts[0][:1].upper() + parts[0][1:]
         for at in range(1, len(parts)):
-            draw = rng.random()
-            if draw < 0.07:
-                parts[at] = figure(rng)
-            elif draw < 0.1:
-                parts[at] = f"({parts[at]})"
-            elif draw < 0.12:
-                parts[at] = f"“{parts[at]}”" if rng.random() < 0.5 else f'"{parts[at]}"'
-            elif draw < 0.15:
-                parts[at] = f"{parts[at]}-{self.word(rng, language)}"
-            elif draw < 0.25:
-                parts[at - 1] += ",;,:"[int(rng.integers(4))]
+            if rng.random() < 0.3:
+                form = str(rng.choice(["{figure}", "({})", "“{}”", '"{}"', "{}-{}", "{},", "{};", "{}:", "{},", "{},"]))
+                parts[at] = form.format(parts[at], self.word(rng, language), figure=figure(rng))
         return " ".join(parts) + "...?!"[int(rng.integers(5))]
 
     def name(self, rng: np.random.Generator, language: str) -> str:
@@ -169,15 +160,11 @@ class Letters:
 
 
 def figure(rng: np.random.Generator) -> str:
-    """Returns a number as it stands in print: a year, a price, a date, a time, a share, a code."""
-    a, b, c = (int(each) for each in rng.integers(0, 1000, size=3))
-    forms = (
-        f"{a}", f"{1400 + a}", f"{a}.{b % 100:02d}", f"{a},{b:03d}", f"{a % 29}/{b % 13}/{c % 100:02d}",
-        f"{a % 24}:{b % 60:02d}", f"{a % 100}%", f"${a}.{b % 100:02d}", f"{a % 100},{b % 100:02d} €", f"No. {a}",
-        f"+{a % 99} {b} {c:03d}", f"{a % 10}.{b % 10}.{c % 10}", f"§{a % 99}", f"[{a % 99}]", f"{a:03d}-{b:03d}",
-        f"{chr(65 + a % 26)}{b:03d}", f"{a % 40}°", f"{a % 100}x{b % 100}",
-    )  # fmt: skip
-    return forms[int(rng.integers(len(forms)))]
+    """Returns a number as it stands in print: a year, a price, a date, a time, a share."""
+    forms = "{a} 1{a:03d} {a}.{b:02d} {a},{c:03d} {b}/{d}/{e:02d} {d}:{b:02d} {b}% ${a}.{b:02d} {b},{e:02d}€ §{b} [{e}]"
+    form = str(rng.choice([*forms.split(), "No. {a}", "{a:03d}-{c:03d}", "{d}°", "{b}x{e}"]))
+    a, c, b, e, d = (int(rng.integers(most)) for most in (1000, 1000, 60, 60, 24))
+    return form.format(a=a, b=b, c=c, d=d, e=e)
 
 
 def _words(file: Path) -> list[str]:
