@@ -18,9 +18,8 @@ from sr_upscale.functional.resize import resize
 from sr_upscale.images import Frame, Picture
 from sr_upscale.inference import loaded_networks, planning, strips
 from sr_upscale.inference.memory import PROGRAM_BYTES, plan_host_bytes
-from sr_upscale.inference.planning import Pass
 from sr_upscale.inference.sizing import Target, choose_factors
-from sr_upscale.inference.tiling import StripPlan, TilePlan
+from sr_upscale.inference.tiling import Pass, StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import ROOT, pattern
 

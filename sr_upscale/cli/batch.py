@@ -36,7 +36,7 @@ def batch(
         raise UsageError(f"{shown(folder)} is a file, and batch takes a folder; use `sr-upscale {shown(folder)}`")
     from sr_upscale.cli.obtain import obtain_models
     from sr_upscale.cli.running import run_items
-    from sr_upscale.pipeline.targets import planned
+    from sr_upscale.pipeline.places import planned
 
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     far = is_address(folder) or is_address(output or "")

@@ -59,7 +59,8 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         SrUpscaleError: Any of its kinds.
     """
     from sr_upscale.cli.running import run_items  # a shell that completes a word needs none of it
-    from sr_upscale.pipeline.targets import plan_files, planned, single_target
+    from sr_upscale.pipeline.places import planned
+    from sr_upscale.pipeline.targets import plan_files, single_target
 
     obtain_models(request.network, console, dry_run=request.run.dry_run)
     if any(is_address(each) for each in (*names, output or "")):
@@ -84,8 +85,7 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
 def _objects(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
     """Enlarges what is or becomes objects: one picture, or a folder."""
     from sr_upscale.cli.running import run_items
-    from sr_upscale.pipeline.object_picture import close_picture, open_picture
-    from sr_upscale.pipeline.targets import planned
+    from sr_upscale.pipeline.places import close_picture, open_picture, planned
     from sr_upscale.storage.spool import Spool
 
     if len(names) > 1:

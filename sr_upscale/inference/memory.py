@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from sr_upscale.inference.tiling import StripPlan, TilePlan, plan_columns
+from sr_upscale.inference.tiling import Pass, StripPlan, TilePlan, plan_columns
 from sr_upscale.models.descriptor import INNER_ROWS, TAIL_TRAITS, GeneratorConfig, Traits
-
-if TYPE_CHECKING:
-    from sr_upscale.inference.planning import Pass
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that a strip or tile may take."""

@@ -25,7 +25,7 @@ from sr_upscale.inference.memory import (
     plan_host_bytes,
 )
 from sr_upscale.inference.sizing import Target, choose_factors
-from sr_upscale.inference.tiling import MIN_TILE, StripPlan, TilePlan, fit_rows, fit_tile_size, plan_tiles
+from sr_upscale.inference.tiling import MIN_TILE, Pass, StripPlan, TilePlan, fit_rows, fit_tile_size, plan_tiles
 from sr_upscale.models.descriptor import Traits
 
 OVERLAP = 8
@@ -50,23 +50,6 @@ EXACT_TILE_PIXELS = 1024 * 1024
 
 MIN_COLUMN = 64
 """Narrowest column of a strip, in LR pixels, that memory forces."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """One run of a network over the whole picture, in strips (our generators) or in tiles.
-
-    Attributes:
-        weights: File of the network.
-        scale: Its factor.
-        cut: How the picture is cut for it.
-        half: Whether it runs in half precision.
-    """
-
-    weights: Path
-    scale: int
-    cut: StripPlan | TilePlan
-    half: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from sr_upscale.functional.resize import resize_rows
 from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, strips_of
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.loaded_networks import LoadedNetworks
-from sr_upscale.inference.planning import Pass, UpscalePlan
+from sr_upscale.inference.planning import UpscalePlan
 from sr_upscale.inference.tiles import run_tiles
-from sr_upscale.inference.tiling import StripPlan
+from sr_upscale.inference.tiling import Pass, StripPlan
 from sr_upscale.interrupts import STOP
 from sr_upscale.models.ensemble import TURNS, self_ensemble
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 MIN_TILE = 16
 """Smallest core, in LR pixels, that halving goes down to."""
@@ -150,6 +151,23 @@ class TilePlan:
     def pixels_read(self) -> int:
         """Counts the pixels that the network reads for all tiles: the picture's own, plus the price of tiling."""
         return sum(_length(span) for span in self.rows) * sum(_length(span) for span in self.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One run of a network over the whole picture, in strips (our generators) or in tiles.
+
+    Attributes:
+        weights: File of the network.
+        scale: Its factor.
+        cut: How the picture is cut for it.
+        half: Whether it runs in half precision.
+    """
+
+    weights: Path
+    scale: int
+    cut: StripPlan | TilePlan
+    half: bool
 
 
 def plan_tiles(height: int, width: int, *, tile_size: int, overlap: int, halo: int) -> TilePlan:

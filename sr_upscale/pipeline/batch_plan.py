@@ -15,22 +15,10 @@ from pathlib import Path, PurePosixPath
 from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
+from sr_upscale.pipeline.manifest import Item
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.storage.atomic import output_error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One picture to do.
-
-    Attributes:
-        source: File to read.
-        target: File to write.
-    """
-
-    source: Path
-    target: Path
 
 
 @dataclass(frozen=True, kw_only=True)

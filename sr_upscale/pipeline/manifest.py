@@ -13,16 +13,14 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from sr_upscale.formatting import addressed
 from sr_upscale.storage.atomic import open_own, output_error, replace_file
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.process import IDENTITY, identity
-
-if TYPE_CHECKING:
-    from sr_upscale.pipeline.batch_plan import Item
 
 MANIFEST = ".sr-upscale.jsonl"
 """Name of the manifest in the output folder. It holds one JSON object a line; the last one of an output and content
@@ -36,6 +34,19 @@ MAX_LINE = 1 << 20
 Stamp = tuple[int, int]
 """Size in bytes and time of change in nanoseconds of a file: while they stay, its content is taken to."""
 State = Literal["absent", "current", "stale", "other", "foreign"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One picture to do.
+
+    Attributes:
+        source: File to read.
+        target: File to write.
+    """
+
+    source: Path
+    target: Path
 
 
 class Entry(NamedTuple):

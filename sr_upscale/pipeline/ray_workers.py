@@ -20,8 +20,8 @@ from sr_upscale.formatting import extra, shown
 from sr_upscale.interrupts import Stopped
 from sr_upscale.pipeline.batch_run import run_batch
 from sr_upscale.pipeline.parsing import Shard
+from sr_upscale.pipeline.places import planned
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.targets import planned
 
 CORES = 4
 """Cores of a worker where the cluster has no GPU; a smaller machine's worker takes what its largest machine has."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
@@ -14,22 +11,16 @@ from sr_upscale.images.formats import FORMATS, Format, format_of_path, own_forma
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.pipeline.batch_plan import (
     BatchPlan,
-    Item,
     output_name,
-    plan_folder,
     plan_items,
     refuse_collisions,
     refuse_name,
     refuse_unwritable,
 )
-from sr_upscale.pipeline.parsing import Shard
+from sr_upscale.pipeline.manifest import Item
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.storage.atomic import refuse_existing
-from sr_upscale.storage.remote import is_address
-
-if TYPE_CHECKING:
-    from sr_upscale.storage.spool import Spool
 
 
 def output_label(target: Target, model: str) -> str:
@@ -117,27 +108,6 @@ def format_for(fmt: Format | None, place: str, kind: str) -> Format:
     if by_name is None:
         raise UsageError(f"{shown(place)}: no known ending; give --format, or end the name in .png")
     return by_name
-
-
-@contextlib.contextmanager
-def planned(
-    folder: str, output: str | None, request: Request, *, recursive: bool = True, shard: Shard | None = None
-) -> Iterator[tuple[BatchPlan, Spool | None]]:
-    """Plans a folder of pictures: see `plan_folder` and `folder_target`, and of objects `plan_objects`.
-
-    Yields:
-        The plan, and the spool of a plan with objects.
-    """
-    if is_address(folder) or is_address(output or ""):
-        from sr_upscale.pipeline.object_batch import plan_objects
-        from sr_upscale.storage.spool import Spool
-
-        with Spool() as spool:
-            yield plan_objects(folder, output, request, spool, recursive=recursive, shard=shard), spool
-        return
-    out = folder_target(folder, output, request.size.target, request.network.model)
-    fmt, suffix = request.file.format, request.file.suffix or ""
-    yield plan_folder(Path(folder), out, recursive=recursive, fmt=fmt, suffix=suffix, shard=shard), None
 
 
 def plan_files(names: list[str], output: str | None, request: Request) -> BatchPlan:

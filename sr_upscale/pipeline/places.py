@@ -1,19 +1,43 @@
-"""One picture that is an object of a store, or becomes one."""
+"""Where pictures come from and go to: files, or objects of a store, which files of a spool stand for."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import addressed, show_as, shown
+from sr_upscale.pipeline.batch_plan import BatchPlan, plan_folder
+from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.targets import default_name, single_target
+from sr_upscale.pipeline.targets import default_name, folder_target, single_target
 from sr_upscale.storage.objects import check_address, get, name_of, put, read_note, refuse_missing_bucket
 from sr_upscale.storage.process import identity
 from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.storage.spool import Spool
+
+
+@contextlib.contextmanager
+def planned(
+    folder: str, output: str | None, request: Request, *, recursive: bool = True, shard: Shard | None = None
+) -> Iterator[tuple[BatchPlan, Spool | None]]:
+    """Plans a folder of pictures: see `plan_folder` and `folder_target`, and of objects `plan_objects`.
+
+    Yields:
+        The plan, and the spool of a plan with objects.
+    """
+    if is_address(folder) or is_address(output or ""):
+        from sr_upscale.pipeline.object_batch import plan_objects
+
+        with Spool() as spool:
+            yield plan_objects(folder, output, request, spool, recursive=recursive, shard=shard), spool
+        return
+    out = folder_target(folder, output, request.size.target, request.network.model)
+    fmt, suffix = request.file.format, request.file.suffix or ""
+    yield plan_folder(Path(folder), out, recursive=recursive, fmt=fmt, suffix=suffix, shard=shard), None
 
 
 def open_picture(name: str, output: str | None, request: Request, spool: Spool) -> tuple[Path | None, str]:
