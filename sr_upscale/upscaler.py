@@ -23,6 +23,7 @@ from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.inference.planning import Cutting, Planner, UpscalePlan, smaller_plan
 from sr_upscale.inference.rows import Rows, gathered
 from sr_upscale.inference.sizing import Target
+from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.load import traits_of
 from sr_upscale.pretrained.ncnn_export import runs_on_ncnn
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resolve_family, resolve_weights, twin_of
@@ -313,8 +314,6 @@ def _towards_twin(path: Path, fidelity: float) -> Path:
         )
     if fidelity in (0, 1):
         return twin if fidelity else path
-    from sr_upscale.pretrained.blend import blended  # it imports torch
-
     return blended(path, twin, fidelity)
 
 
@@ -329,6 +328,4 @@ def _with_noise(path: Path, denoise: float) -> Path:
         raise UsageError(
             f"--denoise is not available for {path.stem}: it has no counterpart that keeps noise, as {having} has"
         )
-    from sr_upscale.pretrained.blend import blended
-
     return blended(path, noisy, 1 - denoise)

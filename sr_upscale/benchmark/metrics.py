@@ -7,7 +7,7 @@ metrics are loaded.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from sr_upscale.formatting import extra, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sr_upscale.benchmark.run import PictureScore, Summary
     from sr_upscale.functional.color import Pixels
 
 
@@ -223,3 +224,9 @@ def load_metrics(optional: Mapping[str, str]) -> dict[str, Score]:
     """
     wanted = (metric for metric in METRICS if metric.name not in OPTIONAL or metric.name in optional)
     return {metric.name: metric.load(optional.get(metric.name, "")) for metric in wanted}
+
+
+def scores_by_name(rows: Sequence[PictureScore | Summary]) -> dict[str, list[float]]:
+    """Lists the scores of several rows by name, in the order of `METRICS`, without those that no row has."""
+    values = {metric.name: [row.scores[metric.name] for row in rows if metric.name in row.scores] for metric in METRICS}
+    return {name: each for name, each in values.items() if each}

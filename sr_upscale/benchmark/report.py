@@ -12,15 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from sr_upscale.benchmark.protocol import KERNELS
-from sr_upscale.benchmark.run import Results
 from sr_upscale.benchmark.tables import as_table, datasets_of, finite, score_cells, table_of
 from sr_upscale.formatting import mebibytes
-from sr_upscale.functional.color import Pixels
+
+if TYPE_CHECKING:
+    from sr_upscale.benchmark.run import Results
+    from sr_upscale.functional.color import Pixels
 
 MAX_PICTURES = 24
 """Most pictures of a report. Where there are more, the worst and the best are shown."""

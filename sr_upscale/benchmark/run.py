@@ -15,7 +15,7 @@ import torch
 
 from sr_upscale import __version__
 from sr_upscale.benchmark.methods import Method, host_peak_bytes
-from sr_upscale.benchmark.metrics import METRICS, Pair, Score, load_metrics
+from sr_upscale.benchmark.metrics import Pair, Score, load_metrics, scores_by_name
 from sr_upscale.benchmark.protocol import Protocol
 from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.errors import InputError, SrUpscaleError
@@ -203,12 +203,6 @@ def _summary(
         device=method.device,
         dtype=method.dtype,
     )
-
-
-def scores_by_name(rows: Sequence[PictureScore | Summary]) -> dict[str, list[float]]:
-    """Lists the scores of several rows by name, in the order of `METRICS`, without those that no row has."""
-    values = {metric.name: [row.scores[metric.name] for row in rows if metric.name in row.scores] for metric in METRICS}
-    return {name: each for name, each in values.items() if each}
 
 
 def _quartiles(ordered: Sequence[float]) -> tuple[float, float, float]:

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sr_upscale.benchmark.metrics import METRICS, OPTIONAL
-from sr_upscale.benchmark.run import PictureScore, Results, Summary, scores_by_name
+from sr_upscale.benchmark.metrics import METRICS, OPTIONAL, scores_by_name
 from sr_upscale.formatting import mebibytes
+
+if TYPE_CHECKING:
+    from sr_upscale.benchmark.run import PictureScore, Results, Summary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,10 +40,11 @@ def serve(
     max_pixels: opt.MaxPixels = None,
     max_memory: opt.MaxMemory = None,
     device: opt.Device = "auto",
+    backend: opt.Backend = "auto",
     debug: opt.Debug = False,
 ) -> int:
     """Serve a web page and an HTTP API on this machine."""
-    words = {"model": model, "device": device, "max_pixels": max_pixels, "max_memory": max_memory}
+    words = {"model": model, "device": device, "backend": backend, "max_pixels": max_pixels, "max_memory": max_memory}
     options: dict[str, Any] = {name: word for name, word in words.items() if word is not None}
     request = request_of(options)
     most = parse_bytes(max_bytes, "--max-bytes")

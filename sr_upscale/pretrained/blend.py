@@ -11,11 +11,10 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.models.generator import Generator, OutputBlend, deepened, gated_from_compact
 from sr_upscale.pretrained.registry import cache_folder
-from sr_upscale.pretrained.spandrel_adapter import tensors_in
 from sr_upscale.pretrained.weights_file import (
     BLEND_ARCHITECTURE,
     WeightsInfo,
@@ -26,6 +25,9 @@ from sr_upscale.pretrained.weights_file import (
 )
 from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.digest import hash_file
+
+if TYPE_CHECKING:
+    from sr_upscale.models.generator import Generator
 
 
 def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
@@ -45,6 +47,8 @@ def blend_files(first: Path, second: Path, alpha: float, out: Path) -> None:
     """
     if not 0 <= alpha <= 1:
         raise UsageError(f"share is {alpha:g}; expected 0 to 1")
+    from sr_upscale.models.generator import OutputBlend, deepened  # it imports torch, which a cached blend needs not
+
     (a, a_info), (b, b_info) = generator_of(first), generator_of(second)
     if a.config.scale != b.config.scale:
         raise ModelError(f"{first} enlarges x{a.config.scale}, {second} x{b.config.scale}; expected one scale")
@@ -79,6 +83,9 @@ def generator_of(path: Path) -> tuple[Generator, WeightsInfo]:
     """
     if is_ours(path):
         return load_generator(path)
+    from sr_upscale.models.generator import gated_from_compact
+    from sr_upscale.pretrained.spandrel_adapter import tensors_in
+
     try:
         return gated_from_compact(tensors_in(path)), WeightsInfo(name=path.stem)
     except ModelError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,36 +240,65 @@ from sr_upscale.cli.app import run
 codes = [run(words) for words in json.loads(sys.argv[1])]
 print(json.dumps([codes, sorted({"torch", "scipy", "torchvision"} & set(sys.modules))]))
 """
+SERVER_WITHOUT_TORCH = """
+import json, sys
+from pathlib import Path
+from tests.server.running import serving
+with serving(Path(sys.argv[1]), max_jobs=1, options={"backend": "ncnn"}) as server:
+    codes = [server.post(Path(sys.argv[2]).read_bytes()).status_code, server.get("/").status_code]
+print(json.dumps([codes, sorted({"torch", "scipy", "torchvision"} & set(sys.modules))]))
+"""
+
+
+def modules_of(script: str, *arguments: str) -> Any:
+    """What a process of its own prints last: exit codes, and what it imported that it should not."""
+    environment = {**os.environ, **WITHOUT_VULKAN, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_pictures_without_torch_in_the_process(tmp_path: Path, micro: Path) -> None:
-    """One process for all: RGB, alpha, 16 bits, another scale, an animation, a dry run; help."""
+    """One process for all: RGB, alpha, 16 bits, another scale, an animation, a chain, a blend, a folder, a dry run."""
     rgba = np.dstack([pattern(48, 48), np.arange(48 * 48).reshape(48, 48) % 256]).astype(np.uint8)
     Image.fromarray(pattern(48, 48)).save(tmp_path / "rgb.png")
     Image.fromarray(rgba).save(tmp_path / "rgba.png")
     Image.fromarray((np.arange(900).reshape(30, 30) * 72).astype(np.uint16)).save(tmp_path / "deep.png")
     frames = [Image.fromarray(pattern(20, 20)), Image.fromarray(pattern(20, 20)[::-1])]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    shutil.copy(tmp_path / "rgb.png", folder)
+    Upscaler("gan", fidelity=0.5)  # torch makes the blend, once
     ncnn = ["-n", str(micro), "--backend", "ncnn", "-o"]
     lines = [
         [f"{tmp_path}/rgb.png", "-n", str(micro), "-o", f"{tmp_path}/rgb-out.png"],  # auto
         [f"{tmp_path}/rgba.png", *ncnn, f"{tmp_path}/rgba-out.png"],
         [f"{tmp_path}/deep.png", *ncnn, f"{tmp_path}/deep-out.png", "-s", "3"],
         [f"{tmp_path}/moving.gif", *ncnn, f"{tmp_path}/moving-out.gif"],
+        [f"{tmp_path}/rgb.png", *ncnn, f"{tmp_path}/chain-out.png", "-s", "4"],
+        [f"{tmp_path}/rgb.png", "-n", "gan", "--fidelity", "0.5", "-o", f"{tmp_path}/blend-out.png"],
+        ["batch", str(folder), *ncnn, f"{tmp_path}/folder-out"],
         [f"{tmp_path}/rgb.png", "--dry-run"],
     ]
-    environment = {**os.environ, **WITHOUT_VULKAN, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WITHOUT_TORCH, json.dumps(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert json.loads(done.stdout.splitlines()[-1]) == [[0] * len(lines), []], done.stderr
-    for name, scale in (("rgb", 2), ("rgba", 2), ("deep", 3)):
-        expected = Upscaler(micro, dtype="fp32", backend="torch")(
-            np.asarray(Image.open(tmp_path / f"{name}.png")), scale=scale
-        )
+    assert modules_of(WITHOUT_TORCH, json.dumps(lines)) == [[0] * len(lines), []]
+    same: dict[str, Any] = {"dtype": "fp32", "backend": "torch"}
+    plain, blend = Upscaler(micro, **same), Upscaler("gan", fidelity=0.5, **same)
+    for name, scale in (("rgb", 2), ("rgba", 2), ("deep", 3), ("chain", 4), ("blend", 4)):
+        source = tmp_path / (f"{name}.png" if name in ("rgba", "deep") else "rgb.png")
+        expected = (blend if name == "blend" else plain)(np.asarray(Image.open(source)), scale=scale)
         found = np.asarray(Image.open(tmp_path / f"{name}-out.png"))
         assert np.abs(found.astype(int) - expected).max() <= 1
     with Image.open(tmp_path / "moving-out.gif") as moving:
         assert (moving.size, getattr(moving, "n_frames", 1)) == ((40, 40), 2)
+
+
+def test_a_server_without_torch_in_the_process(tmp_path: Path, micro: Path) -> None:
+    pytest.importorskip("starlette")
+    pytest.importorskip("uvicorn")
+    Image.fromarray(pattern(9, 9)).save(tmp_path / "a.png")
+    assert modules_of(SERVER_WITHOUT_TORCH, str(micro), f"{tmp_path}/a.png") == [[200, 200], []]
 
 
 # --- the choice -------------------------------------------------------------------------------------
