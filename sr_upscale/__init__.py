@@ -1,6 +1,8 @@
 """sr-upscale: enlarge, measure and train with one package.
 
->>> from sr_upscale import Upscaler, load_image, save_image  # doctest: +SKIP
+    from sr_upscale import Upscaler
+
+    Upscaler()("photo.jpg", scale=2).save("large.png")
 
 Public names are imported when first used: ``import sr_upscale`` alone loads neither torch nor Pillow.
 """
@@ -27,11 +29,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    msg = f"module 'sr_upscale' has no attribute {name!r}"
-    raise AttributeError(msg)
+if not TYPE_CHECKING:  # a checker would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        msg = f"module 'sr_upscale' has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +32,13 @@ from sr_upscale.pretrained.ncnn_export import runs_on_ncnn
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resolve_family, resolve_weights, twin_of
 from sr_upscale.vulkan import DeviceLostError
 
+if TYPE_CHECKING:
+    import torch
+
 Made = TypeVar("Made")
+Given = ParamSpec("Given")
+File = TypeVar("File", bound=str | Path | bytes | BinaryIO | Picture)
+"""What becomes a `Picture`."""
 OnStep = Callable[[int, int], None]
 """Called with (strips or tiles done, in all)."""
 
@@ -38,13 +47,37 @@ def _silent(_done: int, _total: int) -> None:
     pass
 
 
+def _by_known_names(function: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Refuses keywords that the function does not have in one line that says which it has."""
+    signature = inspect.signature(function)
+    known = [each.name for each in signature.parameters.values() if each.kind == each.KEYWORD_ONLY]
+
+    @functools.wraps(function)
+    def call(*args: Given.args, **options: Given.kwargs) -> Made:
+        for name in options:
+            if name not in signature.parameters:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"expected some of {', '.join(known)}"
+                who = function.__qualname__.replace(".__init__", "()").replace(".__call__", "()()")
+                raise UsageError(f"{who} takes no {name!r}; {hint}")
+        return function(*args, **options)
+
+    return call
+
+
 class Upscaler:
     """Enlarges pictures. Weights are loaded when first needed and kept.
+
+    >>> upscaler = Upscaler()  # or Upscaler("psnr"), Upscaler("mine.safetensors", device="cpu")
+    >>> upscaler("photo.jpg", scale=2).save("large.png", quality=90)  # doctest: +SKIP
+    >>> array = upscaler(np.zeros((8, 9, 3), np.uint8))  # an array becomes an array, a PIL image a PIL image
+    >>> array.shape
+    (32, 36, 3)
 
     Args:
         model: Name of a family (``psnr``: the trained factor is chosen by the scale), of one model (``psnr-x4``), or a
             path of weights.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``vulkan``, ``vulkan:1``.
+        device: A `torch.device`, or ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``vulkan``, ``vulkan:1``.
         dtype: ``auto``, ``fp32``, ``bf16``, ``fp16``. Auto takes half precision where the hardware has it and the
             pixels agree, and always fp32 for 16-bit pictures.
         tile_size: Core of a tile in LR pixels. With None and 0 our networks stream, which equals the whole picture. For
@@ -57,7 +90,7 @@ class Upscaler:
         before: Models of factor 1 that clean the picture first (names or paths), in order.
         backend: ``auto`` (`backends.choice.choose_backend`), ``torch``, ``ncnn`` (on the CPU or by Vulkan), or on the
             CPU ``onnxruntime`` or ``openvino``. All but torch are extras.
-        tta: Self-ensemble: the mean over the eight turns and mirrorings of each tile; eight times the work.
+        tta: Self-ensemble: the average over 8 flips and rotations of each tile; 8 times the work.
         max_memory: Bytes that a picture may take beyond the loaded program; None takes what is free.
         pixels: LR pixels of the one picture that there is to do, which ``auto`` takes into account; None for others.
 
@@ -69,11 +102,12 @@ class Upscaler:
         UsageError: No such device, type or backend here, impossible tile sizes, or a fidelity that cannot be.
     """
 
+    @_by_known_names
     def __init__(
         self,
         model: str | Path = DEFAULT_MODEL,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         dtype: str = "auto",
         tile_size: int | None = None,
         overlap: int | None = None,
@@ -86,6 +120,7 @@ class Upscaler:
         max_memory: int | None = None,
         pixels: int | None = None,
     ) -> None:
+        device = str(device)
         self.weights = resolve_family(str(model))
         if denoise is not None:
             self.weights = {scale: _with_noise(path, denoise) for scale, path in self.weights.items()}
@@ -144,7 +179,7 @@ class Upscaler:
     @overload
     def __call__(
         self,
-        image: str | Path,
+        image: str | Path | bytes | BinaryIO | Picture,
         *,
         scale: float | None = None,
         width: int | None = None,
@@ -165,6 +200,31 @@ class Upscaler:
         progress: OnStep = _silent,
     ) -> ImageKind: ...
 
+    @overload
+    def __call__(
+        self,
+        image: list[File] | tuple[File, ...],
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fit: str = "inside",
+        progress: OnStep = _silent,
+    ) -> list[Picture]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: list[ImageKind] | tuple[ImageKind, ...],
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fit: str = "inside",
+        progress: OnStep = _silent,
+    ) -> list[ImageKind]: ...
+
+    @_by_known_names
     def __call__(
         self,
         image: Any,
@@ -175,29 +235,40 @@ class Upscaler:
         fit: str = "inside",
         progress: OnStep = _silent,
     ) -> Any:
-        """Enlarges one image.
+        """Enlarges an image, or each of a list.
 
         Args:
-            image: Path of a picture. Or an array (H, W) or (H, W, C) of uint8, uint16, or floats in [0, 1], with C of 1
-                gray, 2 gray + alpha, 3 RGB, 4 RGBA. Or a PIL image.
+            image: Path or bytes of a picture, an open file, or a `Picture`. Or a PIL image. Or an array (H, W) or
+                (H, W, C) of uint8, uint16, or floats in [0, 1], with C of 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA. Or a
+                list of them.
             scale: Any factor from 1 to 64; by default the model's own.
             width, height: Target size in pixels instead of a scale; one alone keeps the proportions.
             fit: What both mean for an image of another shape: ``inside``, ``cover`` or ``stretch`` (`sizing.Target`).
-            progress: Called with (strips or tiles done, in all); the number in all may grow.
+            progress: Called with (strips or tiles done, in all), of each image anew; the number in all may grow.
 
         Returns:
-            The same kind and type, enlarged; of a path a `Picture`, which has a method ``save``. PIL images keep EXIF,
-            profile and resolution in ``info``; those of palette, 1-bit or CMYK come back as L, RGB or RGBA.
+            The same kind and type, enlarged; of a path, bytes and a file a `Picture`, which has ``save``. PIL images
+            keep EXIF, profile and resolution in ``info``; those of palette, 1-bit or CMYK come back as L, RGB or RGBA.
 
         Raises:
             ShapeError: Not such an image.
             InputError: The file cannot be used.
-            UsageError: An impossible scale or size.
+            UsageError: An impossible scale or size, or no kind of image.
             OutOfMemoryError: Not even the smallest tile fits.
         """
+        if isinstance(image, list | tuple):
+            options: dict[str, Any] = {"scale": scale, "width": width, "height": height, "fit": fit}
+            return [self(each, **options, progress=progress) for each in image]
         target = Target(scale=scale, width=width, height=height, fit=fit)
-        if isinstance(image, str | Path):
-            return self.upscale(load_image(image), target, on_step=progress)
+        if isinstance(image, str | Path | bytes) or hasattr(image, "read"):
+            image = load_image(image)
+        if isinstance(image, Picture):
+            return self.upscale(image, target, on_step=progress)
+        if not isinstance(image, Image.Image) and not hasattr(image, "__array_interface__"):
+            raise UsageError(
+                f"image is a {type(image).__qualname__}; "
+                "expected a path, bytes, an open file, a Picture, a PIL image, an array, or a list of them"
+            )
         picture = Picture(frames=(Frame(pixels_hwc=pixels_of(image)),))
         large = self.upscale(picture, target, on_step=progress)
         out = like(image, np.asarray(large.frames[0].pixels_hwc))

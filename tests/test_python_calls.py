@@ -1,13 +1,17 @@
 """The package as Python code calls it: paths, PIL images, notebooks, progress."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from sr_upscale.errors import ShapeError, SrUpscaleError, UsageError
+import sr_upscale
+from sr_upscale.errors import OutputError, ShapeError, SrUpscaleError, UsageError
 from sr_upscale.images import Frame, Metadata, Picture, load_image, save_image
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import p3_profile, pattern
@@ -84,3 +88,113 @@ def test_an_array_comes_back_in_its_type_with_its_values(nearest: Path, dtype: t
     large = Upscaler(nearest)(values)
     assert large.dtype == values.dtype
     assert np.allclose(large.astype(np.float64), doubled(values).astype(np.float64), atol=1e-3)
+
+
+@pytest.fixture
+def deep() -> Picture:
+    """16-bit RGB of 7x6, with a profile."""
+    return Picture(frames=(Frame(pixels_hwc=pattern(6, 7, 3, np.uint16)),), metadata=Metadata(icc=p3_profile()))
+
+
+@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "picture"])
+def test_whatever_holds_a_picture_becomes_a_picture(nearest: Path, tmp_path: Path, deep: Picture, kind: str) -> None:
+    path = tmp_path / "a.png"
+    deep.save(path)
+    given: dict[str, Any] = {
+        "path": path,
+        "text": str(path),
+        "bytes": path.read_bytes(),
+        "file": path.open("rb"),
+        "picture": deep,
+    }
+    large = Upscaler(nearest, device=torch.device("cpu"))(given[kind])
+    assert isinstance(large, Picture)
+    assert (large.size, np.asarray(large).dtype.name) == ((14, 12), "uint16")
+    assert np.array_equal(np.asarray(large), doubled(np.asarray(deep)))
+    given["file"].close()
+
+
+def test_a_list_becomes_a_list_of_the_same_kinds(nearest: Path, deep: Picture) -> None:
+    array, image = pattern(4, 5), Image.fromarray(pattern(3, 9))
+    kinds: list[Any] = [array, image, deep]
+    one, two, three = list[Any](Upscaler(nearest)(kinds))
+    assert np.array_equal(one, doubled(array))
+    assert isinstance(two, Image.Image)
+    assert (two.size, three.size) == ((18, 6), (14, 12))
+
+
+def test_a_picture_is_an_array_and_a_pil_image(deep: Picture) -> None:
+    array = np.asarray(deep)
+    assert (array.shape, array.dtype.name) == ((6, 7, 3), "uint16")
+    assert np.asarray(deep, dtype=np.float32).dtype == np.float32
+    image = deep.to_pil()
+    assert (image.mode, image.size, image.info["icc_profile"]) == ("RGB", (7, 6), p3_profile())
+    assert np.abs(np.asarray(image) * 257.0 - array).max() <= 128.5
+    film = Picture(frames=tuple(Frame(pixels_hwc=pattern(6, 7, 1), duration_ms=9) for _ in range(3)))
+    assert np.asarray(film).shape == (3, 6, 7, 1)
+    assert film.to_pil().mode == "L"
+
+
+def test_a_picture_is_saved_by_names_and_over_nothing(tmp_path: Path) -> None:
+    picture = Picture(frames=(Frame(pixels_hwc=pattern(60, 70)),))
+    sizes = []
+    for quality in (30, 95):
+        picture.save(tmp_path / f"{quality}.jpg", quality=quality)
+        sizes.append((tmp_path / f"{quality}.jpg").stat().st_size)
+    assert sizes[0] < sizes[1]
+    with pytest.raises(OutputError, match="exists; give overwrite=True"):
+        picture.save(tmp_path / "30.jpg")
+    picture.save(tmp_path / "30.jpg", quality=95, overwrite=True)
+    assert (tmp_path / "30.jpg").read_bytes() == (tmp_path / "95.jpg").read_bytes()
+    file = io.BytesIO()
+    picture.save(file, format="webp", quality=100)
+    assert np.array_equal(np.asarray(Image.open(file)), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda upscaler: upscaler(3), r"image is a int; expected a path, bytes, .* or a list of them"),
+        (lambda upscaler: upscaler(torch.zeros(3, 4, 5)), r"image is a Tensor; expected"),
+        (lambda upscaler: upscaler([None]), r"image is a NoneType; expected"),
+        (lambda upscaler: upscaler("a.png", scal=2), r"Upscaler\(\)\(\) takes no 'scal'; did you mean scale\?"),
+        (lambda _: sr_upscale.Upscaler(**{"scale": 2}), r"Upscaler\(\) takes no 'scale'; expected some of device"),
+    ],
+)
+def test_what_is_not_taken_is_refused_in_one_line(nearest: Path, call: Callable[[Any], object], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        call(Upscaler(nearest))
+    assert "\n" not in str(caught.value)
+
+
+SNIPPET = """
+from typing import assert_type
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_upscale import Picture, Upscaler
+
+upscaler = Upscaler("psnr", device="cpu")
+array: NDArray[np.uint8] = np.zeros((8, 9, 3), np.uint8)
+assert_type(upscaler("photo.jpg", scale=2), Picture)
+assert_type(upscaler(b""), Picture)
+assert_type(upscaler(Image.new("L", (3, 4))), Image.Image)
+assert_type(upscaler(["a.png", "b.png"]), list[Picture])
+assert_type(upscaler([Image.new("L", (3, 4))]), list[Image.Image])
+assert_type(upscaler("photo.jpg").size, tuple[int, int])
+upscaler(array).mean()
+upscaler("photo.jpg", factor=2)
+upscaler(3)
+from sr_upscale import Downscaler
+"""
+
+
+@pytest.mark.slow
+def test_a_checker_sees_what_comes_back_and_what_is_not_taken(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api")
+    (tmp_path / "snippet.py").write_text(SNIPPET)
+    said, errors, _code = api.run(["--strict", "--follow-imports=silent", str(tmp_path / "snippet.py")])
+    found = [line.split(": ", 1) for line in said.splitlines() if ": error: " in line]
+    assert {int(place.split(":")[-1]) for place, _text in found} == {19, 20, 21}, said + errors

@@ -54,9 +54,11 @@ for _library in ("PIL", "pyvips"):  # without a handler Python prints their warn
     logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"sr_upscale.images.{home}"), name)
-    msg = f"module 'sr_upscale.images' has no attribute {name!r}"
-    raise AttributeError(msg)
+if not TYPE_CHECKING:  # a checker would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(f"sr_upscale.images.{home}"), name)
+        msg = f"module 'sr_upscale.images' has no attribute {name!r}"
+        raise AttributeError(msg)

@@ -36,7 +36,7 @@ FRAME_PIXELS = 1 << 14
 
 
 def load_image(
-    source: str | Path | bytes,
+    source: str | Path | bytes | BinaryIO,
     *,
     max_pixels: int = MAX_PIXELS,
     frame: int | None = None,
@@ -46,7 +46,7 @@ def load_image(
     """Reads a picture: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC (extra ``heic``), by its content, not its name.
 
     Args:
-        source: A regular file, or the bytes of one.
+        source: A regular file, the bytes of one, or a file that is open for reading bytes.
         max_pixels: Refuse more pixels than this, all frames of an animation together. The header tells their number,
             before any is decoded.
         frame: Number of the one frame, TIFF page or HEIC picture that is wanted, from 0. None takes all frames of an
@@ -66,6 +66,8 @@ def load_image(
         OutOfMemoryError: The picture does not fit in the memory that is free.
     """
     source = Path(source) if isinstance(source, str) else source
+    if not isinstance(source, Path | bytes):
+        source, name = source.read(), name or shown(str(getattr(source, "name", "the file")))
     name = name or ("standard input" if isinstance(source, bytes) else shown(source))
     data = source if isinstance(source, bytes) else _read_file(source)
     fmt = _format_of(data[:256], name)

@@ -30,7 +30,7 @@ _BAND_ROWS = 128
 def save_image(
     picture: Picture,
     target: str | Path | BinaryIO,
-    fmt: Format | None = None,
+    fmt: Format | str | None = None,
     options: SaveOptions | None = None,
     *,
     on_whole: Callable[[Path], None] = lambda _temporary: None,
@@ -41,8 +41,8 @@ def save_image(
     Args:
         picture: The picture. 16 bits are rounded to 8 where the format holds no more.
         target: A path, which gets the whole file or keeps what it had, or a binary stream.
-        fmt: Format to write, to which the picture was adapted (`adapt`). None goes by the ending of the path, adapts
-            the picture, and warns of what had to be given up.
+        fmt: Format to write, to which the picture was adapted (`adapt`). A name of one, or None for that of the path's
+            ending, adapts the picture, and warns of what had to be given up.
         options: Quality, compression and metadata; None takes the defaults.
         on_whole, overwrite: See `replace_file`; only for a path.
 
@@ -52,8 +52,8 @@ def save_image(
     """
     options = options or SaveOptions()
     target = Path(target) if isinstance(target, str) else target
-    if fmt is None:
-        fmt = format_by_name(target.suffix if isinstance(target, Path) else "")
+    if not isinstance(fmt, Format):
+        fmt = format_by_name(fmt or (target.suffix if isinstance(target, Path) else ""))
         picture, notes = adapt(picture, fmt, options, name=_name_of(target))
         for note in notes:
             warnings.warn(note, stacklevel=2)

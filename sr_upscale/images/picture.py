@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from sr_upscale.functional.pil_arrays import to_8_bits
 from sr_upscale.images.color_tags import ColorTags, chunks_of
 from sr_upscale.images.xmp import Change
+from sr_upscale.storage.atomic import refuse_existing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class RowSource(ABC):
@@ -170,6 +174,11 @@ class FrameSource(Sequence[Frame]):
 class Picture:
     """A decoded picture, upright. All frames have one shape and type.
 
+    >>> picture = load_image("photo.jpg")  # doctest: +SKIP
+    >>> picture.size, np.asarray(picture).shape  # doctest: +SKIP
+    ((640, 480), (480, 640, 3))
+    >>> picture.save("copy.webp", quality=90)  # doctest: +SKIP
+
     Attributes:
         frames: One, or several for an animation. Those of a large animation are a `FrameSource`.
         format: Name of the format it came from, a key of `FORMATS`.
@@ -190,12 +199,30 @@ class Picture:
         frames = f", {len(self.frames)} frames" if len(self.frames) > 1 else ""
         return f"<Picture {self.width}x{self.height}, {self.channels} channels of {self.bits} bits{frames}>"
 
-    def _repr_png_(self) -> bytes:
-        """Shows the first frame in a notebook: 8 bits, at most 1024 pixels a side, in the picture's own colours."""
-        from PIL import Image, PngImagePlugin
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Returns the pixels for `numpy.asarray`: (H, W, C) uint8 or uint16, of an animation (frames, H, W, C)."""
+        frames = [np.asarray(frame.pixels_hwc) for frame in self.frames]
+        pixels = frames[0] if len(frames) == 1 else np.stack(frames)
+        return pixels.astype(dtype or pixels.dtype, copy=bool(copy))
+
+    def to_pil(self) -> Image:
+        """Returns the first frame as a PIL image: L, LA, RGB or RGBA of 8 bits, for Pillow has no colour of 16.
+
+        Colour profile, resolution and EXIF are in its ``info``.
+        """
+        from PIL import Image
 
         pixels = to_8_bits(np.asarray(self.frames[0].pixels_hwc))
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        found = {"icc_profile": self.metadata.icc, "dpi": self.metadata.dpi, "exif": self.metadata.exif}
+        image.info |= {key: value for key, value in found.items() if value is not None}
+        return image
+
+    def _repr_png_(self) -> bytes:
+        """Shows the first frame in a notebook: 8 bits, at most 1024 pixels a side, in the picture's own colours."""
+        from PIL import PngImagePlugin
+
+        image = self.to_pil()
         image.thumbnail((1024, 1024))
         file, info = io.BytesIO(), PngImagePlugin.PngInfo()
         for kind, content in chunks_of(self.metadata.color):
@@ -203,11 +230,41 @@ class Picture:
         image.save(file, "PNG", icc_profile=self.metadata.icc, pnginfo=info)
         return file.getvalue()
 
-    def save(self, target: str | Path) -> None:
-        """Writes the picture, with all that belongs to it; see `encode.save_image`."""
-        from sr_upscale.images import save_image  # by the package: a module of their own would import each other
+    def save(
+        self,
+        target: str | Path | BinaryIO,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        compression: int | None = None,
+        background: tuple[int, int, int] | None = None,
+        strip_metadata: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Writes the picture, with all that belongs to it. A path gets the whole file, or stays what it was.
 
-        save_image(self, target)
+        Args:
+            target: A path, or a file that is open for writing bytes.
+            format: ``png``, ``jpg``, ``webp``, ``tif``, ``bmp``, ``gif`` or ``avif``; None goes by the path's ending.
+            quality: 1-100 for JPEG, WebP and AVIF; WebP is lossless at 100.
+            compression: 0-9 for PNG and TIFF, from large and quick to small and slow.
+            background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
+            strip_metadata: Leave out EXIF, XMP, IPTC and texts.
+            overwrite: Whether a file that stands there may be replaced.
+
+        Raises:
+            OutputError: The file exists or cannot be written, or a side is longer than the format allows.
+            UsageError: No such format, it needs a background, or a number is outside its range.
+        """
+        # by the package: modules of their own would import each other
+        from sr_upscale.images import SaveOptions, save_image
+
+        options = SaveOptions(
+            quality=quality, background=background, compression=compression, strip_metadata=strip_metadata
+        )
+        if isinstance(target, str | Path):
+            refuse_existing(Path(target), force=overwrite, how="give overwrite=True, or another path")
+        save_image(self, target, format, options, overwrite=overwrite)
 
     @property
     def durations_ms(self) -> tuple[int, ...]:
@@ -229,6 +286,11 @@ class Picture:
             return replace(self, frames=self.frames.timed(durations_ms))
         pairs = zip(self.frames, durations_ms, strict=True)
         return replace(self, frames=tuple(replace(frame, duration_ms=each) for frame, each in pairs))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Returns (width, height) in pixels."""
+        return self.width, self.height
 
     @property
     def width(self) -> int:

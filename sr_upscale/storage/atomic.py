@@ -213,14 +213,16 @@ def publish_file(temporary: Path, path: Path, *, on_whole: Callable[[Path], None
             os.close(folder)
 
 
-def refuse_existing(path: Path, *, force: bool = False) -> None:
+def refuse_existing(
+    path: Path, *, force: bool = False, how: str = "add --force to overwrite it, or choose another -o"
+) -> None:
     """Finds before any work whether an output may be written.
 
     Raises:
-        OutputError: It is there, and `force` was not said.
+        OutputError: It is there, and `force` is not given; `how` says what to do.
     """
     if not force and path.exists():
-        raise OutputError(f"{shown(path)}: exists; add --force to overwrite it, or choose another -o")
+        raise OutputError(f"{shown(path)}: exists; {how}")
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
