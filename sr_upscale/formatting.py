@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
-from pathlib import PurePath
+import sys
+from pathlib import Path, PurePath
 
 from sr_upscale.errors import UsageError
 
@@ -19,8 +22,20 @@ def shown(path: PurePath | str) -> str:
 
 
 def extra(name: str) -> str:
-    """Says how to install an extra: from a clone, since no package index has this program."""
-    return f"run `pip install '.[{name}]'` in a clone of sr-upscale"
+    """Says how to install an extra, as this program was installed: by pipx, uv or pip, from its clone."""
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    clone = ""
+    with contextlib.suppress(metadata.PackageNotFoundError, ValueError):
+        noted = metadata.distribution("sr-upscale").read_text("direct_url.json") or '{"url": ""}'
+        url = urlsplit(json.loads(noted)["url"])
+        clone = url2pathname(url.path) if url.scheme == "file" else ""
+    parts = Path(sys.prefix).parts
+    tool = "pipx install --force" if "pipx" in parts else "uv tool install" if "uv" in parts else "pip install"
+    where = shown(clone) if clone and os.path.isdir(clone) else "a clone of sr-upscale"
+    return f"run `{tool} '.[{name}]'` in {where}"
 
 
 def addressed(path: PurePath | str) -> str:

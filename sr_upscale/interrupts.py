@@ -34,11 +34,14 @@ class Stopped(BaseException):
 
     Attributes:
         number: Number of the signal.
+        message: What to print.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, message: str = "") -> None:
         super().__init__(number)
         self.number = number
+        word = "interrupted" if number == signal.SIGINT else "terminated"
+        self.message = message or f"{word}; unfinished files were removed"
 
 
 class Stop:

@@ -227,8 +227,7 @@ def run(argv: Sequence[str]) -> int:
             traceback.print_exc()
         return failed(error.exit_code, str(error), type(error).__name__)
     except Stopped as stopped:
-        word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
-        return failed(SIGNALLED + stopped.number, f"{word}; unfinished files were removed", "Stopped")
+        return failed(SIGNALLED + stopped.number, stopped.message, "Stopped")
     except MemoryError:
         text = "out of memory; close other programs, use a smaller scale or --tile 128"
         return failed(OutOfMemoryError.exit_code, text, "OutOfMemoryError")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +16,7 @@ from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra
+from sr_upscale.interrupts import Stopped
 from sr_upscale.pipeline.batch_plan import refuse_unwritable
 from sr_upscale.pipeline.parsing import parse_bytes
 from sr_upscale.pipeline.request import request_of
@@ -41,6 +45,7 @@ def serve(
     max_memory: opt.MaxMemory = None,
     device: opt.Device = "auto",
     backend: opt.Backend = "auto",
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open the page in a browser.")] = False,
     debug: opt.Debug = False,
 ) -> int:
     """Serve a web page and an HTTP API on this machine."""
@@ -78,7 +83,17 @@ def serve(
         base = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
         if not is_loopback(host):
             console.warn(f"{base} can be reached from other machines, and the connection is not encrypted")
-        console.result({"address": base, "token": settings.token}, [f"{base}/?token={settings.token}"])
-        console.note("open it in a browser; stop with Ctrl-C")
-        server_of(settings).run(sockets=[bound])
+        page = f"{base}/?token={settings.token}"
+        console.result({"address": base, "token": settings.token}, [page])
+        opened = not no_open and sys.stdout.isatty() and _has_desktop() and webbrowser.open(page)
+        console.note(f"{'opened in your browser' if opened else 'open it in a browser'}; stop with Ctrl-C")
+        try:
+            server_of(settings).run(sockets=[bound])
+        except Stopped as stopped:
+            raise Stopped(stopped.number, "stopped") from None
     return 0
+
+
+def _has_desktop() -> bool:
+    """Says whether a browser would open in a window, and not in this terminal."""
+    return sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))

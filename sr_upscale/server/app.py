@@ -207,8 +207,15 @@ def _failure(error: Exception) -> JSONResponse:
         code, message = OutOfMemoryError.exit_code, "out of memory; close other programs, or use a smaller scale"
     else:
         message = f"internal error: {type(error).__name__}: {error}; `serve --debug` shows where: please report it"
+    message = re.sub(r"--([a-z-]+)", _option_of_client, message)
     kind = next(each.__name__ for each in type(error).__mro__ if not each.__module__.startswith("sr_upscale.server"))
     return JSONResponse({"code": code, "kind": kind, "message": message}, status_code=status or STATUS.get(code, 500))
+
+
+def _option_of_client(match: re.Match[str]) -> str:
+    """Names an option of the command line as a client knows it."""
+    name = match[1].replace("-", "_")
+    return name if name in OPTIONS else f"{match[0]} of `sr-upscale serve`"
 
 
 async def _no_such_address(_request: Request, error: Exception) -> Response:
@@ -238,7 +245,7 @@ async def _body(request: Request, name: str, most: int) -> bytes:
         TooLargeError: There are more than `most`. The rest is not read.
         TimeoutError: They do not come.
     """
-    too_large = TooLargeError(f"{shown(name)}: more than {mebibytes(most)}; start the server with a larger --max-bytes")
+    too_large = TooLargeError(f"{shown(name)}: more than {mebibytes(most)}; a larger one needs another --max-bytes")
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or int(announced[:20]) > most:
         raise too_large

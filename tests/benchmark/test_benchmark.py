@@ -33,6 +33,7 @@ from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair,
 from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_latex, to_markdown, to_text
 from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.errors import InputError, IntegrityError, UsageError
+from sr_upscale.formatting import extra
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.metrics.reference import psnr
@@ -432,7 +433,7 @@ def test_plots_need_a_folder_and_their_library(
     assert (ran.code, ran.err) == (2, "sr-upscale: --plots are files of --out; give -o a folder\n")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     ran = cli(*words, "-o", tmp_path / "out")
-    answer = "sr-upscale: --plots needs an extra; run `pip install '.[plots]'` in a clone of sr-upscale\n"
+    answer = f"sr-upscale: --plots needs an extra; {extra('plots')}\n"
     assert (ran.code, ran.err) == (2, answer)
     assert not (tmp_path / "out").exists()
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from sr_upscale.errors import InputError, UsageError
+from sr_upscale.formatting import extra
 from sr_upscale.images import load_image, load_plain8
 from sr_upscale.images.codecs.heic import _straight
 from sr_upscale.images.color_tags import ColorTags
@@ -182,6 +183,5 @@ def test_without_the_extra_the_message_says_how_to_get_it(
     ran = cli(source, "-n", nearest)
     assert ran.code == 4
     assert ran.err == (
-        f"sr-upscale: {source}: a HEIC picture, for which this program needs an extra; "
-        "run `pip install '.[heic]'` in a clone of sr-upscale\n"
+        f"sr-upscale: {source}: a HEIC picture, for which this program needs an extra; {extra('heic')}\n"
     )

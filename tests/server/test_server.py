@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_the_command_serves_until_it_is_interrupted(nearest: Path, tmp_path: Pat
         process.send_signal(signal.SIGINT)
         _out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "sr-upscale: interrupted; unfinished files were removed\n"
+    assert err == "sr-upscale: stopped\n"
     assert os.listdir(tmp_path) == []
 
 
@@ -200,10 +201,43 @@ def test_the_command_says_what_cannot_be(cli: Cli, nearest: Path, tmp_path: Path
     assert (ran.code, "cannot serve on aaa" in ran.err) == (2, True)
 
 
-def test_the_command_names_the_extra(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "line"),
+    [
+        ("/home/me/.local/share/pipx/venvs/sr-upscale", "pipx install --force '.[serve]'"),
+        ("/home/me/.local/share/uv/tools/sr-upscale", "uv tool install '.[serve]'"),
+        ("/home/me/project/.venv", "pip install '.[serve]'"),
+    ],
+)
+def test_the_command_names_the_extra_as_the_program_was_installed(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, prefix: str, line: str
+) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setattr(sys, "prefix", prefix)
     ran = cli("serve")
-    assert (ran.code, "pip install '.[serve]'" in ran.err) == (2, True)
+    assert (ran.code, f"run `{line}` in " in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "desktop", "terminal", "opens"),
+    [((), ":0", True, True), (("--no-open",), ":0", True, False), ((), "", True, False), ((), ":0", False, False)],
+)
+def test_the_command_opens_the_page_where_there_is_a_desktop(
+    cli: Cli, nearest: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], desktop: str, terminal: bool,
+    opens: bool,
+) -> None:  # fmt: skip
+    pages: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda page: pages.append(page) or True)
+    monkeypatch.setattr("sr_upscale.server.run.server_of", lambda _settings: Mock())
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", desktop)
+    for name in ("WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    ran = cli("serve", "-n", nearest, "--device", "cpu", *words)
+    assert ran.code == 0, ran.err
+    assert pages == ([ran.out.strip()] if opens else [])
+    assert ("opened in your browser" in ran.err) == opens
 
 
 def test_the_page_of_the_api_names_every_option() -> None:
