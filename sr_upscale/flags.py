@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Section = TypeVar("Section")
 
-SIZE, NETWORK, FILES, RUNNING = "Size", "Network and tiles", "Files", "Running"
+SIZE, NETWORK, FILES, VIDEO, RUNNING = "Size", "Network and tiles", "Files", "Video", "Running"
 RECIPE, DATA, PROTOCOL = "Recipe", "Data", "Protocol"
 """Panels of the help."""
 

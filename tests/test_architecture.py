@@ -24,6 +24,7 @@ LAYERS = (
     ("metrics",),
     ("inference",),
     ("training",),
+    ("video",),
     ("upscaler",),
     ("benchmark",),
     ("pipeline",),

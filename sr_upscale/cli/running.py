@@ -168,10 +168,11 @@ def format_plan(name: str, target: Path | str, planned: Mapping[str, Any]) -> st
         planned: The forecast.
     """
     frames = f", {planned['frames']} frames" if planned["frames"] > 1 else ""
+    disk = f", {mebibytes(planned['estimated_bytes'])} of disk" if "estimated_bytes" in planned else ""
     return (
         f"{name} {_by(planned['input_size'])} -> {shown(target)} {_by(planned['output_size'])}{frames}: "
         f"{' then '.join(planned['models'])}, {format_cut(planned)}, {planned['dtype']} on {planned['device']}, "
-        f"about {mebibytes(planned['memory_bytes'])} and {duration(planned['estimated_seconds'])}"
+        f"about {mebibytes(planned['memory_bytes'])} and {duration(planned['estimated_seconds'])}{disk}"
     )
 
 

@@ -131,11 +131,13 @@ def _single(
     with console.progress(shown(Path(name).name)[:40]) as report:  # it stands before torch is imported
         from sr_upscale.images.decode import peek, pixels_of_small
 
-        kind = peek(data) if isinstance(data, Path) else sniff(data[:256])  # no picture: refused before torch is loaded
+        # no picture: refused before torch is loaded
+        kind = peek(data, clips=True) if isinstance(data, Path) else sniff(data[:256])
         fmt = format_for(request.file.format, place, kind)
 
-        from sr_upscale.pipeline import job
-        from sr_upscale.pipeline.executor import upscaler_for
+        from sr_upscale.pipeline.executor import job_for, upscaler_for
+
+        job = job_for(fmt)
 
         upscaler = upscaler_for(request.network, pixels=pixels_of_small(data, kind))
         if dry_run:

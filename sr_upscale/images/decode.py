@@ -18,7 +18,7 @@ from sr_upscale.formatting import shown
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.images.codecs.codec import Codec, Header, InputFile, codec_of
 from sr_upscale.images.codecs.pillow import open_unlimited
-from sr_upscale.images.formats import FORMATS, Format, format_of_path, sniff
+from sr_upscale.images.formats import FORMATS, VIDEO, Format, format_of_path, sniff
 from sr_upscale.images.metadata import exif_bytes, orientation_of, upright
 from sr_upscale.images.picture import Metadata, Picture, RowSource
 from sr_upscale.images.xmp import upright_xmp
@@ -166,18 +166,23 @@ def load_plain8(source: Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArra
     return rgb8(pixels)[:, :, : 1 if pixels.shape[2] < 3 else 3]
 
 
-def peek(path: Path) -> str:
+def peek(path: Path, *, clips: bool = False) -> str:
     """Detects the format of a picture file by its first 256 bytes. It reads no more than those.
 
+    Args:
+        path: The file.
+        clips: Whether it may be a video.
+
     Returns:
-        A key of `FORMATS`.
+        A key of `FORMATS`, or `VIDEO`.
 
     Raises:
         InputError: The file is missing, not a regular file, unreadable, empty, or no picture. Or it is a HEIC and the
             extra is not installed.
     """
     with _opened_file(path) as file:
-        return _format_of(file.read(256), shown(path)).name
+        head = file.read(256)
+        return VIDEO if clips and sniff(head) == VIDEO else _format_of(head, shown(path)).name
 
 
 def pixels_of_small(source: Path | bytes, kind: str) -> int | None:

@@ -266,6 +266,9 @@ SUFFIXES: dict[str, str] = {suffix: each.name for each in FORMATS.values() for s
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     *((offset, magic, each.name) for each in FORMATS.values() for offset, magic in each.magic),
     # known, and refused by name
+    *((0, magic, "a video") for magic in (b"\x1aE\xdf\xa3", b"YUV4MPEG2 ", b"nut/multimedia", b"FLV\1", b"OggS")),
+    *((0, magic, "a video") for magic in (b"\0\0\1\xba", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")),
+    *((4, magic, "a video") for magic in (b"moov", b"mdat")),
     (0, b"%PDF", "a PDF document"),
     (0, b"%!PS", "a PostScript document"),
     (0, b"\xc5\xd0\xd3\xc6", "an EPS document"),
@@ -276,6 +279,10 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "a zip archive"),
     (0, b"\x1f\x8b", "a gzip archive"),
 )
+
+
+VIDEO = "a video"
+"""What `sniff` says of a container of video."""
 
 
 def sniff(head: bytes) -> str:
@@ -293,7 +300,9 @@ def sniff(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         found = head[8 : int.from_bytes(head[:4], "big")]
         names = (each.name for each in FORMATS.values() if any(brand in found for brand in each.brands))
-        return next(names, "a video")
+        return next(names, VIDEO)
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI " or any(head[at : at + 189 : 188] == b"GG" for at in (0, 4)):
+        return VIDEO  # the second is a transport stream
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")):
         return "an SVG or XML document"

@@ -19,6 +19,8 @@ from sr_upscale.pipeline.manifest import Item
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.storage.atomic import output_error
+from sr_upscale.video.containers import DEFAULT, Container, container_of_path, has_video
+from sr_upscale.video.containers import SUFFIXES as CLIP_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +42,19 @@ class BatchPlan:
     unnameable: int = 0
 
 
-def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | None) -> str:
+def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | Container | None) -> str:
     """Names the output of a picture: ``photo.jpg`` -> ``photo_x4_psnr-x4.jpg``.
 
     Args:
         source: The picture.
         label: Stands behind the stem, after ``_``.
         suffix: Takes the place of ``_<label>``; None keeps that.
-        fmt: Gives the ending. None keeps the picture's own format, or what that comes out as, or PNG where it has none.
+        fmt: Gives the ending. None keeps the picture's own format, or what that comes out as, or PNG where it has none;
+            clips become Matroska.
     """
-    own = format_of_path(source)
+    own = format_of_path(source) or container_of_path(source)
     if fmt is None:
-        fmt = own_format(own) if own else FORMATS["png"]
+        fmt = DEFAULT if isinstance(own, Container) else own_format(own) if own else FORMATS["png"]
     ending = source.suffix if fmt == own else f".{fmt.name}"
     return f"{source.stem}{f'_{label}' if suffix is None else suffix}{ending}"
 
@@ -61,7 +64,7 @@ def plan_folder(
     out: Path,
     *,
     recursive: bool = True,
-    fmt: Format | None = None,
+    fmt: Format | Container | None = None,
     suffix: str = "",
     shard: Shard | None = None,
 ) -> BatchPlan:
@@ -73,7 +76,7 @@ def plan_folder(
         folder: Where to look. Links to folders are followed, each real folder once.
         out: Root of the outputs. It is left out of the search if it lies inside `folder`.
         recursive: Search subfolders.
-        fmt: Format of all outputs; None keeps each picture's own.
+        fmt: Format of all pictures, or of all clips; None keeps each picture's own.
         suffix: Put behind the stem of every output's name.
         shard: Only this part of the pictures, by their names within the folder.
 
@@ -97,7 +100,7 @@ def plan_names(
     folder: Path,
     out: Path,
     *,
-    fmt: Format | None = None,
+    fmt: Format | Container | None = None,
     suffix: str = "",
     shard: Shard | None = None,
     exact: bool = False,
@@ -118,7 +121,7 @@ def plan_names(
     sources, unnameable = [], 0
     for name in names:
         ending = PurePosixPath(name).suffix.lower()
-        if ending not in SUFFIXES:
+        if not _is_read(ending):
             left_out[ending or "without an ending"] += 1
         elif Path(name).parts != tuple(name.split("/")) or ".." in Path(name).parts or "\0" in name:
             warnings.append(f"{shown(name)}: cannot be the name of a file; left out")
@@ -133,7 +136,7 @@ def _mirrored(
     sources: Sequence[Path],
     folder: Path,
     out: Path,
-    fmt: Format | None,
+    fmt: Format | Container | None,
     suffix: str,
     shard: Shard | None,
     warnings: Sequence[str],
@@ -142,11 +145,15 @@ def _mirrored(
     exact: bool = False,
 ) -> BatchPlan:
     """Plans pictures of a folder into a mirrored tree."""
+
+    def wanted(path: Path) -> Format | Container | None:
+        return fmt if _is_clip(path) == isinstance(fmt, Container) else None
+
     mirror = functools.cache(lambda above: out / Path(above).relative_to(folder))
     items = [
         Item(
             source=path,
-            target=mirror(os.path.dirname(path)) / output_name(path, label="", suffix=suffix, fmt=fmt),
+            target=mirror(os.path.dirname(path)) / output_name(path, label="", suffix=suffix, fmt=wanted(path)),
         )
         for path in sources
     ]
@@ -211,19 +218,36 @@ def counted(left_out: Mapping[str, int]) -> str:
 
 
 def _apart(items: Sequence[Item]) -> list[Item]:
-    """Returns the items, with another name for what a phone's HEIC becomes beside a JPEG of the same name."""
-    if not any((own := format_of_path(item.source)) and own.written_as for item in items):
+    """Returns the items, with another name for what a HEIC or a clip becomes beside another one of the same name."""
+    moved = {item.source: kind for item in items if (kind := _kind_that_changes(item.source))}
+    if not moved:
         return list(items)
     targets = Counter(_folded(item.target) for item in items)
 
     def renamed(item: Item) -> Item:
-        own = format_of_path(item.source)
-        if own is None or not own.written_as or targets[_folded(item.target)] == 1:
+        if item.source not in moved or targets[_folded(item.target)] == 1:
             return item
-        target = item.target.with_name(f"{item.target.stem}_{own.name}{item.target.suffix}")
+        target = item.target.with_name(f"{item.target.stem}_{moved[item.source]}{item.target.suffix}")
         return Item(source=item.source, target=target)
 
     return [renamed(item) for item in items]
+
+
+def _kind_that_changes(source: Path) -> str:
+    """Names the format of a file whose output has another one anyway; nothing for others."""
+    own = format_of_path(source)
+    if own is not None:
+        return own.name if own.written_as else ""
+    return source.suffix[1:].lower() if _is_clip(source) and container_of_path(source) != DEFAULT else ""
+
+
+def _is_clip(path: Path) -> bool:
+    return container_of_path(path) is not None
+
+
+def _is_read(ending: str) -> bool:
+    """Says whether files of this ending are inputs; clips are where the extra is installed."""
+    return ending in SUFFIXES or (ending in CLIP_SUFFIXES and has_video())
 
 
 def _folded(path: str | os.PathLike[str]) -> str:
@@ -329,7 +353,7 @@ def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str], left_ou
             path = above / name
             if name.startswith(".sr-"):
                 continue
-            if (ending := path.suffix.lower()) in SUFFIXES:
+            if _is_read(ending := path.suffix.lower()):
                 yield path
             else:
                 left_out[ending or "without an ending"] += 1

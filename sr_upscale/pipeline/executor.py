@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import UsageError
 from sr_upscale.images.formats import FORMATS, Format, format_of_path
-from sr_upscale.pipeline import job
+from sr_upscale.inference.row_queue import write_behind
+from sr_upscale.pipeline import clip, job
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.batch_run import ItemLedger, Work
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
-from sr_upscale.pipeline.row_queue import write_behind
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.upscaler import Upscaler
+from sr_upscale.video.containers import Container, container_of_path
 
 if TYPE_CHECKING:
     from sr_upscale.storage.spool import Spool
@@ -69,12 +70,13 @@ class LocalExecutor:
         self.jobs = _jobs(request.run.jobs, self.upscalers, FAR_THREADS if far else 1)
         self.fingerprint = fingerprint(request, self.upscalers[0])
 
-    def load(self, item: Item) -> job.Prepared:
+    def load(self, item: Item) -> Any:
         """Reads an item and plans its output."""
         self.fetch(item.source)
-        return job.prepare(item.source, self.format_for(item), self.upscalers[0], self.request, queued=True)
+        fmt = self.format_for(item)
+        return job_for(fmt).prepare(item.source, fmt, self.upscalers[0], self.request, queued=True)
 
-    def start(self, item: Item, loaded: job.Prepared, work: Work) -> Future[dict[str, Any]]:
+    def start(self, item: Item, loaded: Any, work: Work) -> Future[dict[str, Any]]:
         """Computes an item, and has it written behind (`row_queue.write_behind`).
 
         Raises:
@@ -86,20 +88,28 @@ class LocalExecutor:
                 raise Cancelled
             self.on_step(item, done, total)
 
-        return job.start(
+        fmt = self.format_for(item)
+        started: Future[dict[str, Any]] = job_for(fmt).start(
             loaded,
             item.target,
-            self.format_for(item),
+            fmt,
             self.upscalers[work.worker % len(self.upscalers)],
             self.request,
             writer=write_behind(work.saver),
             on_step=on_step,
             on_whole=work.on_whole,
         )
+        return started
 
-    def format_for(self, item: Item) -> Format:
+    def format_for(self, item: Item) -> Format | Container:
         """Returns the format of an item's output."""
-        return self.request.file.format or format_of_path(item.target) or FORMATS["png"]
+        by_name = container_of_path(item.target)
+        return by_name or self.request.file.format or format_of_path(item.target) or FORMATS["png"]
+
+
+def job_for(fmt: Format | Container) -> Any:
+    """Returns the module that does what becomes a picture (`job`), or a clip (`clip`)."""
+    return clip if isinstance(fmt, Container) else job
 
 
 def set_up(

@@ -22,11 +22,11 @@ from sr_upscale.images.adapt import adapt
 from sr_upscale.images.encode import save_rows
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.row_queue import Writer, write_inline
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.interrupts import STOP
 from sr_upscale.models.ensemble import TURNS
 from sr_upscale.pipeline.request import Request
-from sr_upscale.pipeline.row_queue import Writer, write_inline
 from sr_upscale.storage.digest import hash_file
 
 if TYPE_CHECKING:
@@ -266,9 +266,14 @@ def forecast(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
     return {"dry_run": True, **describe(prepared, upscaler), "estimated_seconds": round(seconds, 2)}
 
 
-def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
+def estimate_seconds(prepared: Prepared, upscaler: Upscaler, frames: int | None = None) -> float:
     """Estimates the seconds that a picture will take: reading it and loading the networks, which this does and times,
     and computing, from a timed tile of 96x96 pixels. Encoding comes on top.
+
+    Args:
+        prepared: Of `prepare`.
+        upscaler: Computes.
+        frames: How many there are; None for those of the picture.
     """
     dtype = upscaler.planner.dtype_for(prepared.picture.bits)
     seconds, loading = 0.0, prepared.seconds
@@ -282,5 +287,5 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler) -> float:
         on_host(network(probe))
         seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
-    times = len(prepared.picture.frames) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)
+    times = (frames or len(prepared.picture.frames)) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)
     return loading + seconds * times

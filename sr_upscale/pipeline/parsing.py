@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.images.formats import Format, format_by_name
+from sr_upscale.video.containers import CONTAINERS, Container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +143,14 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def parse_format(text: str) -> Format | None:
-    """Parses the name of a format such as ``png``. ``auto`` gives None.
+def parse_format(text: str) -> Format | Container | None:
+    """Parses the name of a format such as ``png`` or of a container such as ``mkv``. ``auto`` gives None.
 
     Raises:
         UsageError: It is no format that can be written.
     """
-    return None if text == "auto" else format_by_name(text)
+    container = CONTAINERS.get(text.lower().lstrip("."))
+    return None if text == "auto" else container if container and container.muxer else format_by_name(text)
 
 
 def parse_jobs(text: str) -> Jobs:

@@ -32,6 +32,8 @@ from sr_upscale.pipeline.parsing import (
 )
 from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families, known_names
+from sr_upscale.video.containers import CONTAINERS, Container
+from sr_upscale.video.options import VideoOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,16 +222,17 @@ class FileOptions:
         UsageError: A value is impossible.
     """
 
-    format: Format | None = option(
+    format: Format | Container | None = option(
         None,
         "-f",
         "--format",
         "--ext",
-        help="Output format: png, jpg, webp, tif, bmp, gif, avif. Default: by the output's name, else the input's.",
+        help="Output format: png, jpg, webp, tif, bmp, gif, avif; of clips mkv, mp4, mov, webm. "
+        "Default: by the output's name, else the input's; of clips mkv.",
         panel=FILES,
         pixels=True,
         parse=parse_format,
-        choices=lambda: WRITTEN,
+        choices=lambda: (*WRITTEN, *CONTAINERS),
     )
     quality: int | None = option(
         None,
@@ -357,6 +360,7 @@ class Request:
     size: SizeOptions = field(default_factory=SizeOptions)
     network: NetworkOptions = field(default_factory=NetworkOptions)
     file: FileOptions = field(default_factory=FileOptions)
+    video: VideoOptions = field(default_factory=VideoOptions)
     run: RunOptions = field(default_factory=RunOptions)
 
     def pixel_options(self) -> dict[str, Any]:
@@ -376,6 +380,7 @@ SECTIONS: dict[str, type] = {
     "size": SizeOptions,
     "network": NetworkOptions,
     "file": FileOptions,
+    "video": VideoOptions,
     "run": RunOptions,
 }
 """Classes of a `Request`'s fields."""
@@ -394,4 +399,4 @@ def request_of(values: dict[str, Any]) -> Request:
 
 
 def _plain(value: Any) -> Any:
-    return value.name if isinstance(value, Format) else value
+    return value.name if isinstance(value, Format | Container) else value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
-from sr_upscale.images.formats import FORMATS, Format, format_of_path, own_format
+from sr_upscale.images.formats import FORMATS, VIDEO, Format, format_of_path, own_format
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.pipeline.batch_plan import (
     BatchPlan,
@@ -21,6 +21,7 @@ from sr_upscale.pipeline.manifest import Item
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pretrained.registry import resolve_family
 from sr_upscale.storage.atomic import refuse_existing
+from sr_upscale.video.containers import CONTAINERS, Container, container_of_path
 
 
 def output_label(target: Target, model: str) -> str:
@@ -38,7 +39,7 @@ def output_label(target: Target, model: str) -> str:
 def names_file(output: str) -> bool:
     """Says whether -o, where a folder is needed, means a file: one that is there, or by its ending."""
     path = Path(output)
-    return not path.is_dir() and (path.exists() or format_of_path(path) is not None)
+    return not path.is_dir() and (path.exists() or bool(format_of_path(path) or container_of_path(path)))
 
 
 def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
@@ -96,12 +97,16 @@ def check_single(source: Path | None, target: Path, *, force: bool, dry_run: boo
     refuse_existing(target, force=force or dry_run)
 
 
-def format_for(fmt: Format | None, place: str, kind: str) -> Format:
+def format_for(fmt: Format | Container | None, place: str, kind: str) -> Format | Container:
     """Chooses the format that was asked for, else by the output's name, else (standard output) the input's own."""
     if fmt is not None:
         return fmt
     if place == "-":
-        return own_format(FORMATS.get(kind, FORMATS["png"]))
+        return CONTAINERS["y4m"] if kind == VIDEO else own_format(FORMATS.get(kind, FORMATS["png"]))
+    if (container := container_of_path(Path(place))) is not None:
+        if not container.muxer:
+            raise UsageError(f"{shown(place)}: {Path(place).suffix} is only read; end the name in .mkv")
+        return container
     by_name = format_of_path(Path(place))
     if by_name is not None and by_name.written_as:
         raise UsageError(f"{shown(place)}: {by_name.name.upper()} is only read; end the name in .{by_name.written_as}")

@@ -26,6 +26,7 @@ from sr_upscale.pipeline.executor import Cancelled, upscaler_for
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.targets import default_name, format_for
 from sr_upscale.upscaler import Upscaler
+from sr_upscale.video.containers import Container
 
 Made = TypeVar("Made")
 
@@ -173,6 +174,8 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
         Cancelled: The client has disconnected.
     """
     fmt = format_for(request.file.format, "-", sniff(data[:256]))
+    if isinstance(fmt, Container):
+        raise UsageError(f"{shown(name)}: a video; this server enlarges pictures")
     upscaler = _upscaler_for(request.network)
     prepared = pipeline.prepare(data, fmt, upscaler, request, name=shown(name))
     width, height = prepared.plan.output_size

@@ -29,7 +29,7 @@ from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Jobs, parse_bytes, parse_jobs, parse_pixels
 from sr_upscale.pipeline.request import SECTIONS, request_of
-from sr_upscale.pipeline.row_queue import Abandoned, Handover
+from sr_upscale.inference.row_queue import Abandoned, Handover
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern
@@ -209,6 +209,7 @@ def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -
         "no_tile": True, "overlap": 8, "halo": 9, "backend": "onnxruntime", "fp32": True, "bf16": True, "fp16": True,
         "format": "webp", "quality": 7, "compression": 3, "strip_metadata": True, "background": "red", "frame": 0,
         "allow_truncated": True, "before": None, "model": None, "fidelity": None, "denoise": None,
+        "start": 1.0, "duration": 2.0, "codec": "av1", "crf": 30, "preset": "slow", "deinterlace": True,
     }  # fmt: skip
     marked = {each.name for section in SECTIONS.values() for each, _flag in flags(section) if each.metadata["pixels"]}
     assert marked == set(others)

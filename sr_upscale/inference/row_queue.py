@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -17,11 +17,21 @@ Done = TypeVar("Done")
 Band = NDArray[Any]
 
 
+class Sized(Protocol):
+    """What a queue counts."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Sized)
+
+
 class Abandoned(Exception):
     """Nobody reads the rows any more."""
 
 
-class Handover:
+class Handover(Generic[Item]):
     """A queue of bands, bounded by bytes. One thread puts, another iterates.
 
     Args:
@@ -34,13 +44,13 @@ class Handover:
     def __init__(self, max_bytes: int = QUEUE_BYTES) -> None:
         self.max_bytes = max_bytes
         self.waited_s = 0.0
-        self._bands: deque[NDArray[Any]] = deque()
+        self._bands: deque[Item] = deque()
         self._bytes = 0
         self._ended = self._abandoned = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
 
-    def put(self, band: NDArray[Any]) -> None:
+    def put(self, band: Item) -> None:
         """Hands a band over. It waits while more than `max_bytes` are in the queue.
 
         Raises:
@@ -72,7 +82,7 @@ class Handover:
             self._abandoned = True
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[NDArray[Any]]:
+    def __iter__(self) -> Iterator[Item]:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended or bool(self._bands))
@@ -89,25 +99,25 @@ class Handover:
 class Writer(Protocol):
     """What brings rows to what writes them. The future ends when they are written, with what `write` returned."""
 
-    def __call__(self, rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]: ...
+    def __call__(self, rows: Iterable[Item], write: Callable[[Iterable[Item]], Done]) -> Future[Done]: ...
 
 
-def write_inline(rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]:
+def write_inline(rows: Iterable[Item], write: Callable[[Iterable[Item]], Done]) -> Future[Done]:
     """Writes in the thread that computes, for a single picture: writing asks for each band."""
     written: Future[Done] = Future()
     written.set_result(write(rows))
     return written
 
 
-def write_behind(saver: Executor) -> Writer:
+def write_behind(saver: Executor, max_bytes: int = QUEUE_BYTES) -> Writer:
     """Makes a writer that works in a thread of `saver`, and returns when the last row has been handed over.
 
     Where writing fails, computing ends early, and the future says why. Where computing fails, the exception passes on
     once writing has cleaned up.
     """
 
-    def hand(rows: Iterable[Band], write: Callable[[Iterable[Band]], Done]) -> Future[Done]:
-        handover = Handover()
+    def hand(rows: Iterable[Item], write: Callable[[Iterable[Item]], Done]) -> Future[Done]:
+        handover: Handover[Item] = Handover(max_bytes)
         written = saver.submit(write, handover)
         written.add_done_callback(lambda _written: handover.abandon())
         try:

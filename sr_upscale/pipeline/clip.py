@@ -1,0 +1,142 @@
+"""One clip to one file: what `job.py` is for pictures, with the same functions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sr_upscale.errors import InputError, UsageError
+from sr_upscale.formatting import shown
+from sr_upscale.images import MAX_PIXELS
+from sr_upscale.inference.row_queue import Writer, write_inline
+from sr_upscale.pipeline import job
+from sr_upscale.pipeline.request import Request
+from sr_upscale.video.containers import Container, check_video
+
+if TYPE_CHECKING:
+    from sr_upscale.upscaler import Upscaler
+    from sr_upscale.video.run import ClipPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedClip(job.Prepared):
+    """A clip that was looked at; `picture` is its first frame.
+
+    Attributes:
+        clip: What will be done.
+    """
+
+    clip: ClipPlan
+
+
+def prepare(
+    source: Path | bytes,
+    fmt: Container,
+    upscaler: Upscaler,
+    request: Request,
+    *,
+    queued: bool = False,
+    name: str | None = None,
+) -> PreparedClip:
+    """Looks at a clip and plans its output; see `job.prepare`."""
+    begin = time.perf_counter()
+    assert isinstance(source, Path)
+    name = name or shown(source)
+    check_video(name)
+    from sr_upscale.video.run import plan_clip
+    from sr_upscale.video.source import Clip
+
+    video = request.video
+    clip = Clip(source, start=video.start, duration=video.duration, deinterlace=video.deinterlace, name=name)
+    most = request.file.max_pixels or MAX_PIXELS
+    if (pixels := clip.look.width * clip.look.height) > most:
+        raise InputError(f"{name}: frames of {pixels / 1e6:.0f} MP are more than --max-pixels {most / 1e6:.0f}MP")
+    if request.file.frame is not None:
+        raise UsageError("--frame takes one frame out; give -o a picture, such as out.png")
+    plan = plan_clip(clip, fmt, upscaler, request.size.target, video, strip=request.file.strip_metadata)
+    return PreparedClip(
+        name=name,
+        picture=plan.picture,
+        plan=plan.plan,
+        warnings=plan.warnings,
+        seconds=time.perf_counter() - begin,
+        clip=plan,
+    )
+
+
+def run(
+    source: Path | bytes,
+    target: Path,
+    fmt: Container,
+    upscaler: Upscaler,
+    request: Request,
+    *,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+) -> dict[str, Any]:
+    """Does one clip; see `job.run`."""
+    begin = time.perf_counter()
+    prepared = prepare(source, fmt, upscaler, request)
+    done = start(prepared, target, fmt, upscaler, request, on_step=on_step).result()
+    return done | {"seconds": round(time.perf_counter() - begin, 3)}
+
+
+def start(
+    prepared: PreparedClip,
+    target: Path,
+    fmt: Container,
+    upscaler: Upscaler,
+    request: Request,
+    *,
+    writer: Writer = write_inline,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None,
+) -> Future[dict[str, Any]]:
+    """Computes a clip and writes it; see `job.start`. It returns when all is done: it has threads of its own."""
+    from sr_upscale.video.run import enlarge_clip
+
+    begin = time.perf_counter()
+    made = enlarge_clip(
+        prepared.clip,
+        target,
+        upscaler,
+        on_step=on_step,
+        on_whole=lambda temporary: on_whole(temporary, prepared.picture.sha256),
+        overwrite=request.file.force or os.path.lexists(target),
+    )
+    warnings = [*prepared.warnings, *made.pop("warnings")]
+    made |= {"warnings": warnings, "format": fmt.name, "seconds": round(time.perf_counter() - begin, 3)}
+    done: Future[dict[str, Any]] = Future()
+    done.set_result(describe(prepared, upscaler) | made)
+    return done
+
+
+def describe(prepared: PreparedClip, upscaler: Upscaler) -> dict[str, Any]:
+    """Describes a plan; see `job.describe`."""
+    plan = prepared.clip
+    look, clip = plan.encoder.look, plan.clip
+    said = {
+        "frames": len(clip.times),
+        "bits": look.bits,
+        "codec": plan.encoder.name,
+        "pixel_format": plan.encoder.pixel_format,
+        "media_seconds": round(float((clip.times[-1] - clip.times[0] + clip.last_duration) * look.time_base), 3),
+    }
+    return job.describe(prepared, upscaler) | said
+
+
+def forecast(prepared: PreparedClip, upscaler: Upscaler) -> dict[str, Any]:
+    """Says what would be done, for how long and on how much disk; see `job.forecast`."""
+    from sr_upscale.video.run import estimate_bytes
+
+    frames = len(prepared.clip.clip.times)
+    return {
+        "dry_run": True,
+        **describe(prepared, upscaler),
+        "estimated_seconds": round(job.estimate_seconds(prepared, upscaler, frames), 2),
+        "estimated_bytes": estimate_bytes(prepared.clip),
+    }

@@ -1,0 +1,363 @@
+"""A clip enlarged: decoding, the network and encoding side by side, in segments that a later run goes on from.
+
+A segment is a run of the encoder of its own, written whole beside the output. So a kill costs one segment, and several
+processes share a clip by claiming segments. When all are there, their packets are joined by copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_upscale import __version__
+from sr_upscale.formatting import addressed
+from sr_upscale.images.picture import Frame, Picture
+from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.planning import UpscalePlan
+from sr_upscale.inference.row_queue import Abandoned, Handover, write_behind
+from sr_upscale.inference.rows import gathered
+from sr_upscale.inference.sizing import Target
+from sr_upscale.interrupts import STOP
+from sr_upscale.storage.atomic import make_folder, output_error, replace_file
+from sr_upscale.storage.claims import Claims
+from sr_upscale.storage.digest import hash_file
+from sr_upscale.video.containers import Container
+from sr_upscale.video.encoder import Encoder
+from sr_upscale.video.frames import pixel_name
+from sr_upscale.video.mux import check_streams, join, write_segment
+from sr_upscale.video.options import VideoOptions
+from sr_upscale.video.source import BROKEN, Clip
+
+if TYPE_CHECKING:
+    from sr_upscale.upscaler import Upscaler
+
+SEGMENT_FRAMES = 250
+"""Frames of a segment: what x264 and x265 have between two key frames anyway."""
+
+QUEUED_FRAMES = 3
+"""Frames that wait before the network, and behind it."""
+
+ENCODER_FRAMES = 60
+"""Frames that an encoder holds: it looks 40 ahead, and some are at work."""
+
+SAMPLED = 12
+"""Frames by which the size of an output is estimated."""
+
+POLL_S = 0.5
+"""How often a process that has nothing else to do asks for the segments of others, in seconds."""
+
+_JOIN = "f" * 32
+"""Claim on joining the segments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipPlan:
+    """A clip that was looked at, and what will be done.
+
+    Attributes:
+        clip: The clip.
+        picture: Its first frame.
+        plan: What will be done to every frame.
+        encoder: Encodes them.
+        container: Where they go.
+        warnings: Sentences for the user.
+        strip: Whether names, places and dates are left out.
+    """
+
+    clip: Clip
+    picture: Picture
+    plan: UpscalePlan
+    encoder: Encoder
+    container: Container
+    warnings: tuple[str, ...]
+    strip: bool = False
+
+
+def plan_clip(
+    clip: Clip, container: Container, upscaler: Upscaler, target: Target, options: VideoOptions, *, strip: bool = False
+) -> ClipPlan:
+    """Finds out before any frame is enlarged what will be done, and that it can be.
+
+    Args:
+        clip: The clip.
+        container: Of the output.
+        upscaler: Makes the plan.
+        target: Size of the output.
+        options: How it is encoded.
+        strip: Leave out names, places and dates that the container states.
+
+    Raises:
+        UsageError: The container does not hold a stream or the codec, or the codec not such frames.
+        OutOfMemoryError: It needs more memory than there is, or than is allowed.
+    """
+    _pts, pixels = next(clip.read(0, 1))
+    clip.close()
+    picture = Picture(frames=(Frame(pixels_hwc=pixels),), sha256=hash_file(clip.path))
+    plan = upscaler.plan(picture, target)
+    encoder = Encoder(clip.look.resized(*plan.output_size), options, container, name=clip.name)
+    warnings = check_streams(clip, encoder, container)
+    width, height = plan.output_size
+    enlarged = width * height * pixels.shape[2] * pixels.itemsize
+    held = QUEUED_FRAMES * (pixels.nbytes + enlarged) + ENCODER_FRAMES * enlarged // 2
+    plan = dataclasses.replace(plan, host_bytes=plan.host_bytes + held)
+    upscaler.planner.check_memory(plan, picture)
+    return ClipPlan(
+        clip=clip,
+        picture=picture,
+        plan=plan,
+        encoder=encoder,
+        container=container,
+        warnings=(*clip.warnings, *warnings),
+        strip=strip,
+    )
+
+
+def estimate_bytes(plan: ClipPlan) -> int:
+    """Estimates the size of the output from some frames of the middle, enlarged by swscale and encoded.
+
+    As much again is needed on the disk until the segments are joined.
+    """
+    clip, look = plan.clip, plan.encoder.look
+    total = len(clip.times)
+    middle, count = max(0, total // 2 - SAMPLED // 2), min(SAMPLED, total)
+    sampled = (
+        (pts, av.VideoFrame.from_ndarray(pixels, form).reformat(look.width, look.height).to_ndarray())
+        for pts, pixels in clip.read(middle, middle + count)
+        for form in [pixel_name(pixels)]
+    )
+    size = sum(packet.size for packet in plan.encoder.packets(sampled))
+    clip.close()
+    return int(size * total // count)
+
+
+def enlarge_clip(
+    plan: ClipPlan,
+    target: Path,
+    upscaler: Upscaler,
+    *,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path], None] = lambda _temporary: None,
+    overwrite: bool = True,
+) -> dict[str, Any]:
+    """Enlarges a clip, or what an earlier run has left of it, and writes the output whole or not at all.
+
+    Args:
+        plan: Of `plan_clip`.
+        target: The output.
+        upscaler: Computes.
+        on_step: Called with (frames done, in all) between strips and tiles; what it raises ends the run.
+        on_whole, overwrite: See `replace_file`.
+
+    Returns:
+        What was done, ready for JSON: ``busy_seconds`` of the network, ``resumed_frames`` and ``reused_frames``, and
+        ``damaged``, how many packets could not be decoded.
+
+    Raises:
+        SrUpscaleError: Any of its kinds. Finished segments stay for the next run.
+    """
+    with _Run(plan, target, upscaler, on_step) as run:
+        run.compute()
+        run.join(on_whole, overwrite=overwrite)
+    clip = plan.clip
+    return {
+        "busy_seconds": run.busy,
+        "resumed_frames": run.resumed,
+        "reused_frames": run.reused,
+        "damaged": clip.damaged,
+        "warnings": run.drift.warnings(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """A frame on its way, or the beginning of a segment (no pixels)."""
+
+    segment: int
+    pts: int = 0
+    pixels: NDArray[Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.pixels is None else int(self.pixels.nbytes)
+
+
+class _Run:
+    """One process's work on a clip."""
+
+    def __init__(self, plan: ClipPlan, target: Path, upscaler: Upscaler, on_step: Callable[[int, int], None]) -> None:
+        self.plan, self.target, self.upscaler, self.on_step = plan, target, upscaler, on_step
+        self.busy, self.reused, self.done, self.drift = 0.0, 0, 0, Drift()
+        self.total = len(plan.clip.times)
+        beside = _hashed(target.name)
+        self.others = f".sr-{beside}-*.clip"
+        self.folder = target.parent / f".sr-{beside}-{_fingerprint(plan, upscaler)}.clip"
+        self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
+        self.claims = Claims(self.folder.with_suffix(".claims"))
+        self.resumed = 0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _Run:
+        make_folder(self.folder)
+        self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
+        self.done = self.resumed
+        self.on_step(self.done, self.total)
+        with replace_file(self.folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps({"input": addressed(self.plan.clip.path), "frames": self.total}))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with STOP.tidying():
+            self.claims.close()
+            self.plan.clip.close()
+
+    def _frames(self, segment: int) -> range:
+        return range(segment * SEGMENT_FRAMES, min((segment + 1) * SEGMENT_FRAMES, self.total))
+
+    def compute(self) -> None:
+        """Makes the segments that are not there, in three stages."""
+        frame = self.plan.picture.frames[0].pixels_hwc
+        assert isinstance(frame, np.ndarray)
+        decoded: Handover[_Item] = Handover(QUEUED_FRAMES * frame.nbytes)
+        width, height = self.plan.plan.output_size
+        enlarged_bytes = width * height * frame.shape[2] * frame.itemsize
+        with ThreadPoolExecutor(2, "clip") as pool:
+            pool.submit(self._decode, decoded)
+            try:
+                encoding = write_behind(pool, QUEUED_FRAMES * enlarged_bytes)
+                encoding(self._enlarged(decoded), self._encode).result()
+            finally:
+                self._stop.set()
+                decoded.abandon()
+
+    def _decode(self, decoded: Handover[_Item]) -> None:
+        try:
+            for segment in self._wanted():
+                decoded.put(_Item(segment=segment))
+                frames = self._frames(segment)
+                for pts, pixels in self.plan.clip.read(frames.start, frames.stop):
+                    decoded.put(_Item(segment=segment, pts=pts, pixels=pixels))
+            decoded.end()
+        except Abandoned:
+            pass
+        except BaseException as error:
+            decoded.end(error)
+
+    def _wanted(self) -> Iterator[int]:
+        """Yields segments that are claimed; those that others hold come last, until they are there."""
+        waiting = list(range(len(self.segments)))
+        while waiting and self.folder.exists():
+            held = []
+            for each in waiting:
+                if self.segments[each].exists():
+                    continue
+                if not self.claims.take(_claim(each)):
+                    held.append(each)
+                elif self.segments[each].exists():  # made and given back before it was claimed
+                    self.claims.release(_claim(each))
+                else:
+                    yield each
+            if held == waiting and self._stop.wait(POLL_S):
+                return
+            waiting = held
+
+    def _enlarged(self, decoded: Iterable[_Item]) -> Iterator[_Item]:
+        """Yields frames as they are enlarged; one that is the one before becomes what that became."""
+        before: NDArray[Any] | None = None
+        after: NDArray[Any] | None = None
+        items = iter(decoded)
+        while True:
+            with STOP.deferred():
+                item = next(items, None)
+            if item is None:
+                return
+            if item.pixels is None:
+                yield item
+                continue
+            if before is not None and np.array_equal(item.pixels, before):
+                self.reused += 1
+            else:
+                begin = time.perf_counter()
+                with STOP.deferred():
+                    after = self._large(item.pixels)
+                self.busy += time.perf_counter() - begin
+                before = item.pixels
+            yield dataclasses.replace(item, pixels=after)
+            self.done += 1
+            self.on_step(self.done, self.total)
+
+    def _large(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        picture = Picture(frames=(Frame(pixels_hwc=pixels),))
+        made = self.upscaler.feed(
+            picture,
+            self.plan.plan,
+            lambda rows, plan: gathered(rows, picture, plan),
+            on_step=lambda _done, _total: self.on_step(self.done, self.total),
+            drift=self.drift,
+        )
+        return np.asarray(made.frames[0].pixels_hwc)
+
+    def _encode(self, items: Iterable[_Item]) -> None:
+        for segment, group in itertools.groupby(items, lambda each: each.segment):
+            frames = ((each.pts, each.pixels) for each in group if each.pixels is not None)
+            with replace_file(self.segments[segment]) as temporary, temporary.open("wb") as file:
+                write_segment(file, self.plan.encoder.packets(frames))
+            self.claims.release(_claim(segment))
+
+    def join(self, on_whole: Callable[[Path], None], *, overwrite: bool) -> None:
+        """Makes the output of the segments, unless another process does."""
+        while not self.claims.take(_JOIN):
+            STOP.check()
+            time.sleep(POLL_S)
+        if not self.folder.exists():  # another one has done it
+            return
+        plan = self.plan
+        with replace_file(self.target, on_whole=on_whole, overwrite=overwrite) as temporary:
+            try:
+                join(temporary, self.segments, plan.clip, plan.encoder, plan.container, strip=plan.strip)
+            except BROKEN as error:
+                cause = OSError(getattr(error, "errno", 0), getattr(error, "strerror", str(error)))
+                raise output_error(self.target, cause) from error
+        for folder in self.target.parent.glob(self.others):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _claim(segment: int) -> str:
+    return f"{segment:032x}"
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _fingerprint(plan: ClipPlan, upscaler: Upscaler) -> str:
+    """Hashes everything that determines the packets of a clip."""
+    cutting = upscaler.planner.cutting
+    said: Mapping[str, Any] = {
+        "versions": [__version__, av.__version__],
+        "input": plan.picture.sha256,
+        "part": [plan.clip.times[0], len(plan.clip.times), plan.clip.deinterlace],
+        "weights": [hash_file(step.weights) for step in plan.plan.passes],
+        "sizes": [plan.plan.enlarged_size, plan.plan.output_size],
+        "computed": [upscaler.backend, upscaler.planner.dtype_for(plan.picture.bits), upscaler.tta],
+        "tiles": [cutting.tile_size, cutting.overlap, cutting.halo],
+        "encoder": [plan.encoder.name, plan.encoder.pixel_format, plan.encoder.options],
+        "look": repr(plan.encoder.look),
+    }
+    return _hashed(json.dumps(said, sort_keys=True))
+
+
+__all__ = ["ClipPlan", "enlarge_clip", "plan_clip"]
