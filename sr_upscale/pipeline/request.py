@@ -232,7 +232,7 @@ class FileOptions:
         panel=FILES,
         pixels=True,
         parse=parse_format,
-        choices=lambda: (*WRITTEN, *CONTAINERS),
+        choices=lambda: (*WRITTEN, *(each.name for each in CONTAINERS.values() if each.muxer)),
     )
     quality: int | None = option(
         None,

@@ -156,7 +156,7 @@ def test_every_option_has_help(cli: Cli) -> None:
 def test_help_has_panels_and_true_defaults(cli: Cli) -> None:
     text = cli("upscale", "--help").out
     panels = [line.rstrip(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z ]+:", line)]
-    assert panels == ["Arguments", "Options", "Size", "Network and tiles", "Files", "Running"]
+    assert panels == ["Arguments", "Options", "Size", "Network and tiles", "Files", "Video", "Running"]
     words = re.sub(r"(?<=\w)- ", "-", " ".join(text.split()))  # a name may be cut at its dash
     assert "[default: photo]" in words
     assert "0 for automatic. Default: built-in models need no tiles" in words
@@ -217,7 +217,7 @@ print([name for name in ["sympy"] if name in sys.modules])
         (["photo.jpg", "-n", "pho"], ["photo-x4", "photo-x2", "photo-fast-x4", "photo", "photo-fast"]),
         (["models", "info", "4x-hfa2k"], [entry.name for entry in CATALOGUE if entry.name.startswith("4x-hfa2k")]),
         (["photo.jpg", "--before", "1x-den"], ["1x-denoise-realplksr-otf"]),
-        (["photo.jpg", "--format", "w"], ["webp"]),
+        (["photo.jpg", "--format", "w"], ["webp", "webm"]),
         (["train", "-c", "anime"], ["anime-x4"]),
         (["train", "--data", "d"], ["div2k"]),
         (["benchmark", "--dataset", "set5,set"], ["set5,set5", "set5,set14"]),

@@ -21,6 +21,7 @@ from PIL import Image
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.flags import flags
+from sr_upscale.inference.row_queue import Abandoned, Handover
 from sr_upscale.pipeline import own_outputs
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
@@ -29,7 +30,6 @@ from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Jobs, parse_bytes, parse_jobs, parse_pixels
 from sr_upscale.pipeline.request import SECTIONS, request_of
-from sr_upscale.inference.row_queue import Abandoned, Handover
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern
