@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from looks import CONTEXT, HELD_OUT, Way, network, soft60
+from looks import CONTEXT, HELD_OUT, Way, network
 from PIL import Image
-from scores import jpeg40, noise8
+from scores import jpeg40, noise8, soft60
 
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import gaussian_blur

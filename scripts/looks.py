@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scores import jpeg40, vgg
+from scores import jpeg, jpeg40, noisy, soft60, vgg
 
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import gaussian_blur
 from sr_upscale.data.patches import centre_of, find_pictures, split_validation
-from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.color import to_tensor
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.images import load_image
@@ -161,11 +160,8 @@ def scanned_text() -> Pixels:
         ("It was a bright cold", "day in April, and the", "clocks were striking", "1984: §7 “quoted”")
     ):
         pen.text((30, 30 + 80 * number), line, font=font, fill=40)
-    small = np.asarray(page.resize((160, 160), Image.Resampling.BICUBIC)).astype(float)
-    noisy = np.rint(small + np.random.default_rng(0).normal(0, 3, small.shape)).clip(0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(np.stack([noisy] * 3, axis=-1)).save(buffer, "JPEG", quality=60)
-    return np.asarray(Image.open(buffer))
+    small = np.asarray(page.resize((160, 160), Image.Resampling.BICUBIC))
+    return jpeg(np.stack([noisy(small, 3, [0])] * 3, axis=-1), 60)
 
 
 def crops(pixels: Pixels, place: Place, found: Mapping[str, Way], scale: int) -> dict[str, Pixels]:
@@ -231,15 +227,6 @@ def detail(pixels: Pixels) -> float:
     gray = pixels.astype(float).mean(axis=2)
     inner = gray[1:-1, 1:-1]
     return float(np.abs(gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner).mean())
-
-
-def soft60(lr: Pixels, number: int) -> Pixels:
-    """Blur of 1.2 pixels, noise of 3 levels, JPEG of quality 60; the same at every call."""
-    blurred = to_pixels(gaussian_blur(to_tensor(lr), 1.2), np.dtype(np.uint8)).astype(float)
-    noisy = blurred + np.random.default_rng([1, number]).normal(0, 3, blurred.shape)
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(noisy).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=60)
-    return np.asarray(Image.open(buffer))
 
 
 def distances(found: Mapping[str, Way], pictures: Sequence[Pixels], vgg_file: Path | None, title: str) -> str:

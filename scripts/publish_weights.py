@@ -20,8 +20,7 @@ import numpy as np
 from PIL import Image
 from scores import SETS, jpeg40, noise8, score, table, vgg
 
-from sr_upscale.data.bicubic import downscale_matlab
-from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.data.patches import reduced
 from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.pretrained.registry import TABLE, catalogue_entry, resolve_weights
 from sr_upscale.pretrained.weights_file import WeightsInfo, is_ours, load_generator, read_info, save_generator
@@ -61,14 +60,12 @@ def main() -> None:
     info = dataclasses.replace(info, scores=rounded, license=arguments.license, data=arguments.data, recipe=recipe)
     save_generator(arguments.out / f"{info.name}.safetensors", model, info, half=arguments.half)
     sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
-    hard = looks_sheet(source, model.config.scale, arguments) if arguments.inputs else None
-    if hard is not None:
-        hard[0].save(arguments.out / f"{info.name}-looks.jpg", quality=85)
-    log_file = source.parent / "train.jsonl"  # an average of runs has none
-    log = [json.loads(line) for line in log_file.read_text().splitlines()] if log_file.exists() else []
+    figures = ""
+    if arguments.inputs:
+        hard, figures = looks_sheet(source, model.config.scale, arguments)
+        hard.save(arguments.out / f"{info.name}-looks.jpg", quality=85)
     stored = read_info(arguments.out / f"{info.name}.safetensors")  # scores in the header's order
-    text = card(stored, log, figures=hard[1] if hard is not None else "")
-    (arguments.out / f"{info.name}.md").write_text(text, encoding="utf-8")
+    (arguments.out / f"{info.name}.md").write_text(card(stored, figures), encoding="utf-8")
 
 
 def only_weights(run: Path) -> Path:
@@ -139,16 +136,11 @@ def sample_sheet(weights: dict[str, Path], info: WeightsInfo) -> Image.Image:
         hr = getattr(data, name)()
         height, width = (side - side % scale for side in hr.shape[:2])
         hr = np.ascontiguousarray(hr[:height, :width, :3])
-        lr = to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))
+        lr = reduced(hr, scale)
         if _is_real(info):
             lr = (jpeg40, noise8)[number % 2](lr, number)
-        bicubic = resize_pixels(lr, hr.shape[:2])
-        columns = [
-            lr.repeat(scale, 0).repeat(scale, 1),
-            bicubic,
-            *(Upscaler(path)(lr) for path in weights.values()),
-            hr,
-        ]
+        made = (resize_pixels(lr, hr.shape[:2]), *(Upscaler(path)(lr) for path in weights.values()))
+        columns = (lr.repeat(scale, 0).repeat(scale, 1), *made, hr)
         rows.append(np.concatenate([each[top : top + CROP, left : left + CROP] for each in columns], axis=1))
     return Image.fromarray(np.concatenate(rows, axis=0))
 
@@ -156,58 +148,70 @@ def sample_sheet(weights: dict[str, Path], info: WeightsInfo) -> Image.Image:
 # --- the card ---------------------------------------------------------------------------------------
 
 
-def card(info: WeightsInfo, log: list[dict[str, Any]], *, figures: str = "") -> str:
-    """Markdown for people; every figure comes out of the header, the log, or the tables of `looks_sheet`."""
+def card(info: WeightsInfo, figures: str = "") -> str:
+    """Markdown for people; every figure comes out of the header, or the tables of `looks_sheet`."""
     against = twin(info.name)
-    shown = ["LR", "bicubic", *([against] if against else []), info.name, "HR"]
+    shown = ", ".join(["LR", "bicubic", *([against] if against else []), info.name, "HR"])
     lines = [
-        f"# {info.name}",
-        "",
-        f"{info.description}.",
-        "",
-        f"![{', '.join(shown)}]({info.name}.jpg)",
-        "",
-        f"From left to right: {', '.join(shown)}. Photographs in the public domain that come with scikit-image and",
-        f"were not trained on{', after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)' if _is_real(info) else ''}.",
-        "",
+        f"# {info.name}\n\n{info.description}.\n\n![{shown}]({info.name}.jpg)\n",
+        f"From left to right: {shown}. Photographs in the public domain that come with scikit-image and",
+        f"were not trained on{', after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)' if _is_real(info) else ''}.\n",
         f"* Licence of the weights: {info.license}",
         *_notices(info),
         f"* Trained on: {info.data}",
-        *_made(info, log),
-        *_averages(info),
-        *_teachers(info),
-        "",
         f"* Architecture: {json.dumps(dict(info.config))}",
-        "",
-        "## Scores",
-        "",
-        *PROTOCOL,
+        *_made(info),
+        f"\n## Scores\n\n{PROTOCOL}",
     ]
-    for name in sets_for(info):
-        lines += ["", f"### {TITLES[name]}", "", table(info.scores[name])]
-    if "validation" in info.scores:
-        validation = info.scores["validation"]
-        score_words = validation.get("psnr", validation.get("psnr_y"))
-        lines += ["", f"Validation on {validation['pictures']} held-out training pictures: {score_words:.3f} dB."]
+    lines += [f"\n### {TITLES[name]}\n\n{table(info.scores[name])}" for name in sets_for(info)]
+    if validation := info.scores.get("validation"):
+        decibels = validation.get("psnr", validation.get("psnr_y"))
+        lines.append(f"\nValidation on {validation['pictures']} held-out training pictures: {decibels:.3f} dB.")
     if figures:
-        lines += ["", "## Looks", "", f"![hard crops]({info.name}-looks.jpg)", "", *LOOKS, "", figures.strip()]
-    lines += [*_curve(log), "", "## Limits", "", *_limits(info), ""]
-    return "\n".join(lines)
+        lines.append(f"\n## Looks\n\n![hard crops]({info.name}-looks.jpg)\n\n{LOOKS}\n\n{figures.strip()}")
+    return "\n".join([*lines, "\n## Limits\n", *_limits(info), ""])
 
 
-def _made(info: WeightsInfo, log: list[dict[str, Any]]) -> list[str]:
-    """When and how the weights were made: a table of runs, or one sentence where nothing was trained."""
+def _made(info: WeightsInfo) -> list[str]:
+    """When and how the weights were made: a row for each stage of each run, or a sentence where nothing was trained."""
     if is_derived(info):
         return [
-            f"* Made: {info.date}, by `scripts/average_weights.py`: other weights in gated blocks; nothing was trained"
+            f"* Made: {info.date}, by `scripts/average_weights.py`: other weights in another form; nothing was trained"
         ]
-    return [
-        f"* Made: {info.date}, by `sr-upscale train` on {_machine(log)}, in these runs:",
-        "",
-        "| run | started from | steps | minutes | patch | batch | highest lr | optimiser | losses |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *_run_rows(info),
+    lines = [
+        f"* Made: {info.date}, by `sr-upscale train`, in these runs (docs/training.md has the settings):\n",
+        "| run | started from | steps | minutes | settings |\n|---|---|---|---|---|",
     ]
+    for number, recipe in enumerate(reversed(_lineage(info)), start=1):
+        start = recipe["start"]["weights"] if "start" in recipe else recipe.get("init") or "random"
+        stages = recipe.get("stages") or {"psnr": recipe["stage"]}  # before there were stages there was one
+        for done in recipe.get("stages_done") or [{**recipe, "stage": "psnr", "steps": recipe["steps_done"]}]:
+            cells = f"{recipe['weights']}, {done['stage']} | {start} | {done['steps']} | {done['seconds'] / 60:.0f}"
+            lines.append(f"| {number}: {cells} | {_settings(recipe, stages[done['stage']])} |")
+            start = "the stage before"
+    return lines
+
+
+def _settings(recipe: dict[str, Any], stage: dict[str, Any]) -> str:
+    """What a stage learned from: its batch, its optimiser, every weight and share that is not 0, its teacher."""
+    patch, batch = (stage.get(key) or recipe["data"][key] for key in ("lr_patch", "batch_size"))
+    parts = [f"{batch} patches of {patch}x{patch} LR", f"{stage.get('optimizer', 'adam')} at {stage['lr']:g}"]
+    parts += [f"{key} {stage[key]}" for key in ("pixel_loss", "discriminator") if key in stage and stage.get(WEIGHT_OF[key])]
+    parts += [
+        f"{key} {value:g}"
+        for section in (recipe["data"], stage)
+        for key, value in section.items()
+        if value and (key.endswith(("_weight", "_share")) or key == "sharpen_teacher")
+    ]
+    teacher = recipe.get("teacher")
+    if name := teacher["model"] if isinstance(teacher, dict) else teacher:
+        parts.append(f"teacher {name}")
+    if others := recipe.get("averaged_with"):
+        parts.append(f"averaged with {len(others)} earlier results")
+    return ", ".join(parts)
+
+
+WEIGHT_OF = {"pixel_loss": "pixel_weight", "discriminator": "gan_weight"}
 
 
 def is_derived(info: WeightsInfo) -> bool:
@@ -215,22 +219,18 @@ def is_derived(info: WeightsInfo) -> bool:
     return info.recipe.get("stages_done") == []
 
 
-PROTOCOL = (
-    "8-bit output from the MATLAB LR files of SelfExSR's repository, border of one scale left out, gray pictures read",
-    "as RGB; PSNR and SSIM on Y. Whole pictures in fp32; and PSNR of what `sr-upscale` does by default on the machine",
-    "that measured. VGG19 distance: mean difference of conv3_4 before activation, each layer rescaled to a mean",
-    "response of 1. Lattice: energy at the period of the tail in flat parts, mesh: at twice that period; compare them",
-    "with those of HR. One picture of Set14 (ppt3, a drawn slide) has parts of one colour, where one level is much.",
-    "Tint: largest mean difference of a channel from HR, of 255. But for PSNR and SSIM, lower is better.",
-)
-
-LOOKS = (
-    "Hard crops (`scripts/looks.py`), each enlarged by every way. Lattice at one and at two LR pixels, and the peak of",
-    "the spectrum at the diagonal of LR Nyquist, on a smooth place. Distances are to the answers of the last way, on",
-    "the LR of Set14 or of pictures held out of the training data, as the table says, after blur 1.2, noise 3 and JPEG",
-    "60 (soft60) and after JPEG 40; VGG19 conv3_4 as above.",
-)
-
+PROTOCOL = """\
+8-bit output from the MATLAB LR files of SelfExSR's repository, border of one scale left out, gray pictures read
+as RGB; PSNR and SSIM on Y. Whole pictures in fp32; and PSNR of what `sr-upscale` does by default on the machine
+that measured. VGG19 distance: mean difference of conv3_4 before activation, each layer rescaled to a mean
+response of 1. Lattice: energy at the period of the tail in flat parts, mesh: at twice that period; compare them
+with those of HR. One picture of Set14 (ppt3, a drawn slide) has parts of one colour, where one level is much.
+Tint: largest mean difference of a channel from HR, of 255. But for PSNR and SSIM, lower is better."""
+LOOKS = """\
+Hard crops (`scripts/looks.py`), each enlarged by every way. Lattice at one and at two LR pixels, and the peak of
+the spectrum at the diagonal of LR Nyquist, on a smooth place. Distances are to the answers of the last way, on
+the LR of Set14 or of pictures held out of the training data, as the table says, after blur 1.2, noise 3 and JPEG
+60 (soft60) and after JPEG 40; VGG19 conv3_4 as above."""
 TITLES = {
     "set5": "Set5",
     "set14": "Set14",
@@ -260,37 +260,6 @@ def _limits(info: WeightsInfo) -> list[str]:
     return [*lines, f"* Nobody chose training pictures for {subjects}; expect less there."]
 
 
-def _machine(log: list[dict[str, Any]]) -> str:
-    """Device and number type of the last run, as its log's first line has them."""
-    first = next((entry for entry in log if "device" in entry), {"device": "cpu", "dtype": "torch.bfloat16"})
-    where = "two CPU cores" if first["device"] == "cpu" else f"a GPU ({first['device']})"
-    kind = {"torch.bfloat16": " with bf16 autocast", "torch.float16": " with fp16 autocast"}.get(first["dtype"], "")
-    return f"{where}{kind}"
-
-
-def _curve(log: list[dict[str, Any]]) -> list[str]:
-    """Validations of the run, at most ten of them."""
-    points = [entry for entry in log if "fraction" in entry and (entry.get("scores") or entry.get("validation_psnr"))]
-    if not points:
-        return []
-    lines = [
-        "",
-        "The last run:",
-        "",
-        "| stage | step | minutes | loss | PSNR, dB | distance |",
-        "|---|---|---|---|---|---|",
-    ]
-    for entry in points[:: max(1, len(points) // 10)]:
-        scores = entry.get("scores") or {"psnr": entry["validation_psnr"]}
-        loss = entry["losses"]["loss"] if "losses" in entry else entry["loss"]
-        distance = f"{scores['distance']:.3f}" if scores.get("distance") is not None else ""
-        lines.append(
-            f"| {entry.get('stage', 'psnr')} | {entry['step']} | {entry['elapsed_s'] / 60:.0f} | {loss:.4f} "
-            f"| {scores['psnr']:.2f} | {distance} |"
-        )
-    return lines
-
-
 def _lineage(info: WeightsInfo) -> list[dict[str, Any]]:
     """Recipes, the newest first."""
     recipe = {**info.recipe, "weights": info.name}
@@ -299,50 +268,6 @@ def _lineage(info: WeightsInfo) -> list[dict[str, Any]]:
         recipe = recipe["start"]
         found.append(recipe)
     return found
-
-
-def _averages(info: WeightsInfo) -> list[str]:
-    """A sentence for each recipe whose weights were averaged with others (`scripts/average_weights.py`)."""
-    lineage = _lineage(info)
-    lines = []
-    for index, recipe in enumerate(lineage):
-        if others := recipe.get("averaged_with"):
-            run = len(lineage) - index
-            words = ", ".join(
-                f"{_done(other)[-1]['stage']} stage, {_done(other)[-1]['steps']} steps"
-                + (f" towards {taught['model']}" if isinstance(taught := other.get("teacher"), dict) else "")
-                + (f": {other['share']:.0%} of the mean" if "share" in other else "")
-                for other in others
-            )
-            lines += ["", f"Before its use, the result of run {run} was averaged with earlier results ({words})."]
-    return lines
-
-
-def _teachers(info: WeightsInfo) -> list[str]:
-    """A sentence for each recipe that had a teacher."""
-    lineage = _lineage(info)
-    lines = []
-    for index, recipe in enumerate(lineage):
-        teacher = recipe.get("teacher")
-        if isinstance(teacher, dict):
-            who = (
-                f"{teacher['model']}{', as a self-ensemble' if teacher['ensemble'] else ''}" if teacher["model"] else ""
-            )
-            asked = f" about {teacher['crops']} crops of {teacher['crop']}x{teacher['crop']} LR"
-            if recipe["data"].get("rendered_share"):
-                shares = recipe["data"]["rendered_share"], recipe["data"]["clean_share"]
-                asked += "; {:.0%} of the patches were rendered pictures and {:.0%} clean ones, with HR".format(*shares)
-            if teacher.get("clean_hr"):
-                asked += "; where LR was only reduced, HR was taught"
-        else:  # before any model could teach
-            whose = "the weights that it started from" if teacher == recipe.get("init") else teacher
-            who, asked = f"the self-ensemble of {whose}" if teacher else "", ""
-        if who:
-            lines += [
-                "",
-                f"The teacher of run {len(lineage) - index} was {who}, asked{asked or ' about every picture'}.",
-            ]
-    return lines
 
 
 def _notices(info: WeightsInfo) -> list[str]:
@@ -363,59 +288,6 @@ def _notices(info: WeightsInfo) -> list[str]:
         licence = f"{row.license}; " if row is not None else ""
         lines.append(f"* Taught by the answers of {name} ({licence}notice in [NOTICE.md](NOTICE.md))")
     return lines
-
-
-def _done(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a recipe's stages ran; weights of before there were stages have one."""
-    if "stages_done" in recipe:
-        return list(recipe["stages_done"])
-    return [{"stage": "psnr", "steps": recipe["steps_done"], "seconds": recipe["seconds"]}]
-
-
-def _run_rows(info: WeightsInfo) -> list[str]:
-    rows = []
-    for number, recipe in enumerate(reversed(_lineage(info)), start=1):
-        start = (
-            f"run {number - 1} ({recipe['start']['weights']})" if "start" in recipe else recipe.get("init") or "random"
-        )
-        stages = recipe.get("stages") or {"psnr": recipe["stage"]}
-        for done in _done(recipe):
-            stage, data = stages[done["stage"]], recipe["data"]
-            patch, batch = (stage.get(key) or data[key] for key in ("lr_patch", "batch_size"))
-            rows.append(
-                f"| {number}: {recipe['weights']}, {done['stage']} | {start} | {done['steps']} "
-                f"| {done['seconds'] / 60:.0f} | {patch}x{patch} LR | {batch} | {stage['lr']:g} "
-                f"| {stage.get('optimizer', 'adam')} | {_losses(stage)} |"
-            )
-            start = "the stage before"
-    return rows
-
-
-def _losses(stage: dict[str, Any]) -> str:
-    words = [f"{stage.get('pixel_loss', 'l1')} {stage['pixel_weight']:g}"] if stage["pixel_weight"] else []
-    if stage.get("teacher_weight"):
-        words.append(f"teacher {stage['teacher_weight']:g}")
-    if stage.get("teacher_perceptual_weight"):
-        words.append(f"VGG19 to the teacher {stage['teacher_perceptual_weight']:g}")
-    if stage.get("teacher_texture_weight"):
-        words.append(f"texture to the teacher {stage['teacher_texture_weight']:g}")
-    if stage.get("start_share"):
-        words.append(f"of the start's answer {stage['start_share']:g}")
-    if stage.get("sharpen_teacher"):
-        words.append(f"sharpened by {stage['sharpen_teacher']:g}")
-    if stage.get("color_weight"):
-        words.append(f"colours {stage['color_weight']:g}")
-    if stage.get("lattice_weight"):
-        words.append(f"lattice {stage['lattice_weight']:g}")
-    if stage.get("fft_weight"):
-        words.append(f"FFT {stage['fft_weight']:g}")
-    if stage.get("perceptual_weight"):
-        words.append(f"VGG19 {stage['perceptual_weight']:g}")
-    if stage.get("gan_weight"):
-        real = ", shown the teacher's answers" if stage.get("gan_real") == "teacher" else ""
-        lr = ", beside LR" if stage.get("gan_sees_lr") else ""
-        words.append(f"{stage['gan_loss']} {stage['gan_weight']:g} ({stage['discriminator']}{real}{lr})")
-    return ", ".join(words)
 
 
 if __name__ == "__main__":

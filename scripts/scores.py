@@ -1,31 +1,27 @@
-"""Scores of weights on Set5 and Set14, for cards and for the slow tests.
+"""Scores of weights on Set5 and Set14, for cards (`publish_weights.py`) and for the slow tests; what crops suffer.
 
-    python scripts/scores.py FOLDER [--vgg-weights FILE] WEIGHTS [WEIGHTS ...]
-
-FOLDER holds the data of github.com/jbhuang0604/SelfExSR: ``**/Set5/image_SRF_4/img_001_SRF_4_{HR,LR}.png``. Pictures
+The data are those of github.com/jbhuang0604/SelfExSR: ``**/Set5/image_SRF_4/img_001_SRF_4_{HR,LR}.png``. Pictures
 are read as RGB, LR is the repository's (MATLAB's bicubic) or made from it, output is 8-bit, a border of one scale is
 left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from sr_upscale.functional.color import to_tensor
+from sr_upscale.data.degradations import gaussian_blur
+from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.metrics.niqe import niqe
 from sr_upscale.metrics.reference import lattice_energy, psnr, ssim, vgg19_distance
 from sr_upscale.models.features import VGG19Features, distance_features
-from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.weights_file import read_info
 from sr_upscale.upscaler import Upscaler
 
@@ -33,47 +29,47 @@ Pixels = np.ndarray
 Scores = dict[str, float]
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """Pictures to measure on. spoil: what happens to an LR before it is enlarged; takes its number, too."""
-
-    folder: str
-    spoil: Callable[[Pixels, int], Pixels] = lambda lr, _number: lr
+Spoil = Callable[[Pixels, int], Pixels]
+"""Damages an LR picture; takes its number, too, and does the same at every call."""
 
 
-def jpeg40(lr: Pixels, _number: int) -> Pixels:
-    """Through a JPEG file of quality 40."""
+def jpeg(pixels: Pixels, quality: int) -> Pixels:
+    """Through a JPEG file."""
     buffer = io.BytesIO()
-    Image.fromarray(lr).save(buffer, "JPEG", quality=40)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))
 
 
+def noisy(pixels: Pixels, levels: float, seed: Sequence[int]) -> Pixels:
+    """With Gaussian noise."""
+    noise = np.random.default_rng(seed).normal(0, levels, pixels.shape)
+    return np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
+
+
+def jpeg40(lr: Pixels, _number: int) -> Pixels:
+    return jpeg(lr, 40)
+
+
 def noise8(lr: Pixels, number: int) -> Pixels:
-    """With Gaussian noise of 8 levels, the same at every call."""
-    noise = np.random.default_rng([0, number]).normal(0, 8, lr.shape)
-    return np.rint(lr + noise).clip(0, 255).astype(np.uint8)
+    return noisy(lr, 8, [0, number])
 
 
-SETS = {
-    "set5": TestSet("Set5"),
-    "set14": TestSet("Set14"),
-    "set14_jpeg40": TestSet("Set14", jpeg40),
-    "set14_noise8": TestSet("Set14", noise8),
+def soft60(lr: Pixels, number: int) -> Pixels:
+    """Blur of 1.2 pixels, noise of 3 levels, JPEG of quality 60."""
+    return jpeg(noisy(to_pixels(gaussian_blur(to_tensor(lr), 1.2), np.dtype(np.uint8)), 3, [1, number]), 60)
+
+
+def clean(lr: Pixels, _number: int) -> Pixels:
+    return lr
+
+
+SETS: dict[str, tuple[str, Spoil]] = {
+    "set5": ("Set5", clean),
+    "set14": ("Set14", clean),
+    "set14_jpeg40": ("Set14", jpeg40),
+    "set14_noise8": ("Set14", noise8),
 }
-
-
-def main() -> None:
-    """Prints a table for each set."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("benchmarks", type=Path)
-    parser.add_argument("weights", nargs="+")
-    parser.add_argument("--vgg-weights", type=Path)
-    parser.add_argument("--sets", default=",".join(SETS))
-    arguments = parser.parse_args()
-    features = vgg(arguments.vgg_weights)
-    paths = {name: resolve_weights(name) for name in arguments.weights}
-    for name in arguments.sets.split(","):
-        sys.stdout.write(table(score(paths, arguments.benchmarks, name, features=features)) + "\n")
+"""Folder, and what happens to an LR before it is enlarged."""
 
 
 def vgg(file: Path | None) -> VGG19Features | None:
@@ -102,17 +98,17 @@ def score(
         for label, upscaler in usual.items():
             rows[label][-1]["psnr_default"] = _psnr_y(to_tensor(upscaler(lr)), to_tensor(hr), scale)
     if not rows:
-        sys.exit(f"no pictures of {SETS[name].folder} at x{scale} below {benchmarks}")
+        sys.exit(f"no pictures of {SETS[name][0]} at x{scale} below {benchmarks}")
     return {label: {key: float(np.mean([row[key] for row in each])) for key in each[0]} for label, each in rows.items()}
 
 
 def pictures(benchmarks: Path, name: str, scale: int) -> Iterator[tuple[Pixels, Pixels]]:
     """(HR, spoiled LR), RGB of 8 bits."""
-    kind = SETS[name]
-    found = sorted(benchmarks.glob(f"**/{kind.folder}/image_SRF_{scale}/*_HR.png"))
+    folder, spoil = SETS[name]
+    found = sorted(benchmarks.glob(f"**/{folder}/image_SRF_{scale}/*_HR.png"))
     for number, path in enumerate(found):
         hr, lr = (np.asarray(Image.open(each).convert("RGB")) for each in (path, str(path).replace("_HR", "_LR")))
-        yield hr, kind.spoil(lr, number)
+        yield hr, spoil(lr, number)
 
 
 def measure(sr: Pixels, hr: Pixels, scale: int, features: VGG19Features | None = None) -> Scores:
@@ -154,7 +150,3 @@ def table(scores: Mapping[str, Scores]) -> str:
         cells = (COLUMNS[key][1].format(each[key]) if key in each else "" for key in keys)
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()
