@@ -196,7 +196,7 @@ def _settings(recipe: dict[str, Any], stage: dict[str, Any]) -> str:
     """What a stage learned from: its batch, its optimiser, every weight and share that is not 0, its teacher."""
     patch, batch = (stage.get(key) or recipe["data"][key] for key in ("lr_patch", "batch_size"))
     parts = [f"{batch} patches of {patch}x{patch} LR", f"{stage.get('optimizer', 'adam')} at {stage['lr']:g}"]
-    parts += [f"{key} {stage[key]}" for key in ("pixel_loss", "discriminator") if key in stage and stage.get(WEIGHT_OF[key])]
+    parts += [f"{key} {stage[key]}" for key, weight in WEIGHT_OF.items() if key in stage and stage.get(weight)]
     parts += [
         f"{key} {value:g}"
         for section in (recipe["data"], stage)
