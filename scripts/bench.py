@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
-from start_time import start, table
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sr_upscale.benchmark.run import environment
 from sr_upscale.device import cpu_has_bf16
+from sr_upscale.functional.color import to_tensor
 from sr_upscale.images import FORMATS, Frame, Picture, load_image, save_image
 from sr_upscale.inference.sizing import Target
 from sr_upscale.inference.strips import StreamNetwork, fit_rows, stream_rows
@@ -70,11 +72,11 @@ def main() -> None:
         found["networks"] = networks(128 if options.quick else 256)
         found["files"] = files(folder, side)
         sizes = [(256, 256), (1024, 1024)] + ([] if options.quick else [(4096, 2048)])
-        found["sizes"] = [{"size": size, **throughput(*size, scale=2)} for size in sizes]
+        found["sizes"] = in_turn({f"{width}x{height}": rows_of(width, height) for width, height in sizes})
         heights = (200, 400) if options.quick else (1500, 6000)
         found["memory"] = [memory(folder, 8000, height, 2) for height in heights]
         found["memory"] += [memory(folder, 2000, heights[0], 2)]
-        found["batch"], found["start"] = in_child("--batch", "20" if options.quick else "200"), start()
+        found["batch"], found["start"] = in_child("--batch", "20" if options.quick else "200"), start(folder)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     for line in tables(found):
@@ -85,57 +87,23 @@ def ways(side: int) -> dict[str, Any]:
     """The same weights over the same picture in every way there is, in output MPix/s."""
     naive, nhwc, model = (load_generator(resolve_weights("psnr-x4"))[0].eval() for _ in range(3))
     nhwc = nhwc.to(memory_format=torch.channels_last)
-    image = photo(side, side)
+    image = photo(side)
     plan = plan_tiles(side, side, tile_size=256, overlap=0, halo=model.config.halo)
     rows = fit_rows(side, side, "cpu", half=True)
-    strip = image[:, :, :rows]
-    networks = {"fp32": StreamNetwork(model)} | (
-        {"bf16": StreamNetwork(model, torch.bfloat16)} if cpu_has_bf16() else {}
-    )
-    compiled = torch.compile(nhwc)
+    kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if cpu_has_bf16() else {})
+    networks = {name: StreamNetwork(model, dtype) for name, dtype in kinds.items()}
 
     def stream(network: StreamNetwork) -> Callable[[], int]:
         return lambda: sum(band.numel() for band in stream_rows(network, [image], height=side, rows=rows)) // 3
 
-    def whole(network: Callable[[Tensor], Tensor], picture: Tensor) -> Callable[[], int]:
-        return lambda: network(picture).numel() // 3
-
-    candidates: dict[str, Callable[[], int]] = {
-        "whole picture, fp32, NCHW": whole(naive, image),
-        "tiles of 256 with a halo of 51, fp32": lambda: (
-            sum(band.size for band in run_tiles(plan, whole_tile(nhwc), [image], scale=4)) // 3
-        ),
-        **{f"streaming, {name}": stream(network) for name, network in networks.items()},
-        f"one strip of {rows} rows alone, fp32, torch.compile": whole(
-            compiled, strip.contiguous(memory_format=torch.channels_last)
-        ),
-        **{
-            f"the ceiling: all convs of one strip of {rows} rows and nothing else, {name}": convs_alone(
-                model, rows, side, network.dtype
-            )
-            for name, network in networks.items()
-        },
-    }
-    return in_turn(candidates)
-
-
-def convs_alone(model: Generator, rows: int, width: int, dtype: torch.dtype) -> Callable[[], int]:
-    """Every conv of the network over the same rows, which stay in the caches: what no way of running it can beat."""
-    weights = [module.weight.to(dtype) for module in model.modules() if isinstance(module, nn.Conv2d)]
-    weights = [weight.contiguous(memory_format=torch.channels_last) for weight in weights]
-    inputs = {
-        channels: torch.rand(1, channels, rows, width, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        for channels in {weight.shape[1] for weight in weights}
-    }
-
-    strips = 20
-
-    def run() -> int:
-        for weight in weights * strips:
-            functional.conv2d(inputs[weight.shape[1]], weight, padding=weight.shape[2] // 2)
-        return strips * rows * width * model.config.scale**2
-
-    return run
+    tiles = "tiles of 256 with a halo of 51, fp32"
+    return in_turn(
+        {
+            "whole picture, fp32, NCHW": lambda: naive(image).numel() // 3,
+            tiles: lambda: sum(band.size for band in run_tiles(plan, whole_tile(nhwc), [image], scale=4)) // 3,
+            **{f"streaming, {name}": stream(network) for name, network in networks.items()},
+        }
+    )
 
 
 def whole_tile(network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -147,35 +115,26 @@ def networks(side: int) -> dict[str, Any]:
     from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
     from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
 
-    image = photo(side, side).contiguous(memory_format=torch.channels_last)
-    imdn_size = nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1),
-        *(layer for _ in range(18) for layer in (nn.Conv2d(64, 64, 3, padding=1), nn.LeakyReLU(0.05))),
-        nn.Conv2d(64, 48, 3, padding=1),
-        nn.PixelShuffle(4),
-    )
-    others: dict[str, nn.Module] = {
-        "RRDBNet, 23 blocks (Real-ESRGAN's way)": RRDBNet(num_filters=64, num_blocks=23, scale=4),
-        "compact, 32 convs of 64 (realesr-general's way)": SRVGGNetCompact(num_feat=64, num_conv=32, upscale=4),
-        "18 convs of 64, as many parameters as IMDN": imdn_size,
-    }
-    candidates: dict[str, Callable[[], int]] = {}
-    for name, network in others.items():
-        last = network.eval().to(memory_format=torch.channels_last)
-        candidates[f"{name}, {parameters(network)}"] = in_half(last, image)
+    image = photo(side).contiguous(memory_format=torch.channels_last)
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
+    for name, network in (
+        ("RRDBNet, 23 blocks (Real-ESRGAN's way)", RRDBNet(num_filters=64, num_blocks=23, scale=4)),
+        ("compact, 32 convs of 64 (realesr-general's way)", SRVGGNetCompact(num_feat=64, num_conv=32, upscale=4)),
+    ):
+        found[f"{name}, {parameters(network)}"] = network.eval().to(memory_format=torch.channels_last)
     for name, preset in (("the published generator", "published-x4"), ("ours", "ours-x4")):
         generator = Generator(PRESETS[preset]).requires_grad_(False).eval()
         ready = StreamNetwork(generator, torch.bfloat16 if cpu_has_bf16() else torch.float32)
-        candidates[f"{name}, {parameters(generator)}"] = in_half(ready, image)
-    return in_turn(candidates)
+        found[f"{name}, {parameters(generator)}"] = ready
 
+    def in_half(network: Callable[[Tensor], Tensor]) -> Callable[[], int]:
+        def run() -> int:
+            with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()):
+                return network(image).numel() // 3
 
-def in_half(network: Callable[[Tensor], Tensor], image: Tensor) -> Callable[[], int]:
-    def run() -> int:
-        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()):
-            return network(image).numel() // 3
+        return run
 
-    return run
+    return in_turn({name: in_half(network) for name, network in found.items()})
 
 
 def files(folder: Path, side: int) -> dict[str, Any]:
@@ -195,18 +154,15 @@ def files(folder: Path, side: int) -> dict[str, Any]:
         job.run(source, target, png, upscaler, settings)
         return area
 
-    found = in_turn({"rows alone": alone, "from file to file": whole_way})
-    share = found["from file to file"]["mpix_s"] / found["rows alone"]["mpix_s"]
-    return {**found, "share": round(share, 3)}
+    return in_turn({"rows alone": alone, "from file to file": whole_way})
 
 
-def throughput(width: int, height: int, *, scale: int) -> dict[str, float]:
-    """Rows of one picture of a size."""
-    upscaler = Upscaler(f"psnr-x{scale}")
-    pixels = (photo(height, width)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    picture = Picture(frames=(Frame(pixels_hwc=pixels),))
-    plan = upscaler.plan(picture, Target(scale=scale), streamed=True)
-    return measure(lambda: sum(band.size for band in upscaler.rows(picture, plan)) // 3)
+def rows_of(width: int, height: int) -> Callable[[], int]:
+    """What makes the rows of one picture at x2."""
+    upscaler = Upscaler("psnr-x2")
+    picture = Picture(frames=(Frame(pixels_hwc=pixels(width, height)),))
+    plan = upscaler.plan(picture, Target(scale=2), streamed=True)
+    return lambda: sum(band.size for band in upscaler.rows(picture, plan)) // 3
 
 
 def memory(folder: Path, width: int, height: int, scale: int) -> dict[str, Any]:
@@ -227,41 +183,26 @@ def in_child(*arguments: str) -> dict[str, Any]:
 
 def probe(source: Path, scale: int) -> None:
     """The child of `memory`."""
-    import threading
-
-    import psutil
-
     upscaler = Upscaler(f"psnr-x{scale}")
     upscaler.networks.get(upscaler.weights[scale], upscaler.choice.dtype)
-    settings = Request(size=SizeOptions(scale=scale))
-    png = FORMATS["png"]
-    process = psutil.Process()
-    base = peak = process.memory_info().rss
-    stop = threading.Event()
+    process, png = psutil.Process(), FORMATS["png"]
+    sizes, stop = [process.memory_info().rss], threading.Event()
 
     def watch() -> None:
-        nonlocal peak
         while not stop.wait(0.01):
-            peak = max(peak, process.memory_info().rss)
+            sizes.append(process.memory_info().rss)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    done = job.run(source, source.with_suffix(".png"), png, upscaler, settings)
+    done = job.run(source, source.with_suffix(".png"), png, upscaler, Request(size=SizeOptions(scale=scale)))
     seconds = time.perf_counter() - start
     stop.set()
     watcher.join()
     source.with_suffix(".png").unlink()
     width, height = done["output_size"]
-    say(
-        json.dumps(
-            {
-                "mpix_s": round(width * height / 1e6 / seconds, 3),
-                "peak_mib": round((peak - base) / 2**20),
-                "plan_mib": round(done["memory_bytes"] / 2**20),
-            }
-        )
-    )
+    peak, plan = (round(each / 2**20) for each in (max(sizes) - sizes[0], done["memory_bytes"]))
+    say(json.dumps({"mpix_s": round(width * height / 1e6 / seconds, 3), "peak_mib": peak, "plan_mib": plan}))
 
 
 def batch(folder: Path, count: int) -> dict[str, Any]:
@@ -311,40 +252,65 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-# --- words ------------------------------------------------------------------------------------------
+def start(folder: Path) -> dict[str, list[float]]:
+    """Wall and CPU seconds, and the peak in MiB, of processes that take turns: the least, as other work only adds."""
+    save(folder / "small.png", 48, 48)
+    words = [sys.executable, "-m", "sr_upscale"]
+    picture = [*words, str(folder / "small.png"), "-o", str(folder / "out.png"), "--force"]
+    complete = {"_SR_UPSCALE_COMPLETE": "complete_bash", "COMP_WORDS": "sr-upscale a.png -n pho", "COMP_CWORD": "3"}
+    candidates: dict[str, tuple[list[str], dict[str, str]]] = {
+        "import torch": ([sys.executable, "-c", "import torch"], {}),
+        "48x48, x4": (picture, {}),
+        "48x48, x4, --backend torch": ([*picture, "--backend", "torch"], {}),
+        "--help": ([*words, "--help"], {}),
+        "completion of a word": (words, complete),
+    }
+    rows: dict[str, list[tuple[float, float, float]]] = {title: [] for title in candidates}
+    for title, (command, variables) in [*candidates.items()] * 5:
+        program = [sys.executable, "-c", MEASURE, *command]
+        ran = subprocess.run(program, stdout=subprocess.PIPE, env=os.environ | variables, check=True)
+        rows[title].append(json.loads(ran.stdout))
+    return {title: [round(min(column), 2) for column in zip(*found, strict=True)] for title, found in rows.items()}
+
+
+MEASURE = """
+import json, os, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=-3, stderr=-3)
+_pid, process.returncode, used = os.wait4(process.pid, 0)
+print(json.dumps([time.perf_counter() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+sys.exit(bool(process.returncode))
+"""
+"""Wall and CPU seconds and the peak in MiB of a command; in a small process, whose own peak a child takes over."""
+
+
+# --- tables -----------------------------------------------------------------------------------------
 
 
 def tables(found: dict[str, Any]) -> list[str]:
     """Markdown, as docs/speed.md shows it."""
-    machine = found["machine"]
-    lines = [f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, {found['date']}."]
-    for title, part in (("one picture, x4, in every way", "ways"), ("network", "networks")):
-        lines += ["", f"| {title} | MPix/s | spread |", "|---|---|---|"]
-        lines += [f"| {name} | {row['mpix_s']:.2f} | {row['spread']:.0%} |" for name, row in found[part].items()]
+    machine, lot = found["machine"], found["batch"]
     alone, through = (found["files"][name]["mpix_s"] for name in ("rows alone", "from file to file"))
-    share = found["files"]["share"]
-    lines += ["", f"PNG in, PNG out, x4: {through:.2f} MPix/s, {share:.0%} of the {alone:.2f} of the rows alone."]
-    lines += ["", "| picture, x2 | MPix/s | spread |", "|---|---|---|"]
-    lines += [
-        f"| {'x'.join(map(str, row['size']))} | {row['mpix_s']:.2f} | {row['spread']:.0%} |" for row in found["sizes"]
-    ]
-    lines += [
-        "",
-        "| JPEG in, PNG out, x2 | MPix/s | peak above the loaded program, MiB | planned, MiB |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {'x'.join(map(str, row['size']))} | {row['mpix_s']:.2f} | {row['peak_mib']} | {row['plan_mib']} |"
-        for row in found["memory"]
-    ]
-    lot = found["batch"]
-    lines += [
-        "",
-        f"{lot['pictures']} pictures of 64 to 320 pixels a side, x4: {lot['loop_s']:.1f} s in a plain loop, "
+    kept = ({"picture": "x".join(map(str, row["size"])), **row} for row in found["memory"])
+    return [
+        f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, {found['date']}.",
+        *rates("one picture, x4, in every way", found["ways"]),
+        *rates("network", found["networks"]),
+        f"\nPNG in, PNG out, x4: {through:.2f} MPix/s, {through / alone:.0%} of the {alone:.2f} of the rows alone.",
+        *rates("picture, x2", found["sizes"]),
+        "\n| JPEG in, PNG out, x2 | MPix/s | peak above the loaded program, MiB | planned, MiB |\n|---|---|---|---|",
+        *("| {picture} | {mpix_s:.2f} | {peak_mib} | {plan_mib} |".format(**row) for row in kept),
+        f"\n{lot['pictures']} pictures of 64 to 320 pixels a side, x4: {lot['loop_s']:.1f} s in a plain loop, "
         f"{lot['batch_s']:.1f} s overlapping; the network was busy {lot['network_busy']:.1%} of that.",
-        *("", *table(found["start"])),
+        "\n| a process of its own | wall, s | CPU, s | peak, MiB |\n|---|---|---|---|",
+        *(f"| {name} | {wall:.2f} | {cpu:.2f} | {peak:.0f} |" for name, (wall, cpu, peak) in found["start"].items()),
     ]
-    return lines
+
+
+def rates(title: str, rows: dict[str, dict[str, float]]) -> list[str]:
+    """A table of what `in_turn` measured."""
+    lines = [f"| {name} | {row['mpix_s']:.2f} | {row['spread']:.0%} |" for name, row in rows.items()]
+    return [f"\n| {title} | MPix/s | spread |\n|---|---|---|", *lines]
 
 
 # --- measuring --------------------------------------------------------------------------------------
@@ -361,31 +327,25 @@ def in_turn(candidates: dict[str, Callable[[], int]]) -> dict[str, Any]:
                 if number:
                     times[name].append(pixels / 1e6 / (time.perf_counter() - start))
                 say(f"  {name}: {pixels / 1e6 / (time.perf_counter() - start):.2f} MPix/s", file=sys.stderr)
-    return {name: summary(values) for name, values in times.items()}
+    return {
+        name: {"mpix_s": round(statistics.median(each), 3), "spread": round(max(each) / min(each) - 1, 3)}
+        for name, each in times.items()
+    }
 
 
-def measure(run: Callable[[], int]) -> dict[str, float]:
-    """As `in_turn`, of one."""
-    name = "rows of one picture"
-    found: dict[str, float] = in_turn({name: run})[name]
-    return found
+def photo(side: int) -> Tensor:
+    return to_tensor(pixels(side, side))
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    return {"mpix_s": round(statistics.median(values), 3), "spread": round(max(values) / min(values) - 1, 3)}
-
-
-def photo(height: int, width: int) -> Tensor:
-    """The example, mirrored until it fills the size: (1, 3, H, W) in [0, 1]."""
-    pixels = np.asarray(Image.open(EXAMPLE).convert("RGB"))
-    tall, wide = (-(-side // have) for side, have in zip((height, width), pixels.shape[:2], strict=True))
-    filled = np.pad(pixels, ((0, (tall - 1) * pixels.shape[0]), (0, (wide - 1) * pixels.shape[1]), (0, 0)), "symmetric")
-    return torch.from_numpy(filled[:height, :width].copy()).permute(2, 0, 1)[None].float() / 255
+def pixels(width: int, height: int) -> np.ndarray:
+    """The example, mirrored until it fills the size."""
+    chelsea = np.asarray(Image.open(EXAMPLE).convert("RGB"))
+    ends = [(0, -(-want // have) * have - have) for want, have in zip((height, width), chelsea.shape, strict=False)]
+    return np.pad(chelsea, (*ends, (0, 0)), "symmetric")[:height, :width].copy()
 
 
 def save(path: Path, width: int, height: int) -> None:
-    pixels = (photo(height, width)[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    Image.fromarray(pixels).save(path, quality=92)  # of JPEG
+    Image.fromarray(pixels(width, height)).save(path, quality=92)  # of JPEG
 
 
 def parameters(network: nn.Module) -> str:

@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SKIPPED = 77
@@ -142,12 +144,14 @@ def cut(cable: str, seconds: float) -> None:
 def undisturbed(folder: Path, pictures: int) -> tuple[Path, Path, list[str]]:
     """Makes pictures, and what one process makes of them; returns both folders, and the command without its folders."""
     sys.path.insert(0, str(ROOT))
-    from scripts.many_processes import nearest_weights, write_pictures
+    from tests.helpers import pattern, save_nearest
 
-    source, alone, weights = folder / "in", folder / "alone", folder / "nearest-x2.safetensors"
-    (folder / "own").mkdir()
-    write_pictures(source, pictures)
-    nearest_weights(weights)
+    source, alone = folder / "in", folder / "alone"
+    weights = save_nearest(folder / "nearest-x2.safetensors")
+    for each in (folder / "own", source):
+        each.mkdir()
+    for number in range(pictures):
+        Image.fromarray(pattern(9 + number % 7, 12 + number)).save(source / f"{number:04}.png")
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     batch = [sys.executable, "-m", "sr_upscale", "batch", "-n", str(weights), "--json"]
     subprocess.run([*batch, str(source), "-o", str(alone)], check=True, stdout=-1)

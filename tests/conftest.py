@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from sr_upscale.inference.backends import choice
-from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import stores
-from tests.helpers import ROOT, Ran, micro_generator, pattern, vgg19_state
+from tests.helpers import ROOT, Ran, micro_generator, pattern, save_nearest, vgg19_state
 from tests.storage.object_store import Store, before, moto_server
 
 
@@ -60,13 +58,8 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nearest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights, x2, that enlarge by nearest neighbour: what comes out is known without a network."""
-    model = Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=1))
-    with torch.no_grad():
-        model.tail.last.weight.zero_()
-    path = tmp_path_factory.mktemp("weights") / "nearest-x2.safetensors"
-    save_generator(path, model, WeightsInfo(name="nearest-x2"))
-    return path
+    """Weights of `save_nearest`."""
+    return save_nearest(tmp_path_factory.mktemp("weights") / "nearest-x2.safetensors")
 
 
 @pytest.fixture

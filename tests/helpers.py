@@ -22,6 +22,7 @@ from PIL import ImageCms
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import Generator, GeneratorConfig
+from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +35,15 @@ def micro_generator(scale: int = 2, *, blocks: int = 2, seed: int = 0) -> Genera
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.requires_grad_(False).eval()
+
+
+def save_nearest(path: Path) -> Path:
+    """Writes weights, x2, that enlarge by nearest neighbour: what comes out is known without a network."""
+    model = Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=1))
+    with torch.no_grad():
+        model.tail.last.weight.zero_()
+    save_generator(path, model, WeightsInfo(name="nearest-x2"))
+    return path
 
 
 def vgg19_state(last: str) -> dict[str, torch.Tensor]:

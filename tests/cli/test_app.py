@@ -94,7 +94,7 @@ run(sys.argv[1:])
 
 
 HEAVY = {"torch", "numpy", "PIL", "pydantic", "rich", "requests", "urllib3", "psutil", "pyvips", "filelock", "fsspec"}
-"""What takes long to import (`scripts/start_time.py` says what all takes), and no short command needs."""
+"""What takes long to import (`scripts/bench.py` says what all takes), and no short command needs."""
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from sr_upscale.storage.digest import hash_file
 from tests.helpers import Ran, pattern
 
 Cli = Callable[..., Ran]
-COUNT = 60
+COUNT = int(os.environ.get("SR_UPSCALE_PICTURES", "60"))  # `make many` has more
 
 CHILD = """
 import os, signal, sys, time
