@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +25,16 @@ from safetensors.torch import save
 
 from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, load_image, save_image, strips_of
 from sr_upscale.images.adapt import adapt
-from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline.batch_plan import Item
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest
 from sr_upscale.pretrained import spandrel_adapter
 from sr_upscale.pretrained.load import module_of, traits_of
-from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import attempts, download
 from sr_upscale.storage.remote import RemoteFile
 from sr_upscale.training import state
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.state import begin_stage, new_generator, save_checkpoint
-
-Mutate = Callable[[bytes, int], bytes]
-"""Takes bytes and the most bytes that may come out."""
+from tests.helpers import save_nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class Target:
 
 MAX_PIXELS = 1 << 14
 """Few, as some encoders take seconds for a million; files that claim more are refused from their headers."""
-WRITTEN = [fmt for fmt in FORMATS.values() if not fmt.written_as]
+WRITTEN = [fmt for fmt in FORMATS.values() if not fmt.written_as and (fmt.pillow != "AVIF" or features.check("avif"))]
 
 
 def picture_seeds() -> list[bytes]:
@@ -68,27 +65,28 @@ def picture_seeds() -> list[bytes]:
     rgba = rng.integers(0, 256, (9, 13, 4), dtype=np.uint8)
     stills = {mode: Image.fromarray(rgba).convert(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")}
     stills["I;16"] = Image.fromarray(rng.integers(0, 65536, (9, 13), dtype=np.uint16))
+    first, *more = (Image.fromarray(np.roll(rgba, step, axis=1)) for step in range(3))
     seeds = []
-    kinds = [fmt.pillow for fmt in WRITTEN if fmt.pillow != "AVIF" or features.check("avif")]
-    for kind in kinds:
+    for fmt in WRITTEN:
         for image in stills.values():
-            buffer = io.BytesIO()
-            try:
-                image.save(buffer, kind)
-            except (OSError, ValueError):  # a format does not hold all kinds
-                continue
-            seeds.append(buffer.getvalue())
+            seeds += _saved(image, fmt.pillow)
+        if fmt.pillow in ("GIF", "PNG", "WEBP", "AVIF"):
+            seeds += _saved(first, fmt.pillow, save_all=True, append_images=more, duration=[10, 20, 30], loop=0)
     for compression in ("tiff_lzw", "tiff_deflate", "packbits", "jpeg"):
-        buffer = io.BytesIO()
-        stills["RGB"].save(buffer, "TIFF", compression=compression)
-        seeds.append(buffer.getvalue())
-    frames = [Image.fromarray(np.roll(rgba, step, axis=1)) for step in range(3)]
-    for kind in kinds:
-        if kind in ("GIF", "PNG", "WEBP", "AVIF"):
-            buffer = io.BytesIO()
-            frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=[10, 20, 30], loop=0)
-            seeds.append(buffer.getvalue())
+        seeds += _saved(stills["RGB"], "TIFF", compression=compression)
     return seeds + _with_metadata(rgba) + _heic(rgba)
+
+
+def _saved(image: Image.Image, kind: str, **options: Any) -> list[bytes]:
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, kind, **options)
+    except (OSError, ValueError):  # a format does not hold all kinds
+        return []
+    return [buffer.getvalue()]
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
 
 
 def _with_metadata(rgba: NDArray[np.uint8]) -> list[bytes]:
@@ -97,16 +95,11 @@ def _with_metadata(rgba: NDArray[np.uint8]) -> list[bytes]:
     exif[0x0112], exif[0x010F] = 6, "maker"
     seeds = []
     for fmt in WRITTEN:
-        if fmt.pillow == "AVIF" and not features.check("avif"):
-            continue
         pixels = (rgba[:, :, :3].astype(np.uint16) * 257) if fmt.bits == 16 else rgba[:, :, :3]
         metadata = Metadata(
             icc=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() if fmt.icc else None,
             exif=exif.tobytes() if fmt.exif else None,
-            xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/>'
-            b"</x:xmpmeta>"
-            if fmt.xmp
-            else None,
+            xmp=XMP if fmt.xmp else None,
             text=(("Comment", "text"),) if fmt.text else (),
             dpi=(72.0, 72.0),
         )
@@ -162,19 +155,13 @@ def mend_png(data: bytes) -> bytes:
 # --- weights and checkpoints ------------------------------------------------------------------------
 
 
-def tiny() -> Generator:
-    torch.manual_seed(0)
-    return Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=1)).requires_grad_(False).eval()
-
-
 def weights_seeds() -> list[bytes]:
     """Makes our own file, and another make's network as safetensors, as a zip of torch and as its older pickle."""
     from spandrel.architectures.Compact import Compact
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "tiny.safetensors"
-        save_generator(path, tiny(), WeightsInfo(name="tiny"))
-        seeds = [path.read_bytes()]
+        seeds = [save_nearest(path).read_bytes()]
     state = Compact(num_feat=4, num_conv=1, upscale=2).state_dict()
     seeds.append(save(state))
     for zipped in (True, False):
@@ -236,13 +223,8 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
 
 def manifest_seeds() -> list[bytes]:
     digest = hashlib.sha256(b"picture").hexdigest()
-    entry = {
-        "output": "a.png",
-        "input": "in.png",
-        "input_sha256": digest,
-        "output_sha256": digest,
-        "settings": "0" * 64,
-    }
+    entry = {"output": "a.png", "input": "in.png", "settings": "0" * 64}
+    entry |= {"input_sha256": digest, "output_sha256": digest}
     line = json.dumps(entry).encode()
     return [line + b"\n", line + b"\n" + line[:30], b"[" * 50 + b"]" * 50 + b"\n", b'{"output": 1e999}\n']
 
