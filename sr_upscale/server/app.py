@@ -31,7 +31,7 @@ from sr_upscale.images.formats import WRITTEN
 from sr_upscale.pipeline import request as requests
 from sr_upscale.pipeline.executor import Cancelled
 from sr_upscale.pretrained.inventory import model_rows
-from sr_upscale.pretrained.registry import families
+from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, families
 from sr_upscale.server.guard import Guard, policy_for, refusal
 from sr_upscale.server.jobs import Jobs, TooManyError, enlarge
 
@@ -110,6 +110,7 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
         own = settings.options["model"]
         answer = {
             "models": models(own),
+            "choices": choices(own),
             "formats": list(WRITTEN),
             "max_bytes": settings.max_bytes,
             "max_pixels": request_from({}, settings.options).file.max_pixels or MAX_PIXELS,
@@ -168,16 +169,25 @@ async def _show_viewer(request: Request) -> Response:
     """
     query = _query(request)
     size = {side: query.get(side, "") for side in ("width", "height")}
-    images = {label: query.get(label, "") for label in ("before", "after")}
+    images = _images(query.get("images", ""))
     if not all(re.fullmatch(r"[1-9]\d{0,5}", side) for side in size.values()):
         raise UsageError("width and height are not numbers of pixels; expected 1 to 999999")
-    if not all(re.fullmatch(r"blob:[A-Za-z0-9:/._\[\]-]+", url) for url in images.values()):
-        raise UsageError("before and after are not pictures of a page; expected addresses that begin with blob:")
     title = query.get("title", "")
-    entries = [{"name": label, "url": url, "scores": ""} for label, url in images.items()]
+    entries = [{"name": name, "url": url, "scores": ""} for name, url in images.items()]
     picture = {"title": title, **{side: int(word) for side, word in size.items()}, "images": entries}
-    html = page(title=title, gallery=[picture])
+    html = page(title=title, gallery=[picture]).replace("<html ", '<html class="embedded" ', 1)
     return HTMLResponse(html, headers={"content-security-policy": policy_for(html, framed="'self'")})
+
+
+def _images(text: str) -> dict[str, str]:
+    """Parses the pictures of a viewer, ``[{"name": ..., "url": "blob:..."}, ...]``, as addresses by name."""
+    try:
+        images = {str(each["name"]): str(each["url"]) for each in json.loads(text)}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        images = {}
+    if len(images) < 2 or not all(re.fullmatch(r"blob:[A-Za-z0-9:/._\[\]-]+", url) for url in images.values()):
+        raise UsageError("images are no pictures of a page; expected a JSON list of names and blob: addresses")
+    return images
 
 
 def _answering(endpoint: Endpoint, *, debug: bool) -> Endpoint:
@@ -289,6 +299,14 @@ def models(own: str) -> list[str]:
     """Lists the models that a client may choose: what the server was started with, and what needs no download."""
     installed = [row["name"] for row in model_rows() if row["installed"]]
     return list(dict.fromkeys([own, *families(), *installed]))
+
+
+def choices(own: str) -> list[dict[str, str]]:
+    """Lists the models that the page shows, with what each is for: families stand for their models."""
+    rows = {row["name"]: row["purpose"] for row in model_rows() if row["installed"] and not row["built_in"]}
+    built_in = {entry.family: entry.purpose for entry in TABLE}
+    names = dict.fromkeys([own, *sorted(built_in, key=lambda family: family != DEFAULT_MODEL), *rows])
+    return [{"name": name, "purpose": (built_in | rows).get(name, "")} for name in names]
 
 
 def request_from(query: dict[str, str], base: dict[str, Any]) -> requests.Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import time
@@ -76,13 +77,18 @@ def test_the_policy_names_the_hashes_of_the_scripts() -> None:
 
 
 def test_the_viewer_shows_pictures_of_the_page_alone(server: Running) -> None:
-    query = {"width": 42, "height": 26, "before": "blob:http://127.0.0.1/a-1", "after": "blob:http://127.0.0.1/a-2"}
+    def images(first: object) -> str:
+        return json.dumps([{"name": "before", "url": first}, {"name": "after", "url": "blob:http://127.0.0.1/a-2"}])
+
+    query = {"width": 42, "height": 26, "images": images("blob:http://127.0.0.1/a-1")}
     answer = server.get("/viewer", title="</script><script>alert(1)</script>", **query)
     assert answer.status_code == 200
     assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
     assert "<script>alert" not in answer.text
-    for bad in ({"before": "https://evil.example/a"}, {"after": "blob:x\"'<"}, {"width": "9" * 9}, {"height": "-1"}):
-        refused(server.get("/viewer", **{**query, **bad}), 400, 2, "expected")
+    for bad in ("https://evil.example/a", "blob:x\"'<", None, {}):
+        refused(server.get("/viewer", **{**query, "images": images(bad)}), 400, 2, "expected")
+    for other in ({"images": "["}, {"images": "[" * 9_000}, {"images": "7"}, {"width": "9" * 9}, {"height": "-1"}):
+        assert server.get("/viewer", **{**query, **other}).status_code == 400
 
 
 # --- what is asked for ------------------------------------------------------------------------------

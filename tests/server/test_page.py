@@ -1,4 +1,4 @@
-"""The page in a real browser: drop, slide, download, cancel, leave."""
+"""The page in a real browser: drop, enlarge, compare, download, cancel, leave; by mouse, and by keyboard alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
 from sr_upscale.pipeline import job as pipeline
 from tests.helpers import pattern
-from tests.server.running import TOKEN, png, serving, until
+from tests.server.running import TOKEN, Running, png, serving, until
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium command")
 
@@ -27,6 +28,7 @@ DROP = """([name, type, data]) => {
     document.getElementById("drop").dispatchEvent(
         new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
 }"""
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +42,18 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page on which nothing goes wrong unseen: what the policy stops, and what a script throws, fails the test."""
-    page, said = browser.new_page(viewport={"width": 390, "height": 844}), []
+    page, said = browser.new_page(viewport=PHONE), []  # type: ignore[arg-type]
     page.set_default_timeout(20_000)
     page.on("console", lambda message: said.append(message.text) if "Content Security" in message.text else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     yield page
     page.close()
     assert said == []
+
+
+def opened(page: Page, server: Running) -> None:
+    page.goto(f"{server.base}/?token={TOKEN}")
+    page.wait_for_selector("html[data-ready=yes]")
 
 
 def drop(page: Page, name: str, data: bytes) -> None:
@@ -62,16 +69,18 @@ def test_drop_slide_download(page: Page, nearest: Path, tmp_path: Path) -> None:
     small = pattern(30, 40)
     small[:, :, 1:] = 0  # red
     with serving(nearest, folder=tmp_path) as server:
-        page.goto(f"{server.base}/?token={TOKEN}")
-        page.wait_for_selector("html[data-ready=yes]")
-        assert page.locator("#model option").first.text_content() == str(nearest)
-        page.check("#save")
-        page.select_option("#format", "webp")
-        page.fill("#scale", "3")
+        opened(page, server)
+        assert page.locator("#models input").first.get_attribute("value") == str(nearest)
+        assert "real photographs" in str(page.locator("#models").text_content())
         drop(page, "röd.png", png(small))
+        page.check("#save")  # options may follow the drop
+        page.click("text=Format and quality")
+        page.select_option("#format", "webp")
+        page.click("text=3×")
+        page.click("#go")
         page.wait_for_selector("text=120 × 90 by nearest-x2")
         with page.expect_download() as download:
-            page.click("text=Download")
+            page.get_by_text("Download", exact=True).click()
         assert download.value.suggested_filename == "röd_x3_nearest-x2.webp"
         got = Path(download.value.path()).read_bytes()
         assert got == (tmp_path / "röd_x3_nearest-x2.webp").read_bytes()
@@ -82,12 +91,14 @@ def test_drop_slide_download(page: Page, nearest: Path, tmp_path: Path) -> None:
         viewer.wait_for()
         inside = page.frame_locator("iframe")
         assert inside.locator("#lefttag").text_content() == "before"
-        assert inside.locator("#righttag").text_content() == "after"
+        assert inside.locator("#righttag").text_content() == "1: nearest-x2 120×90"
+        frame = page.frames[-1]
+        assert frame.evaluate("document.documentElement.scrollHeight <= innerHeight")  # it does not scroll by itself
 
         def divider() -> float:
-            """The share of the width left of the white line."""
+            """The share of the width left of the white line; beside the viewer the page is white, too."""
             row = screen(page)
-            return float(np.argmax((row > 250).all(axis=2).mean(axis=0)) / row.shape[1])
+            return float((4 + np.argmax((row[:, 4:-4] > 250).all(axis=2).mean(axis=0))) / row.shape[1])
 
         until(lambda: bool((screen(page)[..., 0] > 100).mean() > 0.2))  # both are painted
         assert divider() == pytest.approx(0.5, abs=0.02)
@@ -95,16 +106,137 @@ def test_drop_slide_download(page: Page, nearest: Path, tmp_path: Path) -> None:
         for _ in range(10):
             page.keyboard.press("ArrowRight")
         assert divider() == pytest.approx(0.7, abs=0.02)
+        assert viewer.get_attribute("aria-valuenow") == "70"
+
+
+def test_again_compares_and_all_results_are_one_download(page: Page, nearest: Path, tmp_path: Path) -> None:
+    page.set_viewport_size(DESK)  # type: ignore[arg-type]
+    (tmp_path / "album" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        (tmp_path / "album" / name).write_bytes(png(pattern(10, 12)))
+    (tmp_path / "album" / "notes.txt").write_text("no picture")
+    with serving(nearest) as server:
+        opened(page, server)
+        with page.expect_file_chooser() as chooser:
+            page.click("#choose-folder")
+        chooser.value.set_files(tmp_path / "album")
+        page.wait_for_selector("text=1 file of folders left out")
+        page.click("text=Enlarge 2 pictures")
+        page.wait_for_selector("text=2 pictures done")
+        page.click("text=pixels")
+        page.fill("#width", "30")
+        page.locator("li", has_text="album/a.png").get_by_text("Again").click()
+        page.wait_for_selector("text=30 × 25 by nearest-x2")
+        inside = page.frame_locator("iframe")
+        inside.locator("#right option").nth(2).wait_for(state="attached")
+        assert inside.locator("#left option").all_text_contents() == [
+            "before",
+            "1: nearest-x2 24×20",
+            "2: nearest-x2 30×25",
+        ]
+        frame, column = page.locator("#look").bounding_box(), page.locator("main").bounding_box()
+        assert frame is not None
+        assert column is not None
+        assert frame["x"] > column["x"] + column["width"]  # beside the list
+        with page.expect_download() as download:
+            page.click("text=Download all")
+        with zipfile.ZipFile(download.value.path()) as archive:
+            assert archive.testzip() is None
+            assert sorted(archive.namelist()) == [
+                "album/a_w30_nearest-x2.png",
+                "album/a_x2_nearest-x2.png",
+                "album/deep/b_x2_nearest-x2.png",
+            ]
+            with Image.open(io.BytesIO(archive.read("album/a_x2_nearest-x2.png"))) as image:
+                assert np.array_equal(np.asarray(image), pattern(10, 12).repeat(2, 0).repeat(2, 1))
+        page.click("#clear")
+        assert page.locator("li").count() == 0
+
+
+def test_the_keyboard_alone(page: Page, nearest: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(pattern(10, 12)))
+
+    def tab_to(selector: str) -> None:
+        for _ in range(40):
+            if page.evaluate("(selector) => document.activeElement?.matches(selector)", selector):
+                return
+            page.keyboard.press("Tab")
+        pytest.fail(f"no Tab leads to {selector}")
+
+    with serving(nearest) as server:
+        opened(page, server)
+        tab_to("#choose")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Space")
+        chooser.value.set_files(tmp_path / "a.png")
+        page.wait_for_selector("li")
+        tab_to("[name=size]")
+        page.keyboard.press("ArrowLeft")  # from auto to 4x
+        tab_to("#go")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("text=48 × 40 by nearest-x2")
+        tab_to("iframe")
+        for _ in range(6):
+            page.keyboard.press("Tab")
+            if page.frames[-1].evaluate("document.activeElement?.id") == "viewer":
+                break
+        page.keyboard.press("ArrowLeft")
+        viewer = page.frame_locator("iframe").locator("#viewer")
+        assert viewer.get_attribute("aria-valuenow") == "48"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_errors_stand_out(page: Page, nearest: Path, scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: at least 4.5 to 1."""
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    with serving(nearest) as server:
+        opened(page, server)
+        drop(page, "note.png", b"hello")
+        page.click("#go")
+        page.wait_for_selector("li.error")
+        colours = page.evaluate(
+            """() => [getComputedStyle(document.querySelector("li.error .state")).color,
+            getComputedStyle(document.getElementById("list")).backgroundColor]"""
+        )
+
+    def luminance(colour: str) -> float:
+        parts = np.array([float(each) for each in colour[4:-1].split(",")]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    darker, lighter = sorted(luminance(each) for each in colours)
+    assert (lighter + 0.05) / (darker + 0.05) >= 4.5
+
+
+def test_a_reload_that_would_lose_results_is_asked_about(page: Page, nearest: Path) -> None:
+    asked: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    with serving(nearest) as server:
+        opened(page, server)
+        page.click("h1")
+        page.reload()
+        page.wait_for_selector("html[data-ready=yes]")
+        assert asked == []
+        drop(page, "a.png", png(pattern(10, 12)))
+        page.click("#go")
+        page.wait_for_selector("text=1 picture done")
+        page.reload()
+        assert asked == ["beforeunload"]
 
 
 def test_what_goes_wrong_is_said_in_words(page: Page, nearest: Path) -> None:
     with serving(nearest, max_bytes=1000) as server:
-        page.goto(f"{server.base}/?token={TOKEN}")
-        page.wait_for_selector("html[data-ready=yes]")
+        opened(page, server)
         assert page.locator("#saving").is_hidden()
         drop(page, "<b>note.png", b"hello")
-        page.wait_for_selector("li.error >> text=<b>note.png: looks like a text file")
         drop(page, "large.png", bytes(1001))
+        page.click("#go")
+        page.wait_for_selector("li.error >> text=<b>note.png: looks like a text file")
         page.wait_for_selector("li.error >> text=which this server does not take")
         page.goto(f"{server.base}/?token=wrong")
         assert "no token, or a wrong one" in page.content()
@@ -114,13 +246,13 @@ def test_what_goes_wrong_is_said_in_words(page: Page, nearest: Path) -> None:
 def test_a_page_that_goes_takes_its_job_along(
     page: Page, nearest: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    begun, opened, start = threading.Event(), threading.Event(), pipeline.start
+    begun, opened_gate, start = threading.Event(), threading.Event(), pipeline.start
     ended: list[str] = []
 
     def held(*arguments: Any, on_step: Callable[[int, int], None], **more: Any) -> Any:
         def step(done: int, total: int) -> None:
             begun.set()
-            assert opened.wait(30)
+            assert opened_gate.wait(30)
             on_step(done, total)
 
         try:
@@ -130,17 +262,18 @@ def test_a_page_that_goes_takes_its_job_along(
             raise
 
     monkeypatch.setattr(pipeline, "start", held)
+    page.on("dialog", lambda dialog: dialog.accept())
     with serving(nearest) as server:
-        page.goto(f"{server.base}/?token={TOKEN}")
-        page.wait_for_selector("html[data-ready=yes]")
+        opened(page, server)
         drop(page, "a.png", png(pattern(30, 40)))
+        page.click("#go")
         assert begun.wait(30)
         page.wait_for_selector("li >> text=0 %")
         if how == "cancel":
-            page.get_by_role("button", name="Cancel").click()
+            page.get_by_text("Cancel").click()
             page.wait_for_selector("li.error >> text=cancelled")
         else:
             page.goto("about:blank")
         page.wait_for_timeout(300)  # the server sees it go
-        opened.set()
+        opened_gate.set()
         until(lambda: ended == ["Cancelled"])
