@@ -16,7 +16,8 @@ from typing import Literal, get_args
 import psutil
 
 from sr_upscale.errors import UsageError
-from sr_upscale.vulkan import vulkan_cards
+from sr_upscale.formatting import mebibytes
+from sr_upscale.vulkan import has_ncnn, vulkan_cards
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -131,6 +132,24 @@ def may_have_gpu_of_torch() -> bool:
     if platform.system() == "Windows":
         return Path(os.environ.get("SYSTEMROOT", "C:\\Windows"), "System32", "nvcuda.dll").exists()
     return any(Path("/dev", name).exists() for name in ("nvidiactl", "kfd", "dxg"))
+
+
+def list_devices() -> list[str]:
+    """Lists every device by the name that ``--device`` takes, with its own name and memory. The CPU is the first."""
+    lines = [f"cpu ({cpu_threads()} threads), {mebibytes(psutil.virtual_memory().total)}"]
+    if may_have_gpu_of_torch():
+        import torch
+
+        for index in range(torch.cuda.device_count()):
+            card = torch.cuda.get_device_properties(index)
+            lines.append(f"cuda:{index} {card.name}, {mebibytes(card.total_memory)}")
+        lines += ["mps (in the memory of the CPU)"] * torch.backends.mps.is_available()
+    if has_ncnn():
+        lines += [
+            f"vulkan:{index} {card.name}, {mebibytes(card.heap_bytes)}" + " (a program on the CPU)" * card.software
+            for index, card in enumerate(vulkan_cards())
+        ]
+    return lines
 
 
 def has_bf16(device_type: str) -> bool:

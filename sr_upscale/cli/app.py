@@ -137,10 +137,21 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _list_devices(wanted: bool) -> None:
+    if wanted:
+        from sr_upscale.device import list_devices
+
+        sys.stdout.write("\n".join([*list_devices(), ""]))
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", callback=_list_devices, is_eager=True, help="List what -g can name.")
     ] = False,
 ) -> None:
     pass

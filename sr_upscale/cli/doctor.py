@@ -72,7 +72,7 @@ def format_report(report: dict[str, Any]) -> list[str]:
         agreement, smoke = report["dtype_agreement_db"], report["smoke_run"]
         agrees = f"; agrees with fp32 to {agreement} dB" if agreement is not None else ""
         lines += [
-            f"devices    {', '.join(report['devices'])}",
+            f"devices    {(chr(10) + ' ' * 11).join(report['devices'])}",
             f"backend    {report['backend']}: {report['backend_reason']}",
             f"device     {report['device']}: {report['device_reason']}; {report['threads']} threads, "
             f"{mebibytes(report['free_memory_bytes'])} free",
@@ -103,25 +103,13 @@ def _run(device: str) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from sr_upscale.device import cpu_threads, free_memory
+    from sr_upscale.device import cpu_threads, free_memory, list_devices
     from sr_upscale.functional.planes import on_host
     from sr_upscale.inference.loaded_networks import agreement_db
     from sr_upscale.upscaler import Upscaler
-    from sr_upscale.vulkan import has_ncnn, vulkan_cards
 
     upscaler = Upscaler(device=device)
     choice = upscaler.choice
-    devices = [
-        "cpu",
-        *(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())),
-    ]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    if has_ncnn():
-        devices += [
-            f"vulkan:{index} {card.name}, {mebibytes(card.heap_bytes)}" + " (a program on the CPU)" * card.software
-            for index, card in enumerate(vulkan_cards())
-        ]
     scale = max(upscaler.weights)
     network = upscaler.networks.get(upscaler.weights[scale], choice.dtype)
     exact = upscaler.networks.get(upscaler.weights[scale], "float32")
@@ -136,7 +124,7 @@ def _run(device: str) -> dict[str, Any]:
     on_host(network(tile))
     seconds = time.monotonic() - start
     return {
-        "devices": devices,
+        "devices": list_devices(),
         "backend": upscaler.backend,
         "backend_reason": upscaler.backend_reason,
         "device": str(choice.device),

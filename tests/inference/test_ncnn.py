@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -375,6 +376,16 @@ def test_a_batch_knows_its_backend(micro: Path) -> None:
         for backend in ("auto", "torch", "ncnn")
     ]
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_devices_are_listed_with_their_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sr_upscale.device.vulkan_cards", lambda: (PROGRAM, GPU))
+    monkeypatch.setattr("sr_upscale.device.has_ncnn", lambda: True)
+    monkeypatch.setattr("sr_upscale.device.may_have_gpu_of_torch", lambda: False)
+    ran = cli("--list-devices")
+    first, *cards = ran.out.splitlines()
+    assert re.fullmatch(r"cpu \(\d+ threads\), [\d.]+ GiB", first)
+    assert cards == ["vulkan:0 b, 1.0 GiB (a program on the CPU)", "vulkan:1 a, 1.0 GiB"]
 
 
 # --- Vulkan -----------------------------------------------------------------------------------------
