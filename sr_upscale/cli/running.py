@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_upscale.cli.console import Console
+from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import BATCH_PARTLY_FAILED
 from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
     from sr_upscale.pipeline.ray_workers import RayWorkers
     from sr_upscale.storage.spool import Spool
+
+EVENT_EVERY_S = 1.0
+"""Seconds between two events of progress."""
 
 
 def run_items(
@@ -137,6 +140,33 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
     root = plan.root and addressed(plan.root)
     console.result({"output": root, **counts, "left_out": dict(plan.left_out), **more, "exit_code": code})
     return code
+
+
+def frame_steps(name: str, report: Report, console: Console) -> Callable[[int, int], None]:
+    """Makes what reports on the frames of a clip: a title with their speed, and events with ``--json``.
+
+    Args:
+        name: What the clip is called.
+        report: Moves the bar.
+        console: Writes the events.
+    """
+    begin = last = time.monotonic()
+    first: int | None = None
+
+    def on_step(done: int, total: int) -> None:
+        nonlocal first, last
+        now = time.monotonic()
+        if first is None:
+            first = done
+            if done:
+                console.note(f"{done} of {total} frames are there from an earlier run")
+        speed = (done - first) / max(now - begin, 1e-9)
+        report(done / total if total else 0.0, f"{shown(Path(name).name)[:40]} {done}/{total or '?'} {speed:.2g} fps")
+        if now - last >= EVENT_EVERY_S:
+            last = now
+            console.event("progress", {"input": name, "frames": done, "of": total, "fps": round(speed, 3)})
+
+    return on_step
 
 
 # --- rows for programs, lines for people ------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +17,12 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, standard_output
 from sr_upscale.cli.obtain import obtain_models
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import addressed, shown
-from sr_upscale.images.formats import format_of_path, sniff
+from sr_upscale.images.formats import VIDEO, format_of_path, sniff
 from sr_upscale.pipeline.request import Request
 from sr_upscale.storage.remote import is_address, without_query
+from sr_upscale.video.containers import Container
 
 
 @opt.command()
@@ -118,7 +122,7 @@ def _single(
     on_written: Callable[[Path], None] = lambda _path: None,
 ) -> int:
     """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``)."""
-    from sr_upscale.cli.running import format_cut, format_plan, format_result
+    from sr_upscale.cli.running import format_cut, format_plan, format_result, frame_steps
     from sr_upscale.pipeline.targets import check_single, format_for
 
     dry_run = request.run.dry_run
@@ -126,20 +130,23 @@ def _single(
         raise UsageError("--json and a picture cannot share standard output; give -o a file")
     if place != "-":
         check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
-    data: Path | bytes = sys.stdin.buffer.read() if source is None else source
     buffer = io.BytesIO()
-    with console.progress(shown(Path(name).name)[:40]) as report:  # it stands before torch is imported
-        from sr_upscale.images.decode import peek, pixels_of_small
+    with console.progress(shown(Path(name).name)[:40]) as report, contextlib.ExitStack() as opened:
+        from sr_upscale.images.decode import peek, pixels_of_small  # the bar stands before torch is imported
 
         # no picture: refused before torch is loaded
-        kind = peek(data, clips=True) if isinstance(data, Path) else sniff(data[:256])
+        head = b"" if source is not None else sys.stdin.buffer.read(256)
+        kind = peek(source, clips=True) if source is not None else sniff(head)
         fmt = format_for(request.file.format, place, kind)
 
         from sr_upscale.pipeline.executor import job_for, upscaler_for
 
-        job = job_for(fmt)
-
-        upscaler = upscaler_for(request.network, pixels=pixels_of_small(data, kind))
+        job, moving = job_for(fmt), isinstance(fmt, Container)
+        piped = moving and place == "-"
+        data: Any = source
+        if source is None:
+            data = _standard_input(head, opened, piped=piped, folder=Path(place).parent if kind == VIDEO else None)
+        upscaler = upscaler_for(request.network, pixels=None if moving else pixels_of_small(data, kind))
         if dry_run:
             prepared = job.prepare(data, fmt, upscaler, request)
             planned = job.forecast(prepared, upscaler)
@@ -147,8 +154,12 @@ def _single(
             if not console.as_json:
                 console.line(format_plan(prepared.name, place, planned))
             return 0
-        target = buffer if place == "-" else Path(place)
-        done = job.run(data, target, fmt, upscaler, request, on_step=lambda done, total: report(done / total, ""))
+        on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
+        if piped:
+            with standard_output():
+                done = job.pipe(data, sys.stdout.buffer, fmt, upscaler, request, on_step=on_step)
+        else:
+            done = job.run(data, buffer if place == "-" else Path(place), fmt, upscaler, request, on_step=on_step)
         if place != "-":
             on_written(Path(place))
     if place == "-":
@@ -163,10 +174,35 @@ def _single(
             f"{upscaler.backend} ({upscaler.backend_reason}), device {choice.device} ({choice.device_reason}), "
             f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
         )
+        if "busy_seconds" in done and done["frames"] > 1:
+            console.note(f"compute busy {done['busy_seconds'] / max(done['seconds'], 1e-9):.0%} of the time")
     _report("done", name, place, done, console)
     if sys.stderr.isatty() or verbose:
         console.note(format_result(name, place, done))
-    return 0
+    return InputError.exit_code if done.get("damaged") and not request.file.allow_truncated else 0
+
+
+def _standard_input(head: bytes, opened: contextlib.ExitStack, *, piped: bool, folder: Path | None) -> Any:
+    """Returns what comes by standard input: bytes, or of a clip a stream to be piped on, or a file.
+
+    Args:
+        head: What was read of it.
+        opened: Removes the file at its end.
+        piped: Whether frames go on as they come.
+        folder: Where a clip is stored first, since its sound is wanted when its frames are done; None for a picture.
+    """
+    if folder is None and not piped:
+        return head + sys.stdin.buffer.read()
+    from sr_upscale.video.pipe import Rejoined
+
+    joined = Rejoined(head, sys.stdin.buffer)
+    if piped:
+        return joined
+    assert folder is not None
+    file = opened.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".sr-"))  # noqa: SIM115
+    shutil.copyfileobj(joined, file)
+    file.flush()
+    return Path(file.name)
 
 
 def _report(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:

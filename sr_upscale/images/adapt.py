@@ -68,12 +68,12 @@ def adapt(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
     if len(picture.frames) > 1:
         picture, notes = _fit_timing(picture, fmt, name=name)
     if picture.has_alpha and not fmt.alpha:
-        if options.background is None and not _is_opaque(picture):
+        if options.background is None and not is_opaque(picture):
             raise UsageError(
                 f"{name}: {upper} has no transparency; give a --background colour such as white, or use --format png"
             )
         background = options.background or (0, 0, 0)
-        picture = picture.with_pixels(lambda pixels_hwc: _flatten(pixels_hwc, background))
+        picture = picture.with_pixels(lambda pixels_hwc: flatten(pixels_hwc, background))
     picture, of_colours = _fit_color(picture, fmt, name=name)
     notes += of_colours + _lost(picture, fmt, options, name=name)
     if len(picture.frames) > 1 and picture.bits > 8:
@@ -102,12 +102,14 @@ def _lost(picture: Picture, fmt: Format, options: SaveOptions, *, name: str) -> 
     return notes
 
 
-def _is_opaque(picture: Picture) -> bool:
+def is_opaque(picture: Picture) -> bool:
+    """Says whether no pixel of a picture with alpha is transparent."""
     top = 2**picture.bits - 1
     return all((np.asarray(frame.pixels_hwc)[:, :, -1] == top).all() for frame in picture.frames)
 
 
-def _flatten(pixels: NDArray[Any], background: tuple[int, int, int]) -> NDArray[Any]:
+def flatten(pixels: NDArray[Any], background: tuple[int, int, int]) -> NDArray[Any]:
+    """Lays pixels (H, W, 2 or 4) with straight alpha over a colour of 0-255; returns (H, W, 1 or 3) of their type."""
     top = np.iinfo(pixels.dtype).max
     gray = len(set(background)) == 1 and pixels.shape[2] == 2
     behind = np.array(background[:1] if gray else background, dtype=np.float32) / 255 * top

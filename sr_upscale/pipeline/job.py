@@ -19,7 +19,9 @@ from sr_upscale.formatting import shown
 from sr_upscale.functional.planes import on_host
 from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image
 from sr_upscale.images.adapt import adapt
+from sr_upscale.images.decode import peek
 from sr_upscale.images.encode import save_rows
+from sr_upscale.images.formats import VIDEO
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.row_queue import Writer, write_inline
@@ -28,6 +30,7 @@ from sr_upscale.interrupts import STOP
 from sr_upscale.models.ensemble import TURNS
 from sr_upscale.pipeline.request import Request
 from sr_upscale.storage.digest import hash_file
+from sr_upscale.video.containers import check_video
 
 if TYPE_CHECKING:
     from sr_upscale.inference.planning import UpscalePlan
@@ -79,13 +82,19 @@ def prepare(
     begin = time.perf_counter()
     name = name or ("standard input" if isinstance(source, bytes) else shown(source))
     options = request.file
-    picture = load_image(
-        source,
-        max_pixels=MAX_PIXELS if options.max_pixels is None else options.max_pixels,
-        frame=options.frame,
-        allow_truncated=options.allow_truncated,
-        name=name,
-    )
+    most = MAX_PIXELS if options.max_pixels is None else options.max_pixels
+    if isinstance(source, Path) and peek(source, clips=True) == VIDEO:
+        check_video(name)
+        from sr_upscale.video.animation import picture_of_clip
+        from sr_upscale.video.source import Clip
+
+        video = request.video
+        clip = Clip(source, start=video.start, duration=video.duration, deinterlace=video.deinterlace, name=name)
+        picture = picture_of_clip(clip, frame=options.frame, max_pixels=most)
+    else:
+        picture = load_image(
+            source, max_pixels=most, frame=options.frame, allow_truncated=options.allow_truncated, name=name
+        )
     picture, notes = adapt(picture, fmt, options.save, name=name)
     exact = picture.has_alpha or options.save.quality == 100
     plan = upscaler.plan(

@@ -132,6 +132,9 @@ CODECS = {
 }
 """By the names of `--codec`."""
 
+RAW = Codec(encoder="rawvideo", formats=_planar(("420", "422", "444"), (8, 10)))
+"""What goes through pipes."""
+
 
 class Encoder:
     """An encoder set up for frames of a look: the same one, in the same bits, as often as it is opened.

@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -75,18 +76,32 @@ class Look:
         return dataclasses.replace(self, width=width, height=height, turn=turn)
 
 
-class FrameStream(Protocol):
-    """Frames with time stamps, wherever they come from: a container (`source.Clip`), an animation, a pipe.
+class FrameStream:
+    """Frames with time stamps, wherever they come from: `source.Clip`, `animation.Moving`, `pipe.Piped`.
 
     Attributes:
-        look: What they are like.
+        name: What messages call it.
+        look: What the frames are like.
         times: Time stamps of all frames in units of `Look.time_base`, ascending.
         last_duration: How long the last one is shown, in the same units.
+        path: Container of all else that belongs to it; None where there is none.
+        number: Number of the frames' stream in there.
+        begin: What is taken from every time stamp of the output, in seconds: 0 unless a start was asked for.
+        end: Where the part that is wanted ends, in seconds of the input; None at its end.
+        damaged: How often something could not be decoded so far.
+        warnings: Sentences for the user.
     """
 
+    name: str
     look: Look
     times: Sequence[int]
     last_duration: int
+    path: Path | None = None
+    number = 0
+    begin = Fraction(0)
+    end: float | None = None
+    damaged = 0
+    warnings: Sequence[str] = ()
 
     def read(self, first: int, last: int) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yields the time stamp and the pixels, (H, W, 3 or 4) uint8 or uint16 of the full range, of some frames.
@@ -95,7 +110,14 @@ class FrameStream(Protocol):
             first, last: Numbers of the first frame and of that behind the last one. Quickest is to go on where the last
                 call ended.
         """
-        ...
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Returns the sha256 of the file."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Closes the file; `read` opens it again."""
 
 
 def look_of(

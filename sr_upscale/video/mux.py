@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -15,7 +16,8 @@ import av
 from sr_upscale.errors import UsageError
 from sr_upscale.video.containers import Container
 from sr_upscale.video.encoder import Encoder
-from sr_upscale.video.source import ATTACHED_PIC, BROKEN, Clip
+from sr_upscale.video.frames import FrameStream
+from sr_upscale.video.source import ATTACHED_PIC, BROKEN
 
 _ASS_HEADER = b"""[Script Info]
 ScriptType: v4.00+
@@ -79,7 +81,7 @@ def decoding_times(shown: Sequence[int], step: int) -> list[int]:
     return (before + ordered)[: len(shown)]
 
 
-def _video_packets(segments: Sequence[Path], clip: Clip, shift: int) -> Iterator[Any]:
+def _video_packets(segments: Sequence[Path], clip: FrameStream, shift: int) -> Iterator[Any]:
     rows = [segment_rows(path) for path in segments]
     shown = [pts for each in rows for pts, _size, _key in each]
     step = max(1, round(1 / clip.look.rate / clip.look.time_base))
@@ -99,7 +101,7 @@ def _video_packets(segments: Sequence[Path], clip: Clip, shift: int) -> Iterator
 # --- everything -------------------------------------------------------------------------------------
 
 
-def check_streams(clip: Clip, encoder: Encoder, container: Container) -> list[str]:
+def check_streams(clip: FrameStream, encoder: Encoder, container: Container) -> list[str]:
     """Finds before any work whether a container holds everything of a clip.
 
     Returns:
@@ -109,13 +111,13 @@ def check_streams(clip: Clip, encoder: Encoder, container: Container) -> list[st
         UsageError: It does not hold a stream of sound or subtitles.
     """
     warnings: list[str] = []
-    with av.open(str(clip.path), metadata_errors="replace") as source:
+    with _container_of(clip) as source:
         _Output(av.open("unwritten", "w", format=container.muxer), source, clip, encoder, container, warnings)
     return warnings
 
 
 def join(
-    temporary: Path, segments: Sequence[Path], clip: Clip, encoder: Encoder, container: Container, *, strip: bool
+    temporary: Path, segments: Sequence[Path], clip: FrameStream, encoder: Encoder, container: Container, *, strip: bool
 ) -> None:
     """Writes a container.
 
@@ -128,7 +130,7 @@ def join(
         strip: Leave out all metadata but languages and titles of streams.
     """
     with (
-        av.open(str(clip.path), metadata_errors="replace") as source,
+        _container_of(clip) as source,
         av.open(str(temporary), "w", format=container.muxer, container_options=_TIMES) as out,
     ):
         output = _Output(out, source, clip, encoder, container, [])
@@ -137,17 +139,25 @@ def join(
         output.write(_video_packets(segments, clip, round(clip.begin / clip.look.time_base)))
 
 
+def _container_of(clip: FrameStream) -> contextlib.AbstractContextManager[Any]:
+    """Opens what holds all else of a clip; None where nothing does."""
+    return contextlib.nullcontext() if clip.path is None else av.open(str(clip.path), metadata_errors="replace")
+
+
 class _Output:
     """A container with all streams of a clip, each of which is copied, converted or left out."""
 
     def __init__(
-        self, out: Any, source: Any, clip: Clip, encoder: Encoder, container: Container, warnings: list[str]
+        self, out: Any, source: Any, clip: FrameStream, encoder: Encoder, container: Container, warnings: list[str]
     ) -> None:
         self.out, self.source, self.clip, self.container, self.name = out, source, clip, container, clip.name
         self.encoder, self.warnings = encoder, warnings
         self.streams: dict[int, Any] = {}
         self.texts: dict[int, tuple[str, str]] = {}
         self._supported = out.supported_codecs
+        if source is None:
+            self._add_video(None)
+            return
         chapters = self._chapters()
         for stream in source.streams:
             if stream.index == clip.number:
@@ -184,12 +194,14 @@ class _Output:
         self._describe(made, stream)
 
     def _describe(self, made: Any, stream: Any) -> None:
+        self.streams[self.clip.number if stream is None else stream.index] = made
+        if stream is None:
+            return
         known = {key: value for key, value in stream.metadata.items() if not _OUTDATED.fullmatch(key)}
         if "name" in known:  # as mp4 calls it
             known.setdefault("title", known.pop("name"))
         made.metadata.update(known)
         made.disposition = int(stream.disposition)
-        self.streams[stream.index] = made
 
     def _add(self, stream: Any) -> None:
         codec = stream.codec_context.codec.name if stream.codec_context is not None else "unknown"
@@ -258,6 +270,8 @@ class _Output:
 
     def _others(self) -> Iterator[tuple[Fraction, Any]]:
         """Yields the packets of all other streams that are wanted, and when each is decoded, in seconds."""
+        if self.source is None:
+            return
         wanted = [each for each in self.source.streams if each.index in self.streams and each.index != self.clip.number]
         if not wanted:
             return

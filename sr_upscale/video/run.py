@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale import __version__
-from sr_upscale.formatting import addressed
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.planning import UpscalePlan
@@ -37,10 +36,10 @@ from sr_upscale.storage.claims import Claims
 from sr_upscale.storage.digest import hash_file
 from sr_upscale.video.containers import Container
 from sr_upscale.video.encoder import Encoder
-from sr_upscale.video.frames import pixel_name
+from sr_upscale.video.frames import FrameStream, pixel_name
 from sr_upscale.video.mux import check_streams, join, write_segment
 from sr_upscale.video.options import VideoOptions
-from sr_upscale.video.source import BROKEN, Clip
+from sr_upscale.video.source import BROKEN
 
 if TYPE_CHECKING:
     from sr_upscale.upscaler import Upscaler
@@ -78,7 +77,7 @@ class ClipPlan:
         strip: Whether names, places and dates are left out.
     """
 
-    clip: Clip
+    clip: FrameStream
     picture: Picture
     plan: UpscalePlan
     encoder: Encoder
@@ -88,7 +87,13 @@ class ClipPlan:
 
 
 def plan_clip(
-    clip: Clip, container: Container, upscaler: Upscaler, target: Target, options: VideoOptions, *, strip: bool = False
+    clip: FrameStream,
+    container: Container,
+    upscaler: Upscaler,
+    target: Target,
+    options: VideoOptions,
+    *,
+    strip: bool = False,
 ) -> ClipPlan:
     """Finds out before any frame is enlarged what will be done, and that it can be.
 
@@ -106,7 +111,7 @@ def plan_clip(
     """
     _pts, pixels = next(clip.read(0, 1))
     clip.close()
-    picture = Picture(frames=(Frame(pixels_hwc=pixels),), sha256=hash_file(clip.path))
+    picture = Picture(frames=(Frame(pixels_hwc=pixels),), sha256=clip.digest())
     plan = upscaler.plan(picture, target)
     encoder = Encoder(clip.look.resized(*plan.output_size), options, container, name=clip.name)
     warnings = check_streams(clip, encoder, container)
@@ -174,16 +179,16 @@ def enlarge_clip(
         run.join(on_whole, overwrite=overwrite)
     clip = plan.clip
     return {
-        "busy_seconds": run.busy,
+        "busy_seconds": run.network.busy,
         "resumed_frames": run.resumed,
-        "reused_frames": run.reused,
+        "reused_frames": run.network.reused,
         "damaged": clip.damaged,
-        "warnings": run.drift.warnings(),
+        "warnings": run.network.drift.warnings(),
     }
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Item:
+class Item:
     """A frame on its way, or the beginning of a segment (no pixels)."""
 
     segment: int
@@ -195,86 +200,48 @@ class _Item:
         return 0 if self.pixels is None else int(self.pixels.nbytes)
 
 
-class _Run:
-    """One process's work on a clip."""
+class Network:
+    """The middle one of three stages: frames are decoded, enlarged and written side by side.
 
-    def __init__(self, plan: ClipPlan, target: Path, upscaler: Upscaler, on_step: Callable[[int, int], None]) -> None:
-        self.plan, self.target, self.upscaler, self.on_step = plan, target, upscaler, on_step
-        self.busy, self.reused, self.done, self.drift = 0.0, 0, 0, Drift()
-        self.total = len(plan.clip.times)
-        beside = _hashed(target.name)
-        self.others = f".sr-{beside}-*.clip"
-        self.folder = target.parent / f".sr-{beside}-{_fingerprint(plan, upscaler)}.clip"
-        self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
-        self.claims = Claims(self.folder.with_suffix(".claims"))
-        self.resumed = 0
-        self._stop = threading.Event()
+    Args:
+        upscaler: Computes.
+        plan: What is done to every frame.
+        total: How many frames there are; 0 where that is not known.
+        on_step: Called with (frames done, in all) between strips and tiles; what it raises ends all stages.
 
-    def __enter__(self) -> _Run:
-        make_folder(self.folder)
-        self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
-        self.done = self.resumed
-        self.on_step(self.done, self.total)
-        with replace_file(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps({"input": addressed(self.plan.clip.path), "frames": self.total}))
-        return self
+    Attributes:
+        busy: Seconds in which it computed.
+        done, reused: Frames that were written, and those of them that were the one before again.
+        drift: Watches the colours.
+    """
 
-    def __exit__(self, *_error: object) -> None:
-        with STOP.tidying():
-            self.claims.close()
-            self.plan.clip.close()
+    def __init__(self, upscaler: Upscaler, plan: UpscalePlan, total: int, on_step: Callable[[int, int], None]) -> None:
+        self.upscaler, self.plan, self.total, self.on_step = upscaler, plan, total, on_step
+        self.busy, self.done, self.reused, self.drift = 0.0, 0, 0, Drift()
 
-    def _frames(self, segment: int) -> range:
-        return range(segment * SEGMENT_FRAMES, min((segment + 1) * SEGMENT_FRAMES, self.total))
+    def run(
+        self, frames: Iterator[Item], write: Callable[[Iterable[Item]], None], stop: threading.Event | None = None
+    ) -> None:
+        """Enlarges frames, a few of which wait before each stage.
 
-    def compute(self) -> None:
-        """Makes the segments that are not there, in three stages."""
-        frame = self.plan.picture.frames[0].pixels_hwc
-        assert isinstance(frame, np.ndarray)
-        decoded: Handover[_Item] = Handover(QUEUED_FRAMES * frame.nbytes)
-        width, height = self.plan.plan.output_size
-        enlarged_bytes = width * height * frame.shape[2] * frame.itemsize
+        Args:
+            frames: Are made in a thread.
+            write: Takes them enlarged, in another thread.
+            stop: Set at the end, whatever that is.
+        """
+        (width, height), (large_width, large_height) = self.plan.input_size, self.plan.output_size
+        decoded: Handover[Item] = Handover(QUEUED_FRAMES * width * height * 3)
         with ThreadPoolExecutor(2, "clip") as pool:
-            pool.submit(self._decode, decoded)
+            pool.submit(_hand_over, frames, decoded)
             try:
-                encoding = write_behind(pool, QUEUED_FRAMES * enlarged_bytes)
-                encoding(self._enlarged(decoded), self._encode).result()
+                behind = write_behind(pool, QUEUED_FRAMES * large_width * large_height * 3)
+                behind(self._enlarged(decoded), write).result()
             finally:
-                self._stop.set()
+                if stop is not None:
+                    stop.set()
                 decoded.abandon()
 
-    def _decode(self, decoded: Handover[_Item]) -> None:
-        try:
-            for segment in self._wanted():
-                decoded.put(_Item(segment=segment))
-                frames = self._frames(segment)
-                for pts, pixels in self.plan.clip.read(frames.start, frames.stop):
-                    decoded.put(_Item(segment=segment, pts=pts, pixels=pixels))
-            decoded.end()
-        except Abandoned:
-            pass
-        except BaseException as error:
-            decoded.end(error)
-
-    def _wanted(self) -> Iterator[int]:
-        """Yields segments that are claimed; those that others hold come last, until they are there."""
-        waiting = list(range(len(self.segments)))
-        while waiting and self.folder.exists():
-            held = []
-            for each in waiting:
-                if self.segments[each].exists():
-                    continue
-                if not self.claims.take(_claim(each)):
-                    held.append(each)
-                elif self.segments[each].exists():  # made and given back before it was claimed
-                    self.claims.release(_claim(each))
-                else:
-                    yield each
-            if held == waiting and self._stop.wait(POLL_S):
-                return
-            waiting = held
-
-    def _enlarged(self, decoded: Iterable[_Item]) -> Iterator[_Item]:
+    def _enlarged(self, decoded: Iterable[Item]) -> Iterator[Item]:
         """Yields frames as they are enlarged; one that is the one before becomes what that became."""
         before: NDArray[Any] | None = None
         after: NDArray[Any] | None = None
@@ -303,14 +270,86 @@ class _Run:
         picture = Picture(frames=(Frame(pixels_hwc=pixels),))
         made = self.upscaler.feed(
             picture,
-            self.plan.plan,
+            self.plan,
             lambda rows, plan: gathered(rows, picture, plan),
             on_step=lambda _done, _total: self.on_step(self.done, self.total),
             drift=self.drift,
         )
         return np.asarray(made.frames[0].pixels_hwc)
 
-    def _encode(self, items: Iterable[_Item]) -> None:
+
+def _hand_over(frames: Iterator[Item], decoded: Handover[Item]) -> None:
+    try:
+        for item in frames:
+            decoded.put(item)
+        decoded.end()
+    except Abandoned:
+        pass
+    except BaseException as error:  # it is raised where the frames are waited for
+        decoded.end(error)
+
+
+class _Run:
+    """One process's work on a clip."""
+
+    def __init__(self, plan: ClipPlan, target: Path, upscaler: Upscaler, on_step: Callable[[int, int], None]) -> None:
+        self.plan, self.target, self.total = plan, target, len(plan.clip.times)
+        self.network = Network(upscaler, plan.plan, self.total, on_step)
+        beside = _hashed(target.name)
+        self.others = f".sr-{beside}-*.clip"
+        self.folder = target.parent / f".sr-{beside}-{_fingerprint(plan, upscaler)}.clip"
+        self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
+        self.claims = Claims(self.folder.with_suffix(".claims"))
+        self.resumed = 0
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _Run:
+        make_folder(self.folder)
+        self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
+        self.network.done = self.resumed
+        self.network.on_step(self.resumed, self.total)
+        with replace_file(self.folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps({"input": self.plan.clip.name, "frames": self.total}))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with STOP.tidying():
+            self.claims.close()
+            self.plan.clip.close()
+
+    def _frames(self, segment: int) -> range:
+        return range(segment * SEGMENT_FRAMES, min((segment + 1) * SEGMENT_FRAMES, self.total))
+
+    def compute(self) -> None:
+        """Makes the segments that are not there."""
+        self.network.run(self._decoded(), self._encode, self._stop)
+
+    def _decoded(self) -> Iterator[Item]:
+        for segment in self._wanted():
+            yield Item(segment=segment)
+            frames = self._frames(segment)
+            for pts, pixels in self.plan.clip.read(frames.start, frames.stop):
+                yield Item(segment=segment, pts=pts, pixels=pixels)
+
+    def _wanted(self) -> Iterator[int]:
+        """Yields segments that are claimed; those that others hold come last, until they are there."""
+        waiting = list(range(len(self.segments)))
+        while waiting and self.folder.exists():
+            held = []
+            for each in waiting:
+                if self.segments[each].exists():
+                    continue
+                if not self.claims.take(_claim(each)):
+                    held.append(each)
+                elif self.segments[each].exists():  # made and given back before it was claimed
+                    self.claims.release(_claim(each))
+                else:
+                    yield each
+            if held == waiting and self._stop.wait(POLL_S):
+                return
+            waiting = held
+
+    def _encode(self, items: Iterable[Item]) -> None:
         for segment, group in itertools.groupby(items, lambda each: each.segment):
             frames = ((each.pts, each.pixels) for each in group if each.pixels is not None)
             with replace_file(self.segments[segment]) as temporary, temporary.open("wb") as file:
@@ -349,7 +388,7 @@ def _fingerprint(plan: ClipPlan, upscaler: Upscaler) -> str:
     said: Mapping[str, Any] = {
         "versions": [__version__, av.__version__],
         "input": plan.picture.sha256,
-        "part": [plan.clip.times[0], len(plan.clip.times), plan.clip.deinterlace],
+        "part": [plan.clip.times[0], len(plan.clip.times), getattr(plan.clip, "deinterlace", False)],
         "weights": [hash_file(step.weights) for step in plan.plan.passes],
         "sizes": [plan.plan.enlarged_size, plan.plan.output_size],
         "computed": [upscaler.backend, upscaler.planner.dtype_for(plan.picture.bits), upscaler.tta],

@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 
 from sr_upscale.errors import InputError
 from sr_upscale.formatting import shown
-from sr_upscale.video.frames import Converter, look_of, lost_light
+from sr_upscale.storage.digest import hash_file
+from sr_upscale.video.frames import Converter, FrameStream, Look, look_of, lost_light
 
 ATTACHED_PIC = 0x400
 _LEAD = 8
 """Frames that are decoded before the one wanted where a filter looks back."""
-_PROBED = 12
+PROBED = 12
 """Frames that are looked at for fields."""
 
 BROKEN = (av.error.FFmpegError, EOFError)
 
 
-class Clip:
+class Clip(FrameStream):
     """The first video stream of a container, a `frames.FrameStream`.
 
     Args:
@@ -35,13 +36,6 @@ class Clip:
         start, duration: Part of it in seconds; None is to its end.
         deinterlace: Make whole frames of fields.
         name: What messages call it; None for its path.
-
-    Attributes:
-        look, times, last_duration: See `FrameStream`.
-        begin: What is taken from every time stamp of the output, in seconds: 0 unless a start was asked for.
-        end: Where the part ends, in seconds of the input; None at its end.
-        damaged: How many packets could not be decoded so far.
-        warnings: Sentences for the user.
 
     Raises:
         InputError: It cannot be read, has no video, is interlaced, or has nothing in that part.
@@ -56,35 +50,29 @@ class Clip:
         deinterlace: bool = False,
         name: str | None = None,
     ) -> None:
-        self.path, self.name, self.deinterlace = path, name or shown(path), deinterlace
+        self.path: Path = path
+        self.name, self.deinterlace = name or shown(path), deinterlace
         self.damaged = 0
-        self.warnings: list[str] = []
         with self._opened() as container:
-            stream = _main(container, self.name)
+            stream = main_stream(container, self.name)
             self.number = stream.index
-            codec, time_base = stream.codec_context.name, stream.time_base
-            rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-            aspect = stream.sample_aspect_ratio or Fraction(1)
+            time_base = stream.time_base
             offset = (container.start_time or 0) / av.time_base
-            self.begin = start and Fraction(start + offset).limit_denominator(1000)
+            self.begin = Fraction(start + offset if start else 0).limit_denominator(1000)
             self.end = None if duration is None else start + offset + duration
-            frames = [*itertools.islice(_decoded(container, stream, self._note), _PROBED)]
+            frames = [*itertools.islice(decoded(container, stream, self._note), PROBED)]
+            self.has_more = len(container.streams) > 1
             promised = (container.duration or 0) / av.time_base + offset
-        if not frames:
-            raise InputError(f"{self.name}: no frame of its video can be decoded; get the file again")
-        self.look = look_of(frames[0], codec=codec, rate=rate, time_base=time_base, aspect=aspect, name=self.name)
-        if any(frame.interlaced_frame for frame in frames) and not deinterlace:
-            raise InputError(f"{self.name}: interlaced; add --deinterlace to make whole frames of its fields")
-        for lost in lost_light(frames[0]):
-            self.warnings.append(f"{self.name}: its {lost} is lost; the picture beneath it is kept")
+        self.look, self.warnings = probed_look(frames, stream, deinterlace=deinterlace, name=self.name)
+        rate = self.look.rate
         self.damaged = 0
         self._seekable = True
         everything, last_duration = self._indexed()
         if not everything.size:
             raise InputError(f"{self.name}: no frame of its video can be decoded; get the file again")
-        if promised - float(everything[-1] * time_base) > 2 + 2 / rate and self._is_short(promised):
+        if promised - float(everything[-1] * time_base) > 1 + 2 / rate and self._is_short(promised):
             self.damaged += 1
-        low = 0 if not start else self.begin / time_base
+        low = self.begin / time_base if start else 0
         high = np.inf if self.end is None else self.end / float(time_base)
         chosen = everything[(everything >= low) & (everything < high)] if start or duration else everything
         if not chosen.size:
@@ -117,7 +105,7 @@ class Clip:
             times = []
             with self._opened() as container:
                 stream = container.streams[self.number]
-                times = [pts for pts, _frame in self._timed(container, stream)]
+                times = [pts for pts, _frame in self._frames(container, stream)]
             self.damaged = 0
         return np.unique(np.array(times, np.int64)), duration or round(1 / self.look.rate / self.look.time_base)
 
@@ -129,7 +117,7 @@ class Clip:
                 for packet in _packets(container, None, self._note)
                 if packet.pts is not None
             ]
-        return promised - float(max(ends)) > 2
+        return promised - float(max(ends)) > 1
 
     # --- frames -----------------------------------------------------------------------------------
 
@@ -152,8 +140,12 @@ class Clip:
             if found[0] >= begin:
                 yield found
 
+    def digest(self) -> str:
+        """Returns the sha256 of the file."""
+        return hash_file(self.path)
+
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; `read` opens it again."""
         if self._container is not None:
             self._container.close()
         self._container = self._reader = self._ahead = None
@@ -181,27 +173,10 @@ class Clip:
                 container.seek(seek, stream=stream)
             except BROKEN:
                 return
-        converter = Converter(self.look)
-        for pts, frame in self._timed(container, stream):
-            if (frame.width, frame.height) != (self.look.width, self.look.height):
-                at = float(pts * self.look.time_base)
-                raise InputError(
-                    f"{self.name}: its frames change from {self.look.width}x{self.look.height} to "
-                    f"{frame.width}x{frame.height} at {at:.2f} s; enlarge both parts alone with --start and --duration"
-                )
-            yield pts, converter.to_pixels(frame)
+        yield from pixels_of(self._frames(container, stream), self.look, self.name)
 
-    def _timed(self, container: Any, stream: Any) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yields decoded frames with ascending time stamps."""
-        frames = _decoded(container, stream, self._note)
-        if self.deinterlace:
-            frames = _whole(frames, stream)
-        last: int | None = None
-        step = max(1, round(1 / self.look.rate / self.look.time_base))
-        for frame in frames:
-            pts = frame.pts if frame.pts is not None else 0 if last is None else last + step
-            last = pts if last is None else max(pts, last + 1)
-            yield last, frame
+    def _frames(self, container: Any, stream: Any) -> Iterator[tuple[int, av.VideoFrame]]:
+        return timed(decoded(container, stream, self._note), stream, self.look, deinterlace=self.deinterlace)
 
     def _note(self) -> None:
         self.damaged += 1
@@ -218,7 +193,7 @@ class Clip:
             yield container
 
 
-def _main(container: Any, name: str) -> Any:
+def main_stream(container: Any, name: str) -> Any:
     """Returns the stream of video that is enlarged: the first one that is no cover."""
     for stream in container.streams.video:
         if not stream.disposition & ATTACHED_PIC:
@@ -226,6 +201,63 @@ def _main(container: Any, name: str) -> Any:
                 raise InputError(f"{name}: there is no decoder for its video; convert it with ffmpeg")
             return stream
     raise InputError(f"{name}: has no video; expected a stream of frames")
+
+
+def probed_look(
+    frames: Sequence[av.VideoFrame], stream: Any, *, deinterlace: bool, name: str
+) -> tuple[Look, list[str]]:
+    """Finds out by its first frames what the frames of a stream are like.
+
+    Returns:
+        The look, and sentences about what is lost.
+
+    Raises:
+        InputError: There is none, they are interlaced, or have colours that cannot be computed with.
+    """
+    if not frames:
+        raise InputError(f"{name}: no frame of its video can be decoded; get the file again")
+    if any(frame.interlaced_frame for frame in frames) and not deinterlace:
+        raise InputError(f"{name}: interlaced; add --deinterlace to make whole frames of its fields")
+    look = look_of(
+        frames[0],
+        codec=stream.codec_context.name,
+        rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+        time_base=stream.time_base,
+        aspect=stream.sample_aspect_ratio or Fraction(1),
+        name=name,
+    )
+    return look, [f"{name}: its {each} is lost; the picture beneath it is kept" for each in lost_light(frames[0])]
+
+
+def timed(
+    frames: Iterator[av.VideoFrame], stream: Any, look: Look, *, deinterlace: bool
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yields decoded frames, whole ones of fields if asked for, with ascending time stamps."""
+    if deinterlace:
+        frames = _whole_frames(frames, stream)
+    last: int | None = None
+    step = max(1, round(1 / look.rate / look.time_base))
+    for frame in frames:
+        pts = frame.pts if frame.pts is not None else 0 if last is None else last + step
+        last = pts if last is None else max(pts, last + 1)
+        yield last, frame
+
+
+def pixels_of(frames: Iterator[tuple[int, av.VideoFrame]], look: Look, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yields frames as pixels.
+
+    Raises:
+        InputError: Their size changes.
+    """
+    converter = Converter(look)
+    for pts, frame in frames:
+        if (frame.width, frame.height) != (look.width, look.height):
+            at = float(pts * look.time_base)
+            raise InputError(
+                f"{name}: its frames change from {look.width}x{look.height} to {frame.width}x{frame.height} at "
+                f"{at:.2f} s; enlarge both parts alone with --start and --duration"
+            )
+        yield pts, converter.to_pixels(frame)
 
 
 def _packets(container: Any, stream: Any, note: Any) -> Iterator[Any]:
@@ -243,7 +275,7 @@ def _packets(container: Any, stream: Any, note: Any) -> Iterator[Any]:
             yield packet
 
 
-def _decoded(container: Any, stream: Any, note: Any) -> Iterator[av.VideoFrame]:
+def decoded(container: Any, stream: Any, note: Any) -> Iterator[av.VideoFrame]:
     """Yields frames in the order in which they are shown; what cannot be decoded is noted."""
     for packet in _packets(container, stream, note):
         if packet.is_corrupt:
@@ -256,7 +288,7 @@ def _decoded(container: Any, stream: Any, note: Any) -> Iterator[av.VideoFrame]:
         yield from stream.decode(None)
 
 
-def _whole(frames: Iterator[av.VideoFrame], stream: Any) -> Iterator[av.VideoFrame]:
+def _whole_frames(frames: Iterator[av.VideoFrame], stream: Any) -> Iterator[av.VideoFrame]:
     """Yields a whole frame for each frame of two fields, by FFmpeg's bwdif."""
     graph = Graph()
     graph.link_nodes(

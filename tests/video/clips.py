@@ -110,10 +110,10 @@ def probed(path: Path, *entries: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
-def frames_of(path: Path, form: str = "rgb24") -> NDArray[Any]:
-    """All frames as ffmpeg itself shows them, unturned: (N, H, W, 3) uint8 or uint16."""
+def frames_of(path: Path, form: str = "rgb24", before: str = "") -> NDArray[Any]:
+    """All frames as ffmpeg itself shows them, unturned, behind a filter: (N, H, W, 3) uint8 or uint16."""
     video = next(each for each in probed(path, "-show_streams")["streams"] if each["codec_type"] == "video")
-    flags = f"scale=flags={EXACT}{_left('in', video['pix_fmt'])}"
+    flags = f"{before}scale=flags={EXACT}{_left('in', video['pix_fmt'])}"
     data = ffmpeg(
         "-noautorotate",
         "-i",
