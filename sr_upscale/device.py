@@ -74,25 +74,19 @@ def _choose_device(name: str) -> tuple[Device, str]:
     if name == "cpu":
         return CPU, "requested"
     if name == "auto":
-        import torch
-
-        if torch.cuda.is_available():
-            return Device(type="cuda", index=0), "CUDA is available"
-        if torch.backends.mps.is_available():
-            return Device(type="mps"), "MPS is available"
-        return CPU, "neither CUDA nor MPS is available"
+        return _automatic_device()
     kind, _, number = f"cuda:{name}".partition(":") if name.isdecimal() else name.partition(":")
     numbered = number.isascii() and number.isdecimal() and len(number) < 6
     if kind not in ("cuda", "mps", "vulkan") or (":" in name and not numbered) or (kind == "mps" and number):
         raise UsageError(f"no device {name!r}; expected auto, cpu, cuda, cuda:1, mps, vulkan or vulkan:1")
     device = Device(type=kind, index=int(number) if numbered else None)
     if kind == "vulkan":
-        count = len(vulkan_cards())
-        if (device.index or 0) >= max(count, 1):
-            raise UsageError(f"device {name}: there are {count} Vulkan devices, numbered from 0")
-        if not count:
-            return CPU, "asked for Vulkan, and there is no device that speaks it"
-        return Device(type=kind, index=device.index or 0), "requested"
+        return _vulkan_device(device.index or 0)
+    _check_torch_device(device, name)
+    return device, "requested"
+
+
+def _check_torch_device(device: Device, name: str) -> None:
     import torch
 
     if device.type == "cuda":
@@ -102,7 +96,25 @@ def _choose_device(name: str) -> tuple[Device, str]:
             raise UsageError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
     elif not torch.backends.mps.is_available():
         raise UsageError("device mps: Apple's Metal is not available here; use cpu")
-    return device, "requested"
+
+
+def _automatic_device() -> tuple[Device, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        return Device(type="cuda", index=0), "CUDA is available"
+    if torch.backends.mps.is_available():
+        return Device(type="mps"), "MPS is available"
+    return CPU, "neither CUDA nor MPS is available"
+
+
+def _vulkan_device(index: int) -> tuple[Device, str]:
+    count = len(vulkan_cards())
+    if index >= max(count, 1):
+        raise UsageError(f"device vulkan:{index}: there are {count} Vulkan devices, numbered from 0")
+    if not count:
+        return CPU, "asked for Vulkan, and there is no device that speaks it"
+    return Device(type="vulkan", index=index), "requested"
 
 
 def _choose_dtype(device: Device, name: str) -> tuple[str, str]:

@@ -142,18 +142,15 @@ def run_benchmark(
                 sr, seconds, taken = _timed(method, lr)
                 device_bytes[method.name] = max(device_bytes.get(method.name, 0), taken)
                 images[method.name] = sr
-                outcome = Pair(sr, hr, crop_border=protocol.crop_border, y_channel=protocol.channel == "y")
-                found = {name: score(outcome) for name, score in metrics.items()}
-                rows[method.name].append(
-                    PictureScore(
-                        dataset=dataset,
-                        picture=pair.name,
-                        method=method.name,
-                        scores={name: value for name, value in found.items() if value is not None},
-                        seconds=seconds,
-                        output_pixels=sr.shape[0] * sr.shape[1],
-                    )
+                scored = PictureScore(
+                    dataset=dataset,
+                    picture=pair.name,
+                    method=method.name,
+                    scores=_scores(sr, hr, protocol, metrics),
+                    seconds=seconds,
+                    output_pixels=sr.shape[0] * sr.shape[1],
                 )
+                rows[method.name].append(scored)
                 done += 1
             on_picture(dataset, pair.name, images)
         for method in methods:
@@ -171,6 +168,13 @@ def run_benchmark(
             device = device_bytes[method.name] if method.device_index is not None else None
             summaries.append(_summary(dataset, method, rows[method.name], host_bytes=host, device_bytes=device))
     return Results(protocol=protocol, environment=environment(), scores=scores, summaries=summaries)
+
+
+def _scores(sr: Pixels, hr: Pixels, protocol: Protocol, metrics: Mapping[str, Score]) -> dict[str, float]:
+    """Measures a picture by every metric that can be had of it."""
+    outcome = Pair(sr, hr, crop_border=protocol.crop_border, y_channel=protocol.channel == "y")
+    found = {name: score(outcome) for name, score in metrics.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:

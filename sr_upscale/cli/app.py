@@ -216,6 +216,8 @@ def run(argv: Sequence[str]) -> int:
             os._exit(SIGNALLED + ending_of(number))
 
     def failed(code: int, message: str, kind: str) -> int:
+        if session.debug:
+            traceback.print_exc()
         print_error(f"sr-upscale: {message}")
         if session.as_json or (kind == "UsageError" and "--json" in argv):
             with contextlib.suppress(BrokenPipeError):  # the exit code says it as well
@@ -230,12 +232,8 @@ def run(argv: Sequence[str]) -> int:
         STOP.check()  # a library may have swallowed it
         return UsageError.exit_code if not argv else code if isinstance(code, int) else 0
     except typer.TyperException as error:
-        if session.debug:
-            traceback.print_exc()
         return failed(error.exit_code, _usage_message(error, argv), "UsageError")
     except SrUpscaleError as error:
-        if session.debug:
-            traceback.print_exc()
         return failed(error.exit_code, str(error), type(error).__name__)
     except Stopped as stopped:
         return failed(SIGNALLED + stopped.number, stopped.message, "Stopped")
@@ -246,8 +244,6 @@ def run(argv: Sequence[str]) -> int:
         discard_output()
         return READER_GONE
     except Exception as error:
-        if session.debug:
-            traceback.print_exc()
         text = f"internal error: {type(error).__name__}: {error}; --debug shows where: please report it"
         return failed(SrUpscaleError.exit_code, text, type(error).__name__)
     finally:

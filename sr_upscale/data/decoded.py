@@ -74,20 +74,7 @@ def load_pairs(
     Raises:
         TrainingError: More than 1 % of the pictures (and more than one) cannot be used, or none can.
     """
-    workers = workers or _cores()
-    results = None
-    if cache is not None:
-        try:
-            results = _cached(cache, paths, scale=scale, workers=workers)
-        except (OSError, OutputError) as error:
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            reason = getattr(cause, "strerror", None) or str(cause)
-            on_warning(
-                f"decoded pictures are held in memory: the cache {cache} cannot be used ({reason}); "
-                "SR_UPSCALE_CACHE names another folder"
-            )
-    if results is None:
-        results = list(_decode_all(paths, scale=scale, workers=workers))
+    results = _results(paths, scale, cache, workers or _cores(), on_warning)
     small = {each.path for each in results if isinstance(each, _Decoded) and min(each.pair.hr.shape[:2]) < min_side}
     pairs = [each.pair for each in results if isinstance(each, _Decoded) and each.path not in small]
     bad = [
@@ -102,6 +89,23 @@ def load_pairs(
     for text in bad:
         on_warning(f"left out: {text}")
     return pairs
+
+
+def _results(
+    paths: Sequence[Path], scale: int, cache: Path | None, workers: int, on_warning: Callable[[str], None]
+) -> list[_Decoded | str]:
+    """Decodes the pictures, or finds them in the cache; see `load_pairs`."""
+    if cache is not None:
+        try:
+            return _cached(cache, paths, scale=scale, workers=workers)
+        except (OSError, OutputError) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            reason = getattr(cause, "strerror", None) or str(cause)
+            on_warning(
+                f"decoded pictures are held in memory: the cache {cache} cannot be used ({reason}); "
+                "SR_UPSCALE_CACHE names another folder"
+            )
+    return list(_decode_all(paths, scale=scale, workers=workers))
 
 
 def _cores() -> int:

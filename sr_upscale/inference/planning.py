@@ -141,9 +141,7 @@ class Cutting:
             return plan
         exact = self.ncnn and traits.halo is not None
         overlap = self.overlap if self.overlap is not None else 0 if exact else OVERLAP
-        halo = self.halo if self.halo is not None else HALO if traits.halo is not None else FOREIGN_HALO
-        if traits.halo is not None:
-            halo = traits.halo if exact and self.halo is None else min(halo, traits.halo)
+        halo = self._halo(traits)
         tile_size = self.tile_size
         if tile_size is None:
             fits = min(budget // bytes_per_pixel(traits, half=half, maps=self.maps), traits.max_tile_pixels)
@@ -153,6 +151,14 @@ class Cutting:
                 fits = min(fits, CPU_TILE_PIXELS)
             tile_size = fit_tile_size(height, width, max_pixels=fits, overlap=overlap, halo=halo)
         return plan_tiles(height, width, tile_size=tile_size, overlap=overlap, halo=halo)
+
+    def _halo(self, traits: Traits) -> int:
+        """Returns the context of a tile: what was asked for, but no more than the network sees."""
+        if traits.halo is None:
+            return self.halo if self.halo is not None else FOREIGN_HALO
+        if self.ncnn and self.halo is None:
+            return traits.halo
+        return min(self.halo if self.halo is not None else HALO, traits.halo)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,9 +81,7 @@ def format_details(row: dict[str, Any], *, width: int | None = None) -> list[str
     for key, value in row.items():
         if key in ("scores", "built_in") or value == []:
             continue
-        value = {"True": "yes", "False": "no"}.get(str(value), value)
-        text = ", ".join(value) if isinstance(value, list) else value
-        text = shown(mebibytes(value) if key == "bytes" else str(text))
+        text = _format_value(key, value)
         first, *more = textwrap.wrap(text, width - 14, break_long_words=False) if width and text else [text]
         lines += [f"{'size' if key == 'bytes' else key:<13} {first}", *(" " * 14 + line for line in more)]
     if scores := row.get("scores"):
@@ -94,6 +92,14 @@ def format_details(row: dict[str, Any], *, width: int | None = None) -> list[str
                 lines.append(f"{dataset:<14}{label:<9}{cells}")
         lines += ["", *(f"{heading:<13} {meaning}" for heading, meaning in SCORES.values())]
     return lines
+
+
+def _format_value(key: str, value: Any) -> str:
+    if key == "bytes":
+        return mebibytes(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return shown(", ".join(value) if isinstance(value, list) else str(value))
 
 
 def search(terms: Iterable[str]) -> list[dict[str, Any]]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -39,6 +40,7 @@ MOST_PARTS, MOST_STEPS = 20_000, 1_000_000
 """Most files in an archive, and instructions of a pickle; networks have far fewer."""
 
 _LEGACY_PICKLES = 5
+_PUSHES_TEXT = re.compile("UNICODE|STRING")
 """Pickles of a file in torch's format before 1.6: magic number, protocol, system, object and storage keys."""
 
 
@@ -91,28 +93,37 @@ def _globals(file: BinaryIO, path: Path) -> Iterator[str]:
             yield from _globals_of_pickle(file)
         return
     with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        there = path.stat().st_size
-        if unpacked > there:  # torch.save does not compress
-            raise ModelError(
-                f"{path}: refused: unpacks to {mebibytes(unpacked)}, the file has {mebibytes(there)}; "
-                "expected .pth as torch.save writes it"
-            )
-        if len(names) > MOST_PARTS:
-            raise ModelError(f"{path}: refused: {len(names)} parts; expected at most {MOST_PARTS}")
-        if len(set(names)) < len(names):
-            raise ModelError(f"{path}: refused: a name stands twice in the archive; get the file again")
-        parts = [name.split("/", 1)[-1] for name in names]
-        if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
-            raise ModelError(f"{path}: refused: a TorchScript program; expected weights alone, get the .pth of it")
-        if "archive_format" in parts or any(part.startswith("models/") for part in parts):
-            raise ModelError(f"{path}: refused: a torch.export program; expected weights alone, get the .pth of it")
-        pickles = [name for name, part in zip(names, parts, strict=True) if part.endswith(".pkl")]
-        if not pickles:
-            raise ModelError(f"{path}: a zip file without data.pkl; expected .pth as torch.save writes it")
-        for name in pickles:
+        for name in _pickles_of(archive, path):
             yield from _globals_of_pickle(io.BytesIO(archive.read(name)))
+
+
+def _pickles_of(archive: zipfile.ZipFile, path: Path) -> list[str]:
+    """Names the pickles of an archive.
+
+    Raises:
+        ModelError: It is not one of `torch.save`, or is a program.
+    """
+    names = archive.namelist()
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    there = path.stat().st_size
+    if unpacked > there:  # torch.save does not compress
+        raise ModelError(
+            f"{path}: refused: unpacks to {mebibytes(unpacked)}, the file has {mebibytes(there)}; "
+            "expected .pth as torch.save writes it"
+        )
+    if len(names) > MOST_PARTS:
+        raise ModelError(f"{path}: refused: {len(names)} parts; expected at most {MOST_PARTS}")
+    if len(set(names)) < len(names):
+        raise ModelError(f"{path}: refused: a name stands twice in the archive; get the file again")
+    parts = [name.split("/", 1)[-1] for name in names]
+    if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
+        raise ModelError(f"{path}: refused: a TorchScript program; expected weights alone, get the .pth of it")
+    if "archive_format" in parts or any(part.startswith("models/") for part in parts):
+        raise ModelError(f"{path}: refused: a torch.export program; expected weights alone, get the .pth of it")
+    pickles = [name for name, part in zip(names, parts, strict=True) if part.endswith(".pkl")]
+    if not pickles:
+        raise ModelError(f"{path}: a zip file without data.pkl; expected .pth as torch.save writes it")
+    return pickles
 
 
 def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
@@ -121,7 +132,7 @@ def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
     Strings are followed through the memo. Doubt is a refusal: words that no list allows stand for a name that is not
     certain.
     """
-    strings: list[str | None] = []  # what was pushed lately, as far as it is text
+    strings: list[str | None] = [None]  # what was pushed lately, as far as it is text
     memo: dict[int, str | None] = {}
     for number, (opcode, argument, _position) in enumerate(pickletools.genops(stream)):
         name = opcode.name
@@ -138,13 +149,11 @@ def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
             yield "an extension code"
         elif name in ("POP", "POP_MARK", "DUP"):
             yield f"names behind the instruction {name}"  # what the list above holds is no longer the stack
-        elif name == "MEMOIZE":
-            memo[len(memo)] = strings[-1] if strings else None
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[int(argument or 0)] = strings[-1] if strings else None
+        elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+            memo[len(memo) if name == "MEMOIZE" else cast("int", argument)] = strings[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            strings.append(memo.get(int(argument or 0)))
-        elif "UNICODE" in name or "STRING" in name:
+            strings.append(memo.get(cast("int", argument)))
+        elif _PUSHES_TEXT.search(name):
             strings.append(argument if isinstance(argument, str) else None)
         elif opcode.stack_after:
             strings.append(None)

@@ -263,16 +263,27 @@ def put(address: str, source: Path, *, note: str, overwrite: bool, replaces: str
             except Exception as error:
                 if not conditional:
                     raise
-                there = read_note(address)
-                if there is not None and there.text == note:  # only the answer was lost, and the second try met it
+                if _stands(address, note, replaces if overwrite else None, error):
                     return
-                if (there is None or there.version != replaces) if overwrite else there is not None:
-                    raise AppearedError(
-                        f"{shown(address)}: appeared while this was computed, and stays; add --force to overwrite it"
-                    ) from error
                 if code_of(error) != "ConditionalRequestConflict" or wait_s is None:
                     raise
                 time.sleep(wait_s)
+
+
+def _stands(address: str, note: str, replaces: str | None, error: Exception) -> bool:
+    """Says whether a put that failed has been done: only its answer was lost, and the second try met the object.
+
+    Raises:
+        AppearedError: Another object stands there than the one to replace; where there is none, any.
+    """
+    there = read_note(address)
+    if there is not None and there.text == note:
+        return True
+    if (there.version if there is not None else None) != replaces:
+        raise AppearedError(
+            f"{shown(address)}: appeared while this was computed, and stays; add --force to overwrite it"
+        ) from error
+    return False
 
 
 def version_of(info: dict[str, Any]) -> str:

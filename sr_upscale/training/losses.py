@@ -46,17 +46,18 @@ def unsharp_mask(x: Tensor, amount: float, *, sigma: float = 8.0, threshold: flo
 
     Source: Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833), which sharpens HR with 0.5 for L1 and VGG19 losses.
     """
-    detail = x - _gaussian_blur(x, sigma)
-    mask = _gaussian_blur((detail.abs() > threshold).to(x.dtype), sigma)
+    detail = x - gaussian_blur(x, sigma)
+    mask = gaussian_blur((detail.abs() > threshold).to(x.dtype), sigma)
     return x.lerp((x + amount * detail).clamp(0, 1), mask)
 
 
-TEACHER_SIGMA = 2.0
-"""Standard deviation in HR pixels of the mask over a teacher's answers (`StageSection.sharpen_teacher`)."""
+def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
+    """Blurs (N, C, H, W) along both axes, with a kernel of three standard deviations and mirrored borders.
 
-
-def _gaussian_blur(x: Tensor, sigma: float) -> Tensor:
-    """Blurs along both axes, with a kernel of three standard deviations and mirrored borders."""
+    Args:
+        x: The batch.
+        sigma: Standard deviation in pixels.
+    """
     reach = min(math.ceil(3 * sigma), x.shape[-2] - 1, x.shape[-1] - 1)
     bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
     bell = (bell / bell.sum()).expand(x.shape[1], 1, 1, -1)

@@ -79,29 +79,14 @@ def load_recipe(
     Raises:
         UsageError: No such recipe, broken TOML, an unknown key, or a value of the wrong type or range.
     """
-    path = Path(name_or_path)
-    if path.suffix == ".toml":
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"recipe {path}: {error.strerror}; expected a TOML file") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"recipe {path}: not UTF-8 ({error.reason}); expected a TOML file") from error
-    elif name_or_path in shipped_recipes():
-        text = read_recipe(name_or_path)
-    else:
-        near = [name for name in shipped_recipes() if name.startswith(f"{name_or_path}-x")]  # the name of a family
-        expected = f"expected one of {', '.join(shipped_recipes())}, or a file ending in .toml"
-        expected = f"did you mean {' or '.join(near)}?" if near else expected
-        raise UsageError(f"no recipe named {name_or_path!r}; {expected}")
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads(_text_of(name_or_path))
     except (ValueError, RecursionError) as error:  # ValueError: no TOML, or a number of thousands of digits
         raise UsageError(f"recipe {name_or_path}: not valid TOML: {error}") from error
     gpu = table.pop("gpu", {})
     if not isinstance(gpu, Mapping):
         raise UsageError(f"recipe {name_or_path}: gpu is {gpu!r}; expected a section")
-    table.setdefault("name", path.stem)
+    table.setdefault("name", Path(name_or_path).stem)
     recipe_from_dict(_merged(table, gpu))  # the other size must be valid, too
     if size == "gpu":
         table = _merged(table, gpu)
@@ -115,6 +100,23 @@ def load_recipe(
         _refuse_new_stage(key, table)
         table = _merged(table, _nested(_named_stage(key, table), value, name_or_path))
     return recipe_from_dict(table)
+
+
+def _text_of(name_or_path: str) -> str:
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"recipe {path}: {error.strerror}; expected a TOML file") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"recipe {path}: not UTF-8 ({error.reason}); expected a TOML file") from error
+    if name_or_path in shipped_recipes():
+        return read_recipe(name_or_path)
+    near = [name for name in shipped_recipes() if name.startswith(f"{name_or_path}-x")]  # the name of a family
+    expected = f"expected one of {', '.join(shipped_recipes())}, or a file ending in .toml"
+    expected = f"did you mean {' or '.join(near)}?" if near else expected
+    raise UsageError(f"no recipe named {name_or_path!r}; {expected}")
 
 
 def _merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,7 +227,8 @@ def _checked(value: Any, kind: Any, key: str) -> Any:
         if not isinstance(value, Mapping):
             raise UsageError(f"recipe: {key} is {value!r}; expected a section")
         return {name: _checked(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
-    accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+    if type(value) is int and kind is float:
+        return float(value)
+    if type(value) is not kind:  # a bool is no int
         raise UsageError(f"recipe: {key} is {value!r}; expected {kind.__name__}")
-    return float(value) if kind is float else value
+    return value

@@ -49,7 +49,7 @@ def vgg19_for(
     for name, stage in recipe.stages.items():
         if not looks_at_features(stage):
             continue
-        layers = [layer for layer in LAYERS if layer in stage.perceptual_layers]
+        layers = sorted(stage.perceptual_layers, key=list(LAYERS).index)
         missing = [layer for layer in layers if layer not in held]
         if len(missing) == len(layers):
             raise UsageError(
@@ -57,7 +57,7 @@ def vgg19_for(
                 f"give a whole VGG19, or layers with --set stages.{name}.perceptual_layers.{held[-1]}=1"
             )
         if missing:
-            used = ", ".join(layer for layer in layers if layer in held)
+            used = ", ".join(sorted(set(layers) - set(missing), key=layers.index))
             on_warning(f"VGG19 weights end at {held[-1]}: the perceptual loss uses {used} without {', '.join(missing)}")
         wanted |= set(layers)
     features = VGG19Features(state, [layer for layer in LAYERS if layer in wanted and layer in held])

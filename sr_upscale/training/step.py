@@ -20,9 +20,9 @@ from sr_upscale.training.config import StageSection, listens, looks_at_features
 from sr_upscale.training.losses import (
     GAN_LOSSES,
     PIXEL_LOSSES,
-    TEACHER_SIGMA,
     color_loss,
     fft_loss,
+    gaussian_blur,
     lattice_losses,
     perceptual_loss,
     texture_loss,
@@ -32,6 +32,10 @@ from sr_upscale.training.parallel import World
 from sr_upscale.training.state import TrainState
 
 T = TypeVar("T")
+
+FINE_SIGMA, COARSE_SIGMA = 2.0, 8.0
+"""HR pixels: how far a pixel's surroundings reach when a teacher's answers are sharpened; the latter as Real-ESRGAN
+sharpens HR, and for rendered patches, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +101,7 @@ def train_step(stage: StageSection, state: TrainState, batch: Batch, tools: Tool
     _step(state.g_optimizer, state.g_scaler)
     decay = min(stage.ema_decay, (1 + state.step) / (10 + state.step))  # follow quickly at the start
     torch._foreach_lerp_(list(state.ema.parameters()), list(state.g.parameters()), 1 - decay)
-    names = dict.fromkeys(name for losses in found for name in losses)
-    return {name: sum(float(losses[name]) for losses in found if name in losses) / len(found) for name in names}
+    return {name: sum(float(losses[name]) for losses in found) / len(found) for name in found[0]}
 
 
 def parts_of(batch: Batch, count: int) -> list[Batch]:
@@ -146,9 +149,10 @@ def _taught(stage: StageSection, batch: Batch, lr: Tensor, tools: Tools) -> Tens
         with _autocast(lr.device, tools.dtype):
             start = _there(tools.start)(lr[photographs].contiguous(memory_format=torch.channels_last)).float()
         taught[photographs] = taught[photographs].lerp(start.clamp(0, 1), stage.start_share)
-    if stage.sharpen_teacher and photographs.any():
-        sharp = unsharp_mask(taught[photographs], stage.sharpen_teacher, sigma=TEACHER_SIGMA, threshold=0.0)
-        taught[photographs] = sharp
+    for sigma, sharper in (FINE_SIGMA, photographs), (COARSE_SIGMA, torch.ones_like(photographs)):
+        if stage.sharpen_teacher and sharper.any():
+            answers = taught[sharper]
+            taught[sharper] = answers + stage.sharpen_teacher * (answers - gaussian_blur(answers, sigma))
     return taught
 
 

@@ -165,14 +165,14 @@ def tags_of_avif(data: bytes) -> ColorTags | None:
         elif at <= end_of_properties:
             properties.append((kind, at, end))
         elif kind == b"pitm" and main < 0:
-            main = _number(data, at + 4, 4 if data[at] else 2)
+            main = _number(data, at + 4, 2 + 2 * bool(data[at]))
         elif kind == b"ipma":
             of_main = of_main or _properties_of(data, at, end, main)
         elif kind == b"colr":
             others.append((kind, at, end))
     ours = [box for number, box in enumerate(properties, start=1) if number in of_main]
     for kind, at, _end in (*ours, *others):
-        if kind == b"colr" and data[at : at + 4] == b"nclx":
+        if kind == b"colr" and data.startswith(b"nclx", at):
             return tags_of_cicp(_number(data, at + 4, 2), _number(data, at + 6, 2))
     return None
 

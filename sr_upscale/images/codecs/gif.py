@@ -125,6 +125,31 @@ def _indices(image: _Image, width: int, height: int, *, allow_truncated: bool) -
         return np.asarray(gray)
 
 
+@dataclass(kw_only=True)
+class _Extensions:
+    """What stands before the images of a GIF.
+
+    Attributes:
+        control: Flags, delay in hundredths of a second and transparent index of the next image; None without any.
+        loop: See `Animation`.
+        icc: Its colour profile; empty without one.
+    """
+
+    control: tuple[int, int, int] | None = None
+    loop: int | None = None
+    icc: bytes = b""
+
+    def add(self, label: int, parts: Sequence[bytes]) -> None:
+        """Reads an extension block."""
+        if label == _CONTROL:
+            self.control = struct.unpack("<BHB", b"".join(parts)[:4].ljust(4, b"\0"))
+        elif label == _APPLICATION and len(parts) > 1 and parts[0] == _PROFILE:
+            self.icc = b"".join(parts[1:])
+        elif label == _APPLICATION and len(parts) > 1 and parts[0] in _LOOPS and parts[1][:1] == b"\1":
+            repeats = int.from_bytes(parts[1][1:3], "little")
+            self.loop = repeats + 1 if repeats else 0
+
+
 def read_gif(data: bytes) -> Gif:
     """Reads the layout of a GIF. It decodes nothing.
 
@@ -140,23 +165,14 @@ def read_gif(data: bytes) -> Gif:
     colours, at = _colour_table(data, 13, flags)
     places: list[Place] = []
     images: list[_Image] = []
-    loop: int | None = None
-    icc: bytes | None = None
-    control: tuple[int, int, int] | None = None
+    extensions = _Extensions()
     cut = False
     while (block := _BLOCK.search(data, at)) is not None and block.group() != b";":
         at = block.end()
         try:
             if block.group() == _EXTENSION:
-                label, parts = data[at], list(_parts(data, at + 1))
+                extensions.add(data[at], list(_parts(data, at + 1)))
                 at = _end(data, at + 1)
-                if label == _CONTROL:
-                    control = struct.unpack("<BHB", b"".join(parts)[:4].ljust(4, b"\0"))
-                elif label == _APPLICATION and len(parts) > 1 and parts[0] == _PROFILE:
-                    icc = b"".join(parts[1:])
-                elif label == _APPLICATION and len(parts) > 1 and parts[0] in _LOOPS and parts[1][:1] == b"\1":
-                    repeats = int.from_bytes(parts[1][1:3], "little")
-                    loop = repeats + 1 if repeats else 0
                 continue
             left, top, image_width, image_height, flags = struct.unpack_from("<HHHHB", data, at)
         except (struct.error, IndexError):
@@ -164,7 +180,7 @@ def read_gif(data: bytes) -> Gif:
             break
         own, at = _colour_table(data, at + 9, flags)
         end = _end(data, at + 1)
-        packed, delay, transparent = control or (0, 0, 0)
+        packed, delay, transparent = extensions.control or (0, 0, 0)
         places.append(
             Place(
                 left=left,
@@ -184,7 +200,7 @@ def read_gif(data: bytes) -> Gif:
                 data=data[at:end],
             )
         )
-        at, control = end, None
+        at, extensions.control = end, None
     if not places:
         raise EOFError("there is no image in it")
     first = places[0]
@@ -192,13 +208,13 @@ def read_gif(data: bytes) -> Gif:
         width=max(width, first.left + first.width),
         height=max(height, first.top + first.height),
         places=tuple(places),
-        frames=len(places) + (cut or (block is None and control is not None)),
-        loop=loop,
+        frames=len(places) + (cut or (block is None and extensions.control is not None)),
+        loop=extensions.loop,
         channels=4,
         dtype=np.dtype(np.uint8),
         has_alpha=False,  # many GIFs name a transparent colour that they never use
         images=tuple(images),
-        icc=icc if icc and icc[36:40] == b"acsp" else None,
+        icc=extensions.icc if extensions.icc[36:40] == b"acsp" else None,
         aspect=_aspect(data[12]),
     )
 

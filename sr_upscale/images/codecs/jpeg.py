@@ -146,19 +146,18 @@ def jpeg_head(start: bytes, metadata: Metadata) -> bytes | None:
     unit, across, down = (1, *metadata.dpi) if metadata.dpi else (0, *(metadata.aspect or (1, 1)))
     sides = (min(max(round(value), 1), 65535) for value in (across, down))
     head = [start[:2], _segment(0xE0, struct.pack(">5sHBHHBB", b"JFIF\0", 0x0101, unit, *sides, 0, 0))]
-    if metadata.exif and len(metadata.exif) <= _ROOM:
-        head.append(_segment(0xE1, b"Exif\0\0" + metadata.exif))
-    if metadata.xmp and len(metadata.xmp) <= _ROOM:
-        head.append(_segment(0xE1, _XMP + metadata.xmp))
-    if metadata.iptc and len(metadata.iptc) <= _ROOM:
-        size = struct.pack(">I", len(metadata.iptc))
-        head.append(_segment(0xED, _PHOTOSHOP + size + metadata.iptc + b"\0" * (len(metadata.iptc) % 2)))
-    if metadata.icc:
-        room = _SEGMENT_BYTES - len(_PROFILE) - 2
-        parts = [metadata.icc[first : first + room] for first in range(0, len(metadata.icc), room)]
-        if len(parts) <= 255:
-            numbered = enumerate(parts, start=1)
-            head += [_segment(0xE2, _PROFILE + bytes((number, len(parts))) + part) for number, part in numbered]
+    iptc = metadata.iptc or b""
+    photoshop = _PHOTOSHOP + struct.pack(">I", len(iptc))
+    even = iptc + b"\0" * (len(iptc) % 2)
+    blocks = ((0xE1, b"Exif\0\0", metadata.exif), (0xE1, _XMP, metadata.xmp), (0xED, photoshop, even))
+    for marker_of, name, block in blocks:
+        if block and len(block) <= _ROOM:
+            head.append(_segment(marker_of, name + block))
+    room, icc = _SEGMENT_BYTES - len(_PROFILE) - 2, metadata.icc or b""
+    parts = [icc[first : first + room] for first in range(0, len(icc), room)]
+    if len(parts) <= 255:
+        numbered = enumerate(parts, start=1)
+        head += [_segment(0xE2, _PROFILE + bytes((number, len(parts))) + part) for number, part in numbered]
     return b"".join(head) + start[at:]
 
 

@@ -257,39 +257,26 @@ def read_apng(data: bytes) -> Apng | None:
     if len(data) < 33 or b"acTL" not in data:
         return None
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    tables, has_table = b"", False
-    promised, loop, sequence = 0, 0, 0
+    tables = _tables_of(data)
+    promised, loop = 0, 0
     hidden = False  # whether the picture for programs that know no animation is none of its frames
     places: list[Place] = []
     packed: list[bytearray] = []
-    for kind, at, end in png_chunks(data):
-        body = data[at + 8 : end - 4]
-        if kind in (b"fcTL", b"fdAT"):
-            if len(body) < (26 if kind == b"fcTL" else 4):
-                break
-            number = int.from_bytes(body[:4], "big")
-            if number != sequence:
-                raise ValueError(f"a chunk of a frame has number {number} and not {sequence}")
-            sequence += 1
+    for kind, body in _in_sequence(data):
         if kind == b"acTL" and len(body) == 8:
             promised, loop = struct.unpack(">II", body)
-        elif kind in _TABLES:
-            tables += data[at:end]
-            has_table = has_table or kind == b"tRNS"
         elif kind == b"fcTL":
             places.append(_place(body, width, height))
             packed.append(bytearray())
-        elif kind == b"IDAT" and not places:
+        elif places and kind in (b"IDAT", b"fdAT"):
+            packed[-1] += body
+        elif kind == b"IDAT":
             hidden = True
             if not promised:
                 return None
-        elif kind == b"IDAT":
-            packed[-1] += body
-        elif kind == b"fdAT" and places:
-            packed[-1] += body[4:]
-    if not promised or (promised == 1 and not hidden):
+    if promised < 2 - hidden:
         return None
-    whole = min(promised, len(places) - bool(places and not packed[-1]))  # the last may be cut before its pixels
+    whole = min(promised, len(places) - (packed[-1:] == [b""]))  # the last may be cut before its pixels
     return Apng(
         width=width,
         height=height,
@@ -297,12 +284,36 @@ def read_apng(data: bytes) -> Apng | None:
         frames=promised,
         loop=loop,
         channels=4 if colour & _COLOUR else 2,
-        dtype=np.dtype(np.uint16 if depth == 16 else np.uint8),
-        has_alpha=has_table or bool(colour & _ALPHA),
+        dtype=np.min_scalar_type(2**depth - 1),
+        has_alpha=bool(colour & _ALPHA) or b"tRNS" in tables,
         form=data[24:29],
-        tables=tables,
+        tables=b"".join(tables.values()),
         packed=tuple(bytes(each) for each in packed[:whole]),
     )
+
+
+def _tables_of(data: bytes) -> dict[bytes, bytes]:
+    """Returns the chunks by which pixels are decoded, by their kinds."""
+    return {kind: data[at:end] for kind, at, end in png_chunks(data) if kind in _TABLES}
+
+
+def _in_sequence(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields kind and content of the chunks, those of fdAT without their numbers, as far as they are whole.
+
+    Raises:
+        ValueError: The chunks of frames are not in their order.
+    """
+    sequence = 0
+    for kind, at, end in png_chunks(data):
+        body = data[at + 8 : end - 4]
+        if kind in (b"fcTL", b"fdAT"):
+            if len(body) < (26 if kind == b"fcTL" else 4):
+                return
+            number = int.from_bytes(body[:4], "big")
+            if number != sequence:
+                raise ValueError(f"a chunk of a frame has number {number} and not {sequence}")
+            sequence += 1
+        yield kind, body[4:] if kind == b"fdAT" else body
 
 
 def _place(body: bytes, width: int, height: int) -> Place:

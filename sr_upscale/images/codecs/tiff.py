@@ -122,8 +122,8 @@ def refuse_raw(tiff: bytes, name: str) -> None:
     size, below = (0, 0), (0, 0)  # of the first picture, and of the largest one below it
     for tags, sub in _directories(tiff):
         photometric, found = tags.get(_PHOTOMETRIC), (tags.get(_WIDTH) or 0, tags.get(_HEIGHT) or 0)
-        first = photometric if first is None else first
-        size = found if size == (0, 0) else size
+        if first is None:
+            first, size = photometric, found
         if sub and not (tags.get(_SUBFILE_TYPE) or 0) & _SMALL_OR_MASK:
             below = max(below, found)
         raw = raw or _DNG_VERSION in tags or photometric in _RAW
@@ -197,20 +197,7 @@ def append_metadata(path: Path, metadata: Metadata) -> None:
             raw = file.read(entry_size)
             entries[struct.unpack_from("<H", raw)[0]] = raw
 
-        for tag, value in exif.items():
-            if isinstance(value, str) and tag not in entries:
-                data = value.encode("utf-8", "replace") + b"\0"
-                entries[tag] = _entry(tag, _ASCII, len(data), _place(file, data, big=big), big=big)
-        for directory in DIRECTORIES:
-            if directory in exif:
-                header = b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)
-                content = TiffImagePlugin.ImageFileDirectory_v2(header, group=directory)
-                for tag, value in directory_of(exif, directory).items():
-                    content[tag] = value
-                at = _end(file)
-                file.write(content.tobytes(at))
-                pointer = struct.pack(word, at)
-                entries[directory] = _entry(directory, _LONG8 if big else _LONG, 1, pointer, big=big)
+        _append_exif(file, exif, entries, big=big)
         for tag, kind, block in ((_XMP, _BYTE, metadata.xmp), (_IPTC, _UNDEFINED, metadata.iptc)):
             if block:
                 entries[tag] = _entry(tag, kind, len(block), _place(file, block, big=big), big=big)
@@ -221,6 +208,24 @@ def append_metadata(path: Path, metadata: Metadata) -> None:
         file.write(struct.pack(word, 0))
         file.seek(8 if big else 4)
         file.write(struct.pack(word, at))
+
+
+def _append_exif(file: BinaryIO, exif: Image.Exif, entries: dict[int, bytes], *, big: bool) -> None:
+    """Writes texts and directories of EXIF behind a TIFF, and adds their entries to `entries`."""
+    for tag, value in exif.items():
+        if isinstance(value, str) and tag not in entries:
+            data = value.encode("utf-8", "replace") + b"\0"
+            entries[tag] = _entry(tag, _ASCII, len(data), _place(file, data, big=big), big=big)
+    for directory in DIRECTORIES:
+        if directory in exif:
+            header = b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)
+            content = TiffImagePlugin.ImageFileDirectory_v2(header, group=directory)
+            for tag, value in directory_of(exif, directory).items():
+                content[tag] = value
+            at = _end(file)
+            file.write(content.tobytes(at))
+            pointer = struct.pack("<Q" if big else "<I", at)
+            entries[directory] = _entry(directory, _LONG8 if big else _LONG, 1, pointer, big=big)
 
 
 def _entry(tag: int, kind: int, count: int, value: bytes, *, big: bool) -> bytes:

@@ -270,8 +270,7 @@ def _check_samples(page: _Page, bits: tuple[int, ...], photometric: int, name: s
             f"{name}: samples are {what}; expected whole numbers of 8 or 16 bits without sign, or floats of 16 or 32 "
             "bits from 0 to 1; convert the file first"
         )
-    whole_bytes = set(bits) <= {8, 16, 32} or (len(bits) == 1 and bits[0] in (1, 2, 4))
-    if not whole_bytes or len(set(bits)) > 1:
+    if len(set(bits)) > 1 or (set(bits) - {8, 16, 32} and bits not in ((1,), (2,), (4,))):
         found = "/".join(str(each) for each in dict.fromkeys(bits))
         raise InputError(f"{name}: samples of {found} bits; expected 8 or 16; convert the file first, to 16 bits")
     if photometric == _PALETTE and _COLOR_MAP not in page.entries:
@@ -303,17 +302,11 @@ def _ycbcr_of(page: _Page, bits: int, name: str) -> YCbCr:
     rows, height = page.number(_ROWS, 2**32 - 1), page.number(_HEIGHT, 0)
     subsampled = (across, down) != (1, 1)
     form = page.number(_FORMAT, _WHOLE)
-    reason = ""
-    if across not in (1, 2, 4) or down not in (1, 2, 4) or bits not in (8, 16) or form == _FLOAT:
-        reason = f"{across}x{down} pixels to a colour, {bits} bits{' of floats' if form == _FLOAT else ''}"
-    elif subsampled and (page.number(_SAMPLES, 3) != 3 or page.number(_PLANES, 1) == 2):
-        reason = f"{across}x{down} pixels to a colour, in planes or with more channels"
-    elif subsampled and page.number(_PREDICTOR, 1) != 1:
-        reason = f"{across}x{down} pixels to a colour, with a predictor"
-    elif subsampled and _TILE_WIDTH not in page.entries and rows < height and rows % down:
-        reason = f"strips of {rows} rows that cut its colours of {down}"
-    elif subsampled and 0 < page.number(_TILE_HEIGHT, 0) < _LEAST_TILE * down:
-        reason = f"{across}x{down} pixels to a colour, in tiles of {page.number(_TILE_HEIGHT, 0)} rows"
+    units, reason = f"{across}x{down} pixels to a colour", ""
+    if {across, down} - {1, 2, 4} or bits not in (8, 16) or form == _FLOAT:
+        reason = f"{units}, {bits} bits{' of floats' * (form == _FLOAT)}"
+    elif subsampled:
+        reason = _unreadable_units(page, units, down, rows, height)
     if reason:
         raise InputError(f"{name}: YCbCr stored as {reason}; convert the file first, to RGB")
     top, middle = 2**bits - 1, 2 ** (bits - 1)
@@ -325,6 +318,19 @@ def _ycbcr_of(page: _Page, bits: int, name: str) -> YCbCr:
         cosited=page.number(_POSITIONING, 1) == 2,
         bits=bits,
     )
+
+
+def _unreadable_units(page: _Page, units: str, down: int, rows: int, height: int) -> str:
+    """Says how subsampled colours are stored that cannot be read; nothing where they can."""
+    if page.number(_SAMPLES, 3) != 3 or page.number(_PLANES, 1) == 2:
+        return f"{units}, in planes or with more channels"
+    if page.number(_PREDICTOR, 1) != 1:
+        return f"{units}, with a predictor"
+    if _TILE_WIDTH not in page.entries and rows < height and rows % down:
+        return f"strips of {rows} rows that cut its colours of {down}"
+    if 0 < page.number(_TILE_HEIGHT, 0) < _LEAST_TILE * down:
+        return f"{units}, in tiles of {page.number(_TILE_HEIGHT, 0)} rows"
+    return ""
 
 
 def _as_gray(page: _Page, ycbcr: YCbCr) -> dict[int, int]:

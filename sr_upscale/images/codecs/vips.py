@@ -128,10 +128,7 @@ def _decode(
             file.note(each)
         return rows
     image, converted = _as_rgb(image, header, samples)
-    if image.format not in ("uchar", "ushort", "float", "double"):
-        raise InputError(f"{file.name}: samples of type {image.format}; expected 8 or 16 bits, or floats from 0 to 1")
-    if image.bands > 4:
-        raise InputError(f"{file.name}: {image.bands} channels; expected gray or RGB, with or without alpha")
+    _check_image(image, file.name)
     pixels: NDArray[Any] = image.numpy().reshape(image.height, image.width, image.bands)
     if ycbcr is not None:
         pixels = ycbcr.rgb(pixels)
@@ -144,6 +141,13 @@ def _decode(
     if converted:
         header.icc = header.color = None
     return pixels
+
+
+def _check_image(image: Any, name: str) -> None:
+    if image.format not in ("uchar", "ushort", "float", "double"):
+        raise InputError(f"{name}: samples of type {image.format}; expected 8 or 16 bits, or floats from 0 to 1")
+    if image.bands > 4:
+        raise InputError(f"{name}: {image.bands} channels; expected gray or RGB, with or without alpha")
 
 
 def _as_rgb(image: Any, header: Header, samples: Samples | None) -> tuple[Any, list[str]]:
