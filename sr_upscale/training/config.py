@@ -187,9 +187,9 @@ class StageSection:
             which losses that compare place by place blur where its detail cannot be foreseen.
         start_share: Share of what the network answered before the run (`Recipe.init`) in the teacher's answer, on
             patches that are not rendered. The start's detail is certain and keeps its contrast.
-        sharpen_teacher: Share of the difference to their blurred selves added to all answers, at `step.FINE_SIGMA`
-            (photographs alone) and `step.COARSE_SIGMA`. It gives in advance the contrast that a student loses where it
-            averages over answers. The result is not clamped.
+        sharpen_teacher: Share of the difference to their blurred selves that is added to all answers, at
+            `step.FINE_SIGMA` and then `step.COARSE_SIGMA`. It gives in advance the contrast that a student loses where
+            it averages over answers. Rendered patches get `step.RENDERED_SHARE` of it. The result is not clamped.
         fft_weight: Weight of the frequency loss; SAFMN takes 0.05.
         lattice_weight: Weight of the loss against a lattice of one and of two LR pixels. It compares with HR, or with
             the teacher's answer where a stage that listens to a teacher has no `pixel_weight`.

@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 FINE_SIGMA, COARSE_SIGMA = 2.0, 8.0
 """HR pixels: how far a pixel's surroundings reach when a teacher's answers are sharpened; the latter as Real-ESRGAN
-sharpens HR, and for rendered patches, too."""
+sharpens HR."""
+
+RENDERED_SHARE = 0.25
+"""How much of that sharpening rendered patches get, whose HR has no soft edges: more leaves dark outlines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +152,9 @@ def _taught(stage: StageSection, batch: Batch, lr: Tensor, tools: Tools) -> Tens
         with _autocast(lr.device, tools.dtype):
             start = _there(tools.start)(lr[photographs].contiguous(memory_format=torch.channels_last)).float()
         taught[photographs] = taught[photographs].lerp(start.clamp(0, 1), stage.start_share)
-    for sigma, sharper in (FINE_SIGMA, photographs), (COARSE_SIGMA, torch.ones_like(photographs)):
-        if stage.sharpen_teacher and sharper.any():
-            answers = taught[sharper]
-            taught[sharper] = answers + stage.sharpen_teacher * (answers - gaussian_blur(answers, sigma))
+    amounts = stage.sharpen_teacher * torch.where(photographs, 1.0, RENDERED_SHARE)
+    for sigma in (FINE_SIGMA, COARSE_SIGMA) if stage.sharpen_teacher else ():
+        taught = taught + amounts[:, None, None, None] * (taught - gaussian_blur(taught, sigma))
     return taught
 
 

@@ -108,9 +108,10 @@ def test_a_stage_learns_from_the_sharpened_mean_of_teacher_and_start() -> None:
         begun = start(lr.float() / 255).clamp(0, 1).numpy()
     mean = 0.75 * taught.numpy() / 255 + 0.25 * begun
     blurred = partial(gaussian_filter, mode="mirror", truncate=3)
-    fine = mean + 0.6 * (mean - blurred(mean, (0, 0, 2, 2)))
-    answers = np.where(rendered.numpy()[:, None, None, None], taught.numpy() / 255, fine)
-    expected = answers + 0.6 * (answers - blurred(answers, (0, 0, 8, 8)))
+    made = rendered.numpy()[:, None, None, None]
+    answers, amounts = np.where(made, taught.numpy() / 255, mean), np.where(made, 0.15, 0.6)
+    fine = answers + amounts * (answers - blurred(answers, (0, 0, 2, 2)))
+    expected = fine + amounts * (fine - blurred(fine, (0, 0, 8, 8)))
     for parts in (1, 2):
         stage = StageSection(accumulate=parts, **side)  # type: ignore[arg-type]
         model = ModelSection(scale=2, num_feat=8, num_blocks=1)
