@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.functional.pil_arrays import to_8_bits
+from sr_upscale.images.codecs.codec import codec_of
 from sr_upscale.images.color_profile import HLG, PQ, profile_of
 from sr_upscale.images.color_tags import ColorTags
 from sr_upscale.images.formats import FORMATS, Format, SaveOptions
@@ -32,7 +33,12 @@ def check_target(fmt: Format, width: int, height: int, *, name: str) -> None:
 
     Raises:
         OutputError: A side is longer than the format allows. Formats without that limit are suggested.
+        UsageError: The extra that writes the format is not installed.
     """
+    try:
+        codec_of(fmt).check_available(name)
+    except InputError as error:
+        raise UsageError(str(error)) from error
     if max(width, height) > fmt.max_side:
         others = ", ".join(each.name for each in FORMATS.values() if each.max_side >= max(width, height))
         raise OutputError(
@@ -186,8 +192,10 @@ def _fit_color(picture: Picture, fmt: Format, *, name: str) -> tuple[Picture, li
     """
     picture, notes = _fit_tags(picture, fmt, name=name)
     if picture.metadata.icc is not None and not fmt.icc:
+        bits = picture.bits
         picture, converted = _to_srgb(picture)
-        what = "colours are converted to sRGB" if converted else "its colour profile is left out"
+        depth = " of 8 bits" if picture.bits < bits else ""
+        what = f"colours are converted to sRGB{depth}" if converted else "its colour profile is left out"
         notes.append(f"{name}: {fmt.name.upper()} holds no colour profile; {what}")
     return picture, notes
 

@@ -43,7 +43,7 @@ def load_image(
     allow_truncated: bool = False,
     name: str | None = None,
 ) -> Picture:
-    """Reads a picture: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC (extra ``heic``), by its content, not its name.
+    """Reads a picture by its content, not its name: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, JPEG XL.
 
     Args:
         source: A regular file, the bytes of one, or a file that is open for reading bytes.

@@ -99,7 +99,7 @@ def save_rows(
     check_target(fmt, width, height, name=_name_of(target))
     frames = len(picture.frames)
     dtype = np.dtype(np.uint16 if picture.bits == 16 else np.uint8)
-    bits = fmt.bits if fmt.streams and frames == 1 else 8
+    bits = fmt.bits if frames == 1 else 8
     bands = _Bands(rows, (height * frames, width, picture.channels), dtype, bits=bits)
     try:
         output = Output(

@@ -14,7 +14,8 @@ class SaveOptions:
     """How to write.
 
     Attributes:
-        quality: 1-100 for JPEG, WebP and AVIF; None takes the format's default. 100 is lossless in WebP.
+        quality: 1-100 for JPEG, WebP, AVIF and JPEG XL; None takes the format's default. 100 is lossless in WebP and
+            JPEG XL.
         background: RGB colour (0-255) behind transparent pixels where the format has no alpha.
         compression: 0-9 for PNG and TIFF, from large and quick to small and slow; None takes the default.
         strip_metadata: Leave out EXIF, XMP, IPTC and texts. Colour profile and resolution stay.
@@ -242,6 +243,19 @@ FORMATS: dict[str, Format] = {
             writer=WriterMemory(once=16 << 20, still=42, exact=56, moving=400, frame=12),
         ),
         Format(
+            name="jxl",
+            codec="jxl",
+            pillow="JXL",
+            suffixes=(".jxl",),
+            alpha=True,
+            bits=16,
+            max_side=2**18,
+            icc=False,
+            quality=100,
+            magic=((0, b"\xff\x0a"), (0, b"\0\0\0\x0cJXL ")),
+            writer=WriterMemory(still=90, exact=60),
+        ),
+        Format(
             name="heic",
             codec="heic",
             pillow="HEIF",
@@ -273,8 +287,6 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "a PostScript document"),
     (0, b"\xc5\xd0\xd3\xc6", "an EPS document"),
     (0, b"8BPS", "a Photoshop document"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture"),
     (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 picture"),
     (0, b"PK\x03\x04", "a zip archive"),
     (0, b"\x1f\x8b", "a gzip archive"),
