@@ -40,8 +40,10 @@ MOST_PARTS, MOST_STEPS = 20_000, 1_000_000
 """Most files in an archive, and instructions of a pickle; networks have far fewer."""
 
 _LEGACY_PICKLES = 5
-_PUSHES_TEXT = re.compile("UNICODE|STRING")
 """Pickles of a file in torch's format before 1.6: magic number, protocol, system, object and storage keys."""
+
+_PUSHES_TEXT = re.compile("UNICODE|STRING")
+"""Names of instructions that put text on the stack."""
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
