@@ -33,11 +33,11 @@ def train(
     The result is a weights file for -n FILE."""
     at_once = Console(quiet=console.quiet or "RANK" in os.environ)
     with at_once.progress(options.config):  # it stands before torch is imported
-        from sr_upscale.training.figures import Figures
         from sr_upscale.training.loop import Interrupted, Resume
         from sr_upscale.training.loop import train as run
         from sr_upscale.training.parallel import joined
         from sr_upscale.training.preview import format_preview, preview
+        from sr_upscale.training.reports import Figures, board
         from sr_upscale.training.setup import (
             format_dtype,
             own_choice,
@@ -46,7 +46,6 @@ def train(
             torch_device,
             training_dtype,
         )
-        from sr_upscale.training.tensorboard import board
 
     wanted_dtype = dtype_name(fp32=fp32, bf16=bf16, fp16=fp16)
     with joined(device, lost_after_s=options.lost_after, on_lost=_end_at_once) as world:

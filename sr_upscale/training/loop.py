@@ -28,9 +28,7 @@ from sr_upscale.functional.color import to_tensor
 from sr_upscale.storage.atomic import make_folder, open_own, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
-from sr_upscale.training.results import save_so_far, sheet_of, validate_and_keep
-from sr_upscale.training.run import Progress, Resume, Run
-from sr_upscale.training.schedule import fraction_done, set_lr, stage_lr
+from sr_upscale.training.run import Progress, Resume, Run, save_so_far, sheet_of, validate_and_keep
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
 from sr_upscale.training.sources import load_pictures, teacher_of, vgg19_for
 from sr_upscale.training.state import (
@@ -40,11 +38,14 @@ from sr_upscale.training.state import (
     TrainState,
     begin_stage,
     checkpoint_of,
+    fraction_done,
     new_generator,
     over_processes,
     read_checkpoint,
     restore,
     save_checkpoint,
+    set_lr,
+    stage_lr,
     start_of,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step

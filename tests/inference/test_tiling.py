@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sr_upscale.errors import SrUpscaleError
-from sr_upscale.inference.network import Network
+from sr_upscale.inference.backends.torch import Network
 from sr_upscale.inference.tiles import run_tiles
 from sr_upscale.inference.tiling import MIN_TILE, TilePlan, fit_tile_size, plan_tiles
 from tests.helpers import micro_generator

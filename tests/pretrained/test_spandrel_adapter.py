@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.inference.network import Network
+from sr_upscale.inference.backends.torch import Network
 from sr_upscale.pretrained import safe_pickle
 from sr_upscale.pretrained.load import module_of, traits_of
 from sr_upscale.pretrained.safe_pickle import load_tensors

@@ -31,7 +31,7 @@ from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.recipe_file import load_recipe
-from sr_upscale.training.schedule import stage_lr
+from sr_upscale.training.state import stage_lr
 from sr_upscale.training.validation import Scores, too_short, validate
 from tests.helpers import Ran, lines, pattern, vgg19_state
 

@@ -21,8 +21,7 @@ from sr_upscale.training.config import DataSection, ModelSection, Recipe, StageS
 from sr_upscale.training.loop import train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
-from sr_upscale.training.schedule import stage_lr
-from sr_upscale.training.state import begin_stage
+from sr_upscale.training.state import begin_stage, stage_lr
 from sr_upscale.training.step import Tools, train_step
 from tests.helpers import micro_generator, pattern
 
