@@ -109,7 +109,7 @@ def run_items(
 
 
 def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, console: Console) -> int:
-    from sr_upscale.pipeline.dry_run import forecasts
+    from sr_upscale.pipeline.executor import forecasts
 
     rows, seconds = [], 0.0
     for outcome in forecasts(plan, executor, ledger):

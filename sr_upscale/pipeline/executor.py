@@ -13,7 +13,7 @@ from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.inference.row_queue import write_behind
 from sr_upscale.pipeline import clip, job
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
-from sr_upscale.pipeline.batch_run import ItemLedger, Work
+from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, Work
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
@@ -23,6 +23,9 @@ from sr_upscale.video.containers import Container, container_of_path
 
 if TYPE_CHECKING:
     from sr_upscale.storage.spool import Spool
+from collections.abc import Iterator
+
+from sr_upscale.errors import SrUpscaleError
 
 GPU_THREADS = 4
 """Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
@@ -193,3 +196,18 @@ def _jobs(wanted: Jobs | None, upscalers: list[Upscaler], least: int = 1) -> Job
         return Jobs(load=wanted.load, proc=max(wanted.proc, devices), save=wanted.save)
     proc = devices * (1 if upscalers[0].choice.device.type == "cpu" else GPU_THREADS)
     return Jobs(load=max(proc, least), proc=proc, save=max(proc, least, (os.cpu_count() or 1) // 4))
+
+
+def forecasts(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger) -> Iterator[Outcome]:
+    """Yields what would become of each item: ``planned`` with its forecast, ``skipped``, or ``failed``."""
+    for item in plan.items:
+        try:
+            if ledger.is_done(item):
+                yield Outcome(item=item, status="skipped")
+                continue
+            details = job_for(executor.format_for(item)).forecast(executor.load(item), executor.upscalers[0])
+            yield Outcome(item=item, status="planned", seconds=details["estimated_seconds"], details=details)
+        except SrUpscaleError as error:
+            yield Outcome(item=item, status="failed", error=error)
+        finally:
+            ledger.release(item)

@@ -1,8 +1,12 @@
-"""Third-party ``.pth`` files: tensors out of a pickle, and nothing else out of it.
+"""Third-party weights, read safely: tensors out of a pickle and nothing else, and networks no larger than their file.
 
 A pickle is a program. Before anything of it runs, its opcodes are read. Every global that it would call is looked up in
 a short list, and the file is refused for one that is not in it. What passes is then loaded by torch's own restricted
 unpickler (`weights_only`). So two barriers of different make stand behind each other. There is no way around them.
+
+Libraries take a network's sizes from the names and shapes of tensors, and trust them. So a file of a few kilobytes can
+ask for a network of gigabytes, or for a hundred thousand layers. What a network is made of goes through torch. There it
+is counted, tensor by tensor, before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -11,11 +15,14 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sr_upscale.errors import ModelError
 from sr_upscale.formatting import mebibytes
@@ -159,3 +166,56 @@ def _globals_of_pickle(stream: BinaryIO) -> Iterator[str]:
             strings.append(argument if isinstance(argument, str) else None)
         elif opcode.stack_after:
             strings.append(None)
+
+
+SPARE_BYTES = 1 << 30
+"""What may be made beside the weights: masks and tables of attention."""
+SPARE_OPERATIONS = 10_000
+OPERATIONS = 40
+"""Operations that may be done for each tensor of the file; published networks take up to 8."""
+
+
+class Limited(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses, while it is entered, more tensors than weights can fill.
+
+    Args:
+        state: The weights.
+        name: Of their file, for errors.
+    """
+
+    def __init__(self, state: Mapping[str, Any], name: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._name = name
+        self._bytes = SPARE_BYTES + 4 * sum(value.nbytes for value in state.values() if isinstance(value, Tensor))
+        self._operations = SPARE_OPERATIONS + OPERATIONS * len(state)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self._operations -= 1
+        if all(result.alias_info is None for result in func._schema.returns):  # others use memory that is there
+            self._bytes -= _new_bytes(func, args, kwargs)
+        if min(self._operations, self._bytes) < 0:
+            what = "layers" if self._operations < 0 else "memory"
+            raise ModelError(
+                f"{self._name}: its names and shapes ask for a network of more {what} than its tensors can fill; "
+                "it is damaged, get it again"
+            )
+        return func(*args, **kwargs)
+
+
+def _new_bytes(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Tells what the result of an operation will take, by one on tensors without memory."""
+    makes = any(argument.name == "device" for argument in func._schema.arguments)
+    device = {"device": torch.device("meta")} if makes else {}
+    bare_args, bare_kwargs = tree_map_only(Tensor, _without_memory, (args, {**kwargs, **device}))
+    try:
+        made = func(*bare_args, **bare_kwargs)
+    except Exception:  # results whose size depends on values, such as a number taken out, are small; errors come again
+        return 0
+    return sum(each.untyped_storage().nbytes() for each in tree_leaves(made) if isinstance(each, Tensor))
+
+
+def _without_memory(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

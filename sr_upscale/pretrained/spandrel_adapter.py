@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from sr_upscale.errors import ModelError
 from sr_upscale.formatting import extra, mebibytes
 from sr_upscale.models.descriptor import Traits
-from sr_upscale.pretrained.limited import Limited
-from sr_upscale.pretrained.safe_pickle import load_tensors
+from sr_upscale.pretrained.safe_pickle import Limited, load_tensors
 from sr_upscale.pretrained.weights_file import MAX_TENSORS, load_safetensors
 
 SHARED = 4

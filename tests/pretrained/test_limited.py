@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from sr_upscale.errors import ModelError
-from sr_upscale.pretrained import limited
-from sr_upscale.pretrained.limited import Limited
+from sr_upscale.pretrained import safe_pickle
+from sr_upscale.pretrained.safe_pickle import Limited
 from sr_upscale.pretrained.spandrel_adapter import load_foreign
 
 pytest.importorskip("spandrel")
@@ -68,7 +68,7 @@ def test_row_57_weights_that_ask_for_a_huge_network_are_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At least three files of each architecture, with a limit that some of their networks go beyond."""
-    monkeypatch.setattr(limited, "SPARE_BYTES", 64 << 20)
+    monkeypatch.setattr(safe_pickle, "SPARE_BYTES", 64 << 20)
     path, state, tried = tmp_path / "huge.pth", weights_of(name), 0
     torch.save(state, path)
     assert load_foreign(path)[0].scale >= 1
