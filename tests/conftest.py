@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -19,6 +20,9 @@ from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import stores
 from tests.helpers import ROOT, Ran, micro_generator, pattern, save_nearest, vgg19_state
 from tests.storage.object_store import Store, before, moto_server
+
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import ImageCms
+from PIL import Image, ImageCms
 
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.models.features import LAYERS
@@ -73,6 +75,19 @@ def pattern(
     return np.rint(values.clip(0, 1) * np.iinfo(dtype).max).astype(dtype)
 
 
+def pictures(folder: Path, *names: str, size: tuple[int, int] = (5, 9)) -> Path:
+    """Saves a pattern under each name below `folder`, with `size` rows and columns, each a row more; gives `folder`."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pattern(size[0] + number, size[1])).save(folder / name)
+    return folder
+
+
+def doubled(pixels: NDArray[Any]) -> NDArray[Any]:
+    """What the weights of `save_nearest` make of pixels."""
+    return pixels.repeat(2, axis=0).repeat(2, axis=1)
+
+
 @dataclass
 class Ran:
     """What a command line left behind."""
@@ -82,38 +97,77 @@ class Ran:
     err: str
 
 
-@dataclass
-class Served:
-    """A server on loopback and what it was asked for; `content` may change while it runs."""
-
-    content: bytes
-    url: str = ""
-    asked: list[str] = field(default_factory=list)
+Cli = Callable[..., Ran]
+"""Runs a command line in this process: the fixture `cli`."""
 
 
 @contextmanager
-def serving(content: bytes) -> Iterator[Served]:
-    """Gives `content` under every path."""
-    served = Served(content=content)
+def on_loopback(
+    answer: Callable[[BaseHTTPRequestHandler], object],
+    *,
+    protocol: str = "HTTP/1.0",
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[int]:
+    """A server on loopback that answers every request by a function; over TLS with a certificate and its key.
+
+    Yields:
+        Its port.
+    """
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = protocol
+
         def do_GET(self) -> None:
-            served.asked.append(self.path)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(served.content)))
-            self.end_headers()
-            self.wfile.write(served.content)
+            try:
+                answer(self)
+            except OSError:  # the client has gone
+                self.close_connection = True
+
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_CONNECT = do_GET  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
-        served.url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield served
+        yield server.server_address[1]
         server.shutdown()
         thread.join()
+
+
+@dataclass
+class Served:
+    """A server on loopback and what it was asked for; `content`, the same for all or of a path, may change."""
+
+    content: bytes | Callable[[str], bytes]
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serving(content: bytes | Callable[[str], bytes]) -> Iterator[Served]:
+    """Gives `content` under every path."""
+    served = Served(content=content)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        served.asked.append(handler.path)
+        body = served.content if isinstance(served.content, bytes) else served.content(handler.path)
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with on_loopback(answer) as port:
+        served.url = f"http://127.0.0.1:{port}"
+        yield served
 
 
 # --- training ---------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ from PIL import Image
 from sr_upscale.images import Frame, Picture, load_image, save_image
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.pipeline import batch_plan, job
-from tests.helpers import Ran, animation, p3_profile, pattern
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, Ran, animation, doubled, p3_profile, pattern, pictures
 
 
 @pytest.fixture
@@ -32,10 +29,6 @@ def run(cli: Cli, nearest: Path) -> Cli:
 
 def pixels_of(path: Path) -> Any:
     return load_image(path).frames[0].pixels_hwc
-
-
-def doubled(pixels: Any) -> Any:
-    return pixels.repeat(2, axis=0).repeat(2, axis=1)
 
 
 def refused(ran: Ran, code: int, *words: str, out: Path | None = None) -> None:
@@ -355,10 +348,7 @@ def test_row_23_output_is_the_input(run: Cli, tmp_path: Path, photo: Path) -> No
 
 
 def test_row_24_two_inputs_one_output(run: Cli, tmp_path: Path) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for name in ("a.jpg", "a.png"):
-        Image.fromarray(pattern(4, 5)).save(folder / name)
+    folder, out = pictures(tmp_path / "in", "a.jpg", "a.png", size=(4, 5)), tmp_path / "out"
     refused(run("batch", folder, "-o", out, "--format", "png"), 2, "a.jpg and .*a.png would both become", out=out)
     assert run("batch", folder, "-o", out).code == 0
     assert sorted(path.name for path in out.glob("a.*")) == ["a.jpg", "a.png"]
@@ -433,10 +423,7 @@ def test_row_28_not_a_regular_file(run: Cli, tmp_path: Path, photo: Path) -> Non
 
 
 def test_row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        Image.fromarray(pattern(4, 5)).save(folder / name)
+    folder, out = pictures(tmp_path / "in", "a.png", "b.png", "c.png", size=(4, 5)), tmp_path / "out"
     real = job.prepare
 
     def vanish(source: Any, *rest: Any, **more: Any) -> Any:

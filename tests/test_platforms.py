@@ -20,7 +20,7 @@ from sr_upscale.storage import atomic
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
-from tests.helpers import ROOT, Ran, pattern, serving
+from tests.helpers import ROOT, Ran, pattern, pictures, serving
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="plays Windows on a system that is not")
 
@@ -61,8 +61,7 @@ main()
 
 def test_pictures_are_enlarged_where_posix_is_not(tmp_path: Path, nearest: Path) -> None:
     """Also in a batch, with its claims and manifest, and a second time."""
-    (tmp_path / "in").mkdir()
-    Image.fromarray(pattern(6, 7)).save(tmp_path / "in" / "a.png")
+    pictures(tmp_path / "in", "a.png", size=(6, 7))
     for expected in (b"1 done, 0 skipped", b"0 done, 1 skipped"):
         done = in_a_process("-c", WITHOUT_POSIX, "batch", "in", "-o", "out", "-n", nearest, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -14,11 +14,7 @@ import sr_upscale
 from sr_upscale.errors import OutputError, ShapeError, SrUpscaleError, UsageError
 from sr_upscale.images import Frame, Metadata, Picture, load_image, save_image
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import p3_profile, pattern
-
-
-def doubled(pixels: np.ndarray) -> np.ndarray:
-    return pixels.repeat(2, axis=0).repeat(2, axis=1)
+from tests.helpers import doubled, p3_profile, pattern
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -21,11 +21,7 @@ from sr_upscale.inference.memory import PROGRAM_BYTES, plan_host_bytes
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.inference.tiling import Pass, StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import ROOT, pattern
-
-
-def doubled(pixels: NDArray[Any]) -> NDArray[Any]:
-    return pixels.repeat(2, axis=0).repeat(2, axis=1)
+from tests.helpers import ROOT, doubled, pattern
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_upscale.errors import UsageError
+from sr_upscale.formatting import shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,6 +347,5 @@ def format_by_name(name: str) -> Format:
     if key not in WRITTEN:
         near = difflib.get_close_matches(name.lower(), WRITTEN, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(WRITTEN)}"
-        msg = f"cannot write format {name!r}; {hint}"
-        raise UsageError(msg)
+        raise UsageError(f"cannot write format {shortened(name)!r}; {hint}")
     return FORMATS[key]

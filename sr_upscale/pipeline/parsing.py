@@ -86,9 +86,9 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         UsageError: It is no such size.
     """
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", text.strip())
     if match is None:
-        raise UsageError(f"--size is {text!r}; expected WIDTHxHEIGHT such as 1920x1080")
+        raise UsageError(f"--size is {shortened(text)!r}; expected WIDTHxHEIGHT such as 1920x1080")
     return int(match[1]), int(match[2])
 
 
@@ -98,9 +98,9 @@ def parse_box(text: str) -> tuple[int, int, int, int]:
     Raises:
         UsageError: It is no such part.
     """
-    match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", text.strip())
     if match is None:
-        raise UsageError(f"--crop is {text!r}; expected X,Y,W,H such as 100,80,256,256")
+        raise UsageError(f"--crop is {shortened(text)!r}; expected X,Y,W,H such as 100,80,256,256")
     return int(match[1]), int(match[2]), int(match[3]), int(match[4])
 
 
@@ -139,7 +139,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     try:
         red, green, blue, *_alpha = ImageColor.getrgb(text)
     except ValueError as error:
-        raise UsageError(f"--background is {text!r}; expected a colour such as white or #rrggbb") from error
+        raise UsageError(f"--background is {shortened(text)!r}; expected a colour such as white or #rrggbb") from error
     return red, green, blue
 
 
@@ -159,9 +159,9 @@ def parse_jobs(text: str) -> Jobs:
     Raises:
         UsageError: It is not three numbers of at least 1.
     """
-    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9}):(\d{1,9}):(\d{1,9})", text.strip())
     if match is None:
-        raise UsageError(f"--jobs is {text!r}; expected LOAD:PROC:SAVE such as 1:1:2")
+        raise UsageError(f"--jobs is {shortened(text)!r}; expected LOAD:PROC:SAVE such as 1:1:2")
     return Jobs(load=int(match[1]), proc=int(match[2]), save=int(match[3]))
 
 

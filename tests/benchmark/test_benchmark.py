@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import http.server
 import io
 import json
 import math
@@ -13,12 +12,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -37,9 +35,7 @@ from sr_upscale.formatting import extra
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.metrics.reference import psnr
-from tests.helpers import Ran, micro_generator, pattern
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, micro_generator, pattern, serving
 
 
 @pytest.fixture
@@ -104,26 +100,11 @@ def test_folders_of_hr_and_of_both(hr_folder: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def mirror(shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
     """The shared benchmarks on a loopback server, a cold cache; what was asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    handler = partial(Handler, directory=str(shared / "benchmarks"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        monkeypatch.setenv("SR_UPSCALE_MIRROR", f"http://127.0.0.1:{server.server_address[1]}")
+    with serving(lambda path: (shared / "benchmarks" / unquote(path).lstrip("/")).read_bytes()) as served:
+        monkeypatch.setenv("SR_UPSCALE_MIRROR", served.url)
         monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        yield asked
-        server.shutdown()
-        thread.join()
+        yield served.asked
 
 
 def test_cold_cache_then_offline(mirror: list[str], cli: Cli) -> None:
@@ -162,18 +143,8 @@ def test_a_wrong_byte_is_found_and_named(
 
 def test_a_killed_download_goes_on(mirror: list[str], tmp_path: Path) -> None:
     """SIGKILL when some files are there: the next run asks only for the rest."""
-    command = [
-        sys.executable,
-        "-m",
-        "sr_upscale",
-        "benchmark",
-        "--dataset",
-        "set14",
-        "--model",
-        "bicubic",
-        "--limit",
-        "1",
-    ]
+    words = ["benchmark", "--dataset", "set14", "--model", "bicubic", "--limit", "1"]
+    command = [sys.executable, "-m", "sr_upscale", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(mirror) < 9 and time.monotonic() < deadline:

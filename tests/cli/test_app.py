@@ -25,14 +25,9 @@ from sr_upscale.images import load_image
 from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
 from sr_upscale.training.recipes import shipped_recipes
-from tests.helpers import ROOT, Ran, pattern
+from tests.helpers import ROOT, Cli, Ran, doubled, pattern
 
-Cli = Callable[..., Ran]
 PROGRAM = [sys.executable, "-m", "sr_upscale"]
-
-
-def doubled(pixels: np.ndarray) -> np.ndarray:
-    return pixels.repeat(2, axis=0).repeat(2, axis=1)
 
 
 def events(text: str) -> list[dict[str, Any]]:

@@ -23,9 +23,8 @@ from PIL import Image, ImageCms
 from sr_upscale.images import Frame, Metadata, Picture, load_image, save_image
 from sr_upscale.images.color_profile import profile_of
 from sr_upscale.images.color_tags import PRIMARIES, SRGB, ColorTags
-from tests.helpers import Ran, animation, p3_profile, pattern, program
+from tests.helpers import Cli, animation, p3_profile, pattern, program
 
-Cli = Callable[..., Ran]
 Chunks = list[tuple[bytes, bytes]]
 SRGB_XY = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 WIDE_XY = (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from sr_upscale.images import load_image, load_plain8
 from sr_upscale.images.codecs.heic import _straight
 from sr_upscale.images.color_tags import ColorTags
 from sr_upscale.images.formats import format_by_name
-from tests.helpers import Ran, p3_profile, pattern
+from tests.helpers import Cli, p3_profile, pattern
 
 pillow_heif = pytest.importorskip("pillow_heif")
 pytest.importorskip("pi_heif")
 
-Cli = Callable[..., Ran]
 LOSSLESS = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, load_image, save_image, xmp
 from sr_upscale.images.adapt import adapt
 from sr_upscale.images.xmp import Change, renewed_xmp, upright_xmp
-from tests.helpers import Ran, pattern
+from tests.helpers import Cli, pattern
 
 SPACES = {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
@@ -77,6 +79,14 @@ def test_sizes_and_orientation_become_those_of_the_output(element: bool) -> None
     assert [values(out, name) for name in pairs] == [[value] for value in expected]
     assert values(out, "stEvt:softwareAgent") == ["sr-upscale 1"]
     assert values(out, "stEvt:parameters") == [CHANGE.parameters]
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), min_size=1))
+def test_what_is_not_named_stays_whatever_it_says(text: str) -> None:
+    data = packet(f"xmp:Rating={quoteattr(text)}", f"<dc:creator>{escape(text)}</dc:creator>")
+    out = renewed_xmp(upright_xmp(data, 3), CHANGE, (24, 28))
+    assert out is not None
+    assert values(out, "xmp:Rating") == values(out, "dc:creator") == [text]
 
 
 def test_history_goes_on_where_it_ended() -> None:
@@ -234,7 +244,7 @@ def test_what_is_too_long_for_jpeg_is_left_out_with_a_warning(tmp_path: Path) ->
     assert adapt(picture, FORMATS["jpg"], SaveOptions(strip_metadata=True), name="a.png")[1] == []
 
 
-def test_the_program_says_what_made_the_output_or_nothing_at_all(cli: Callable[..., Ran], tmp_path: Path) -> None:
+def test_the_program_says_what_made_the_output_or_nothing_at_all(cli: Cli, tmp_path: Path) -> None:
     source, out = tmp_path / "a.jpg", tmp_path / "b.jpg"
     exif = Image.Exif()
     exif[0x010F] = "Maker"

@@ -21,9 +21,8 @@ from sr_upscale.inference.color_drift import Drift, doubtful
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import Ran, pattern
+from tests.helpers import Cli, pattern, pictures
 
-Cli = Callable[..., Ran]
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 WRONG: dict[str, Change] = {
@@ -146,8 +145,7 @@ def test_row_60_black_weights_write_nothing(tmp_path: Path, cli: Cli, words: tup
     tensors[bias] -= 5
     with safe_open(source, framework="pt") as file:
         save_file(tensors, tmp_path / "black.safetensors", metadata=file.metadata())
-    (tmp_path / "in").mkdir()
-    Image.fromarray(pattern(40, 30)).save(tmp_path / "in" / "a.png")
+    pictures(tmp_path / "in", "a.png", size=(40, 30))
     ran = cli(tmp_path / "in" / "a.png", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out.png", *words)
     assert ran.code == 7
     assert ran.err.splitlines()[-1].startswith("sr-upscale: the network makes one colour (0, 0, 0 of 255)")

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,10 @@ from sr_upscale.pretrained.registry import TABLE
 from sr_upscale.pretrained.weights_file import WeightsInfo, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
 from sr_upscale.vulkan import DeviceLostError, VulkanCard, has_ncnn, vulkan_cards
-from tests.helpers import ROOT, Ran, pattern
+from tests.helpers import ROOT, pattern
 
 pytest.importorskip("ncnn")
 
-Cli = Callable[..., Ran]
 SIZES = ((1, 1), (7, 13), (33, 20))
 CONFIGS = [
     (block, upsampler, scale)

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
-from sr_upscale.errors import InputError, UsageError
+from sr_upscale.errors import InputError
 from sr_upscale.flags import flags
 from sr_upscale.inference.row_queue import Abandoned, Handover
 from sr_upscale.pipeline import own_outputs
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
-from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Manifest
+from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Entry, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
-from sr_upscale.pipeline.parsing import Jobs, parse_bytes, parse_jobs, parse_pixels
+from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import SECTIONS, request_of
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.digest import hash_file
-from tests.helpers import Ran, pattern
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, pattern, pictures
 
 
 def items_in(folder: Path, count: int) -> list[Item]:
@@ -149,10 +149,7 @@ def test_handover_passes_failures_both_ways() -> None:
 
 @pytest.mark.parametrize("devices", ["cpu", "cpu,cpu"])
 def test_a_folder_on_several_devices_comes_out_the_same(cli: Cli, tmp_path: Path, nearest: Path, devices: str) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    for number in range(7):
-        Image.fromarray(pattern(5 + number, 9)).save(folder / f"{number}.png")
+    folder, out = pictures(tmp_path / "in", *(f"{number}.png" for number in range(7))), tmp_path / "out"
     ran = cli("batch", folder, "-o", out, "-n", nearest, "-g", devices, "-j", "2:1:2", "--json")
     assert ran.code == 0, ran.err
     assert 0 < json.loads(ran.out.splitlines()[-1])["network_busy"] <= 1
@@ -168,29 +165,7 @@ def test_one_picture_takes_one_device(cli: Cli, tmp_path: Path, nearest: Path) -
     assert "one picture takes one device" in ran.err
 
 
-@pytest.mark.parametrize(("text", "expected"), [("2G", 2 << 30), ("1.5GiB", 3 << 29), ("800M", 800 << 20), ("77", 77)])
-def test_sizes_of_memory(text: str, expected: int) -> None:
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "much", "0", "2X", "-1G", "9" * 400])
-def test_bad_sizes_of_memory(text: str) -> None:
-    with pytest.raises(UsageError, match="expected a size such as 2G"):
-        parse_bytes(text)
-
-
-@pytest.mark.parametrize("text", ["", "many", "9e999", "9" * 400 + "MP", "-5"])
-def test_bad_numbers_of_pixels(text: str) -> None:
-    with pytest.raises(UsageError, match="expected a number of pixels") as refused:
-        parse_pixels(text)
-    assert len(str(refused.value)) < 200
-
-
-def test_jobs_as_ncnn_programs_write_them(nearest: Path) -> None:
-    assert parse_jobs("1:2:3") == Jobs(load=1, proc=2, save=3)
-    for text in ("2", "a:b:c", "1:2", "0:1:1"):
-        with pytest.raises(UsageError, match="expected"):
-            parse_jobs(text)
+def test_threads_follow_the_devices(nearest: Path) -> None:
     one, two = (LocalExecutor(request_of({"model": str(nearest), "device": name})) for name in ("cpu", "cpu,cpu"))
     assert one.jobs.proc == 1
     assert two.jobs.proc == 2
@@ -241,9 +216,7 @@ def test_outputs_in_several_folders_have_a_manifest_each(cli: Cli, tmp_path: Pat
 def test_a_batch_replaces_the_results_of_other_options_only_by_force(
     cli: Cli, tmp_path: Path, nearest: Path, words: tuple[str, ...]
 ) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    folder = pictures(tmp_path / "in", "a.png")
     run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest)
     assert "1 done" in cli(*run).err
     assert "1 skipped" in cli(*run).err
@@ -262,9 +235,7 @@ def test_a_batch_replaces_the_results_of_other_options_only_by_force(
 
 
 def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path: Path, nearest: Path) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    folder, out = pictures(tmp_path / "in", "a.png"), tmp_path / "out"
     run = ("batch", folder, "-o", out, "-n", nearest)
     assert cli(*run).code == 0
     Image.fromarray(pattern(5, 9)).save(folder / "b.png")
@@ -280,9 +251,7 @@ def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path:
 
 
 def test_verbose_says_what_became_of_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
+    folder = pictures(tmp_path / "in", "a.png")
     run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--fp32")
     assert "18x10  nearest-x2  float32 on cpu" in cli(*run, "-v", "--force").err
     assert "18x10" not in cli(*run, "--force").err
@@ -336,19 +305,33 @@ def test_a_manifest_that_is_a_pipe_is_not_waited_for(cli: Cli, tmp_path: Path, n
     assert "is not a regular file" in ran.err
 
 
-@pytest.mark.parametrize(
-    "line", ["[" * 100_000, '{"output": ' + "9" * 5000 + "}", "null", '"text"', '{"output": {}}', "\x00"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*Entry._fields, "output", "input"]), inner | st.just("a.png"))
+    ),
+    max_leaves=8,
 )
-def test_nonsense_in_a_manifest_is_no_reason_to_stop(cli: Cli, tmp_path: Path, nearest: Path, line: str) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    Image.fromarray(pattern(5, 9)).save(folder / "a.png")
-    assert cli("batch", folder, "-o", tmp_path / "out", "-n", nearest).code == 0
-    with (tmp_path / "out" / MANIFEST).open("a") as file:
-        file.write(line + "\n")
-    ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
-    assert ran.code == 0
-    assert "1 skipped" in ran.err
+NONSENSE = [b"[" * 100_000, b'{"output": ' + b"9" * 5000 + b"}", b"null", b'"text"', b'{"output": {}}', b"\x00"]
+
+
+@given(lines=st.lists(st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()), max_size=4))
+@example(lines=NONSENSE)
+def test_nonsense_in_a_manifest_is_no_reason_to_stop(lines: list[bytes]) -> None:
+    """What was made is still known, and may be made anew."""
+    with tempfile.TemporaryDirectory() as name:
+        item = Item(source=Path(name) / "a.in", target=Path(name) / "out" / "a.png")
+        item.target.parent.mkdir()
+        for path in (item.source, item.target):
+            path.write_bytes(b"picture")
+        Manifest(item.target.parent, {}).add(item, item.target, hash_file(item.source))
+        with (item.target.parent / MANIFEST).open("ab") as file:
+            file.writelines(line + b"\n" for line in lines)
+        again = Manifest(item.target.parent, {})
+        assert again.state(item) == "current"
+        again.add(item, item.target, hash_file(item.source))
+        assert Manifest(item.target.parent, {}).state(item) == "current"
 
 
 def line_of(output: str, content: bytes, input_stamp: object = None) -> bytes:

@@ -9,10 +9,9 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -21,10 +20,9 @@ import numpy as np
 import pytest
 
 from sr_upscale.storage import objects, stores
-from tests.helpers import Ran
+from tests.helpers import Cli, on_loopback
 from tests.storage.object_store import doubled, pixels, png, send
 
-Cli = Callable[..., Ran]
 pytestmark = pytest.mark.usefixtures("spools")
 
 
@@ -85,30 +83,16 @@ def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Google]:
     pytest.importorskip("gcsfs")
     store = Google()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        status, content = store.answer(handler)
+        send(handler, status, content, {"Content-Type": "application/json"})
 
-        def do_GET(self) -> None:
-            status, content = store.answer(self)
-            send(self, status, content, {"Content-Type": "application/json"})
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_address[1]}")
+    with on_loopback(answer, protocol="HTTP/1.1") as port:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("FSSPEC_GS", '{"token": "anon"}')
         stores._file_system.cache_clear()
         yield store
         stores._file_system.cache_clear()
-        server.shutdown()
-        thread.join()
 
 
 def test_a_folder_of_google_is_mirrored_once(cli: Cli, google: Google, nearest: Path) -> None:

@@ -24,18 +24,14 @@ from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.storage import atomic as files
 from sr_upscale.storage.atomic import remove_orphans, replace_file
 from sr_upscale.storage.process import identity, place
-from tests.helpers import Ran, pattern
+from tests.helpers import Cli, Ran, pattern, pictures
 
-Cli = Callable[..., Ran]
 COUNT = 6
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(COUNT):
-        Image.fromarray(pattern(5 + number, 9)).save(folder / f"{number}.png")
+    folder = pictures(tmp_path / "in", *(f"{number}.png" for number in range(COUNT)))
     return folder
 
 

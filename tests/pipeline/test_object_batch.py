@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -17,10 +16,9 @@ import pytest
 from sr_upscale.pipeline import object_batch
 from sr_upscale.pipeline.request import request_of
 from sr_upscale.storage import spool
-from tests.helpers import Ran
+from tests.helpers import Cli, Ran
 from tests.storage.object_store import Store, doubled, pixels, png, refuse
 
-Cli = Callable[..., Ran]
 pytestmark = pytest.mark.usefixtures("spools")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +16,10 @@ import pytest
 from sr_upscale.errors import NetworkError
 from sr_upscale.pipeline import object_batch
 from sr_upscale.storage import objects, stores
-from tests.helpers import Ran
+from tests.helpers import Cli, on_loopback
 from tests.storage.object_store import Store, doubled, forward, pixels, png, refuse, send
 from tests.storage.test_download_faults import make_certificate
 
-Cli = Callable[..., Ran]
 pytestmark = pytest.mark.usefixtures("spools")
 
 
@@ -267,29 +264,13 @@ def web(folder: Path, answer: Callable[[BaseHTTPRequestHandler], None], patch: p
     pytest.importorskip("aiohttp")
     pytest.importorskip("fsspec")
     certificate, key = make_certificate(folder)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with on_loopback(answer, certificate=(certificate, key)) as port:
         for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             patch.delenv(name, raising=False)
         patch.setenv("SSL_CERT_FILE", str(certificate))
         stores._file_system.cache_clear()
-        yield f"https://localhost:{server.server_address[1]}"
+        yield f"https://localhost:{port}"
         stores._file_system.cache_clear()
-        server.shutdown()
-        thread.join()
 
 
 def test_certificates_that_cannot_be_read(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from sr_upscale.errors import UsageError
 from sr_upscale.pipeline.ray_workers import FolderWork, RayWorkers
 from sr_upscale.pipeline.request import request_of
-from tests.helpers import Ran, pattern
+from tests.helpers import Cli, pictures
 
-Cli = Callable[..., Ran]
 COUNT = 24
 
 ON_CLUSTER = """
@@ -51,10 +48,7 @@ def test_a_cluster_that_loses_a_machine_and_gains_one_makes_the_bytes_of_one_pro
     cli: Cli, tmp_path: Path, nearest: Path
 ) -> None:
     pytest.importorskip("ray")
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for number in range(COUNT):
-        Image.fromarray(pattern(900 + number, 900)).save(folder / f"{number}.png")
+    folder = pictures(tmp_path / "in", *(f"{number}.png" for number in range(COUNT)), size=(900, 900))
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     run = ("batch", folder, "-n", nearest, "--json", "-o")
     alone, together = tmp_path / "alone", tmp_path / "together"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,7 @@ from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.onnx_export import cached_onnx, compare
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import Ran, pattern
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, pattern
 
 needs_avx = pytest.mark.skipif(
     os.environ.get("ONEDNN_MAX_CPU_ISA") == "SSE41", reason="OpenVINO's nearest neighbour fails without AVX"

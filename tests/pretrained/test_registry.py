@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,7 @@ from sr_upscale.pretrained.registry import StoredWeights, added, catalogue_entry
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.remote import RemoteFile
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import Ran, micro_generator, pattern, serving
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, micro_generator, pattern, serving
 
 
 @pytest.fixture(autouse=True)

@@ -28,9 +28,7 @@ from sr_upscale.pretrained.safe_pickle import load_tensors
 from sr_upscale.pretrained.spandrel_adapter import load_foreign
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import Ran, pattern
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, pattern
 
 
 def with_random_weights(module: nn.Module) -> nn.Module:

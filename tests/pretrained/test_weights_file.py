@@ -1,18 +1,24 @@
-import json
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from sr_upscale.errors import ModelError
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, read_info, save_generator
 from tests.helpers import micro_generator
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    save_generator(tmp_path / "m.safetensors", micro_generator(), WeightsInfo(name="m"))
+    return tmp_path / "m.safetensors"
 
 
 def rewrite(path: Path, change: object, metadata: dict[str, str] | None = None) -> None:
@@ -65,48 +71,44 @@ def test_missing_file(tmp_path: Path) -> None:
         read_info(tmp_path / "none.safetensors")
 
 
-def test_truncated_file(tmp_path: Path, micro: Path) -> None:
-    path = tmp_path / "cut.safetensors"
-    path.write_bytes(micro.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="get the file again"):
-        load_generator(path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state.update({"extra": state.pop("head.bias")}),
+            r"missing keys \['head.bias'\], unknown keys \['extra'\]",
+        ),
+        (
+            lambda state: state.update({"head.bias": torch.zeros(9)}),
+            r"head.bias has shape \(9,\); its configuration needs \(8,\)",
+        ),
+        (lambda state: state["head.bias"].fill_(float("nan")), "head.bias holds values that are not finite"),
+        (lambda state: state.update({f"x{each}": torch.zeros(1) for each in range(10_001)}), "expected at most 10000"),
+    ],
+    ids=["keys", "shape", "nan", "many"],
+)
+def test_tensors_that_are_not_the_models_are_named(own: Path, change: object, message: str) -> None:
+    rewrite(own, change)
+    with pytest.raises(ModelError, match=message):
+        load_generator(own)
 
 
-def test_file_of_another_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda micro: micro[:-100], "get the file again"),
+        (lambda _micro: struct.pack("<Q", 1 << 40) + b"{}", "not a readable safetensors file"),
+        (
+            lambda _micro: save({"w": torch.zeros(1)}, {"modelspec.architecture": "esrgan"}),
+            "names esrgan; expected",
+        ),
+    ],
+    ids=["cut", "header", "other"],
+)
+def test_other_files_are_refused(tmp_path: Path, micro: Path, content: Callable[[bytes], bytes], message: str) -> None:
     path = tmp_path / "other.safetensors"
-    save_file({"w": torch.zeros(1)}, path, metadata={"modelspec.architecture": "esrgan"})
-    with pytest.raises(ModelError, match="names esrgan; expected"):
-        load_generator(path)
-
-
-def test_wrong_keys_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_generator(path, micro_generator(), WeightsInfo(name="m"))
-    rewrite(path, lambda state: state.update({"extra": state.pop("head.bias")}))
-    with pytest.raises(ModelError, match=r"missing keys \['head.bias'\], unknown keys \['extra'\]"):
-        load_generator(path)
-
-
-def test_wrong_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_generator(path, micro_generator(), WeightsInfo(name="m"))
-    rewrite(path, lambda state: state.update({"head.bias": torch.zeros(9)}))
-    with pytest.raises(ModelError, match=r"head.bias has shape \(9,\); its configuration needs \(8,\)"):
-        load_generator(path)
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_generator(path, micro_generator(), WeightsInfo(name="m"))
-    rewrite(path, lambda state: state["head.bias"].fill_(float("nan")))
-    with pytest.raises(ModelError, match="head.bias holds values that are not finite"):
-        load_generator(path)
-
-
-def test_header_larger_than_the_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(struct.pack("<Q", 1 << 40) + json.dumps({}).encode())
-    with pytest.raises(ModelError, match="not a readable safetensors file"):
+    path.write_bytes(content(micro.read_bytes()))
+    with pytest.raises(ModelError, match=message):
         load_generator(path)
 
 
@@ -126,14 +128,11 @@ ODD = [2.0, True, "2", None, [2], {}, 0, -1, 10**30, float("nan"), float("inf"),
 @pytest.mark.parametrize("value", ODD, ids=repr)
 @pytest.mark.parametrize("key", ["scale", "num_feat", "num_blocks", "upsampler"])
 def test_odd_configurations_are_refused_at_once(
-    tmp_path: Path, key: str, value: object, monkeypatch: pytest.MonkeyPatch
+    own: Path, key: str, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those of a network that would take minutes to build."""
-    path = tmp_path / "m.safetensors"
-    model = micro_generator()
-    save_generator(path, model, WeightsInfo(name="m"))
-    metadata = WeightsInfo(name="m", config={**asdict(model.config), key: value}).to_metadata()
-    rewrite(path, lambda _state: None, metadata)
+    metadata = WeightsInfo(name="m", config={**asdict(micro_generator().config), key: value}).to_metadata()
+    rewrite(own, lambda _state: None, metadata)
     made: list[torch.nn.Module] = []
     begin = torch.nn.Module.__init__
 
@@ -143,24 +142,13 @@ def test_odd_configurations_are_refused_at_once(
 
     monkeypatch.setattr(torch.nn.Module, "__init__", counted)
     with pytest.raises(ModelError):
-        load_generator(path)
+        load_generator(own)
     assert len(made) < 500
 
 
 @pytest.mark.parametrize("part", ["config", "recipe", "scores"])
 @pytest.mark.parametrize("text", ["null", "[]", "3", "{", "[" * 100_000, '{"scale": ' + "9" * 5000 + "}"])
-def test_odd_headers_are_refused(tmp_path: Path, part: str, text: str) -> None:
-    path = tmp_path / "m.safetensors"
-    save_generator(path, micro_generator(), WeightsInfo(name="m"))
-    metadata = WeightsInfo(name="m").to_metadata() | {f"sr_upscale.{part}": text}
-    rewrite(path, lambda _state: None, metadata)
+def test_odd_headers_are_refused(own: Path, part: str, text: str) -> None:
+    rewrite(own, lambda _state: None, WeightsInfo(name="m").to_metadata() | {f"sr_upscale.{part}": text})
     with pytest.raises(ModelError, match="the header is damaged"):
-        read_info(path)
-
-
-def test_more_tensors_than_any_network_has(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_generator(path, micro_generator(), WeightsInfo(name="m"))
-    rewrite(path, lambda state: state.update({f"x{number}": torch.zeros(1) for number in range(10_001)}))
-    with pytest.raises(ModelError, match="expected at most 10000"):
-        load_generator(path)
+        read_info(own)

@@ -27,10 +27,8 @@ from PIL import Image
 from sr_upscale.pipeline import job as pipeline
 from sr_upscale.server.app import OPTIONS
 from sr_upscale.server.run import listen
-from tests.helpers import ROOT, Ran, pattern
+from tests.helpers import ROOT, Cli, pattern
 from tests.server.running import Running, head_of, png, refused, serving, until
-
-Cli = Callable[..., Ran]
 
 # --- pictures ---------------------------------------------------------------------------------------
 

@@ -7,18 +7,18 @@ import io
 import re
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import numpy as np
 from PIL import Image
 
-from tests.helpers import pattern
+from tests import helpers
+from tests.helpers import on_loopback, pattern
 
 SERVER = """
 import sys
@@ -92,29 +92,14 @@ class Store:
 def before(store: Store) -> Iterator[Store]:
     """Runs the server before a store."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        store.asked.append((handler.command, handler.path, handler.headers["If-None-Match"]))
+        if not store.fault(handler):
+            forward(handler, store.port)
 
-        def do_GET(self) -> None:
-            store.asked.append((self.command, self.path, self.headers["If-None-Match"]))
-            if not store.fault(self):
-                forward(self, store.port)
-
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        store.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with on_loopback(answer, protocol="HTTP/1.1") as port:
+        store.url = f"http://127.0.0.1:{port}"
         yield store
-        server.shutdown()
-        thread.join()
 
 
 def forward(handler: BaseHTTPRequestHandler, port: int, *, answer_it: bool = True) -> None:
@@ -159,10 +144,10 @@ def png(height: int = 13, width: int = 21) -> bytes:
     return buffer.getvalue()
 
 
-def doubled(data: bytes) -> np.ndarray:
-    """What the weights `nearest` make of a picture."""
-    return np.asarray(Image.open(io.BytesIO(data))).repeat(2, axis=0).repeat(2, axis=1)
-
-
 def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def doubled(data: bytes) -> np.ndarray:
+    """What the weights `nearest` make of a picture."""
+    return helpers.doubled(pixels(data))

@@ -8,14 +8,14 @@ import json
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from sr_upscale.errors import IntegrityError, NetworkError, OutputError
 from sr_upscale.storage import attempts, connections, download
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
+from tests.helpers import on_loopback
 
 CONTENT = bytes((7 * index + index // 251) % 256 for index in range(300_000))
 
@@ -107,30 +108,14 @@ class FaultServer:
         return answer
 
 
+@contextmanager
 def serve(fault: FaultServer) -> Iterator[FaultServer]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            fault.asked.append(Asked(path=self.path, headers=dict(self.headers.items())))
-            answer = fault.script.pop(0) if fault.script else fault.good
-            try:
-                answer(self)
-            except OSError:
-                self.close_connection = True
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        fault.asked.append(Asked(path=handler.path, headers=dict(handler.headers.items())))
+        (fault.script.pop(0) if fault.script else fault.good)(handler)
 
-        do_CONNECT = do_GET
-
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.daemon_threads = True
-        running.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
-        fault.port = running.server_address[1]
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with on_loopback(answer) as fault.port:
         yield fault
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -139,7 +124,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr(attempts, "BACKOFF_S", (0.0,) * 5)
-    yield from serve(FaultServer())
+    with serve(FaultServer()) as fault:
+        yield fault
 
 
 @pytest.fixture
@@ -278,7 +264,7 @@ def test_row_35_never_from_https_to_http(
 ) -> None:
     certificate, key = make_certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with https_server(certificate, key, f"http://127.0.0.1:{server.port}/plain") as port:
+    with redirecting((certificate, key), f"http://127.0.0.1:{server.port}/plain") as port:
         file = server.file(url=f"https://localhost:{port}/file.bin")
         with pytest.raises(NetworkError, match="redirects from https to http://127.0.0.1"):
             fetch(file, target)
@@ -295,35 +281,11 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-class https_server:  # noqa: N801 (used as a with statement)
-    """A TLS server on localhost that redirects everything to `location`."""
-
-    def __init__(self, certificate: Path, key: Path, location: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(302)
-                self.send_header("Location", location)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_arguments: None  # type: ignore[method-assign]
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-
-    def __enter__(self) -> int:
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self.thread.start()
-        return int(self.server.server_address[1])
-
-    def __exit__(self, *_error: object) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
+@contextmanager
+def redirecting(certificate: tuple[Path, Path], location: str) -> Iterator[int]:
+    """A TLS server on localhost that redirects everything to `location`; yields its port."""
+    with on_loopback(FaultServer().refuse(302, Location=location), certificate=certificate) as port:
+        yield port
 
 
 def test_row_36_missing_files_are_not_asked_for_again(server: FaultServer, target: Path) -> None:
@@ -503,7 +465,7 @@ def test_row_42_certificates(
     server: FaultServer, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate, key = make_certificate(tmp_path)
-    with https_server(certificate, key, "file:///never") as port:
+    with redirecting((certificate, key), "file:///never") as port:
         file = server.file(url=f"https://localhost:{port}/file.bin")
         with pytest.raises(NetworkError, match="its certificate is not trusted .*REQUESTS_CA_BUNDLE"):
             fetch(file, target)
@@ -614,32 +576,20 @@ def test_full_disk_is_an_output_error(server: FaultServer, target: Path, monkeyp
     assert not target.exists()
 
 
-def test_note_says_which_file_a_part_belongs_to(server: FaultServer, target: Path) -> None:
-    """A part of another file under the same name is not continued."""
-    target.parent.mkdir()
-    (target.parent / "file.bin.part").write_bytes(b"z" * 1000)
-    (target.parent / "file.bin.part.json").write_text(json.dumps({"sha256": "other", "etag": server.etag}))
-    assert fetch(server.file(), target).read_bytes() == CONTENT
-    assert "Range" not in server.asked[0].headers
+OURS = hashlib.sha256(CONTENT).hexdigest()
+DAMAGED = ["null", "[]", "7", '{"sha256": 1}', "[" * 4000, '{"etag": "' + "x" * 9000, "{", "\xff"]
+OF_ANOTHER_FILE = json.dumps({"sha256": "other", "etag": '"one"'})
+NOT_TO_BE_SENT = [7, ["x"], None, '"two\nlines"', 'W/"weak"', '"' + "ü" + '"', "bare"]
 
 
 @pytest.mark.parametrize(
-    "note", ["null", "[]", "7", '{"sha256": 1}', "[" * 4000, '{"etag": "' + "x" * 9000, "{", "\xff"]
+    "note", [*DAMAGED, OF_ANOTHER_FILE, *(json.dumps({"sha256": OURS, "etag": etag}) for etag in NOT_TO_BE_SENT)]
 )
-def test_a_damaged_note_begins_again(server: FaultServer, target: Path, note: str) -> None:
+def test_a_part_whose_note_cannot_be_used_begins_again(server: FaultServer, target: Path, note: str) -> None:
+    """Its note is damaged, is of another file under the same name, or has an ETag that cannot be sent."""
     target.parent.mkdir()
     (target.parent / "file.bin.part").write_bytes(CONTENT[:1000])
     (target.parent / "file.bin.part.json").write_text(note, encoding="latin-1")
-    assert fetch(server.file(), target).read_bytes() == CONTENT
-    assert "Range" not in server.asked[0].headers
-
-
-@pytest.mark.parametrize("etag", [7, ["x"], None, '"two\nlines"', 'W/"weak"', '"' + "ü" + '"', "bare"])
-def test_an_etag_that_cannot_be_sent_begins_again(server: FaultServer, target: Path, etag: object) -> None:
-    target.parent.mkdir()
-    (target.parent / "file.bin.part").write_bytes(CONTENT[:1000])
-    note = {"sha256": server.file().sha256, "etag": etag}
-    (target.parent / "file.bin.part.json").write_text(json.dumps(note))
     assert fetch(server.file(), target).read_bytes() == CONTENT
     assert "Range" not in server.asked[0].headers
 
