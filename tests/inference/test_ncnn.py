@@ -34,7 +34,7 @@ from sr_upscale.pretrained.registry import TABLE
 from sr_upscale.pretrained.weights_file import WeightsInfo, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
 from sr_upscale.vulkan import DeviceLostError, VulkanCard, has_ncnn, vulkan_cards
-from tests.helpers import ROOT, pattern
+from tests.helpers import ROOT, Cli, pattern
 
 pytest.importorskip("ncnn")
 
