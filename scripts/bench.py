@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -19,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +58,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small pictures, no 8000x6000")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--probe", nargs=2, metavar=("PICTURE", "SCALE"), help=argparse.SUPPRESS)
+    parser.add_argument("--backends", type=int, metavar="SIDE", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, metavar="COUNT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.probe:
         probe(Path(options.probe[0]), int(options.probe[1]))
+        return
+    if options.backends:
+        say(json.dumps(backends(options.backends)))
         return
     if options.batch:
         with tempfile.TemporaryDirectory() as name:
@@ -70,6 +77,10 @@ def main() -> None:
         found: dict[str, Any] = {"machine": environment(), "date": datetime.date.today().isoformat()}
         found["ways"] = ways(side)
         found["networks"] = networks(128 if options.quick else 256)
+        found["backends"] = {
+            threads: in_child("--backends", "96" if options.quick else "346", OMP_NUM_THREADS=threads)
+            for threads in sorted({"1", str(found["machine"]["threads"])})
+        }
         found["files"] = files(folder, side)
         sizes = [(256, 256), (1024, 1024)] + ([] if options.quick else [(4096, 2048)])
         found["sizes"] = in_turn({f"{width}x{height}": rows_of(width, height) for width, height in sizes})
@@ -137,6 +148,24 @@ def networks(side: int) -> dict[str, Any]:
     return in_turn({name: in_half(network) for name, network in found.items()})
 
 
+def backends(side: int) -> dict[str, Any]:
+    """The default model by every backend that is installed, over a whole picture and over a strip of it alone."""
+    image = photo(side).numpy()
+    rows = fit_rows(side, side, "cpu", half=True)
+    candidates: dict[str, Callable[[], int]] = {}
+    for name, dtypes in (("torch", 2), ("ncnn", 1), ("onnxruntime", 1), ("openvino", 2)):
+        for dtype in ("fp32", "bf16")[: dtypes if cpu_has_bf16() and find_spec(name) else bool(find_spec(name))]:
+            upscaler = Upscaler("photo-x4", device="cpu", backend=name, dtype=dtype)
+            network = upscaler.networks.get(upscaler.weights[4], upscaler.choice.dtype)
+            for cut, part in (("whole", image), (f"{rows} rows", image[:, :, :rows])):
+                candidates[f"{name}, {dtype}, {side}x{side}, {cut}"] = functools.partial(pixels_by, network, part)
+    return in_turn(candidates)
+
+
+def pixels_by(network: Callable[[Any], Any], part: Any) -> int:
+    return math.prod(network(part).shape) // 3
+
+
 def files(folder: Path, side: int) -> dict[str, Any]:
     """PNG in, PNG out, against the executor alone with its pixels already read."""
     source, target = folder / "in.png", folder / "out.png"
@@ -174,10 +203,11 @@ def memory(folder: Path, width: int, height: int, scale: int) -> dict[str, Any]:
     return {"size": (width, height), "scale": scale, **found}
 
 
-def in_child(*arguments: str) -> dict[str, Any]:
-    """What this script finds in a process of its own."""
-    command = [sys.executable, __file__, *arguments]
-    found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+def in_child(*arguments: str, **variables: str) -> dict[str, Any]:
+    """What this script finds in a process of its own, with more variables of the environment."""
+    command, variables = [sys.executable, __file__, *arguments], {**os.environ, **variables}
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=variables)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -298,6 +328,11 @@ def tables(found: dict[str, Any]) -> list[str]:
         *rates("network", found["networks"]),
         f"\nPNG in, PNG out, x4: {through:.2f} MPix/s, {through / alone:.0%} of the {alone:.2f} of the rows alone.",
         *rates("picture, x2", found["sizes"]),
+        *(
+            line
+            for threads, rows in found["backends"].items()
+            for line in rates(f"photo-x4 by each backend, {threads} threads", rows)
+        ),
         "\n| JPEG in, PNG out, x2 | MPix/s | peak above the loaded program, MiB | planned, MiB |\n|---|---|---|---|",
         *("| {picture} | {mpix_s:.2f} | {peak_mib} | {plan_mib} |".format(**row) for row in kept),
         f"\n{lot['pictures']} pictures of 64 to 320 pixels a side, x4: {lot['loop_s']:.1f} s in a plain loop, "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.device import CPU, Choice, is_out_of_memory
-from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
 from sr_upscale.functional.pil_arrays import ImageKind, like, pixels_of
 from sr_upscale.images.decode import load_image
 from sr_upscale.images.metadata import enlarged_exif
@@ -164,7 +164,7 @@ class Upscaler:
         self.networks = LoadedNetworks(self.planner, self.backend)
         self._rows = Rows(self.networks, tta=tta)
 
-    def _move_to_cpu(self, error: DeviceLostError) -> None:
+    def _move_to_cpu(self, error: Exception) -> None:
         """Goes on without the graphics card, in fp32."""
         self.warnings.append(f"{error}; computed on the CPU")
         reason = f"{self.choice.device} was lost"
@@ -341,7 +341,12 @@ class Upscaler:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                plan = smaller_plan(plan, self.choice.device)
+                try:
+                    plan = smaller_plan(plan, self.choice.device)
+                except OutOfMemoryError as full:
+                    if self.choice.device.type != "vulkan":
+                        raise
+                    self._move_to_cpu(full)
             if self.choice.device.type == "cuda":
                 import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -221,6 +222,11 @@ def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_t
     monkeypatch.setattr(upscaler.networks, "get", lambda *_: _raise(MemoryError()))
     with pytest.raises(OutOfMemoryError, match="even with tiles of 16 pixels"):
         upscaler(pixels)
+    monkeypatch.setattr(upscaler, "choice", dataclasses.replace(upscaler.choice, device=Device(type="vulkan", index=0)))
+    assert np.abs(upscaler(pixels).astype(int) - expected).max() <= 1
+    (line,) = upscaler.warnings
+    assert re.match("out of memory on vulkan:0 even with tiles of 16 pixels; .*; computed on the CPU$", line)
+    upscaler = Upscaler(micro, backend="ncnn")
     monkeypatch.setattr(upscaler.networks, "get", lambda *_: _raise(DeviceLostError("vulkan:0: ncnn ended with -1")))
     np.testing.assert_array_equal(upscaler(pixels), expected)
     assert upscaler.warnings == ["vulkan:0: ncnn ended with -1; computed on the CPU"]
@@ -402,6 +408,32 @@ def test_every_block_and_tail_agrees_with_torch_by_vulkan(
     card = Device(type="vulkan", index=0)
     assert difference(weights, device=card, sizes=((7, 13),)) < 1e-3
     assert difference(weights, device=card, dtype="float16", sizes=((7, 13),)) < 1e-2
+
+
+LIMITED = """
+import resource, sys, numpy as np, psutil
+from pathlib import Path
+from sr_upscale.device import Device
+from sr_upscale.inference import backends
+network = backends.starter("ncnn", Path(sys.argv[1]), Device(type="vulkan", index=0))("float32")
+network(np.zeros((1, 3, 16, 16), np.float32))
+limit = psutil.Process().memory_info().vms + (12 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    network(np.zeros((1, 3, 256, 256), np.float32))
+except MemoryError:
+    print("out of memory")
+"""
+
+
+@needs_vulkan
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory by RLIMIT_AS")
+def test_row_77_memory_that_a_card_refuses_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    weights = random_weights(tmp_path / "a.safetensors", "gated", "pixelshuffle", 2, feat=32)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", LIMITED, str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout == "out of memory\n", done.stderr
 
 
 @pytest.mark.slow

@@ -45,8 +45,10 @@ def _start(model: NcnnModel, device: Device, dtype: str) -> Run:
         extractor = net.create_extractor()
         extractor.input(INPUT, ncnn.Mat(tile[0]).clone())
         status, out = extractor.extract(OUTPUT)
+        if status == NO_MEMORY or (not status and out.empty()):
+            raise MemoryError
         if status:
-            raise MemoryError if status == NO_MEMORY else _failure(device, f"ncnn ended with {status}")
+            raise _failure(device, f"ncnn ended with {status}")
         return np.array(out)[None]
 
     return run
