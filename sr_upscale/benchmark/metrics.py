@@ -18,8 +18,56 @@ from sr_upscale.formatting import extra, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sr_upscale.benchmark.run import PictureScore, Summary
     from sr_upscale.functional.color import Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureScore:
+    """One method on one picture.
+
+    Attributes:
+        dataset, picture, method: Names.
+        scores: By name of `benchmark.metrics`, without those that the picture has none of. PSNR is infinite for an
+            exact output.
+        seconds: What the run took.
+        output_pixels: Width times height of the output.
+    """
+
+    dataset: str
+    picture: str
+    method: str
+    scores: Mapping[str, float]
+    seconds: float
+    output_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One method on one data set.
+
+    Attributes:
+        dataset, method: Names.
+        pictures: How many were measured.
+        scores: Means of the scores (`PictureScore`), by name.
+        mpix_per_s, mpix_per_s_low, mpix_per_s_high: Median and quartiles of the speed, in output megapixels a second.
+        host_bytes: What the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
+        device_bytes: Most bytes on a CUDA device; None elsewhere.
+        parameters, macs_720p, device, dtype: See `Method`.
+    """
+
+    dataset: str
+    method: str
+    pictures: int
+    scores: Mapping[str, float]
+    mpix_per_s: float
+    mpix_per_s_low: float
+    mpix_per_s_high: float
+    host_bytes: int | None
+    device_bytes: int | None
+    parameters: int
+    macs_720p: int
+    device: str
+    dtype: str
 
 
 class Pair:

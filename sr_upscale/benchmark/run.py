@@ -15,61 +15,12 @@ import torch
 
 from sr_upscale import __version__
 from sr_upscale.benchmark.methods import Method, host_peak_bytes
-from sr_upscale.benchmark.metrics import Pair, Score, load_metrics, scores_by_name
+from sr_upscale.benchmark.metrics import Pair, PictureScore, Score, Summary, load_metrics, scores_by_name
 from sr_upscale.benchmark.protocol import Protocol
 from sr_upscale.benchmark.sets import PicturePair, load_pair
 from sr_upscale.errors import InputError, SrUpscaleError
 from sr_upscale.functional.color import Pixels
 from sr_upscale.metrics.reference import SSIM_WINDOW
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureScore:
-    """One method on one picture.
-
-    Attributes:
-        dataset, picture, method: Names.
-        scores: By name of `benchmark.metrics`, without those that the picture has none of. PSNR is infinite for an
-            exact output.
-        seconds: What the run took.
-        output_pixels: Width times height of the output.
-    """
-
-    dataset: str
-    picture: str
-    method: str
-    scores: Mapping[str, float]
-    seconds: float
-    output_pixels: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """One method on one data set.
-
-    Attributes:
-        dataset, method: Names.
-        pictures: How many were measured.
-        scores: Means of the scores (`PictureScore`), by name.
-        mpix_per_s, mpix_per_s_low, mpix_per_s_high: Median and quartiles of the speed, in output megapixels a second.
-        host_bytes: What the largest picture takes at most beyond a loaded program (`memory.host_peak_bytes`).
-        device_bytes: Most bytes on a CUDA device; None elsewhere.
-        parameters, macs_720p, device, dtype: See `Method`.
-    """
-
-    dataset: str
-    method: str
-    pictures: int
-    scores: Mapping[str, float]
-    mpix_per_s: float
-    mpix_per_s_low: float
-    mpix_per_s_high: float
-    host_bytes: int | None
-    device_bytes: int | None
-    parameters: int
-    macs_720p: int
-    device: str
-    dtype: str
 
 
 @dataclass(frozen=True, kw_only=True)

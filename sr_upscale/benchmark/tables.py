@@ -15,11 +15,11 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from sr_upscale.benchmark.metrics import METRICS, OPTIONAL, scores_by_name
+from sr_upscale.benchmark.metrics import METRICS, OPTIONAL, PictureScore, Summary, scores_by_name
 from sr_upscale.formatting import mebibytes
 
 if TYPE_CHECKING:
-    from sr_upscale.benchmark.run import PictureScore, Results, Summary
+    from sr_upscale.benchmark.run import Results
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import tempfile
 import warnings
@@ -15,7 +14,6 @@ import torch
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import extra
 from sr_upscale.pretrained.load import module_of
-from sr_upscale.pretrained.ncnn_export import INPUT, OUTPUT, NcnnModel
 from sr_upscale.pretrained.registry import cached_form
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.vulkan import import_ncnn, silent_stderr
@@ -33,15 +31,17 @@ PATIENCE = 300
 """Seconds after which a conversion counts as failed."""
 
 
-def converted(weights: Path) -> NcnnModel:
-    """Returns a network of others as ncnn loads it, from the cache (`registry.cached_form`) or converted now.
+def converted(weights: Path) -> tuple[str, bytes]:
+    """Returns graph and numbers of a network of others, from the cache (`registry.cached_form`) or converted now.
+
+    The ends of the graph are called ``in0`` and ``out0``, as pnnx names them.
 
     Raises:
         UsageError: The extra is not installed.
         ModelError: The weights cannot be used, or pnnx or ncnn does not know the architecture.
     """
     with zipfile.ZipFile(cached_form(weights, ".ncnn", _convert)) as file:
-        return NcnnModel(graph=file.read("param").decode(), numbers=file.read("bin"))
+        return file.read("param").decode(), file.read("bin")
 
 
 def _convert(weights: Path, out: Path) -> None:
@@ -68,7 +68,6 @@ def _convert(weights: Path, out: Path) -> None:
             raise ModelError(f"{weights}: pnnx cannot convert it for ncnn ({reason}); use --backend torch") from error
         if not difference <= TOLERANCE:
             raise ModelError(f"{weights}: ncnn differs from torch by {difference:.1e}; use --backend torch")
-        graph = re.sub(r"\bout0\b", OUTPUT, re.sub(r"\bin0\b", INPUT, graph))
         with replace_file(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
             file.writestr("param", graph)
             file.write(folder / "network.ncnn.bin", "bin")

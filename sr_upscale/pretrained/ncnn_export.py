@@ -5,6 +5,7 @@ Source: the formats as ncnn's documentation describes them, "param and model fil
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,8 @@ def ncnn_model(weights: Path) -> NcnnModel:
     if not runs_on_ncnn(weights, convert=False):
         from sr_upscale.pretrained.ncnn_convert import converted
 
-        return converted(weights)
+        text, numbers = converted(weights)
+        return NcnnModel(graph=re.sub(r"\bout0\b", OUTPUT, re.sub(r"\bin0\b", INPUT, text)), numbers=numbers)
     state = _State(weights)
     graph = _Graph()
     if is_ours(weights):
