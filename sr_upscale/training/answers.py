@@ -243,7 +243,7 @@ def with_colors_of(answer: NDArray[np.uint8], lr: NDArray[np.uint8]) -> NDArray[
     """Gives an answer the mean colour of its LR.
 
     Its contrast stays. To take over more of LR's low frequencies would lower that, and students even more so
-    (docs/training-log.md).
+    (docs/development/training-log.md).
 
     Args:
         answer: (h * scale, w * scale, 3).
