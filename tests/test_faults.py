@@ -348,10 +348,13 @@ def test_row_23_output_is_the_input(run: Cli, tmp_path: Path, photo: Path) -> No
 
 
 def test_row_24_two_inputs_one_output(run: Cli, tmp_path: Path) -> None:
-    folder, out = pictures(tmp_path / "in", "a.jpg", "a.png", size=(4, 5)), tmp_path / "out"
-    refused(run("batch", folder, "-o", out, "--format", "png"), 2, "a.jpg and .*a.png would both become", out=out)
-    assert run("batch", folder, "-o", out).code == 0
-    assert sorted(path.name for path in out.glob("a.*")) == ["a.jpg", "a.png"]
+    folder, out = pictures(tmp_path / "in", "a.jpg", "a.png", "b.png", size=(4, 5)), tmp_path / "out"
+    for more, status in (("--dry-run",), "planned"), ((), "done"):
+        ran = run("batch", folder, "-o", out, "--format", "png", *more)
+        assert (ran.code, f"2 {status}, 0 skipped, 1 failed" in ran.err) == (3, True), ran.err
+        assert re.search("a.jpg and .*a.png would both become .*a.png; leave out --format", ran.err)
+    assert sorted(path.name for path in out.iterdir()) == [".sr-upscale.jsonl", "a.png", "b.png"]
+    assert np.array_equal(pixels_of(out / "a.png"), doubled(pixels_of(folder / "a.jpg")))  # the first one's
 
 
 def test_row_25_existing_output(run: Cli, tmp_path: Path, photo: Path) -> None:
@@ -373,7 +376,8 @@ def test_row_25_existing_output(run: Cli, tmp_path: Path, photo: Path) -> None:
     Image.fromarray(255 - pattern(4, 5)).save(folder / "a.png")  # another input under the same name
     assert "1 done, 1 skipped" in run("batch", folder, "-o", out).err
     assert np.array_equal(pixels_of(out / "a.png"), doubled(255 - pattern(4, 5)))
-    assert "2 done, 0 skipped" in run("batch", folder, "-o", out, "-s", "3").err  # other settings
+    refused(run("batch", folder, "-o", out, "-s", "3"), 5, "2 of 2 outputs would be replaced", "add --force")
+    assert "2 done, 0 skipped" in run("batch", folder, "-o", out, "-s", "3", "--force").err
     (out / "a.png").write_bytes(b"edited by its owner")
     ran = run("batch", folder, "-o", out, "-s", "3")
     assert ran.code == 3

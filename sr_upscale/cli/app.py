@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -183,10 +184,14 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
 
 def _usage_message(error: typer.TyperException, argv: Sequence[str]) -> str:
     """Formats an error of the parser, with the help and an example of the command that was called."""
-    unknown = _advice(str(getattr(error, "option_name", "-?")), argv)
-    text = unknown or _refused_value(error, argv) or error.format_message()
+    if advice := _advice(str(getattr(error, "option_name", "-?")), argv):
+        return advice
+    text = _refused_value(error, argv) or error.format_message()
+    if found := re.fullmatch(r"Option '(.+)' requires an argument\.", text):
+        text = f"{found[1]} needs a value"
     context = getattr(error, "ctx", None)
-    command = "sr-upscale" if context is None else context.command_path
+    called = argv[0] if argv and argv[0] in COMMANDS else Commands.default_command
+    command = f"sr-upscale {called}" if context is None else context.command_path
     example = EXAMPLES.get(command.removeprefix("sr-upscale").strip())
     text = f"{text.rstrip('.')}{' See' if text.endswith('?') else '; see'} `{command} --help`".removeprefix("; ")
     return f"{text}, or try `{example}`" if example else text

@@ -60,7 +60,10 @@ def benchmark(
         methods = [make_method(name, scale, **(running if name not in KERNELS else {})) for name in names]
     counts = Counter(method.name for method in methods)
     pairs_named = zip(methods, names, strict=True)
-    methods = [replace(method, name=name) if counts[method.name] > 1 else method for method, name in pairs_named]
+    methods = [
+        replace(method, name=str(Path(name).with_suffix(""))) if counts[method.name] > 1 else method
+        for method, name in pairs_named
+    ]
     if len({method.name for method in methods}) < len(methods):
         raise UsageError(f"--model names {', '.join(names)}: two of them have the same name; expected different ones")
     sets = {}

@@ -37,7 +37,7 @@ def completing(values: Callable[[], Iterable[str]]) -> Callable[[str], list[str]
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{word}" for word in values() if word.startswith(last)]
+        return [f"{before}{comma}{word}" for word in values() if word.lower().startswith(last.lower())]
 
     return complete
 

@@ -11,7 +11,7 @@ from sr_upscale.cli.console import Console, Report
 from sr_upscale.errors import BATCH_PARTLY_FAILED
 from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
-from sr_upscale.pipeline.batch_run import ItemLedger, run_batch
+from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
 from sr_upscale.pipeline.request import Request
 
 if TYPE_CHECKING:
@@ -58,16 +58,18 @@ def run_items(
     refuse_unwritable([item.target for item in plan.items])
     begin = time.monotonic()
     rows: dict[str, Mapping[str, Any]] = {}
-    with console.progress(f"{len(plan.items)} pictures") as report:
+    refused = [Outcome(item=item, status="failed", error=error).row() for item, error in plan.refused]
+    total = len(plan.items) + len(refused)
+    with console.progress(f"{total} pictures") as report:
         from sr_upscale.pipeline.executor import set_up  # takes more than a second; the bar stands before it
 
         def on_step(item: Item, done: int, total: int) -> None:
-            title = f"{len(rows) + 1}/{len(plan.items)} {shown(item.source.name)[:40]}"
-            report((len(rows) + done / total) / len(plan.items), title)
+            title = f"{len(rows) + 1}/{total} {shown(item.source.name)[:40]}"
+            report((len(rows) + done / total) / total, title)
 
         def on_row(row: Mapping[str, Any]) -> None:
             rows[row["input"]] = row
-            report(len(rows) / len(plan.items), "")
+            report(len(rows) / total, "")
             _report(row, console)
             if verbose and row["status"] == "done":
                 console.note(format_result(row["input"], row["output"], row))
@@ -78,7 +80,9 @@ def run_items(
         if workers is None:
             executor, ledger = set_up(plan, request, spool=spool, verify=verify, on_step=on_step)
             if request.run.dry_run:
-                return _dry_run(plan, executor, ledger, console)
+                return _dry_run(plan, refused, executor, ledger, console)
+        for row in refused:
+            on_row(row)
         try:
             if workers is not None:
                 workers.run(on_row)
@@ -96,7 +100,8 @@ def run_items(
                 )
         except BaseException:
             goes_on = "" if request.file.force else "; run the same command to continue"
-            console.note(f"stopped after {len(rows)} of {len(plan.items)}{goes_on}")
+            console.note(f"stopped after {len(rows)} of {total}{goes_on}")
+            console.event("stopped", {**counts_of(rows.values()), "of": total})
             raise
         seconds = time.monotonic() - begin
     counts = counts_of(rows.values())
@@ -108,10 +113,14 @@ def run_items(
     return _end(plan, counts, {"seconds": round(seconds, 3), "network_busy": round(busy, 4)}, console)
 
 
-def _dry_run(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger, console: Console) -> int:
+def _dry_run(
+    plan: BatchPlan, refused: list[dict[str, Any]], executor: LocalExecutor, ledger: ItemLedger, console: Console
+) -> int:
     from sr_upscale.pipeline.executor import forecasts
 
-    rows, seconds = [], 0.0
+    rows, seconds = list(refused), 0.0
+    for row in refused:
+        _report(row, console, failed="would fail")
     for outcome in forecasts(plan, executor, ledger):
         rows.append(outcome.row())
         seconds += outcome.seconds

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,9 @@ from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import addressed, shown
 from sr_upscale.images.formats import VIDEO, format_of_path, sniff
-from sr_upscale.pipeline.request import Request
+from sr_upscale.inference.sizing import choose_factors
+from sr_upscale.pipeline.request import Request, SizeOptions
+from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.video.containers import Container
 
@@ -40,10 +43,15 @@ def upscale(
     console: Console,
 ) -> int:
     """Enlarge pictures (the default command)."""
-    names = [*(inputs or []), *(input_option or [])]
+    names = [path for name in (*(inputs or []), *(input_option or [])) for path in _expanded(name)]
     if not names:
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
     return _enlarge(names, output, request, console, verbose=verbose)
+
+
+def _expanded(name: str) -> list[str]:
+    """Lists the files of a pattern such as ``*.jpg``, which Windows' shells leave to programs."""
+    return (not os.path.lexists(name) and not is_address(name) and sorted(glob.glob(name))) or [name]
 
 
 def _enlarge(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
@@ -78,6 +86,8 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         with planned(name, output, request) as (plan, _spool):
             return run_items(plan, request, console, verbose=verbose)
     source = None if name == "-" else Path(name)
+    if output is not None and output.endswith(("/", os.sep)) and not request.run.dry_run:
+        make_folder(Path(output))
     if source is None and output is None and sys.stdout.isatty() and not request.run.dry_run:
         raise UsageError(
             "the picture would be printed on the terminal; write it with -o out.png, or force it with -o -"
@@ -154,6 +164,7 @@ def _single(
             if not console.as_json:
                 console.line(format_plan(prepared.name, place, planned))
             return 0
+        _say_passes(upscaler.weights, request.size, console)
         on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
         if piped:
             with standard_output():
@@ -203,6 +214,16 @@ def _standard_input(head: bytes, opened: contextlib.ExitStack, *, piped: bool, f
     shutil.copyfileobj(joined, file)
     file.flush()
     return Path(file.name)
+
+
+def _say_passes(factors: Collection[int], size: SizeOptions, console: Console) -> None:
+    """Says where a factor takes two networks, the second one over a picture that is already large."""
+    passes = choose_factors(factors, size.scale or 1, one_pass=size.one_pass)
+    if len(passes) > 1:
+        console.note(
+            f"x{size.scale:g} runs x{' and x'.join(map(str, passes))} one after the other; "
+            f"--one-pass runs x{passes[0]} alone and resizes, which takes a fraction of the time"
+        )
 
 
 def _report(status: str, name: str, place: str, details: Mapping[str, Any], console: Console) -> None:

@@ -260,7 +260,8 @@ def _check_frames(count: int, name: str, max_pixels: int) -> None:
 def _select_frames(codec: Codec, header: Header, file: InputFile) -> Sequence[int]:
     if file.frame is not None:
         if not 0 <= file.frame < header.frames:
-            raise UsageError(f"{file.name}: no frame {file.frame}; expected 0 to {header.frames - 1}")
+            there = f"expected 0 to {header.frames - 1}" if header.frames > 1 else "it has one; leave out --frame"
+            raise UsageError(f"{file.name}: no frame {file.frame}; {there}")
         return [file.frame]
     if header.frames > 1 and not header.animated:
         which = f"only the {codec.main_picture} is used (choose with --frame)"

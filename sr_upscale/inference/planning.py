@@ -208,7 +208,8 @@ class Planner:
         width, height = picture.width, picture.height
         enlarged = target.enlarged_size(width, height, default_scale=max(self.weights))
         out_width, out_height = target.output_size(width, height, default_scale=max(self.weights))
-        factors = choose_factors(self.weights, math.sqrt(enlarged[0] / width * enlarged[1] / height))
+        needed = math.sqrt(enlarged[0] / width * enlarged[1] / height)
+        factors = choose_factors(self.weights, needed, one_pass=target.one_pass)
         paths = (*self.before, *(self.weights[factor] for factor in factors))
         sample_bytes = picture.bits // 8 * picture.channels
         frames = len(picture.frames)

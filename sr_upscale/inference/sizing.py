@@ -23,6 +23,7 @@ class Target:
         width, height: Output size in pixels. One alone keeps the proportions.
         fit: What both together mean for a picture of another shape. ``inside``: the largest picture in that box.
             ``cover``: the smallest that fills it, its middle. ``stretch``: exactly that size, distorted.
+        one_pass: Whether one network runs, and a resize does the rest.
 
     Raises:
         UsageError: Both a scale and a size are given, one of them is out of range, or there is no such fit.
@@ -32,6 +33,7 @@ class Target:
     width: int | None = None
     height: int | None = None
     fit: str = "inside"
+    one_pass: bool = False
 
     def __post_init__(self) -> None:
         if self.scale is not None and (self.width is not None or self.height is not None):
@@ -79,7 +81,7 @@ class Target:
         return out_width, out_height
 
 
-def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]:
+def choose_factors(available: Collection[int], needed: float, *, one_pass: bool = False) -> tuple[int, ...]:
     """Chooses trained factors, in order, whose product is at least `needed`.
 
     The smallest factor that reaches it alone is taken. If none does, the largest comes first, and then what is still
@@ -93,11 +95,12 @@ def choose_factors(available: Collection[int], needed: float) -> tuple[int, ...]
     Args:
         available: Factors of the trained networks, at least one.
         needed: Factor by which to enlarge.
+        one_pass: Take one factor, whatever is left to resampling.
     """
     reaching = [factor for factor in available if factor >= needed - 1e-9]
     if reaching:
         return (min(reaching),)
     largest = max(available)
-    if largest == 1 or needed / largest <= RESAMPLED:
+    if one_pass or largest == 1 or needed / largest <= RESAMPLED:
         return (largest,)
     return (largest, *choose_factors(available, needed / largest))

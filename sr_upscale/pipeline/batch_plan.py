@@ -33,6 +33,7 @@ class BatchPlan:
         warnings: Sentences for the user.
         left_out: How many files of each ending are no pictures that can be read.
         unnameable: How many pictures are left out because no file can have their name.
+        refused: Pictures that fail because another one comes out under the same name, and why.
     """
 
     items: tuple[Item, ...]
@@ -40,6 +41,7 @@ class BatchPlan:
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     unnameable: int = 0
+    refused: tuple[tuple[Item, UsageError], ...] = ()
 
 
 def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | Container | None) -> str:
@@ -82,7 +84,7 @@ def plan_folder(
 
     Raises:
         InputError: There is no such folder, or no picture in it.
-        UsageError: Two pictures would become one file, or an output is any input.
+        UsageError: An output is any input.
         OutputError: A folder of outputs is a link.
     """
     if not folder.is_dir():
@@ -114,7 +116,6 @@ def plan_names(
 
     Raises:
         InputError: There is no picture among them.
-        UsageError: Two pictures would become one file.
     """
     warnings: list[str] = []
     left_out: Counter[str] = Counter()
@@ -162,10 +163,16 @@ def _mirrored(
         others = f"; left out: {counted(left_out)}" if left_out else ""
         raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}{others}")
     items = _apart(items)
-    refuse_collisions(items, exact=exact)
+    refused = refuse_collisions(items, exact=exact)
     if shard is not None:
         items = [item for item in items if shard.holds(item.source.relative_to(folder).as_posix())]
-    return BatchPlan(items=tuple(items), root=out, warnings=tuple(warnings), left_out=dict(left_out.most_common()))
+    return BatchPlan(
+        items=tuple(item for item in items if item not in refused),
+        root=out,
+        warnings=tuple(warnings),
+        left_out=dict(left_out.most_common()),
+        refused=tuple((item, refused[item]) for item in items if item in refused),
+    )
 
 
 def _refuse_links(out: Path, folders: Iterable[Path]) -> None:
@@ -189,15 +196,16 @@ def plan_items(items: Sequence[Item]) -> BatchPlan:
     What an earlier run made from others of them is left out.
 
     Raises:
-        UsageError: Two of them collide.
+        UsageError: An output is any input.
     """
     warnings: list[str] = []
     originals = set(_originals([item.source for item in items], warnings))
     items = _apart([item for item in items if item.source in originals])
-    refuse_collisions(items)
+    refused = refuse_collisions(items)
+    items = [item for item in items if item not in refused]
     folders = {os.path.abspath(item.target.parent) for item in items}
     root = Path(folders.pop()) if len(folders) == 1 else None
-    return BatchPlan(items=tuple(items), root=root, warnings=tuple(warnings))
+    return BatchPlan(items=tuple(items), root=root, warnings=tuple(warnings), refused=tuple(refused.items()))
 
 
 def _originals(sources: Sequence[Path], warnings: list[str]) -> list[Path]:
@@ -255,16 +263,20 @@ def _folded(path: str | os.PathLike[str]) -> str:
     return unicodedata.normalize("NFC", os.path.normcase(path)).casefold()
 
 
-def refuse_collisions(items: Sequence[Item], *, exact: bool = False) -> None:
-    """Refuses a plan in which two inputs become one output on any disc (`_folded`), or an output is any input.
+def refuse_collisions(items: Sequence[Item], *, exact: bool = False) -> dict[Item, UsageError]:
+    """Finds inputs that become the output of an earlier one on any disc (`_folded`). No output may be any input.
 
     With `exact`, only equal names are one output.
 
     The file system is asked once for each folder, and once for each name.
 
+    Returns:
+        Such inputs, and why they are refused.
+
     Raises:
-        UsageError: There is such a pair; it is named.
+        UsageError: An output is an input.
     """
+    refused: dict[Item, UsageError] = {}
     by_target: dict[str, Item] = {}
     real_folder = functools.cache(os.path.realpath)
     places = [_place(item.source, real_folder) for item in items]
@@ -273,13 +285,15 @@ def refuse_collisions(items: Sequence[Item], *, exact: bool = False) -> None:
         place, target_file = _place(item.target, real_folder)
         key = place if exact else _folded(place)
         if (other := by_target.get(key)) is not None:
-            raise UsageError(
+            refused[item] = UsageError(
                 f"{shown(other.source)} and {shown(item.source)} would both become {shown(item.target)}; "
                 "leave out --format, or rename one of them"
             )
+            continue
         by_target[key] = item
         if os.path.normcase(place) in sources or (target_file is not None and target_file == source_file):
             raise UsageError(f"{shown(item.target)} is an input and would be overwritten; choose another -o")
+    return refused
 
 
 def _place(path: Path, real_folder: Callable[[str], str]) -> tuple[str, tuple[int, int] | None]:

@@ -143,6 +143,17 @@ def parse_colour(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def parse_suffix(text: str) -> str:
+    """Parses the end of output names: ``out`` and ``_out`` are ``_out``, ``-big`` stays.
+
+    Raises:
+        UsageError: It leads into a folder.
+    """
+    if any(char in text for char in ("/", "\\", "\0")):
+        raise UsageError(f"--suffix is {shortened(text)!r}; expected a part of a name, without a folder")
+    return f"_{text}" if text[:1].isalnum() else text
+
+
 def parse_format(text: str) -> Format | Container | None:
     """Parses the name of a format such as ``png`` or of a container such as ``mkv``. ``auto`` gives None.
 

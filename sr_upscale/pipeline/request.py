@@ -29,6 +29,7 @@ from sr_upscale.pipeline.parsing import (
     parse_scale,
     parse_shard,
     parse_size,
+    parse_suffix,
 )
 from sr_upscale.pretrained.catalogue import CATALOGUE
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, families, known_names
@@ -78,6 +79,9 @@ class SizeOptions:
         pixels=True,
         choices=lambda: FITS,
     )
+    one_pass: bool = option(
+        False, "--one-pass", help="Run one network, and resize the rest of the way.", panel=SIZE, pixels=True
+    )
 
     def __post_init__(self) -> None:
         if self.size is not None and (self.width is not None or self.height is not None):
@@ -88,7 +92,7 @@ class SizeOptions:
     def target(self) -> Target:
         """Returns what sizing needs of the options."""
         width, height = self.size or (self.width, self.height)
-        return Target(scale=self.scale, width=width, height=height, fit=self.fit)
+        return Target(scale=self.scale, width=width, height=height, fit=self.fit, one_pass=self.one_pass)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +261,9 @@ class FileOptions:
         panel=FILES,
         pixels=True,
     )
-    suffix: str | None = option(None, "--suffix", help="Append to output names, before the extension.", panel=FILES)
+    suffix: str | None = option(
+        None, "--suffix", help="End of output names: big makes photo_big.jpg.", panel=FILES, parse=parse_suffix
+    )
     background: tuple[int, int, int] | None = option(
         None,
         "--background",
@@ -287,8 +293,6 @@ class FileOptions:
 
     def __post_init__(self) -> None:
         self.save  # noqa: B018 (impossible values are refused here)
-        if self.suffix is not None and any(char in self.suffix for char in ("/", "\\", "\0")):
-            raise UsageError(f"--suffix is {shortened(self.suffix)!r}; expected a part of a name, without a folder")
 
     @property
     def save(self) -> SaveOptions:

@@ -274,6 +274,9 @@ def _get(session: requests.Session, url: str, headers: Mapping[str, str]) -> req
     except requests.exceptions.ProxyError as error:
         raise NetworkError(f"{url}: the proxy refuses ({_reason(error)}); check HTTPS_PROXY and its log-in") from error
     except (requests.ConnectionError, requests.Timeout) as error:
+        if "NameResolutionError" in str(error):
+            host = urllib.parse.urlsplit(url).hostname
+            raise NetworkError(f"{url}: {host} is not found; check the connection, and the name") from error
         raise _Again(f"no connection ({_reason(error)})") from error
     except (requests.RequestException, OSError, ValueError) as error:  # no CA bundle, a redirect to no address
         raise NetworkError(f"{url}: {error}; check the address, SR_UPSCALE_MIRROR and REQUESTS_CA_BUNDLE") from error
