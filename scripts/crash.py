@@ -61,12 +61,12 @@ def growth(calls: list[Call]) -> list[tuple[int, int]]:
     return found
 
 
-def places(calls: int, growing: list[tuple[int, int]], seed: int) -> Iterator[Place]:
+def places(calls: int, growing: list[tuple[int, int]]) -> Iterator[Place]:
     """Yields every call, then the ends and the middle of every file that is written, then bytes by chance."""
     yield from (Place(number) for number in range(calls))
     for share in (0.5, 0.0, 1.0):
         yield from (Place(number, min(int(share * grown), grown - 1)) for number, grown in growing)
-    chance = random.Random(seed)
+    chance = random.Random(0)
     while growing:
         number, grown = chance.choice(growing)
         yield Place(number, chance.randrange(grown))
@@ -102,14 +102,13 @@ class Tally:
         return [*self.torn, *self.lost, *self.unlike]
 
 
-def play(scene: Scene, root: Path, kills: int, seed: int = 0) -> Tally:
+def play(scene: Scene, root: Path, kills: int) -> Tally:
     """Kills runs of a scene, and says what was left.
 
     Args:
         scene: What is run.
         root: An empty folder.
         kills: How many runs are killed.
-        seed: Start of the random places.
     """
     folder, before = root / "work", root / "before"  # a cache knows pictures by path and time: always the same ones
     folder.mkdir()
@@ -121,10 +120,10 @@ def play(scene: Scene, root: Path, kills: int, seed: int = 0) -> Tally:
     calls = announced(scene.run, folder)
     new = contents(scene, folder)
     tally = Tally(calls=len(calls))
-    waiting = places(len(calls), growth(calls), seed)
+    waiting = places(len(calls), growth(calls))
     order = list(itertools.islice(waiting, max(kills, len(calls))))
     if kills < len(order):
-        order = random.Random(seed).sample(order, kills)
+        order = random.Random(0).sample(order, kills)
     for place in itertools.chain(order, itertools.islice(waiting, kills)):
         if tally.kills >= kills:
             break
@@ -173,7 +172,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300, help="runs to kill, of all scenes together")
     parser.add_argument("--scene", default="", help="only scenes with this word in their names")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     import_the_rest()
     chosen = {name: scene for name, scene in SCENES.items() if options.scene in name}
@@ -186,7 +184,7 @@ def main() -> int:
             begin, root = time.monotonic(), Path(folder) / str(number)
             root.mkdir()
             share = -(-(options.kills - kills) // (len(chosen) - number))
-            tally = play(scene, root, share, options.seed)
+            tally = play(scene, root, share)
             say(
                 f"{name:28} {tally.calls:5}  {tally.kills:5}  {tally.in_writes:9}  {len(tally.torn):4}  "
                 f"{len(tally.lost):4}  {len(tally.unlike):6}  {time.monotonic() - begin:7.1f}"

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from crash_child import announced, child
 from PIL import Image
@@ -25,7 +24,6 @@ from safetensors import safe_open
 
 from sr_upscale.cli.app import run as command
 from sr_upscale.data.decoded import load_pairs
-from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline import batch_run, executor, job  # noqa: F401  imported once, for all children
 from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
@@ -33,6 +31,7 @@ from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.recipe_file import load_recipe
+from tests.helpers import micro_generator, on_loopback, pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +53,12 @@ class Scene:
 
 
 def weights(path: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    model = Generator(GeneratorConfig(scale=2, num_feat=8, num_blocks=1))
-    save_generator(path, model.requires_grad_(False).eval(), WeightsInfo(name=path.stem))
+    save_generator(path, micro_generator(blocks=1, seed=seed), WeightsInfo(name=path.stem))
     return path
 
 
-def pictures(folder: Path, count: int, side: int = 24) -> None:
-    folder.mkdir()
-    for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 256, (side + number, side, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
+def in_folder(folder: Path, count: int) -> Path:
+    return pictures(folder / "in", *(f"{number}.png" for number in range(count)), size=(24, 24))
 
 
 def told(*words: object) -> None:
@@ -77,7 +71,7 @@ def one_picture(ending: str, before: bytes) -> Scene:
     """A picture in a format, over an older file where `before` is not empty."""
 
     def prepare(folder: Path) -> None:
-        pictures(folder / "in", 1)
+        in_folder(folder, 1)
         weights(folder / "model.safetensors")
         if before:
             (folder / f"out.{ending}").write_bytes(before)
@@ -93,7 +87,7 @@ def batch(*, again: bool) -> Scene:
     """A folder with its manifest; `again` over outputs of other settings."""
 
     def prepare(folder: Path) -> None:
-        pictures(folder / "in", 4)
+        in_folder(folder, 4)
         weights(folder / "model.safetensors")
         if again:
             run(folder, "-c", 0)
@@ -101,21 +95,20 @@ def batch(*, again: bool) -> Scene:
     def run(folder: Path, *words: object) -> None:
         told("batch", folder / "in", "-o", folder / "out", "-n", folder / "model.safetensors", "-j", "1:1:1", *words)
 
-    return Scene(prepare=prepare, run=run, read=lambda path: manifest(path) if path.suffix == ".jsonl" else whole(path))
+    return Scene(prepare=prepare, run=run, read=read_batch)
 
 
-def whole(path: Path) -> bytes:
-    return path.read_bytes()
+def read_batch(path: Path) -> bytes | None:
+    """Reads an output. Of a manifest, every line but the last is whole, or the torn one of a killed run.
 
-
-def manifest(path: Path) -> None:
-    """Checks that every line but the last is whole, or is the torn one of a killed run, which nothing was lost with.
-
-    The entries are not compared: that the next run skips what is done shows in its outputs.
+    Its entries are not compared: that the next run skips what is done shows in its outputs.
     """
+    if path.suffix != ".jsonl":
+        return path.read_bytes()
     for line in path.read_text().splitlines()[:-1]:
         with contextlib.suppress(ValueError):
             assert json.loads(line)["output"]
+    return None
 
 
 def cache() -> Scene:
@@ -124,7 +117,7 @@ def cache() -> Scene:
     def run(folder: Path) -> None:
         load_pairs(sorted((folder / "in").iterdir()), scale=2, min_side=16, cache=folder / "cache", workers=1)
 
-    return Scene(prepare=lambda folder: pictures(folder / "in", 4), run=run)
+    return Scene(prepare=lambda folder: in_folder(folder, 4), run=run)
 
 
 RECIPE = load_recipe(
@@ -143,7 +136,7 @@ def training(*, resumed: bool) -> Scene:
     """A run of five steps with a checkpoint after each; `resumed` from one that was killed after three of them."""
 
     def prepare(folder: Path) -> None:
-        pictures(folder / "in", 4)
+        in_folder(folder, 4)
         if resumed:
             third = [at for at, call in enumerate(announced(run, folder)) if call.name.endswith(" to checkpoint.pt")][3]
             shutil.rmtree(folder / "run")
@@ -170,7 +163,7 @@ def trained(path: Path) -> object:
             return digest({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
     if path.suffix == ".png":
         with Image.open(path) as image:
-            return np.asarray(image).tobytes()
+            return image.tobytes()
     return None if path.suffix == ".jsonl" else path.read_bytes()
 
 
@@ -226,27 +219,24 @@ SCENES: dict[str, Scene] = {
 def server() -> Iterator[None]:
     """Serves `SENT` on loopback from a process of its own; CRASH_SERVER holds its address."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            start = int(wanted[1]) if wanted else 0
-            self.send_response(206 if start else 200)
-            self.send_header("ETag", '"one"')
-            self.send_header("Content-Length", str(len(SENT) - start))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(SENT) - 1}/{len(SENT)}")
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(SENT[start:])
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        start = int(wanted[1]) if wanted else 0
+        handler.send_response(206 if start else 200)
+        handler.send_header("ETag", '"one"')
+        handler.send_header("Content-Length", str(len(SENT) - start))
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(SENT) - 1}/{len(SENT)}")
+        handler.end_headers()
+        handler.wfile.write(SENT[start:])
 
-        def log_message(self, *_arguments: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
-        os.environ["CRASH_SERVER"] = f"http://127.0.0.1:{listening.server_address[1]}"
-        pid = os.fork()
-        if pid == 0:
-            listening.serve_forever()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with on_loopback(answer) as port:
+            os.write(writing, str(port).encode())
+            signal.pause()
+    os.environ["CRASH_SERVER"] = f"http://127.0.0.1:{os.read(reading, 9).decode()}"
     try:
         yield
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -9,7 +11,6 @@ import shutil
 import socket
 import struct
 import tempfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -34,7 +35,7 @@ from sr_upscale.storage.remote import RemoteFile
 from sr_upscale.training import state
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.state import begin_stage, new_generator, save_checkpoint
-from tests.helpers import save_nearest
+from tests.helpers import on_loopback, save_nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def _saved(image: Image.Image, kind: str, **options: Any) -> list[bytes]:
     buffer = io.BytesIO()
     try:
         image.save(buffer, kind, **options)
-    except (OSError, ValueError):  # a format does not hold all kinds
+    except (KeyError, OSError, ValueError):  # a format does not hold all kinds, or Pillow does not write it
         return []
     return [buffer.getvalue()]
 
@@ -260,45 +261,32 @@ def header_seeds() -> list[bytes]:
     ]
 
 
-class Answering:
-    """A server on loopback that answers everything with the same bytes. No other host can be asked."""
+@functools.cache
+def answering() -> tuple[list[bytes], int]:
+    """A server on loopback, and its answer to everything, which may be exchanged. No other host can be asked."""
+    find = socket.getaddrinfo
 
-    def __init__(self) -> None:
-        self.answer = b""
-        self.listening = socket.create_server(("127.0.0.1", 0))
-        find = socket.getaddrinfo
+    def only_here(host: object, *arguments: object, **more: object) -> object:
+        if host not in ("127.0.0.1", b"127.0.0.1"):
+            raise socket.gaierror(-2, "Name or service not known")
+        return find(host, *arguments, **more)  # type: ignore[arg-type]
 
-        def only_here(host: object, *arguments: object, **more: object) -> object:
-            if host not in ("127.0.0.1", b"127.0.0.1"):
-                raise socket.gaierror(-2, "Name or service not known")
-            return find(host, *arguments, **more)  # type: ignore[arg-type]
-
-        socket.getaddrinfo = only_here  # type: ignore[assignment]
-        attempts.BACKOFF_S, attempts.TIMEOUT_S, attempts.LONGEST_WAIT_S = (0.0, 0.0), (1.0, 1.0), 0.0
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            connection, _address = self.listening.accept()
-            with connection:
-                try:
-                    connection.settimeout(1)
-                    connection.recv(65536)
-                    connection.sendall(self.answer)  # and no wait for the client, who may keep it open
-                except OSError:
-                    continue
+    socket.getaddrinfo = only_here  # type: ignore[assignment]
+    attempts.BACKOFF_S, attempts.TIMEOUT_S, attempts.LONGEST_WAIT_S = (0.0, 0.0), (1.0, 1.0), 0.0
+    answer = [b""]
+    server = on_loopback(lambda handler: handler.wfile.write(answer[0]))
+    SERVERS.append(server)
+    return answer, server.__enter__()
 
 
-_answering: list[Answering] = []
+SERVERS: list[contextlib.AbstractContextManager[int]] = []
+"""Those that run; they end with the process."""
 
 
 def read_answer(data: bytes, folder: Path) -> None:
-    if not _answering:
-        _answering.append(Answering())
-    server = _answering[0]
-    server.answer = data + b"\r\n\r\n" + BODY
-    url = f"http://127.0.0.1:{server.listening.getsockname()[1]}/f"
-    file = RemoteFile(url=url, size=len(BODY), sha256=hashlib.sha256(BODY).hexdigest())
+    answer, port = answering()
+    answer[0] = data + b"\r\n\r\n" + BODY
+    file = RemoteFile(url=f"http://127.0.0.1:{port}/f", size=len(BODY), sha256=hashlib.sha256(BODY).hexdigest())
     for note in (None, {"sha256": file.sha256, "etag": '"a"'}):
         if note is not None:
             (folder / "f.part").write_bytes(BODY[:100])

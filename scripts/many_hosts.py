@@ -24,20 +24,20 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.helpers import pictures, save_nearest  # noqa: E402
+from tests.storage.object_store import Store  # noqa: E402
 
 SKIPPED = 77
 APART = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 """A process in namespaces of its own. Those of the first one hold all others, and end with it."""
 SERVER, PORT = "10.77.0.1", 5000
-URL = f"http://{SERVER}:{PORT}"
 
 ONE_AT_A_TIME = ("-j", "1:1:1")
 """So that cables are pulled in the middle, whatever cores there are."""
@@ -121,60 +121,41 @@ def start_host(number: int, folder: Path, command: list[str]) -> subprocess.Pope
     return host
 
 
-def ask(method: str, path: str, data: bytes | None = None) -> bytes:
-    headers = {
-        "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request",
-        "Content-Type": "image/png",
-    }
-    with urllib.request.urlopen(urllib.request.Request(f"{URL}/pics{path}", data, headers, method=method)) as answer:
-        return bytes(answer.read())
-
-
-def listed(prefix: str) -> list[str]:
-    text = ask("GET", f"?list-type=2&prefix={prefix}").decode()
-    return [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
-
-
 def cut(cable: str, seconds: float) -> None:
     ip("link", "set", cable, "down")
     time.sleep(seconds)
     ip("link", "set", cable, "up")
 
 
-def undisturbed(folder: Path, pictures: int) -> tuple[Path, Path, list[str]]:
+def undisturbed(folder: Path, count: int) -> tuple[Path, Path, list[str]]:
     """Makes pictures, and what one process makes of them; returns both folders, and the command without its folders."""
-    sys.path.insert(0, str(ROOT))
-    from tests.helpers import pattern, save_nearest
-
-    source, alone = folder / "in", folder / "alone"
+    source, alone = pictures(folder / "in", *(f"{number:04}.png" for number in range(count))), folder / "alone"
+    (folder / "own").mkdir()
     weights = save_nearest(folder / "nearest-x2.safetensors")
-    for each in (folder / "own", source):
-        each.mkdir()
-    for number in range(pictures):
-        Image.fromarray(pattern(9 + number % 7, 12 + number)).save(source / f"{number:04}.png")
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     batch = [sys.executable, "-m", "sr_upscale", "batch", "-n", str(weights), "--json"]
     subprocess.run([*batch, str(source), "-o", str(alone)], check=True, stdout=-1)
     return source, alone, batch
 
 
-def prove(folder: Path, *, hosts: int, pictures: int, cut_s: float, slower_s: float) -> list[str]:
+def prove(folder: Path, *, hosts: int, count: int, cut_s: float, slower_s: float) -> list[str]:
     """Does one bucket with several hosts; returns what is wrong with the result."""
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     lay_cables()
-    store = Counted(DomainDispatcherApplication(create_backend_app), slower_s)
+    counted = Counted(DomainDispatcherApplication(create_backend_app), slower_s)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server(SERVER, PORT, store, threaded=True)
+    server = make_server("0.0.0.0", PORT, counted, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    os.environ |= {"AWS_ENDPOINT_URL": URL, "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= {"AWS_ENDPOINT_URL": f"http://{SERVER}:{PORT}", "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ |= {f"AWS_{name}": "test" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
-    source, alone, batch = undisturbed(folder, pictures)
-    ask("PUT", "")
+    source, alone, batch = undisturbed(folder, count)
+    store = Store(port=PORT, bucket="pics")
+    store.ask("PUT", "")
     for path in source.iterdir():
-        ask("PUT", f"/scans/{path.name}", path.read_bytes())
+        store.put(f"scans/{path.name}", path.read_bytes())
 
     begin = time.monotonic()
     running = [
@@ -191,24 +172,24 @@ def prove(folder: Path, *, hosts: int, pictures: int, cut_s: float, slower_s: fl
     cuts: list[str] = []
     wrong: list[str] = []
     for share, cable in ((0.2, "host0"), (0.6, "bridge")):
-        while store.made() < share * pictures and all(host.poll() is None for host in running):
+        while counted.made() < share * count and all(host.poll() is None for host in running):
             time.sleep(0.1)
         if any(host.poll() is not None for host in running):
             wrong.append(f"a host had ended before the cable of {cable} was pulled")
             break
-        before = store.made()
+        before = counted.made()
         cut(cable, cut_s)
-        cuts.append(f"{cable} at {before}, {store.made() - before} made meanwhile")
+        cuts.append(f"{cable} at {before}, {counted.made() - before} made meanwhile")
     for reader in readers:
         reader.join()
     seconds = time.monotonic() - begin
 
     keys = {f"large/{path.name}": path for path in alone.glob("*.png")}
-    wrong += [f"{key} was put {store.puts[key]} times" for key in keys if store.puts[key] != 1]
-    there = listed("large/")
+    wrong += [f"{key} was put {counted.puts[key]} times" for key in keys if counted.puts[key] != 1]
+    there = [key for key in store.present() if key.startswith("large/")]
     wrong += [f"{key} is not there" for key in keys if key not in there]
     wrong += [f"{key} is left" for key in there if key not in keys]
-    wrong += [f"{key} differs" for key in there if key in keys and ask("GET", f"/{key}") != keys[key].read_bytes()]
+    wrong += [f"{key} differs" for key in there if key in keys and store.get(key) != keys[key].read_bytes()]
     codes = [host.returncode for host in running]
     if codes != [0] * hosts:
         wrong.append(f"exit codes {codes}: {[err for _, err in said.values()]}")
@@ -216,11 +197,11 @@ def prove(folder: Path, *, hosts: int, pictures: int, cut_s: float, slower_s: fl
         sum(json.loads(line).get("status") == "done" for line in said[number][0].splitlines())
         for number in range(hosts)
     ]
-    if sum(shares) != pictures:
-        wrong.append(f"{shares} of {pictures} pictures said to be done")
-    again = sum(count for key, count in store.refused.items() if key in keys)
+    if sum(shares) != count:
+        wrong.append(f"{shares} of {count} pictures said to be done")
+    again = sum(count for key, count in counted.refused.items() if key in keys)
     sys.stdout.write(
-        f"{pictures} pictures in {seconds:.1f} s, by host {shares}, exit codes {codes}, results refused: {again}; "
+        f"{count} pictures in {seconds:.1f} s, by host {shares}, exit codes {codes}, results refused: {again}; "
         f"without cable for {cut_s:.0f} s: {'; '.join(cuts)}\n"
     )
     return wrong
@@ -253,7 +234,7 @@ def main() -> None:
             sys.exit(SKIPPED)
         os.execvp(APART[0], [*APART, sys.executable, *sys.argv, "--inside"])
     with tempfile.TemporaryDirectory() as folder:
-        wrong = prove(Path(folder), hosts=given.hosts, pictures=given.pictures, cut_s=given.cut, slower_s=given.slower)
+        wrong = prove(Path(folder), hosts=given.hosts, count=given.pictures, cut_s=given.cut, slower_s=given.slower)
     for each in wrong:
         sys.stdout.write(f"wrong: {each}\n")
     sys.exit(bool(wrong))
