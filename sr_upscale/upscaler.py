@@ -30,6 +30,9 @@ from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.load import traits_of
 from sr_upscale.pretrained.ncnn_export import runs_on_ncnn
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resolve_family, resolve_weights, twin_of
+from sr_upscale.storage.atomic import refuse_existing
+from sr_upscale.video.containers import check_video, container_of_path
+from sr_upscale.video.options import VideoOptions
 from sr_upscale.vulkan import DeviceLostError
 
 if TYPE_CHECKING:
@@ -275,6 +278,62 @@ class Upscaler:
         if isinstance(image, Image.Image) and (exif := enlarged_exif(image, large.width, large.height)):
             out.info["exif"] = exif
         return out
+
+    def video(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fit: str = "inside",
+        start: float = 0.0,
+        duration: float | None = None,
+        codec: str | None = None,
+        crf: int | None = None,
+        preset: str | None = None,
+        deinterlace: bool = False,
+        overwrite: bool = False,
+        progress: OnStep = _silent,
+    ) -> dict[str, Any]:
+        """Enlarges a clip (extra ``video``), with all that belongs to it; goes on with what a killed run has left.
+
+        Args:
+            source: The clip.
+            target: The output; its ending chooses the container: ``.mkv``, ``.mp4``, ``.mov``, ``.webm``.
+            scale, width, height, fit: Size of the output, as for an image.
+            start, duration: Part of the clip, in seconds; None is to its end.
+            codec: ``x264``, ``x265``, ``av1``, ``ffv1``, ``prores``; None is x264, for 10 bits and HDR x265.
+            crf, preset: Quality and effort of the encoder.
+            deinterlace: Make whole frames of an interlaced clip.
+            overwrite: Whether the output may take the place of a file.
+            progress: Called with (frames done, in all).
+
+        Returns:
+            What was done: ``busy_seconds`` of the network, ``resumed_frames``, ``reused_frames``, ``warnings``, and as
+            ``damaged`` how often something could not be decoded.
+
+        Raises:
+            InputError: The clip cannot be read, or the extra is missing.
+            UsageError: The container does not hold all of it, or an option cannot be.
+            OutputError: The output is there, or cannot be written.
+        """
+        source, target = Path(source), Path(target)
+        container = container_of_path(target)
+        if container is None or not container.codecs:
+            raise UsageError(f"{target}: no container that can be written; end the name in .mkv, .mp4, .mov or .webm")
+        check_video(str(source))
+        refuse_existing(target, force=overwrite)
+        from sr_upscale.video.run import enlarge_clip, plan_clip
+        from sr_upscale.video.source import Clip
+
+        options = VideoOptions(codec=codec, crf=crf, preset=preset)
+        clip = Clip(source, start=start, duration=duration, deinterlace=deinterlace)
+        size = Target(scale=scale, width=width, height=height, fit=fit)
+        plan = plan_clip(clip, container, self, size, options)
+        done = enlarge_clip(plan, target, self, on_step=progress, overwrite=overwrite)
+        return done | {"warnings": [*plan.warnings, *done["warnings"]]}
 
     def __repr__(self) -> str:
         names = ", ".join(path.stem for path in self.weights.values())

@@ -77,6 +77,18 @@ def save_compact(path: Path, scale: int = 4) -> None:
         torch.save({"params": state}, path)
 
 
+def save_clip(path: Path) -> None:
+    """Six frames of video."""
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height = 40, 32
+        for number in range(6):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pattern(32, 40)[:, :: (-1) ** number], format="rgb24")))
+        out.mux(stream.encode(None))
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with every file that the pages name, small."""
@@ -90,6 +102,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("huge.tif", 300, 40),
     ):
         Image.fromarray(pattern(height, width)).save(name)
+    save_clip(Path("clip.mp4"))
     for folder in ("folder", "shared/scans"):
         Path(folder).mkdir(parents=True)
         Image.fromarray(pattern(6, 7)).save(Path(folder) / "a.png")

@@ -56,6 +56,12 @@ OPTIONS = (
     "background",
     "frame",
     "allow_truncated",
+    "start",
+    "duration",
+    "codec",
+    "crf",
+    "preset",
+    "deinterlace",
 )
 """Fields of a `Request` that a client may set.
 

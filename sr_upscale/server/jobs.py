@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,14 +20,14 @@ from typing import Any, BinaryIO, TypeVar
 from sr_upscale.errors import AppearedError, UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.images import MAX_PIXELS
-from sr_upscale.images.formats import Format, sniff
-from sr_upscale.pipeline import job as pipeline
+from sr_upscale.images.formats import VIDEO, Format, sniff
 from sr_upscale.pipeline.batch_plan import refuse_name, refuse_unwritable
-from sr_upscale.pipeline.executor import Cancelled, upscaler_for
+from sr_upscale.pipeline.executor import Cancelled, job_for, upscaler_for
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.targets import default_name, format_for
+from sr_upscale.storage.atomic import replace_file
 from sr_upscale.upscaler import Upscaler
-from sr_upscale.video.containers import Container
+from sr_upscale.video.containers import DEFAULT, Container
 
 Made = TypeVar("Made")
 
@@ -155,7 +156,7 @@ class Enlarged:
 
     file: BinaryIO
     name: str
-    format: Format
+    format: Format | Container
     done: dict[str, Any]
 
 
@@ -173,30 +174,33 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
         SrUpscaleError: Any of its kinds.
         Cancelled: The client has disconnected.
     """
-    fmt = format_for(request.file.format, "-", sniff(data[:256]))
-    if isinstance(fmt, Container):
-        raise UsageError(f"{shown(name)}: a video; this server enlarges pictures")
+    kind = sniff(data[:256])
+    fmt = format_for(request.file.format or (DEFAULT if kind == VIDEO else None), "-", kind)
     upscaler = _upscaler_for(request.network)
-    prepared = pipeline.prepare(data, fmt, upscaler, request, name=shown(name))
-    width, height = prepared.plan.output_size
-    most = (request.file.max_pixels or MAX_PIXELS) * OUTPUT_TIMES
-    if (pixels := width * height * len(prepared.picture.frames)) > most:
-        raise UsageError(
-            f"{shown(name)}: the output would have {pixels / 1e6:.0f} MP, this server makes up to {most / 1e6:.0f} MP; "
-            "choose a smaller scale"
-        )
+    pipeline = job_for(fmt)
     named = dataclasses.replace(request, file=dataclasses.replace(request.file, format=fmt))
     output = default_name(Path(name), named)
-    file: BinaryIO
-    with contextlib.ExitStack() as opened:
-        if folder is None:
-            file = opened.enter_context(tempfile.TemporaryFile())
-            done = pipeline.start(prepared, file, fmt, upscaler, request, on_step=job.step).result()
-        else:
-            target = _free_place(folder, output)
-            done = pipeline.start(prepared, target, fmt, upscaler, request, on_step=job.step).result()
-            file = opened.enter_context(target.open("rb"))
-        file.seek(0)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as opened:
+        source: Path | bytes = data
+        if kind == VIDEO:  # it is gone through more than once
+            source = Path(temporary) / "clip"
+            source.write_bytes(data)
+        prepared = pipeline.prepare(source, fmt, upscaler, request, name=shown(name))
+        width, height = prepared.plan.output_size
+        most = (request.file.max_pixels or MAX_PIXELS) * OUTPUT_TIMES
+        if (pixels := width * height * pipeline.describe(prepared, upscaler)["frames"]) > most:
+            raise UsageError(
+                f"{shown(name)}: the output would have {pixels / 1e6:.0f} MP, this server makes up to "
+                f"{most / 1e6:.0f} MP; choose a smaller scale"
+            )
+        place = None if folder is None else _free_place(folder, output)
+        moving = isinstance(fmt, Container)  # leaves segments beside its output when it is cancelled
+        target = Path(temporary) / "out" if place is None or moving else place
+        done = pipeline.start(prepared, target, fmt, upscaler, request, on_step=job.step).result()
+        if place is not None and moving:
+            with replace_file(place, overwrite=False) as whole:
+                shutil.copyfile(target, whole)
+        file: BinaryIO = opened.enter_context(target.open("rb"))
         opened.pop_all()  # whoever sends it closes it
     return Enlarged(file=file, name=output, format=fmt, done=done)
 

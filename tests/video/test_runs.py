@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_upscale import Upscaler
+from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.pipeline.clip import stream_of
-from sr_upscale.pipeline.executor import upscaler_for
+from sr_upscale.pipeline.executor import Cancelled, upscaler_for
 from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
 from tests.helpers import animation, pattern
 from tests.video.clips import Cli, as_shown, ffmpeg, frames_of, hashes, make_clip, probed, times_of
@@ -58,7 +60,7 @@ def planned(source: Path, weights: Path, **options: object) -> ClipPlan:
 
 @pytest.mark.usefixtures("_short_segments")
 @pytest.mark.parametrize("name", ["plain.mp4", "old.avi", "fields.mkv", "hlg.mkv"])
-def test_a_run_goes_on_where_it_was_stopped(name: str, clips: Path, tmp_path: Path, micro: Path) -> None:
+def test_row_79_a_run_goes_on_where_it_was_stopped(name: str, clips: Path, tmp_path: Path, micro: Path) -> None:
     source, fields = make_clip(clips, name), name == "fields.mkv"
     upscaler = upscaler_for(NetworkOptions(model=str(micro)))
     whole, again = tmp_path / "whole.mkv", tmp_path / "again.mkv"
@@ -140,7 +142,7 @@ def test_a_part_of_a_clip_stays_in_step(ending: str, clips: Path, tmp_path: Path
     chapters = [
         (float(each["start_time"]), float(each["end_time"])) for each in probed(out, "-show_chapters")["chapters"]
     ]
-    assert chapters == [(0, pytest.approx(0.1)), (pytest.approx(0.1), pytest.approx(0.5))]
+    assert chapters == [pytest.approx((0, 0.1)), pytest.approx((0.1, 0.5))]
 
 
 def test_frames_that_are_the_one_before_are_computed_once(clips: Path, tmp_path: Path, nearest: Path) -> None:
@@ -173,7 +175,7 @@ def test_animations_become_clips_and_clips_animations(tmp_path: Path, nearest: P
     with Image.open(back) as image:
         assert image.size == (32, 24)
         durations = []
-        for number in range(image.n_frames):
+        for number in range(3):
             image.seek(number)
             durations.append(image.info["duration"])
             assert abs(np.asarray(image.convert("RGB"))[12, 16].astype(int) - (0, 0, 0)).argmax() == number
@@ -252,7 +254,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "out", "options", "code", "said"), REFUSED)
-def test_what_cannot_be_is_refused_before_the_first_frame(
+def test_row_80_what_cannot_be_is_refused_before_the_first_frame(
     name: str, out: str, options: tuple[object, ...], code: int, said: str,
     clips: Path, tmp_path: Path, nearest: Path, cli: Cli,
 ) -> None:  # fmt: skip
@@ -294,7 +296,7 @@ def test_tiny_frames(size: str, tmp_path: Path, nearest: Path, cli: Cli) -> None
     assert len(hashes(tmp_path / "out.mkv")) == 5
 
 
-def test_a_full_disk_ends_in_one_line_and_keeps_segments(
+def test_row_79_a_full_disk_ends_in_one_line_and_keeps_segments(
     clips: Path, tmp_path: Path, nearest: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = make_clip(clips, "plain.mp4"), tmp_path / "out.mkv"
@@ -337,3 +339,52 @@ def test_requests_make_streams(clips: Path) -> None:
     clip = stream_of(make_clip(clips, "turned.mp4"), Request(), "turned.mp4")
     assert clip.look.turn is not None
     assert clip.look.resized(128, 96).turn == clip.look.turn
+
+
+def test_from_python(clips: Path, tmp_path: Path, nearest: Path) -> None:
+    out, steps = tmp_path / "out.mp4", []
+    upscaler = Upscaler(nearest)
+    done = upscaler.video(make_clip(clips, "plain.mp4"), out, crf=30, progress=lambda *step: steps.append(step))
+    assert (done["resumed_frames"], done["damaged"], steps[0], steps[-1]) == (0, 0, (0, 30), (30, 30))
+    assert len(times_of(out)) == 30
+    with pytest.raises(OutputError, match="exists"):
+        upscaler.video(make_clip(clips, "plain.mp4"), out)
+    with pytest.raises(UsageError, match="end the name in .mkv"):
+        upscaler.video(make_clip(clips, "plain.mp4"), tmp_path / "out.avi")
+
+
+def test_the_server_enlarges_clips(clips: Path, tmp_path: Path, nearest: Path) -> None:
+    pytest.importorskip("starlette")
+    from sr_upscale.server.jobs import Job, enlarge
+
+    request = request_of({"model": str(nearest), "codec": "ffv1"})
+    data, job = make_clip(clips, "plain.mp4").read_bytes(), Job("a")
+    made = enlarge(data, "plain.mp4", request, job, folder=None)
+    out = tmp_path / "out.mkv"
+    with made.file as file:
+        out.write_bytes(file.read())
+    assert (made.name, made.format.media_type, job.share) == ("plain_x2_nearest-x2.mkv", "video/x-matroska", 1)
+    assert [each["codec_name"] for each in probed(out, "-show_streams")["streams"]] == ["ffv1", "aac"]
+    job.stop.set()
+    with pytest.raises(Cancelled):
+        enlarge(data, "plain.mp4", request, job, folder=tmp_path)
+    assert listed(tmp_path) == ["out.mkv"]
+
+
+def test_a_picture_s_way_imports_no_video(photo: Path, tmp_path: Path, nearest: Path) -> None:
+    script = (
+        "import sys; from sr_upscale.cli.app import run; assert run(sys.argv[1:]) == 0; assert 'av' not in sys.modules"
+    )
+    command = [sys.executable, "-c", script, photo, "-o", tmp_path / "out.png", "-n", nearest]
+    subprocess.run([str(each) for each in command], check=True)
+
+
+def test_without_the_extra_a_clip_is_one_line(
+    clips: Path, tmp_path: Path, nearest: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(clips, "plain.mp4")
+    monkeypatch.setattr("sr_upscale.video.containers.has_video", lambda: False)
+    for out in ("out.mkv", "out.gif", "out.y4m"):
+        ran = cli(source, "-o", tmp_path / out, "-n", nearest)
+        assert (ran.code, ran.err.count("\n")) == (4, 1)
+        assert "a video, for which this program needs an extra" in ran.err
