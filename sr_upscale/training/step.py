@@ -37,7 +37,7 @@ FINE_SIGMA, COARSE_SIGMA = 2.0, 8.0
 """HR pixels: how far a pixel's surroundings reach when a teacher's answers are sharpened; the latter as Real-ESRGAN
 sharpens HR."""
 
-RENDERED_SHARE = 0.25
+RENDERED_SHARE = 0.5
 """How much of that sharpening rendered patches get, whose HR has no soft edges: more leaves dark outlines."""
 
 

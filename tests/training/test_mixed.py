@@ -108,7 +108,7 @@ def test_a_stage_learns_from_the_sharpened_mean_of_teacher_and_start() -> None:
     mean = 0.75 * taught.numpy() / 255 + 0.25 * begun
     blurred = partial(gaussian_filter, mode="mirror", truncate=3)
     made = rendered.numpy()[:, None, None, None]
-    answers, amounts = np.where(made, taught.numpy() / 255, mean), np.where(made, 0.15, 0.6)
+    answers, amounts = np.where(made, taught.numpy() / 255, mean), np.where(made, 0.3, 0.6)
     fine = answers + amounts * (answers - blurred(answers, (0, 0, 2, 2)))
     expected = fine + amounts * (fine - blurred(fine, (0, 0, 8, 8)))
     for parts in (1, 2):
