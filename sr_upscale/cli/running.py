@@ -63,9 +63,9 @@ def run_items(
     with console.progress(f"{total} pictures") as report:
         from sr_upscale.pipeline.executor import set_up  # takes more than a second; the bar stands before it
 
-        def on_step(item: Item, done: int, total: int) -> None:
+        def on_step(item: Item, done: int, steps: int) -> None:
             title = f"{len(rows) + 1}/{total} {shown(item.source.name)[:40]}"
-            report((len(rows) + done / total) / total, title)
+            report((len(rows) + done / steps) / total, title)
 
         def on_row(row: Mapping[str, Any]) -> None:
             rows[row["input"]] = row

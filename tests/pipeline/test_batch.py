@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -256,6 +257,16 @@ def test_verbose_says_what_became_of_each(cli: Cli, tmp_path: Path, nearest: Pat
     run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--fp32")
     assert "18x10  nearest-x2  float32 on cpu" in cli(*run, "-v", "--force").err
     assert "18x10" not in cli(*run, "--force").err
+
+
+def test_progress_counts_pictures_and_not_the_steps_of_one(
+    cli: Cli, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sr_upscale.cli.console.LINE_EVERY_S", 0)
+    ran = cli("batch", pictures(tmp_path / "in", "a.png", "b.png"), "-o", tmp_path / "out", "-n", nearest)
+    lines = re.findall(r"(\d+)/(\d+) [ab]\.png: (\d+)% after", ran.err)
+    assert {total for _number, total, _share in lines} == {"2"}
+    assert all(50 * int(number) - 50 <= int(share) <= 50 * int(number) for number, _total, share in lines)
 
 
 # --- a folder from elsewhere ------------------------------------------------------------------------
