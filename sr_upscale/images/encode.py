@@ -194,7 +194,7 @@ def _metadata_for(picture: Picture, fmt: Format, options: SaveOptions, width: in
     return Metadata(
         icc=icc,
         color=given.color,
-        exif=resized_exif(given.exif, width, height) if fmt.exif else None,
+        exif=resized_exif(given.exif, width, height, given.dpi) if fmt.exif else None,
         dpi=given.dpi,
         aspect=given.aspect,
         xmp=renewed_xmp(given.xmp, given.change, (width, height)) if fmt.xmp else None,

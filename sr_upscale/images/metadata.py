@@ -144,13 +144,14 @@ def enlarged_exif(image: Image.Image, width: int, height: int) -> bytes | None:
     return b"Exif\0\0" + block if block else None
 
 
-def resized_exif(block: bytes | None, width: int, height: int) -> bytes | None:
-    """Sets the pixel dimensions in an EXIF block to the new picture's, where the block states them.
+def resized_exif(block: bytes | None, width: int, height: int, dpi: tuple[float, float] | None = None) -> bytes | None:
+    """Sets pixel dimensions and resolution in an EXIF block to the new picture's, where the block states them.
 
     Args:
         block: EXIF without the ``Exif\\0\\0`` prefix; None gives None.
         width: Of the new picture, in pixels.
         height: Of the new picture, in pixels.
+        dpi: Pixels per inch, across and down; None leaves the resolution as it is.
     """
     if block is None:
         return None
@@ -166,4 +167,8 @@ def resized_exif(block: bytes | None, width: int, height: int) -> bytes | None:
     for tag, value in ((ExifTags.Base.ImageWidth, width), (ExifTags.Base.ImageLength, height)):
         if tag in exif:
             exif[tag.value] = value
+    if dpi is not None:
+        stated = {ExifTags.Base.XResolution: dpi[0], ExifTags.Base.YResolution: dpi[1], ExifTags.Base.ResolutionUnit: 2}
+        for tag in stated.keys() & exif.keys():
+            exif[tag] = stated[tag]
     return exif.tobytes().removeprefix(b"Exif\0\0")

@@ -95,7 +95,11 @@ def prepare(
         picture = load_image(
             source, max_pixels=most, frame=options.frame, allow_truncated=options.allow_truncated, name=name
         )
+    if (dpi := request.size.resolution) is not None:
+        picture = replace(picture, metadata=replace(picture.metadata, dpi=(dpi, dpi), aspect=None))
     picture, notes = adapt(picture, fmt, options.save, name=name)
+    if dpi is not None and not fmt.dpi:
+        notes = [*notes, f"{fmt.name} states no resolution; png, jpg and tif do"]
     exact = picture.has_alpha or options.save.quality == 100
     plan = upscaler.plan(
         picture,

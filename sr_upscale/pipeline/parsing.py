@@ -92,6 +92,21 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def parse_print(text: str) -> tuple[float, float]:
+    """Parses ``40x30cm``, ``8x10in`` or ``100x150mm`` as width and height in inches.
+
+    Raises:
+        UsageError: It is no such size.
+    """
+    match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)[xX×](\d{1,5}(?:\.\d+)?) ?(cm|mm|in)", text.strip())
+    if match is None or not float(match[1]) * float(match[2]):
+        raise UsageError(
+            f"--print is {shortened(text)!r}; expected a size on paper such as 40x30cm, 8x10in or 100x150mm"
+        )
+    inch = {"cm": 2.54, "mm": 25.4, "in": 1.0}[match[3]]
+    return float(match[1]) / inch, float(match[2]) / inch
+
+
 def parse_box(text: str) -> tuple[int, int, int, int]:
     """Parses ``100,80,256,256`` as left, top, width and height in pixels.
 

@@ -26,6 +26,7 @@ from sr_upscale.pipeline.parsing import (
     parse_format,
     parse_jobs,
     parse_pixels,
+    parse_print,
     parse_scale,
     parse_shard,
     parse_size,
@@ -71,6 +72,24 @@ class SizeOptions:
         metavar="WxH",
         parse=parse_size,
     )
+    print: tuple[float, float] | None = option(
+        None,
+        "--print",
+        help="Output size on paper, such as 40x30cm, 8x10in or 100x150mm; see --dpi and --fit.",
+        panel=SIZE,
+        pixels=True,
+        metavar="WxH",
+        parse=parse_print,
+    )
+    dpi: float | None = option(
+        None,
+        "--dpi",
+        help="Pixels per inch that the output states, and of --print (default: 300).",
+        panel=SIZE,
+        pixels=True,
+        lowest=1,
+        highest=65535,
+    )
     fit: str = option(
         "inside",
         "--fit",
@@ -84,15 +103,22 @@ class SizeOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.size is not None and (self.width is not None or self.height is not None):
-            raise UsageError("--size and --width or --height contradict each other; give one of them")
+        if (self.size is not None) + (self.print is not None) + (self.width is not None or self.height is not None) > 1:
+            raise UsageError("--size, --print and --width or --height contradict each other; give one of them")
         self.target  # noqa: B018 (an impossible size is refused here)
 
     @property
     def target(self) -> Target:
         """Returns what sizing needs of the options."""
         width, height = self.size or (self.width, self.height)
+        if self.print is not None and self.resolution is not None:
+            width, height = (max(1, round(inches * self.resolution)) for inches in self.print)
         return Target(scale=self.scale, width=width, height=height, fit=self.fit, one_pass=self.one_pass)
+
+    @property
+    def resolution(self) -> float | None:
+        """Returns the pixels per inch that the output states; None for those of the input."""
+        return 300.0 if self.dpi is None and self.print is not None else self.dpi
 
 
 @dataclass(frozen=True, kw_only=True)

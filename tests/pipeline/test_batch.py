@@ -181,8 +181,8 @@ def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -
     """Another value of each option that is marked is another fingerprint; of the others it is the same one."""
     plain = LocalExecutor(request_of({"model": str(nearest)})).fingerprint
     others: dict[str, Any] = {
-        "scale": 3.0, "width": 99, "height": 98, "size": "97x96", "fit": "cover", "one_pass": True,
-        "tta": True, "tile": 64,
+        "scale": 3.0, "width": 99, "height": 98, "size": "97x96",
+        "print": "3x3cm", "dpi": 200, "fit": "cover", "one_pass": True, "tta": True, "tile": 64,
         "no_tile": True, "overlap": 8, "halo": 9, "backend": "onnxruntime", "fp32": True, "bf16": True, "fp16": True,
         "format": "webp", "quality": 7, "compression": 3, "strip_metadata": True, "background": "red", "frame": 0,
         "allow_truncated": True, "before": None, "model": None, "fidelity": None, "denoise": None,
