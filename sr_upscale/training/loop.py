@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.parallel import World
 from sr_upscale.training.run import Progress, Resume, Run, save_so_far, sheet_of, validate_and_keep
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
-from sr_upscale.training.sources import load_pictures, teacher_of, vgg19_for
+from sr_upscale.training.sources import Pictures, load_pictures, teacher_of, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
     PREVIOUS,
@@ -123,10 +124,7 @@ def train(
     world = world or World()
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage), stage.accumulate)
-    checkpoint = find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None
-    content = world.share(checkpoint.content if checkpoint is not None else None)
-    if content is not None and checkpoint is None:
-        checkpoint = checkpoint_of(content, recipe)
+    checkpoint = _shared_checkpoint(out, recipe, resume, world, on_warning)
     teacher = teacher_of(recipe)
     make_folder(out)
     remove_orphans(out)
@@ -153,13 +151,7 @@ def train(
         if checkpoint is not None
         else begin_stage(recipe, 0, new_generator(recipe, on_note), **options)  # type: ignore[arg-type]
     )
-    with open_own(out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl"), "ab") as log:
-
-        def write(entry: Mapping[str, Any]) -> None:
-            rest = memoryview(json.dumps(entry).encode() + b"\n")
-            while rest:
-                rest = rest[log.write(rest) :]
-
+    with _log(out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl")) as write:
         write(
             {"recipe": asdict(recipe), "device": str(device), "dtype": str(dtype), "pictures": len(pictures.training)}
         )
@@ -182,11 +174,38 @@ def train(
                 break
             state = _next_stage(run, state, **options)  # type: ignore[arg-type]
         write({"step": state.total_steps, "elapsed_s": state.total_s, "finished": True})
-    invents = list(recipe.stages.values())[-1].gan_weight > 0
-    margin_db = 2.0 if invents else 0.0
-    if scores and (warning := too_short(scores, pictures.held_out, margin_db=margin_db, ours=not recipe.model.arch)):
-        on_warning(warning)
+    if scores is not None:
+        _warn_if_short(recipe, scores, pictures, on_warning)
     return out / f"{recipe.name}.safetensors"
+
+
+@contextmanager
+def _log(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Opens a log while the context is open. Yields what writes an entry to it."""
+    with open_own(path, "ab") as log:
+
+        def write(entry: Mapping[str, Any]) -> None:
+            rest = memoryview(json.dumps(entry).encode() + b"\n")
+            while rest:
+                rest = rest[log.write(rest) :]
+
+        yield write
+
+
+def _warn_if_short(recipe: Recipe, scores: Scores, pictures: Pictures, on_warning: Callable[[str], None]) -> None:
+    """Warns of a run that does no better than bicubic resampling."""
+    margin_db = 2.0 if list(recipe.stages.values())[-1].gan_weight > 0 else 0.0  # of invented detail
+    if warning := too_short(scores, pictures.held_out, margin_db=margin_db, ours=not recipe.model.arch):
+        on_warning(warning)
+
+
+def _shared_checkpoint(
+    out: Path, recipe: Recipe, resume: Resume, world: World, on_warning: Callable[[str], None]
+) -> Checkpoint | None:
+    """Reads the checkpoint to go on from in the first process, and hands it to the others."""
+    checkpoint = find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None
+    content = world.share(checkpoint.content if checkpoint is not None else None)
+    return checkpoint_of(content, recipe) if content is not None and checkpoint is None else checkpoint
 
 
 def find_checkpoint(out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]) -> Checkpoint | None:

@@ -272,26 +272,7 @@ class Codec:
         Of a damaged file those before the damage are taken, where that is allowed and there are any.
         """
         lazy = len(numbers) > 1 and header.width * header.height * len(numbers) > file.in_memory
-        kept: list[NDArray[Any]] = []
-        durations: list[int] = []
-        opaque = True
-        try:
-            for number, (pixels, duration_ms) in enumerate(self.shown(file, header)):
-                if number in numbers:
-                    durations.append(duration_ms if len(numbers) > 1 else 0)
-                    opaque = opaque and bool((pixels[:, :, -1] == np.iinfo(pixels.dtype).max).all())
-                    kept += [] if lazy else [pixels]
-                if len(durations) == len(numbers):
-                    break
-        except MemoryError:
-            raise
-        except Exception as error:  # decoders fail in many ways on damaged files
-            where = f" at frame {len(durations)} of {header.frames}" if header.frames > 1 else ""
-            if not (file.allow_truncated and durations):
-                raise InputError(
-                    f"{file.name}: truncated or damaged{where} ({error}); get the file again, "
-                    "or use --allow-truncated to take what is there"
-                ) from error
+        kept, durations, opaque = self._decoded_once(file, header, numbers, keep=not lazy)
         drop = header.animation is not None and not header.animation.has_alpha and opaque
 
         def decode() -> Iterator[NDArray[Any]]:
@@ -307,6 +288,32 @@ class Codec:
             return FrameSource(decode, durations)
         kept = [pixels[:, :, :-1] if drop else pixels for pixels in kept]
         return tuple(Frame(pixels_hwc=each, duration_ms=time) for each, time in zip(kept, durations, strict=True))
+
+    def _decoded_once(
+        self, file: InputFile, header: Header, numbers: Sequence[int], *, keep: bool
+    ) -> tuple[list[NDArray[Any]], list[int], bool]:
+        """Decodes wanted frames up to the last, or to damage: pixels if they are kept, times, and if all is opaque."""
+        kept: list[NDArray[Any]] = []
+        durations: list[int] = []
+        opaque = True
+        try:
+            for number, (pixels, duration_ms) in enumerate(self.shown(file, header)):
+                if number in numbers:
+                    durations.append(duration_ms if len(numbers) > 1 else 0)
+                    opaque = opaque and bool((pixels[:, :, -1] == np.iinfo(pixels.dtype).max).all())
+                    kept += [pixels] if keep else []
+                if len(durations) == len(numbers):
+                    break
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders fail in many ways on damaged files
+            where = f" at frame {len(durations)} of {header.frames}" if header.frames > 1 else ""
+            if not (file.allow_truncated and durations):
+                raise InputError(
+                    f"{file.name}: truncated or damaged{where} ({error}); get the file again, "
+                    "or use --allow-truncated to take what is there"
+                ) from error
+        return kept, durations, opaque
 
     def shown(self, file: InputFile, header: Header) -> Iterator[tuple[NDArray[Any], int]]:
         """Yields what is shown with each frame, (H, W, C), and for how many milliseconds."""
