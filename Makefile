@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-avx2 check slow oldest lock faults crash fuzz audit bench looks blind many hosts wheel docker clean
+.PHONY: demo test test-avx2 check slow oldest lock faults crash fuzz audit bench looks blind many hosts video wheel docker clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -30,6 +30,12 @@ check: $(STAMP)
 # proofs that take minutes: scores of the weights, seams on photographs, a wheel in an empty environment
 slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# proofs of docs/video.md: ten kills, two thousand frames, the network busy; then its figures, of PHOTOGRAPH
+PHOTOGRAPH ?= examples/chelsea.png
+video: $(STAMP)
+	$(BIN)/pytest -m slow tests/video
+	$(BIN)/python scripts/measure_video.py $(PHOTOGRAPH)
 
 # the tests with the oldest releases that pyproject.toml allows; a second environment of about 6 GB
 oldest: .venv-oldest/.installed

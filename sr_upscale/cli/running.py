@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.cli.console import Console, Report
-from sr_upscale.errors import BATCH_PARTLY_FAILED
+from sr_upscale.errors import BATCH_PARTLY_FAILED, InputError, UsageError
 from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
@@ -149,6 +150,18 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
     root = plan.root and addressed(plan.root)
     console.result({"output": root, **counts, "left_out": dict(plan.left_out), **more, "exit_code": code})
     return code
+
+
+@contextlib.contextmanager
+def going_on(console: Console) -> Iterator[None]:
+    """Says of a clip that ends early, for another reason than what was asked for, how it goes on."""
+    try:
+        yield
+    except (UsageError, InputError):
+        raise
+    except BaseException:
+        console.note("finished segments stay beside the output; run the same command to continue")
+        raise
 
 
 def frame_steps(name: str, report: Report, console: Console) -> Callable[[int, int], None]:

@@ -132,7 +132,7 @@ def _single(
     on_written: Callable[[Path], None] = lambda _path: None,
 ) -> int:
     """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``)."""
-    from sr_upscale.cli.running import format_cut, format_plan, format_result, frame_steps
+    from sr_upscale.cli.running import format_cut, format_plan, format_result, frame_steps, going_on
     from sr_upscale.pipeline.targets import check_single, format_for
 
     dry_run = request.run.dry_run
@@ -170,7 +170,8 @@ def _single(
             with standard_output():
                 done = job.pipe(data, sys.stdout.buffer, fmt, upscaler, request, on_step=on_step)
         else:
-            done = job.run(data, buffer if place == "-" else Path(place), fmt, upscaler, request, on_step=on_step)
+            with going_on(console) if isinstance(fmt, Container) and not fmt.raw else contextlib.nullcontext():
+                done = job.run(data, buffer if place == "-" else Path(place), fmt, upscaler, request, on_step=on_step)
         if place != "-":
             on_written(Path(place))
     if place == "-":

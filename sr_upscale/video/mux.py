@@ -117,7 +117,13 @@ def check_streams(clip: FrameStream, encoder: Encoder, container: Container) -> 
 
 
 def join(
-    temporary: Path, segments: Sequence[Path], clip: FrameStream, encoder: Encoder, container: Container, *, strip: bool
+    temporary: Path,
+    segments: Sequence[Path],
+    clip: FrameStream,
+    encoder: Encoder,
+    container: Container,
+    *,
+    history: str,
 ) -> None:
     """Writes a container.
 
@@ -127,14 +133,16 @@ def join(
         clip: Where all else comes from.
         encoder: That made the packets.
         container: Its kind.
-        strip: Leave out all metadata but languages and titles of streams.
+        history: Is added to the metadata; where it is empty, all but languages and titles of streams is left out.
     """
     with (
         _container_of(clip) as source,
         av.open(str(temporary), "w", format=container.muxer, container_options=_TIMES) as out,
     ):
         output = _Output(out, source, clip, encoder, container, [])
-        if strip:
+        if history:
+            out.metadata.setdefault("comment" if container.muxer in ("mp4", "mov") else "history", history)
+        else:
             out.metadata.clear()
         output.write(_video_packets(segments, clip, round(clip.begin / clip.look.time_base)))
 

@@ -75,6 +75,7 @@ class ClipPlan:
         container: Where they go.
         warnings: Sentences for the user.
         strip: Whether names, places and dates are left out.
+        history: Says which program and model made the output.
     """
 
     clip: FrameStream
@@ -84,6 +85,7 @@ class ClipPlan:
     container: Container
     warnings: tuple[str, ...]
     strip: bool = False
+    history: str = ""
 
 
 def plan_clip(
@@ -128,6 +130,7 @@ def plan_clip(
         container=container,
         warnings=(*clip.warnings, *warnings),
         strip=strip,
+        history=_history(plan),
     )
 
 
@@ -314,6 +317,8 @@ class _Run:
 
     def __exit__(self, *_error: object) -> None:
         with STOP.tidying():
+            if not any(path.exists() for path in self.segments) and not self.claims.others():
+                shutil.rmtree(self.folder, ignore_errors=True)
             self.claims.close()
             self.plan.clip.close()
 
@@ -366,12 +371,20 @@ class _Run:
         plan = self.plan
         with replace_file(self.target, on_whole=on_whole, overwrite=overwrite) as temporary:
             try:
-                join(temporary, self.segments, plan.clip, plan.encoder, plan.container, strip=plan.strip)
+                history = "" if plan.strip else plan.history
+                join(temporary, self.segments, plan.clip, plan.encoder, plan.container, history=history)
             except BROKEN as error:
                 cause = OSError(getattr(error, "errno", 0), getattr(error, "strerror", str(error)))
                 raise output_error(self.target, cause) from error
         for folder in self.target.parent.glob(self.others):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _history(plan: UpscalePlan) -> str:
+    """Says what was done, in the words of a picture's XMP, by which a batch knows its own outputs."""
+    models = ", ".join(f"{step.weights.stem} (sha256 {hash_file(step.weights)})" for step in plan.passes) or "Lanczos"
+    sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
+    return f'softwareAgent="sr-upscale {__version__}" {sizes} pixels by {models}'
 
 
 def _claim(segment: int) -> str:
