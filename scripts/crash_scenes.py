@@ -57,8 +57,8 @@ def weights(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def in_folder(folder: Path, count: int) -> Path:
-    return pictures(folder / "in", *(f"{number}.png" for number in range(count)), size=(24, 24))
+def in_folder(folder: Path, count: int, side: int = 24) -> Path:
+    return pictures(folder / "in", *(f"{number}.png" for number in range(count)), size=(side, 24))
 
 
 def told(*words: object) -> None:
@@ -84,16 +84,17 @@ def one_picture(ending: str, before: bytes) -> Scene:
 
 
 def batch(*, again: bool) -> Scene:
-    """A folder with its manifest; `again` over outputs of other settings."""
+    """A folder with its manifest; `again` over outputs of pictures that have changed since."""
 
     def prepare(folder: Path) -> None:
         in_folder(folder, 4)
         weights(folder / "model.safetensors")
         if again:
-            run(folder, "-c", 0)
+            run(folder)
+            in_folder(folder, 4, side=22)
 
-    def run(folder: Path, *words: object) -> None:
-        told("batch", folder / "in", "-o", folder / "out", "-n", folder / "model.safetensors", "-j", "1:1:1", *words)
+    def run(folder: Path) -> None:
+        told("batch", folder / "in", "-o", folder / "out", "-n", folder / "model.safetensors", "-j", "1:1:1")
 
     return Scene(prepare=prepare, run=run, read=read_batch)
 
