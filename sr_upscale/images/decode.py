@@ -20,7 +20,7 @@ from sr_upscale.images.codecs.codec import Codec, Header, InputFile, codec_of
 from sr_upscale.images.codecs.pillow import open_unlimited
 from sr_upscale.images.formats import FORMATS, VIDEO, Format, format_of_path, sniff
 from sr_upscale.images.metadata import exif_bytes, orientation_of, upright
-from sr_upscale.images.picture import Metadata, Picture, RowSource
+from sr_upscale.images.picture import Frame, Metadata, Picture, RowSource
 from sr_upscale.images.xmp import upright_xmp
 
 SMALL_BYTES = 8 << 20
@@ -84,23 +84,7 @@ def load_image(
     digest = hashlib.sha256(file.data).hexdigest()
     if isinstance(source, Path) and (by_name := format_of_path(source)) and by_name is not fmt:
         file.notes.append(f"{name} is a {file.kind} file in spite of its name; read as {file.kind}")
-    codec = codec_of(fmt)
-    try:
-        header = codec.read_header(file)
-        file.check_pixels(header.pixels)
-        if header.animated and frame is None:
-            _check_frames(header.frames, name, max_pixels)
-        decoded = codec.decode(file, header, _select_frames(codec, header, file))
-    except SrUpscaleError:
-        raise
-    except MemoryError as error:
-        raise OutOfMemoryError(
-            f"{name}: too large to decode in the memory that is free; close other programs"
-        ) from error
-    except Exception as error:  # decoders fail in many ways on damaged files
-        raise InputError(
-            f"{name}: damaged {file.kind} ({type(error).__name__}: {error}); get the file again"
-        ) from error
+    header, decoded = _decoded(file)
     turn = orientation_of(header.exif)
     picture = Picture(
         frames=decoded,
@@ -112,6 +96,27 @@ def load_image(
     )
     by_rows = isinstance(decoded[0].pixels_hwc, RowSource)  # only those that lie upright
     return picture if by_rows else picture.with_pixels(lambda pixels_hwc: upright(pixels_hwc, turn))
+
+
+def _decoded(file: InputFile) -> tuple[Header, Sequence[Frame]]:
+    """Reads a file's header and decodes its frames. Whatever fails is an error of the file, or of memory."""
+    codec = codec_of(file.fmt)
+    try:
+        header = codec.read_header(file)
+        file.check_pixels(header.pixels)
+        if header.animated and file.frame is None:
+            _check_frames(header.frames, file.name, file.max_pixels)
+        return header, codec.decode(file, header, _select_frames(codec, header, file))
+    except SrUpscaleError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{file.name}: too large to decode in the memory that is free; close other programs"
+        ) from error
+    except Exception as error:  # decoders fail in many ways on damaged files
+        raise InputError(
+            f"{file.name}: damaged {file.kind} ({type(error).__name__}: {error}); get the file again"
+        ) from error
 
 
 def _upright_metadata(header: Header, turn: int, file: InputFile) -> Metadata:

@@ -284,6 +284,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     *((0, magic, "a video") for magic in (b"\x1aE\xdf\xa3", b"YUV4MPEG2 ", b"nut/multimedia", b"FLV\1", b"OggS")),
     *((0, magic, "a video") for magic in (b"\0\0\1\xba", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11")),
     *((4, magic, "a video") for magic in (b"moov", b"mdat")),
+    (8, b"AVI ", "a video"),
     (0, b"%PDF", "a PDF document"),
     (0, b"%!PS", "a PostScript document"),
     (0, b"\xc5\xd0\xd3\xc6", "an EPS document"),
@@ -314,8 +315,8 @@ def sniff(head: bytes) -> str:
         found = head[8 : int.from_bytes(head[:4], "big")]
         names = (each.name for each in FORMATS.values() if any(brand in found for brand in each.brands))
         return next(names, VIDEO)
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI " or any(head[at : at + 189 : 188] == b"GG" for at in (0, 4)):
-        return VIDEO  # the second is a transport stream
+    if any(head[at : at + 189 : 188] == b"GG" for at in (0, 4)):
+        return VIDEO  # a transport stream
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")):
         return "an SVG or XML document"
