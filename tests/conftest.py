@@ -39,6 +39,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing of a test lands in the user's cache, and nothing there changes a test."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SR_UPSCALE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        nothing = tmp_path_factory.mktemp("settings") / "config.toml"
+        nothing.touch()
+        patched.setenv("SR_UPSCALE_CONFIG", str(nothing))
         for name in ("SR_UPSCALE_MIRROR", "SR_UPSCALE_OFFLINE"):
             patched.delenv(name, raising=False)
         yield

@@ -28,7 +28,19 @@ from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscal
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP, Insistence, Stopped, ending_of, ending_signals
 
-COMMANDS = ("upscale", "batch", "models", "doctor", "train", "degrade", "export", "benchmark", "compare", "serve")
+COMMANDS = (
+    "upscale",
+    "batch",
+    "models",
+    "doctor",
+    "train",
+    "degrade",
+    "export",
+    "benchmark",
+    "compare",
+    "serve",
+    "config",
+)
 """Names of commands and of their modules: a function of the same name, or an ``app`` of several."""
 
 _CLEANING = "--denoise 0..1 sets how much noise is removed, and --before 1x-denoise-realplksr-otf cleans first"
@@ -75,7 +87,7 @@ class Commands(PlainGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _command(cmd_name) if cmd_name in COMMANDS else None
+        return command_of(cmd_name) if cmd_name in COMMANDS else None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         args = ["--version"] if args == ["version"] else args
@@ -85,6 +97,14 @@ class Commands(PlainGroup):
                 self._ask_back(args[0])
             args = [self.default_command, *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        found = super().resolve_command(ctx, args)
+        if not ctx.resilient_parsing and found[1] is not None and found[0] != "config":
+            from sr_upscale.cli.defaults import defaults_of
+
+            ctx.default_map = {found[0]: defaults_of(found[1])}
+        return found
 
     def make_context(self, *args: Any, **more: Any) -> Any:
         with _noticing_its_reader():  # --help and --version write here
@@ -99,13 +119,13 @@ class Commands(PlainGroup):
         if word.startswith("-") or os.path.splitext(word)[1] or os.path.lexists(word):
             return
         near = difflib.get_close_matches(word.lower(), COMMANDS, n=1, cutoff=0.7)
-        if not near and word.isalpha() and word in _command("models").commands:
+        if not near and word.isalpha() and word in command_of("models").commands:
             near = [f"models {word}"]
         if near:
             raise UsageError(f"{shown(word)!r} is neither a command nor a file; did you mean `sr-upscale {near[0]}`?")
 
 
-def _command(name: str) -> Any:
+def command_of(name: str) -> Any:
     """Imports a command, as the object that typer runs."""
     module = import_module(f"sr_upscale.cli.{name}")
     home = getattr(module, "app", None)

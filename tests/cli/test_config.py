@@ -1,0 +1,64 @@
+"""Defaults of a file: below the command line, and no misspelt word is silent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers import Ran, pattern
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SR_UPSCALE_CONFIG", str(tmp_path / "config.toml"))
+    return tmp_path / "config.toml"
+
+
+def test_the_file_stands_below_the_command_line_and_above_the_programs_own(
+    cli: Cli, tmp_path: Path, file: Path, nearest: Path
+) -> None:
+    file.write_text(f"[upscale]\nmodel = {json.dumps(str(nearest))}\nscale = 3\nforce = true\n[batch]\nscale = 1.5\n")
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(pattern(8, 10)).save(tmp_path / "in" / "a.png")
+
+    def size(*words: object) -> tuple[int, int]:
+        ran = cli(*words)
+        assert ran.code == 0, ran.err
+        with Image.open(tmp_path / "out" / "a.png") as image:
+            return image.size
+
+    one = (tmp_path / "in" / "a.png", "-o", tmp_path / "out" / "a.png")
+    assert size(*one) == (30, 24)
+    assert size("upscale", *one, "--scale", "2") == (20, 16)
+    assert size("batch", tmp_path / "in", "-o", tmp_path / "out", "-n", nearest, "--force") == (15, 12)
+    assert cli("config").out.splitlines() == [
+        str(file), f"upscale --model {nearest}", "upscale --scale 3", "upscale --force True", "batch --scale 1.5"
+    ]  # fmt: skip
+    assert json.loads(cli("config", "--json").out)["defaults"]["batch"] == {"scale": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[upscale]\nscal = 2\n", "upscale.scal is no option; did you mean scale?"),
+        ("[upscale]\nmax_memory = '2G'\n", "upscale.max_memory is no option; did you mean max-memory?"),
+        ("[upscael]\nscale = 2\n", "upscael is no command, and options stand below one; did you mean upscale?"),
+        ("scale = 2\n", "scale is no command, and options stand below one; did you mean upscale?"),
+        ("[upscale\n", "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_the_file_must_not_hold(cli: Cli, file: Path, photo: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        file.write_text(text)
+    for line in (("config",), (photo, "--dry-run")):
+        ran = cli(*line)
+        assert (ran.code, ran.out) == (2, "")
+        assert words in ran.err
