@@ -134,7 +134,7 @@ def enlarge_pipe(
         lambda items: write(((each.pts, each.pixels) for each in items if each.pixels is not None), look, target),
     )
     made = {"busy_seconds": network.busy, "reused_frames": network.reused, "frames": network.done}
-    return picture, plan, made | {"damaged": clip.damaged, "warnings": [*clip.warnings, *network.drift.warnings()]}
+    return picture, plan, made | {"damaged": clip.damaged, "warnings": [*clip.warnings, *network.warnings]}
 
 
 def _write_y4m(frames: Iterable[tuple[int, NDArray[Any]]], look: Look, target: BinaryIO) -> None:

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale import __version__
+from sr_upscale.errors import OutputError
+from sr_upscale.formatting import shown
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.planning import UpscalePlan
@@ -186,7 +188,7 @@ def enlarge_clip(
         "resumed_frames": run.resumed,
         "reused_frames": run.network.reused,
         "damaged": clip.damaged,
-        "warnings": run.network.drift.warnings(),
+        "warnings": run.network.warnings,
     }
 
 
@@ -215,12 +217,13 @@ class Network:
     Attributes:
         busy: Seconds in which it computed.
         done, reused: Frames that were written, and those of them that were the one before again.
-        drift: Watches the colours.
+        warnings: Of the first frame whose colours drifted.
     """
 
     def __init__(self, upscaler: Upscaler, plan: UpscalePlan, total: int, on_step: Callable[[int, int], None]) -> None:
         self.upscaler, self.plan, self.total, self.on_step = upscaler, plan, total, on_step
-        self.busy, self.done, self.reused, self.drift = 0.0, 0, 0, Drift()
+        self.busy, self.done, self.reused = 0.0, 0, 0
+        self.warnings: list[str] = []
 
     def run(
         self, frames: Iterator[Item], write: Callable[[Iterable[Item]], None], stop: threading.Event | None = None
@@ -270,14 +273,15 @@ class Network:
             self.on_step(self.done, self.total)
 
     def _large(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        picture = Picture(frames=(Frame(pixels_hwc=pixels),))
+        picture, drift = Picture(frames=(Frame(pixels_hwc=pixels),)), Drift()
         made = self.upscaler.feed(
             picture,
             self.plan,
             lambda rows, plan: gathered(rows, picture, plan),
             on_step=lambda _done, _total: self.on_step(self.done, self.total),
-            drift=self.drift,
+            drift=drift,
         )
+        self.warnings = self.warnings or drift.warnings()
         return np.asarray(made.frames[0].pixels_hwc)
 
 
@@ -367,6 +371,10 @@ class _Run:
             STOP.check()
             time.sleep(POLL_S)
         if not self.folder.exists():  # another one has done it
+            if not self.target.exists():
+                raise OutputError(
+                    f"{shown(self.target)}: its segments were removed meanwhile; run the same command again"
+                )
             return
         plan = self.plan
         with replace_file(self.target, on_whole=on_whole, overwrite=overwrite) as temporary:
