@@ -95,33 +95,13 @@ def test_wheel_works_in_another_folder_offline(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     Image.fromarray(pattern(20, 30)).save(elsewhere / "photo.jpg")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(site),
-        "HTTP_PROXY": "http://127.0.0.1:9",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-    }
-    for command in (["photo.jpg", "-o", "out.png"], ["doctor"], ["models"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "sr_upscale", *command],
-            cwd=elsewhere,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    environment = {**os.environ, "PYTHONPATH": str(site), **nowhere}
+    for command in (["photo.jpg", "-o", "out.png"], ["models"], ["doctor"]):
+        program = [sys.executable, "-m", "sr_upscale", *command]
+        done = subprocess.run(program, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert (
-        f"weights    {site / 'sr_upscale' / 'weights'}"
-        in subprocess.run(
-            [sys.executable, "-m", "sr_upscale", "doctor"],
-            cwd=elsewhere,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    assert f"weights    {site / 'sr_upscale' / 'weights'}" in done.stdout
     with Image.open(elsewhere / "out.png") as image:
         assert image.size == (120, 80)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,18 +55,17 @@ for name in ("SIGCONT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGALRM", "SIGPIPE"):
 def no_links(*_arguments, **_more):
     raise OSError(1, "no hard links here")
 os.link = no_links
-from sr_upscale.cli.app import main
-main()
+from sr_upscale.cli.app import run
+sys.exit(run(sys.argv[1:]) or run(sys.argv[1:]))
 """
 
 
 def test_pictures_are_enlarged_where_posix_is_not(tmp_path: Path, nearest: Path) -> None:
     """Also in a batch, with its claims and manifest, and a second time."""
     pictures(tmp_path / "in", "a.png", size=(6, 7))
-    for expected in (b"1 done, 0 skipped", b"0 done, 1 skipped"):
-        done = in_a_process("-c", WITHOUT_POSIX, "batch", "in", "-o", "out", "-n", nearest, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stderr
+    done = in_a_process("-c", WITHOUT_POSIX, "batch", "in", "-o", "out", "-n", nearest, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(rb"\d done, \d skipped", done.stderr) == [b"1 done, 0 skipped", b"0 done, 1 skipped"]
     with Image.open(tmp_path / "out" / "a.png") as image:
         assert np.array_equal(np.asarray(image), pattern(6, 7).repeat(2, 0).repeat(2, 1))
 
