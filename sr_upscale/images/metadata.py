@@ -56,11 +56,16 @@ def read_exif(image: Image.Image, *, to_the_end: bool = True) -> Image.Exif | No
         Exception: Whatever a damaged block makes Pillow raise. The caller gives the block up with a warning.
     """
     source = image.getexif() if to_the_end else Image.Image.getexif(image)
+    return kept_exif(source, tiff=image.format == "TIFF")
+
+
+def kept_exif(source: Image.Exif, *, tiff: bool) -> Image.Exif | None:
+    """Copies an EXIF with its directories; of a TIFF's own directory what describes the picture. None if empty."""
     if not source:
         return None
     exif = Image.Exif()
     for tag, value in source.items():
-        if image.format != "TIFF" or tag in _DESCRIPTIVE:
+        if not tiff or tag in _DESCRIPTIVE:
             exif[tag] = value
     for directory in DIRECTORIES:
         if directory in source:  # asking for an absent one would create it

@@ -1,13 +1,17 @@
-"""Camera raw files are refused by what is in them; every other TIFF is read as before."""
+"""Camera raw files are found by what is in them, and developed; every other TIFF is read as before."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from PIL import ExifTags, Image
 
 from sr_upscale.errors import InputError
 from sr_upscale.images import load_image
@@ -35,10 +39,44 @@ def nef(path: Path, **options: Any) -> None:
 
 @pytest.mark.parametrize("write", [dng, nef])
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}], ids=["little", "big", "BigTIFF"])
-def test_raw_files_are_refused(tmp_path: Path, write: Any, options: dict[str, Any]) -> None:
+def test_raw_files_need_an_extra_or_are_refused(
+    tmp_path: Path, write: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "a.tif", **options)
-    with pytest.raises(InputError, match="a camera raw file; develop it first"):
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    with pytest.raises(InputError, match=r"a camera raw file, .* needs an extra; .*'\.\[raw\]'.*, or develop it first"):
         load_image(tmp_path / "a.tif")
+
+
+def real_dng(path: Path, orientation: int) -> None:
+    """A DNG that LibRaw develops: samples of red, green and blue in turn, a colour matrix and a white balance."""
+    y, x = np.mgrid[:80, :120]
+    channels = (2000 + 50 * x, 3000 + 60 * y, 9000 - 55 * x)
+    mosaic = np.choose((y % 2) + (x % 2), channels).astype(np.uint16)
+    matrix = [value for entry in (9, -3, -1, -4, 12, 2, -1, 2, 6) for value in (entry, 10)]
+    tags = [
+        (50706, "B", 4, b"\x01\x04\0\0", True), (50707, "B", 4, b"\x01\x01\0\0", True),
+        (50708, "s", 0, "Testcam", True),
+        (33421, "H", 2, (2, 2), True), (33422, "B", 4, b"\0\1\1\2", True), (50721, "2i", 9, matrix, True),
+        (50728, "2I", 3, [5, 10, 10, 10, 6, 10], True), (50778, "H", 1, 21, True), (50717, "H", 1, 16383, True),
+        (271, "s", 0, "Test", True), (274, "H", 1, orientation, True),
+    ]  # fmt: skip
+    tifffile.imwrite(path, mosaic, photometric="cfa", extratags=tags, metadata=None)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.skipif(shutil.which("dcraw_emu") is None, reason="needs LibRaw's own program (Debian: libraw-bin)")
+def test_a_raw_file_is_developed_as_libraws_own_program_does(tmp_path: Path, orientation: int) -> None:
+    pytest.importorskip("rawpy")
+    real_dng(tmp_path / "a.dng", orientation)
+    command = ["dcraw_emu", "-w", "-6", "-o", "1", "-g", "2.4", "12.92", "-T", str(tmp_path / "a.dng")]
+    subprocess.run(command, check=True, capture_output=True)
+    picture = load_image(tmp_path / "a.dng")
+    expected = tifffile.imread(tmp_path / "a.dng.tiff").astype(int)
+    assert np.abs(np.asarray(picture.frames[0].pixels_hwc) - expected).max() <= 16  # of 65 535: releases may round
+    exif = Image.Exif()
+    exif.load(picture.metadata.exif or b"")
+    assert (exif[ExifTags.Base.Make], exif.get(ExifTags.Base.Orientation, 1)) == ("Test", 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}], ids=["little", "big", "BigTIFF"])
@@ -64,7 +102,7 @@ def test_smaller_pictures_and_masks_below_one_are_no_reason_to_refuse_it(tmp_pat
 def test_canons_are_told_by_their_signature() -> None:
     """CR2: a TIFF header, "CR" and a version behind it, then a first directory that looks like any other."""
     header = b"II*\0" + (16).to_bytes(4, "little") + b"CR\x02\0" + bytes(4)
-    with pytest.raises(InputError, match="a camera raw file"):
+    with pytest.raises(InputError, match="a camera raw file(, for which| that LibRaw does not read)"):
         load_image(header + bytes(600))
 
 

@@ -1,4 +1,4 @@
-"""TIFF: pages, samples and camera raw files that are refused; pixels by libvips; EXIF, XMP and IPTC added behind them.
+"""TIFF: pages, samples, camera raw files (`raw`); pixels by libvips; EXIF, XMP and IPTC added behind them.
 
 Libvips writes 16-bit TIFF but no EXIF, Pillow does the reverse.
 """
@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from sr_upscale.errors import InputError
 from sr_upscale.images.codecs.codec import Codec, Header, InputFile, Output, aspect_of
+from sr_upscale.images.codecs.raw import RawHeader, develop, raw_header
 from sr_upscale.images.codecs.row_writer import COMPRESSION, write_rows
 from sr_upscale.images.codecs.tiff_reader import Tiff, page_alone
 from sr_upscale.images.codecs.tiff_samples import pixels_alone
@@ -50,7 +51,8 @@ class TiffCodec(Codec):
 
     def read_header(self, file: InputFile) -> Header:
         """Takes the wanted page out of the file, and reads its header. See `Codec.read_header`."""
-        refuse_raw(file.data, file.name)
+        if is_raw(file.data, file.name):
+            return raw_header(file)
         file.data, pages = page_alone(file.data, file.frame or 0)
         try:
             header = super().read_header(file)
@@ -69,7 +71,9 @@ class TiffCodec(Codec):
         return header
 
     def decode(self, file: InputFile, header: Header, _numbers: Sequence[int]) -> Sequence[Frame]:
-        """Decodes the page. See `Codec.decode`."""
+        """Decodes the page, or develops a camera raw file. See `Codec.decode`."""
+        if isinstance(header, RawHeader):
+            return (develop(file),)
         file.data, samples = pixels_alone(file.data, file.name)
         file.intact = file.data
         return (Frame(pixels_hwc=decode_still(file, header, samples=samples)),)
@@ -105,15 +109,17 @@ def _header_by_libvips(file: InputFile) -> Header:
         raise InputError(f"{file.name}: damaged TIFF header ({first_line(error)}); get the file again") from error
 
 
-def refuse_raw(tiff: bytes, name: str) -> None:
-    """Refuses a TIFF that holds no picture that can be enlarged. Damaged directories are left to the decoder.
+def is_raw(tiff: bytes, name: str) -> bool:
+    """Says whether a TIFF is a camera raw file (DNG, NEF, CR2, ARW, ...), and refuses one that holds no picture.
+
+    Damaged directories are left to the decoder.
 
     Args:
         tiff: The file.
         name: Of the file, for the error.
 
     Raises:
-        InputError: It is a camera raw file (DNG, NEF, CR2, ARW, ...), or its samples mean something unknown.
+        InputError: Its picture is a thumbnail of another one, or its samples mean something unknown.
 
     Source: TIFF 6.0, section 2; TIFF/EP (ISO 12234-2); DNG 1.7, chapter 4.
     """
@@ -128,10 +134,7 @@ def refuse_raw(tiff: bytes, name: str) -> None:
             below = max(below, found)
         raw = raw or _DNG_VERSION in tags or photometric in _RAW
     if raw:
-        raise InputError(
-            f"{name}: a camera raw file; develop it first, to TIFF or PNG, with a program for raw files "
-            "(darktable, RawTherapee, the camera's own)"
-        )
+        return True
     if below > size and below[1] > size[1]:
         sizes = "{}x{}, is a thumbnail of one of {}x{}".format(*size, *below)
         raise InputError(
@@ -141,6 +144,7 @@ def refuse_raw(tiff: bytes, name: str) -> None:
     if first is not None and first not in _KNOWN:
         what = _NAMES.get(first, f"of kind {first}")
         raise InputError(f"{name}: samples are {what} (photometric interpretation); expected gray, RGB, CMYK or Lab")
+    return False
 
 
 def _directories(tiff: bytes) -> Iterator[tuple[dict[int, int | None], bool]]:
