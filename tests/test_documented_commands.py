@@ -22,7 +22,6 @@ from tests.helpers import ROOT, Ran, pattern
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-INSTALLS = "installs something, over the network"
 NOT_RUN = {
     "sr-upscale models download realesrgan-x4plus": "needs the network",
     "sr-upscale benchmark --dataset set5,set14 --model bicubic,psnr --published -o out": "needs the network",
