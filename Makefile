@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-avx2 check slow oldest lock faults crash fuzz audit bench looks blind many hosts video wheel docker clean
+.PHONY: demo test test-avx2 check slow oldest lock faults crash fuzz audit bench looks blind many hosts video docs wheel docker clean
 
 demo: .venv/.demo
 	$(BIN)/sr-upscale examples/chelsea.png -o demo/ --force --verbose
@@ -98,6 +98,10 @@ many: $(STAMP)
 # three hosts in network namespaces share a bucket while cables are pulled (Linux, root)
 hosts: $(STAMP)
 	$(BIN)/python scripts/many_hosts.py
+
+# pages of the public names, from their docstrings: demo/docs/index.html
+docs: $(STAMP)
+	$(BIN)/python scripts/api_pages.py demo/docs
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

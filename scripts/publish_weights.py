@@ -293,6 +293,10 @@ def _notices(info: WeightsInfo) -> list[str]:
         row = catalogue_entry(name)
         licence = f"{row.license}; " if row is not None else ""
         lines.append(f"* Taught by the answers of {name} ({licence}notice in [NOTICE.md](NOTICE.md))")
+    if lines and any(name.startswith("realesr") for name in teachers) and "issue 677" not in lines[0]:
+        lines[-1] += (
+            ". Whether that licence covers the weights was asked in issue 677 of its repository and not answered"
+        )
     return lines
 
 

@@ -10,7 +10,7 @@ Public names are imported when first used: ``import sr_upscale`` alone loads nei
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from sr_upscale.errors import ShapeError, SrUpscaleError

@@ -51,7 +51,7 @@ from sr_upscale.training.state import (
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
 from sr_upscale.training.teacher import TrainingCrops
-from sr_upscale.training.validation import Scores, too_short
+from sr_upscale.training.validation import Scores, beside_start, too_short, validate
 
 __all__ = ["Interrupted", "Progress", "Resume", "train"]
 
@@ -175,7 +175,7 @@ def train(
             state = _next_stage(run, state, **options)  # type: ignore[arg-type]
         write({"step": state.total_steps, "elapsed_s": state.total_s, "finished": True})
     if scores is not None:
-        _warn_if_short(recipe, scores, pictures, on_warning)
+        _say_how_good(recipe, scores, pictures, device, on_note=on_note, on_warning=on_warning)
     return out / f"{recipe.name}.safetensors"
 
 
@@ -192,11 +192,23 @@ def _log(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield write
 
 
-def _warn_if_short(recipe: Recipe, scores: Scores, pictures: Pictures, on_warning: Callable[[str], None]) -> None:
-    """Warns of a run that does no better than bicubic resampling."""
+def _say_how_good(
+    recipe: Recipe,
+    scores: Scores,
+    pictures: Pictures,
+    device: torch.device,
+    *,
+    on_note: Callable[[str], None],
+    on_warning: Callable[[str], None],
+) -> None:
+    """Warns of a run that does no better than bicubic resampling, and compares it with the weights it began with."""
     margin_db = 2.0 if list(recipe.stages.values())[-1].gan_weight > 0 else 0.0  # of invented detail
     if warning := too_short(scores, pictures.held_out, margin_db=margin_db, ours=not recipe.model.arch):
         on_warning(warning)
+    elif recipe.init:
+        start = validate(new_generator(recipe, lambda _note: None).to(device).eval(), pictures.held_out)
+        better, sentence = beside_start(scores, start, recipe.init)
+        (on_note if better else on_warning)(sentence)
 
 
 def _shared_checkpoint(

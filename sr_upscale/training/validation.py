@@ -97,6 +97,23 @@ def too_short(scores: Scores, pairs: Sequence[Pair], *, margin_db: float = 0.0, 
     return f"the run was too short to be of use: the network {found}; train longer (--max-time){start}"
 
 
+def beside_start(scores: Scores, start: Scores, name: str) -> tuple[bool, str]:
+    """Says whether a run is better than the weights that it began with, and in a sentence by how much.
+
+    Args:
+        scores: Of the run's end; with a teacher its answers are the measure, else PSNR.
+        start: Of the weights at its beginning, on the same pictures.
+        name: What they are called.
+    """
+    if scores.teacher_l1 is not None and start.teacher_l1 is not None:
+        found = f"differs from its teacher by {scores.teacher_l1:.2f} of 255, {name} by {start.teacher_l1:.2f}"
+        better = scores.teacher_l1 < start.teacher_l1
+    else:
+        found = f"reaches {scores.psnr:.2f} dB on pictures it has not seen, {name} {start.psnr:.2f} dB"
+        better = scores.psnr > start.psnr
+    return better, f"the run {'is better than' if better else 'has not beaten'} its start: it {found}"
+
+
 def _scores(sr_pixels: NDArray[np.uint8], pair: Pair, features: VGG19Features | None) -> dict[str, float]:
     """Scores one picture, by the names of `Scores`."""
     sr, hr = to_tensor(sr_pixels), to_tensor(pair.hr)

@@ -32,7 +32,7 @@ from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.state import stage_lr
-from sr_upscale.training.validation import Scores, too_short, validate
+from sr_upscale.training.validation import Scores, beside_start, too_short, validate
 from tests.helpers import Ran, lines, pattern, vgg19_state
 
 
@@ -93,6 +93,35 @@ def test_a_run_that_was_too_short_says_so_and_a_longer_one_does_not(
     )
     assert too_short(replace(good, psnr=0.0, teacher_l1=float(near) - 0.01), taught) is None
     assert f"bicubic resampling by {near:.1f};" in str(too_short(replace(good, teacher_l1=float(near) + 1), taught))
+
+
+def test_a_run_says_whether_it_beat_its_start(
+    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
+) -> None:
+    run = ("train", "-c", recipe, "--data", folder, "--fp32", "--json")
+    assert cli(*run, "-o", tmp_path / "a", "--steps", "400").code == 0
+    first = tmp_path / "a" / "micro.safetensors"
+    scores = load_generator(first)[1].scores["validation"]
+    ran = cli(*run, "-o", tmp_path / "b", "--steps", "2", "--lr", "1e-9", "--init", first)  # changes nothing
+    assert json.loads(ran.out)["warnings"] == [
+        line.removeprefix("warning: ") for line in ran.err.splitlines() if "its start" in line
+    ]
+    assert f"not beaten its start: it reaches {scores['psnr']:.2f} dB on pictures it has not seen, " in ran.err
+    assert f"micro.safetensors {scores['psnr']:.2f} dB" in ran.err
+
+
+def test_the_start_is_compared_by_psnr_or_by_the_teacher() -> None:
+    one, two = Scores(psnr=31.0, ssim=0.9), Scores(psnr=30.5, ssim=0.9)
+    assert beside_start(one, two, "psnr-x4") == (
+        True,
+        "the run is better than its start: it reaches 31.00 dB on pictures it has not seen, psnr-x4 30.50 dB",
+    )
+    assert beside_start(two, one, "x")[0] is False
+    taught = replace(one, teacher_l1=3.0), replace(two, teacher_l1=2.5)
+    assert beside_start(*taught, "photo-x4") == (
+        False,
+        "the run has not beaten its start: it differs from its teacher by 3.00 of 255, photo-x4 by 2.50",
+    )
 
 
 def test_a_missing_recipe_is_answered_with_the_list(cli: Callable[..., Ran], folder: Path) -> None:
