@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
+from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.request import BatchOptions, Request
 from sr_upscale.storage.remote import is_address
+
+SETTLED_S = 2.0
+"""Seconds in which a file that arrives must not change before it counts as whole."""
 
 
 @opt.command()
@@ -42,6 +50,10 @@ def batch(
     far = is_address(folder) or is_address(output or "")
     if far and sharing.verify:
         raise UsageError("--verify takes folders, not addresses; leave it out")
+    if sharing.watch:
+        if far or request.run.dry_run:
+            raise UsageError("--watch takes folders of this machine, and no dry run; leave it out")
+        _watch(folder, output, sharing, request, console, verbose=verbose)
     with planned(folder, output, request, recursive=sharing.recursive, shard=sharing.shard) as (plan, spool):
         workers = None
         if sharing.on is not None and not request.run.dry_run:
@@ -52,3 +64,46 @@ def batch(
             )
             workers = RayWorkers(work=work, by_shards=is_address(output or folder), address=sharing.address)
         return run_items(plan, request, console, verbose=verbose, verify=sharing.verify, workers=workers, spool=spool)
+
+
+def _watch(
+    folder: str, output: str | None, sharing: BatchOptions, request: Request, console: Console, *, verbose: bool
+) -> NoReturn:
+    """Enlarges the pictures of a folder as they arrive, until a signal ends it.
+
+    A file counts as whole when its size and time have stayed the same for `SETTLED_S` seconds. One that failed is tried
+    again when it changes.
+    """
+    from sr_upscale.cli.running import run_items
+    from sr_upscale.pipeline.places import planned
+
+    console.note(f"watching {shown(folder)}; stop with Ctrl-C")
+    seen: dict[Path, tuple[int, int]] = {}
+    tried: dict[Path, tuple[int, int]] = {}
+    while True:
+        stamps: dict[Path, tuple[int, int]] = {}
+        try:
+            with planned(folder, output, request, recursive=sharing.recursive, shard=sharing.shard) as (plan, _spool):
+                for source in [item.source for item in plan.items] + [item.source for item, _error in plan.refused]:
+                    with contextlib.suppress(OSError):  # it is gone again
+                        status = source.stat()
+                        stamps[source] = status.st_size, status.st_mtime_ns
+                ready = {path for path, stamp in stamps.items() if seen.get(path) == stamp != tried.get(path)}
+                chosen = dataclasses.replace(
+                    plan,
+                    items=tuple(item for item in plan.items if item.source in ready),
+                    refused=tuple(each for each in plan.refused if each[0].source in ready),
+                    left_out={},
+                    warnings=(),
+                )
+                if ready:
+                    run_items(chosen, request, console, verbose=verbose, verify=sharing.verify)
+        except InputError:
+            if not os.path.isdir(folder):
+                raise
+        tried |= {path: stamps[path] for path in stamps.keys() & seen.keys() if seen[path] == stamps[path]}
+        seen = stamps
+        until = time.monotonic() + SETTLED_S
+        while time.monotonic() < until:
+            STOP.check()
+            time.sleep(0.1)

@@ -369,6 +369,9 @@ class BatchOptions:
     verify: bool = option(
         False, "--verify", help="Detect finished pictures by hash instead of size and time.", panel=RUNNING
     )
+    watch: bool = option(
+        False, "--watch", help="Go on with whole files that arrive in the folder, until Ctrl-C.", panel=RUNNING
+    )
     on: str | None = option(None, "--on", metavar="ray", help="Compute on a Ray cluster (extra).", panel=RUNNING)
     address: str | None = option(
         None, "--address", metavar="HOST:PORT", help="The cluster. Default: this machine's.", panel=RUNNING
@@ -379,6 +382,8 @@ class BatchOptions:
             raise UsageError(f"--on is {shortened(str(self.on))!r}; expected ray")
         if self.address is not None and self.on is None:
             raise UsageError("--address is a cluster's; add --on ray")
+        if self.watch and self.on is not None:
+            raise UsageError("--watch takes this machine; leave out --on")
         if self.shard is not None and self.on is not None:
             raise UsageError("--on divides the work itself; leave out --shard")
 
