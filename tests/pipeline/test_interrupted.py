@@ -161,9 +161,11 @@ def test_row_49_killed_at_every_step_of_writing(
     """The third output is the old file, or the new one, or not there; never a part; and no --force is needed."""
     out = folder.with_name("out")
     old: bytes | None = None
-    if before:
-        assert cli("batch", folder, "-o", out, "-n", nearest, "-c", "0").code == 0
+    if before:  # of other pictures under the same names
+        names = [path.name for path in folder.iterdir()]
+        assert cli("batch", pictures(folder, *names, size=(40, 9)), "-o", out, "-n", nearest).code == 0
         old = (out / "2.png").read_bytes()
+        pictures(folder, *(f"{number}.png" for number in range(COUNT)))
     process = child(KILLED, "batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1", where)
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
