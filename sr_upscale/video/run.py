@@ -323,6 +323,7 @@ class _Run:
         with STOP.tidying():
             if not any(path.exists() for path in self.segments) and not self.claims.others():
                 shutil.rmtree(self.folder, ignore_errors=True)
+            self.claims.clear(self.claims.gone())  # of those that were killed
             self.claims.close()
             self.plan.clip.close()
 
