@@ -27,6 +27,9 @@ from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.video.containers import Container
 
+COMICS = (".cbz", ".cbr", ".cb7", ".cbt")
+"""Endings of comics: zip, and archives that are refused with advice."""
+
 
 @opt.command()
 def upscale(
@@ -86,6 +89,13 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         with planned(name, output, request) as (plan, _spool):
             return run_items(plan, request, console, verbose=verbose)
     source = None if name == "-" else Path(name)
+    if source is not None and source.suffix.lower() in COMICS:
+        from sr_upscale.cli.comic import enlarge_comic
+
+        if source.suffix.lower() != ".cbz" or output == "-":
+            raise UsageError(f"{shown(name)}: comics are .cbz files, in and out; repack others as zip first")
+        target = Path(single_target(source, output, request)).with_suffix(".cbz")
+        return enlarge_comic(source, target, request, console, verbose=verbose)
     if output is not None and output.endswith(("/", os.sep)) and not request.run.dry_run:
         make_folder(Path(output))
     if source is None and output is None and sys.stdout.isatty() and not request.run.dry_run:
