@@ -321,10 +321,13 @@ class _Run:
 
     def __exit__(self, *_error: object) -> None:
         with STOP.tidying():
-            if not any(path.exists() for path in self.segments) and not self.claims.others():
+            alone = not self.claims.others()
+            if alone and not any(path.exists() for path in self.segments):
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.claims.clear(self.claims.gone())  # of those that were killed
             self.claims.close()
+            if alone and not self.folder.exists():  # a claim that was torn by a kill is nobody's
+                shutil.rmtree(self.claims.folder, ignore_errors=True)
             self.plan.clip.close()
 
     def _frames(self, segment: int) -> range:
