@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,9 +23,13 @@ from sr_upscale.formatting import addressed, shown
 from sr_upscale.images.formats import VIDEO, format_of_path, sniff
 from sr_upscale.inference.sizing import choose_factors
 from sr_upscale.pipeline.request import Request, SizeOptions
+from sr_upscale.pretrained.registry import form_path
 from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.video.containers import Container
+
+if TYPE_CHECKING:
+    from sr_upscale.upscaler import Upscaler
 
 COMICS = (".cbz", ".cbr", ".cb7", ".cbt")
 """Endings of comics: zip, and archives that are refused with advice."""
@@ -174,7 +178,7 @@ def _single(
             if not console.as_json:
                 console.line(format_plan(prepared.name, place, planned))
             return 0
-        _say_passes(upscaler.weights, request.size, console)
+        _say_what_takes_long(upscaler, request.size, console)
         on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
         if piped:
             with standard_output():
@@ -227,9 +231,12 @@ def _standard_input(head: bytes, opened: contextlib.ExitStack, *, piped: bool, f
     return Path(file.name)
 
 
-def _say_passes(factors: Collection[int], size: SizeOptions, console: Console) -> None:
-    """Says where a factor takes two networks, the second one over a picture that is already large."""
-    passes = choose_factors(factors, size.scale or 1, one_pass=size.one_pass)
+def _say_what_takes_long(upscaler: Upscaler, size: SizeOptions, console: Console) -> None:
+    """Says that a model is exported first, or that a factor takes two networks, the second over a large picture."""
+    exports = upscaler.backend in ("onnxruntime", "openvino")
+    if exports and not all(form_path(weights, ".onnx").is_file() for weights in upscaler.weights.values()):
+        console.note("exporting to ONNX, once for each model ...")
+    passes = choose_factors(upscaler.weights, size.scale or 1, one_pass=size.one_pass)
     if len(passes) > 1:
         console.note(
             f"x{size.scale:g} runs x{' and x'.join(map(str, passes))} one after the other; "

@@ -93,6 +93,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
 
 
+def form_path(weights: Path, suffix: str) -> Path:
+    """Returns where the cache holds weights in another form, or would; see `cached_form`."""
+    return cache_folder() / suffix[1:] / f"{weights.stem}-{hash_file(weights)[:16]}{suffix}"
+
+
 def cached_form(weights: Path, suffix: str, make: Callable[[Path, Path], Any]) -> Path:
     """Returns weights in another form from the cache, and makes it if it is not there.
 
@@ -108,7 +113,7 @@ def cached_form(weights: Path, suffix: str, make: Callable[[Path, Path], Any]) -
         InputError: The weights cannot be read.
         OutputError: The file cannot be written.
     """
-    out = cache_folder() / suffix[1:] / f"{weights.stem}-{hash_file(weights)[:16]}{suffix}"
+    out = form_path(weights, suffix)
     note = out.with_suffix(".sha256")
     if not (out.is_file() and note.is_file() and note.read_bytes() == hash_file(out).encode()):
         make_folder(out.parent)

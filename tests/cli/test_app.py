@@ -372,7 +372,7 @@ def test_the_estimate_counts_reading_and_loading(
         ([], "no picture given"),
         (["p.png", "--scale", "2", "--width", "9"], "contradict each other"),
         (["p.png", "--size", "9by9"], "expected WIDTHxHEIGHT"),
-        (["p.png", "--size", "9x9", "-w", "3"], "--size and --width"),
+        (["p.png", "--size", "9x9", "-w", "3"], "--size, --print and --width"),
         (["p.png", "--size", "90x90", "--fit", "fill"], "--fit is 'fill'; expected inside, cover, stretch"),
         (["p.png", "--fp32", "--fp16"], "--fp32 and --fp16 contradict"),
         (["p.png", "--tile", "32", "--no-tile"], "--tile and --no-tile contradict"),
