@@ -57,7 +57,7 @@ FOREIGN = {
     "--alpha-upsampler": "transparency is always kept",
     "--pre-pad": "edges are mirrored as far as the network sees",
     "--list-models": "`sr-upscale models` lists them",
-    "--seamless": "seamless textures are not supported",
+    "--seamless": "--wrap x|y|both makes seamless textures",
     "--threads": _THREADS,
     "--num-process-per-gpu": _THREADS,
     "-r": "--size WxH, --width or --height set the size",

@@ -87,6 +87,8 @@ def stream_of(source: Path | bytes, request: Request, name: str) -> FrameStream:
         return Moving(picture, background=request.file.background, name=name)
     if request.file.frame is not None:
         raise UsageError("--frame takes one frame out; give -o a picture, such as out.png")
+    if request.size.wrap:
+        raise UsageError("--wrap is for pictures; leave it out for a clip")
     assert isinstance(source, Path)
     video = request.video
     return Clip(source, start=video.start, duration=video.duration, deinterlace=video.deinterlace, name=name)

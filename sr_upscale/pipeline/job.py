@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from sr_upscale.upscaler import Upscaler
 
 
+WRAP_MORE, WRAP_UNKNOWN = 8, 64
+"""LR pixels that go round with ``--wrap`` beyond the receptive fields, for resizing, and for one that is not known."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A file that has been read, fits the output format and has a plan.
@@ -101,6 +105,8 @@ def prepare(
     if dpi is not None and not fmt.dpi:
         notes = [*notes, f"{fmt.name} states no resolution; png, jpg and tif do"]
     exact = picture.has_alpha or options.save.quality == 100
+    size = picture.width, picture.height
+    picture = _wrapped(picture, request.size.wrap, upscaler)
     plan = upscaler.plan(
         picture,
         request.size.target,
@@ -108,10 +114,23 @@ def prepare(
         writer_bytes=functools.partial(fmt.writer.held, frames=len(picture.frames), exact=exact),
         queued=queued,
     )
+    if request.size.wrap:  # the middle of what is enlarged is the picture again
+        output = request.size.target.output_size(*size, default_scale=max(upscaler.weights))
+        plan = replace(plan, input_size=size, output_size=output)
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
     seconds = time.perf_counter() - begin
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes), seconds=seconds)
+
+
+def _wrapped(picture: Picture, wrap: str | None, upscaler: Upscaler) -> Picture:
+    """Puts around a picture what its networks see beyond its edges: what stands at the opposite ones."""
+    if wrap is None:
+        return picture
+    reach = WRAP_MORE + sum(WRAP_UNKNOWN if traits.halo is None else traits.halo for traits in upscaler.traits.values())
+    down, across = (reach if wrap in (axis, "both") else 0 for axis in "yx")
+    sides = ((down, down), (across, across), (0, 0))
+    return picture.with_pixels(lambda pixels_hwc: np.pad(np.asarray(pixels_hwc), sides, "wrap"))
 
 
 def run(

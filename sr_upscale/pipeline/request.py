@@ -98,6 +98,14 @@ class SizeOptions:
         pixels=True,
         choices=lambda: FITS,
     )
+    wrap: str | None = option(
+        None,
+        "--wrap",
+        help="Seamless textures: the left edge goes on at the right (x), the top at the bottom (y), or both.",
+        panel=SIZE,
+        pixels=True,
+        choices=lambda: ("x", "y", "both"),
+    )
     one_pass: bool = option(
         False, "--one-pass", help="Run one network, and resize the rest of the way.", panel=SIZE, pixels=True
     )
@@ -105,6 +113,10 @@ class SizeOptions:
     def __post_init__(self) -> None:
         if (self.size is not None) + (self.print is not None) + (self.width is not None or self.height is not None) > 1:
             raise UsageError("--size, --print and --width or --height contradict each other; give one of them")
+        if self.wrap not in (None, "x", "y", "both"):
+            raise UsageError(f"--wrap is {shortened(str(self.wrap))!r}; expected x, y or both")
+        if self.wrap and ((self.scale or 1) % 1 or (self.target.width, self.target.height) != (None, None)):
+            raise UsageError("--wrap takes whole factors, as seams would be cut elsewhere; use --scale 2, 3 or 4")
         self.target  # noqa: B018 (an impossible size is refused here)
 
     @property

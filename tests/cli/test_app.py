@@ -481,7 +481,7 @@ def test_a_picture_is_printed_on_a_terminal_only_if_forced(
         (["PHOTO", "--scale", "big"], "--scale is 'big'; expected a factor such as 2, 3.5 or 4x"),
         (["--scale", "4x", "none.png"], "none.png: no such file"),
         (["--list-models"], "no option --list-models: `sr-upscale models` lists them"),
-        (["PHOTO", "--seamless"], "no option --seamless: seamless textures are not supported"),
+        (["PHOTO", "--seamless"], "no option --seamless: --wrap x|y|both makes seamless textures"),
     ],
 )
 def test_near_misses_are_answered(cli: Cli, photo: Path, argv: list[str], message: str) -> None:

@@ -182,7 +182,7 @@ def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -
     plain = LocalExecutor(request_of({"model": str(nearest)})).fingerprint
     others: dict[str, Any] = {
         "scale": 3.0, "width": 99, "height": 98, "size": "97x96",
-        "print": "3x3cm", "dpi": 200, "fit": "cover", "one_pass": True, "tta": True, "tile": 64,
+        "print": "3x3cm", "wrap": "x", "dpi": 200, "fit": "cover", "one_pass": True, "tta": True, "tile": 64,
         "no_tile": True, "overlap": 8, "halo": 9, "backend": "onnxruntime", "fp32": True, "bf16": True, "fp16": True,
         "format": "webp", "quality": 7, "compression": 3, "strip_metadata": True, "background": "red", "frame": 0,
         "allow_truncated": True, "before": None, "model": None, "fidelity": None, "denoise": None,
