@@ -96,7 +96,7 @@ def test_photograph_comes_out_clearly_better_than_bicubic_and_without_a_tint(
     ours, theirs = (psnr(each, hr, crop_border=entry.scale, y_channel=True).item() for each in (sr, bicubic))
     taught = entry in TAUGHT  # draws what its teacher would, which costs PSNR, and darkens a little as the teacher does
     drawn = entry.family == "anime"  # makes a drawing of a photograph
-    assert ours > theirs + (-5 if drawn else -2.5 if taught else -1.0 if entry.twin else 0.5)  # so does texture
+    assert ours > theirs + (-5 if drawn or taught else -1.0 if entry.twin else 0.5)  # so does texture
     cleans = entry.name.startswith("photo")  # takes some of the finest grain for noise
     assert (sr.mean(dim=(2, 3)) - hr.mean(dim=(2, 3))).abs().max() < (3.0 if taught else 1.0 if cleans else 0.5) / 255
     back = resize(sr, pixels.shape[:2])
@@ -239,7 +239,7 @@ def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str, sc
         assert photo["psnr_y"] >= bicubic["psnr_y"]
     assert photo["vgg19_distance"] < min(faithful["vgg19_distance"], bicubic["vgg19_distance"])
     clean = read_info(paths[names[0]]).scores["set14"]
-    assert clean[names[0]]["psnr_y"] >= clean[names[1]]["psnr_y"] - (3.5 if taught else 2.5)
+    assert clean[names[0]]["psnr_y"] >= clean[names[1]]["psnr_y"] - (4.5 if taught else 2.5)  # sharper than HR, as eyes like it (docs/development/training-log.md)
 
 
 @pytest.mark.slow
