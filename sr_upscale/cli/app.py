@@ -22,26 +22,12 @@ import typer
 import typer.main
 
 from sr_upscale import __version__
+from sr_upscale.cli import COMMANDS
 from sr_upscale.cli.commands import EXAMPLES, PanelCommand, PlainGroup
 from sr_upscale.cli.console import Console, Session, discard_output, print_error, standard_output
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP, Insistence, Stopped, ending_of, ending_signals
-
-COMMANDS = (
-    "upscale",
-    "batch",
-    "models",
-    "doctor",
-    "train",
-    "degrade",
-    "export",
-    "benchmark",
-    "compare",
-    "serve",
-    "config",
-)
-"""Names of commands and of their modules: a function of the same name, or an ``app`` of several."""
 
 _CLEANING = "--denoise 0..1 sets how much noise is removed, and --before 1x-denoise-realplksr-otf cleans first"
 _FACES = "faces are not repaired one by one here; the default model cleans the whole picture"

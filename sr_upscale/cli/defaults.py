@@ -11,6 +11,7 @@ from typing import Any
 
 import platformdirs
 
+from sr_upscale.cli import COMMANDS
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened, shown
 
@@ -48,8 +49,6 @@ def tables_of_file() -> Mapping[str, Mapping[str, Any]]:
     Raises:
         UsageError: It cannot be read, or a table is named like no command.
     """
-    from sr_upscale.cli.app import COMMANDS
-
     path = config_file()
     try:
         tables = (
