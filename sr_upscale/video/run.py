@@ -194,7 +194,7 @@ def enlarge_clip(
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A frame on its way, or the beginning of a segment (no pixels)."""
+    """A frame on its way, or the beginning or the end of a segment (no pixels)."""
 
     segment: int
     pts: int = 0
@@ -343,6 +343,7 @@ class _Run:
             frames = self._frames(segment)
             for pts, pixels in self.plan.clip.read(frames.start, frames.stop):
                 yield Item(segment=segment, pts=pts, pixels=pixels)
+            yield Item(segment=segment)  # now: the next one may have to wait for processes that wait for this one
 
     def _wanted(self) -> Iterator[int]:
         """Yields segments that are claimed; those that others hold come last, until they are there."""
@@ -363,11 +364,12 @@ class _Run:
             waiting = held
 
     def _encode(self, items: Iterable[Item]) -> None:
-        for segment, group in itertools.groupby(items, lambda each: each.segment):
-            frames = ((each.pts, each.pixels) for each in group if each.pixels is not None)
-            with replace_file(self.segments[segment]) as temporary, temporary.open("wb") as file:
-                write_segment(file, self.plan.encoder.packets(frames))
-            self.claims.release(_claim(segment))
+        items = iter(items)
+        for begin in items:
+            frames = itertools.takewhile(lambda each: each.pixels is not None, items)
+            with replace_file(self.segments[begin.segment]) as temporary, temporary.open("wb") as file:
+                write_segment(file, self.plan.encoder.packets((each.pts, np.asarray(each.pixels)) for each in frames))
+            self.claims.release(_claim(begin.segment))
 
     def join(self, on_whole: Callable[[Path], None], *, overwrite: bool) -> None:
         """Makes the output of the segments, unless another process does."""

@@ -239,7 +239,9 @@ def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str, sc
         assert photo["psnr_y"] >= bicubic["psnr_y"]
     assert photo["vgg19_distance"] < min(faithful["vgg19_distance"], bicubic["vgg19_distance"])
     clean = read_info(paths[names[0]]).scores["set14"]
-    assert clean[names[0]]["psnr_y"] >= clean[names[1]]["psnr_y"] - (4.5 if taught else 2.5)  # sharper than HR, as eyes like it (docs/development/training-log.md)
+    assert clean[names[0]]["psnr_y"] >= clean[names[1]]["psnr_y"] - (
+        4.5 if taught else 2.5
+    )  # sharper than HR, as eyes like it (docs/development/training-log.md)
 
 
 @pytest.mark.slow
