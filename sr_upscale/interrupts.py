@@ -78,7 +78,7 @@ class Stop:
             Stopped: A signal came.
         """
         main = threading.current_thread() is threading.main_thread()
-        if self.number and not self._tidying and (any_thread or main):
+        if self.number and (not self._tidying if main else any_thread):
             raise Stopped(self.number)
 
     def check_layers(self, module: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from sr_upscale.errors import AppearedError, DiskFullError, OutOfMemoryError, SrUpscaleError
 from sr_upscale.formatting import addressed, shown
+from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.manifest import Stamp, stamp_of
@@ -263,9 +264,11 @@ def run_batch(
                 on_outcome(outcome)
             return [outcomes[number] for number in sorted(outcomes)]
         except BaseException:
-            stop.set()
-            for pool in (loader, computer, saver):
-                pool.shutdown(wait=False, cancel_futures=True)
+            with STOP.tidying():  # else a signal ends the wait for threads that claim, and their claims stay
+                stop.set()
+                for wait in (False, True):
+                    for pool in (loader, computer, saver):
+                        pool.shutdown(wait=wait, cancel_futures=True)
             raise
 
 
