@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints.
 
-Imported by nothing.
+Imported by no other folder.
 """
 
 COMMANDS = (

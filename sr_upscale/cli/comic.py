@@ -39,6 +39,7 @@ def enlarge_comic(source: Path, target: Path, request: Request, console: Console
     """
     refuse_existing(target, force=request.file.force or request.run.dry_run)
     work = target.with_name(f".{target.name}.pages")
+    ours = not (request.run.dry_run and work.exists())  # a dry run leaves what a killed run has made
     try:
         with zipfile.ZipFile(source) as book:
             members = [each for each in book.infolist() if not each.is_dir()]
@@ -64,7 +65,7 @@ def enlarge_comic(source: Path, target: Path, request: Request, console: Console
                             new.writestr(member, book.read(member))
     except zipfile.BadZipFile as error:
         raise InputError(f"{shown(source)}: a damaged comic ({error}); get the file again") from error
-    if not code:
+    if not code and ours:
         shutil.rmtree(work)
     return code
 

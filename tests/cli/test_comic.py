@@ -47,6 +47,8 @@ def test_a_comic_that_was_killed_goes_on_with_its_pages(
     done = {path: path.stat().st_mtime_ns for path in work.glob("out/*.png")}
     assert 3 <= len(done) < 12
     assert not out.exists()
+    assert cli(book, "-o", out, "-n", nearest, "--dry-run").code == 0
+    assert {path: path.stat().st_mtime_ns for path in work.glob("out/*.png")} == done
     ran = cli(book, "-o", out, "-n", nearest)
     assert ran.code == 0
     assert int(ran.err.split(" skipped")[0].rpartition(" ")[2]) >= 3
