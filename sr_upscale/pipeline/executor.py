@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, Format, format_of_path
 from sr_upscale.inference.row_queue import write_behind
 from sr_upscale.pipeline import clip, job
@@ -23,9 +23,6 @@ from sr_upscale.video.containers import Container, container_of_path
 
 if TYPE_CHECKING:
     from sr_upscale.storage.spool import Spool
-from collections.abc import Iterator
-
-from sr_upscale.errors import SrUpscaleError
 
 GPU_THREADS = 4
 """Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,9 +14,6 @@ from PIL import Image
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import duration, extra
 from sr_upscale.training.run import Progress
-
-if TYPE_CHECKING:
-    from sr_upscale.training.loop import Progress
 
 
 class Figures:

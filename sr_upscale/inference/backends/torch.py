@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
 from sr_upscale.device import Device
+from sr_upscale.functional.planes import Planes
+from sr_upscale.inference.color_drift import doubtful, finite
 from sr_upscale.inference.strips import StreamNetwork
 from sr_upscale.interrupts import STOP
 from sr_upscale.models.generator import Generator
@@ -16,13 +20,6 @@ from sr_upscale.pretrained.load import module_of
 
 if TYPE_CHECKING:
     from sr_upscale.inference.backends import Start
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
-from torch import Tensor, nn
-
-from sr_upscale.functional.planes import Planes
-from sr_upscale.inference.color_drift import doubtful, finite
 
 
 def starter(weights: Path, device: Device) -> Start:
