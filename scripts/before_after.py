@@ -17,8 +17,7 @@ from sr_upscale.functional.color import Pixels
 from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, resolve_family
-from sr_upscale.storage.atomic import replace_file
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, replace_file
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "before-after.jpg"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sr_upscale.device import CPU, Choice, is_out_of_memory
+from sr_upscale.device import CPU, Choice, DeviceLostError, is_out_of_memory
 from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
 from sr_upscale.functional.pil_arrays import ImageKind, like, pixels_of
 from sr_upscale.images.decode import load_image
@@ -33,7 +33,6 @@ from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resol
 from sr_upscale.storage.atomic import refuse_existing
 from sr_upscale.video.containers import check_video, container_of_path
 from sr_upscale.video.options import VideoOptions
-from sr_upscale.vulkan import DeviceLostError
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
     ("__init__", "errors", "flags", "formatting", "interrupts"),
-    ("device", "vulkan"),
+    ("device",),
     ("functional",),
     ("storage",),
     ("models",),

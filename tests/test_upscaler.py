@@ -12,12 +12,12 @@ from PIL import Image, ImageCms, ImageOps
 
 from sr_upscale import device as device_module
 from sr_upscale.errors import ModelError, OutOfMemoryError, ShapeError, UsageError
-from sr_upscale.functional.alpha import extend_colour
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.functional.resize import resize
 from sr_upscale.images import Frame, Picture
 from sr_upscale.inference import loaded_networks, planning, strips
 from sr_upscale.inference.memory import PROGRAM_BYTES, plan_host_bytes
+from sr_upscale.inference.rows import extend_colour
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.inference.tiling import Pass, StripPlan, TilePlan
 from sr_upscale.upscaler import Upscaler

@@ -20,14 +20,13 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from sr_upscale.benchmark.protocol import FOLDERS, NAMES
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.div2k import DIV2K_URL
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import downscale_matlab
 from sr_upscale.images import load_plain8
 from sr_upscale.images.formats import format_of_path
-from sr_upscale.storage.atomic import make_folder
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, make_folder
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
 

@@ -12,21 +12,22 @@ import os
 import re
 import signal
 import sys
+import tomllib
 import traceback
-from collections.abc import Iterator, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
+import platformdirs
 import typer
-import typer.main
 
 from sr_upscale import __version__
 from sr_upscale.cli import COMMANDS
-from sr_upscale.cli.commands import EXAMPLES, PanelCommand, PlainGroup
+from sr_upscale.cli.commands import EXAMPLES, PlainGroup, command_of
 from sr_upscale.cli.console import Console, Session, discard_output, print_error, standard_output
 from sr_upscale.errors import READER_GONE, SIGNALLED, OutOfMemoryError, SrUpscaleError, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import shortened, shown
 from sr_upscale.interrupts import STOP, Insistence, Stopped, ending_of, ending_signals
 
 _CLEANING = "--denoise 0..1 sets how much noise is removed, and --before 1x-denoise-realplksr-otf cleans first"
@@ -87,8 +88,6 @@ class Commands(PlainGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         found = super().resolve_command(ctx, args)
         if not ctx.resilient_parsing and found[1] is not None and found[0] != "config":
-            from sr_upscale.cli.defaults import defaults_of
-
             ctx.default_map = {found[0]: defaults_of(found[1])}
         return found
 
@@ -111,14 +110,61 @@ class Commands(PlainGroup):
             raise UsageError(f"{shown(word)!r} is neither a command nor a file; did you mean `sr-upscale {near[0]}`?")
 
 
-def command_of(name: str) -> Any:
-    """Imports a command, as the object that typer runs."""
-    module = import_module(f"sr_upscale.cli.{name}")
-    home = getattr(module, "app", None)
-    if home is None:
-        home = typer.Typer(add_completion=False, rich_markup_mode=None)
-        home.command(name, cls=PanelCommand)(getattr(module, name))
-    return typer.main.get_command(home)
+def config_file() -> Path:
+    """Returns the file of defaults: ``SR_UPSCALE_CONFIG``, else the system's place for settings."""
+    return Path(os.environ.get("SR_UPSCALE_CONFIG") or platformdirs.user_config_path("sr-upscale") / "config.toml")
+
+
+def defaults_of(command: Any) -> dict[str, Any]:
+    """Returns the defaults of a command that stand in the file, by the names of its parameters.
+
+    Args:
+        command: As typer runs it.
+
+    Raises:
+        UsageError: The file cannot be read, or a name in it is no option of the command.
+    """
+    options = {
+        name.removeprefix("--"): parameter.name
+        for parameter in getattr(command, "params", ())
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--") and parameter.param_type_name == "option"
+    }
+    table = tables_of_file().get(command.name, {})
+    for key in table:
+        if key not in options:
+            raise UsageError(_misspelt(f"{command.name}.{key}", key, options))
+    return {options[key]: value for key, value in table.items()}
+
+
+def tables_of_file() -> Mapping[str, Mapping[str, Any]]:
+    """Reads the file, as tables of options by the name of the command; empty where there is none.
+
+    Raises:
+        UsageError: It cannot be read, or a table is named like no command.
+    """
+    path = config_file()
+    try:
+        tables = (
+            tomllib.loads(path.read_text(encoding="utf-8"))
+            if path.exists() or "SR_UPSCALE_CONFIG" in os.environ
+            else {}
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{shown(path)}: cannot be read ({error}); expected TOML with a table for each command"
+        ) from error
+    for name, table in tables.items():
+        if name not in COMMANDS or not isinstance(table, dict):
+            raise UsageError(_misspelt(name, name, COMMANDS))
+    return tables
+
+
+def _misspelt(place: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [*known], n=1)
+    kind = "option" if "." in place else "command, and options stand below one"
+    hint = f"did you mean {near[0]}?" if near else "see `sr-upscale --help`"
+    return f"{shown(config_file())}: {shortened(place)} is no {kind}; {hint}"
 
 
 app = typer.Typer(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import typer
+import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 EXAMPLES = {
@@ -55,6 +57,16 @@ class PlainGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
+
+def command_of(name: str) -> Any:
+    """Imports a command, as the object that typer runs."""
+    module = import_module(f"sr_upscale.cli.{name}")
+    home = getattr(module, "app", None)
+    if home is None:
+        home = typer.Typer(add_completion=False, rich_markup_mode=None)
+        home.command(name, cls=PanelCommand)(getattr(module, name))
+    return typer.main.get_command(home)
 
 
 def read_plainly(parameters: Sequence[Any]) -> Sequence[Any]:

@@ -10,7 +10,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.formatting import shown
-from sr_upscale.training.recipes import shipped_recipes
+from sr_upscale.training.options import shipped_recipes
 
 
 @opt.command(offline=False)
@@ -32,7 +32,7 @@ def degrade(
 
     Writes several LR versions, and one sheet with all of them."""
     with console.progress(config):  # it stands before torch is imported
-        from sr_upscale.training.degraded_versions import degraded_versions, write_versions
+        from sr_upscale.training.preview import degraded_versions, write_versions
         from sr_upscale.training.recipe_file import load_recipe
 
         recipe = load_recipe(config)

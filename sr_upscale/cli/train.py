@@ -37,8 +37,9 @@ def train(
         from sr_upscale.training.loop import train as run
         from sr_upscale.training.parallel import joined
         from sr_upscale.training.preview import format_preview, preview
-        from sr_upscale.training.reports import Figures, board
-        from sr_upscale.training.setup import (
+        from sr_upscale.training.run import (
+            Figures,
+            board,
             format_dtype,
             own_choice,
             recipe_of,

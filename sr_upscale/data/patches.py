@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.degradations import Family, degrade, gaussian_blur
 from sr_upscale.errors import TrainingError
 from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import downscale_matlab
 from sr_upscale.images.formats import SUFFIXES
 
 SUB_IMAGE = re.compile(r"_part\d{3}$")

@@ -158,3 +158,27 @@ _KERNELS: dict[Kernel, tuple[Callable[[Floats], Floats], float]] = {
     "bicubic": (_cubic, 2.0),
     "lanczos3": (_lanczos3, 3.0),
 }
+
+
+def downscale_matlab(hr: Tensor, scale: int) -> Tensor:
+    """Reduces an HR picture to its bicubic LR twin, as MATLAB's `imresize` does.
+
+    The result is in 8 bits, as the papers' LR files are.
+
+    Args:
+        hr: (..., H, W) in [0, 1]; H and W must be multiples of `scale`.
+        scale: Integer factor.
+
+    Returns:
+        (..., H / scale, W / scale) in [0, 1], on the grid of 1/255.
+
+    Raises:
+        ShapeError: H or W is not a multiple of `scale`.
+    """
+    height, width = hr.shape[-2:]
+    if height % scale or width % scale:
+        msg = f"HR of {width}x{height} does not divide by {scale}; crop it to a multiple first"
+        raise ShapeError(msg)
+    rows = resize(hr, (height // scale, width)).clamp(0, 1)  # MATLAB saturates 8-bit values between the axes
+    lr = resize(rows, (height // scale, width // scale))
+    return (lr.clamp(0, 1) * 255).round() / 255

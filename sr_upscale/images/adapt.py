@@ -13,8 +13,7 @@ from PIL import Image, ImageCms
 from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.functional.pil_arrays import to_8_bits
 from sr_upscale.images.codecs.codec import codec_of
-from sr_upscale.images.color_profile import HLG, PQ, profile_of
-from sr_upscale.images.color_tags import ColorTags
+from sr_upscale.images.color_tags import HLG, PQ, ColorTags, profile_of
 from sr_upscale.images.formats import FORMATS, Format, SaveOptions
 from sr_upscale.images.picture import Picture
 from sr_upscale.images.xmp import HISTORY_BYTES

@@ -14,7 +14,7 @@ NEGATIVE_SLOPE = 0.2
 
 INNER_ROWS: dict[str, tuple[int, ...]] = {"inception": (3, 2, 2), "gated": (1, 2)}
 """Blocks by name: rows of half the channels that each keeps between its convs while it streams
-(`inference.strip_blocks`)."""
+(`inference.strip_layers`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TailTraits:
-    """What planning must know of a tail of the generator (`models.tails`).
+    """What planning must know of a tail of the generator (`models.generator.TAILS`).
 
     Attributes:
         halo: Gives the radius of its receptive field in LR pixels.

@@ -1,4 +1,4 @@
-"""The generator: inception-residual blocks between a 3x3 head and an upsampling tail (`models.tails`).
+"""The generator: inception-residual blocks between a 3x3 head and an upsampling tail.
 
 There are two kinds of blocks. The published one (github.com/hueindahaus/srgan, after SRGAN, Ledig et al. 2017,
 arXiv:1609.04802, and ESRGAN, Wang et al. 2018, arXiv:1809.00219) makes a network of 913 027 parameters at x4 with the
@@ -18,8 +18,68 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.errors import ModelError
-from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig
-from sr_upscale.models.tails import TAILS, leaky_relu
+from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig, nearest_stages
+
+
+class Tail(nn.Module):
+    """Base of all tails.
+
+    Args:
+        scale: Factor.
+        num_feat: Channels of the features.
+
+    Shapes: (N, C, H, W) features and the (N, 3, H, W) image -> (N, 3, H*s, W*s) image.
+    """
+
+    def __init__(self, scale: int, num_feat: int) -> None:
+        super().__init__()
+
+
+class NearestConvTail(Tail):
+    """The published tail.
+
+    Each stage is nearest-neighbour upsampling, a conv and LeakyReLU. Two convs at full size follow the last one.
+    """
+
+    def __init__(self, scale: int, num_feat: int) -> None:
+        super().__init__(scale, num_feat)
+        self.factors = nearest_stages(scale)
+        self.stages = nn.ModuleList(nn.Conv2d(num_feat, num_feat, 3, padding=1) for _ in self.factors)
+        self.conv = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.last = nn.Conv2d(num_feat, 3, 3, padding=1)
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:  # noqa: ARG002 (one signature for all tails)
+        for factor, conv in zip(self.factors, self.stages, strict=True):
+            features = leaky_relu(conv(F.interpolate(features, scale_factor=factor, mode="nearest")))
+        return cast("Tensor", self.last(leaky_relu(self.conv(features))))
+
+
+class PixelShuffleTail(Tail):
+    """One conv to 3*s*s channels and a pixel shuffle (Shi et al. 2016, arXiv:1609.05158).
+
+    The image, enlarged by nearest neighbours, is added.
+    """
+
+    def __init__(self, scale: int, num_feat: int) -> None:
+        super().__init__(scale, num_feat)
+        self.scale = scale
+        self.last = nn.Conv2d(num_feat, 3 * scale**2, 3, padding=1)
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        residual = F.pixel_shuffle(self.last(features), self.scale)
+        return residual + F.interpolate(image, scale_factor=self.scale, mode="nearest")
+
+
+TAILS: dict[str, type[Tail]] = {"pixelshuffle": PixelShuffleTail, "nearest_conv": NearestConvTail}
+"""Tails by the name in a configuration."""
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Applies LeakyReLU(0.2) in place, to a tensor of any shape.
+
+    That is safe: every caller hands over a conv's fresh output, and the gradient needs the result alone.
+    """
+    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
 
 
 class InceptionResidualBlock(nn.Module):

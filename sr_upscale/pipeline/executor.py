@@ -17,7 +17,7 @@ from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, Work
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file
 from sr_upscale.upscaler import Upscaler
 from sr_upscale.video.containers import Container, container_of_path
 

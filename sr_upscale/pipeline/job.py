@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sr_upscale import __version__
 from sr_upscale.formatting import shown
-from sr_upscale.functional.planes import on_host
+from sr_upscale.functional.planes import TURNS, on_host
 from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image
 from sr_upscale.images.adapt import adapt
 from sr_upscale.images.decode import peek
@@ -27,9 +27,8 @@ from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.row_queue import Writer, write_inline
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.interrupts import STOP
-from sr_upscale.models.ensemble import TURNS
 from sr_upscale.pipeline.request import Request
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file
 from sr_upscale.video.containers import check_video
 
 if TYPE_CHECKING:

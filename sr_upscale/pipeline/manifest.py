@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from sr_upscale.formatting import addressed
-from sr_upscale.storage.atomic import open_own, output_error, replace_file
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, open_own, output_error, replace_file
 from sr_upscale.storage.process import IDENTITY, identity
 
 MANIFEST = ".sr-upscale.jsonl"

@@ -32,8 +32,8 @@ from sr_upscale.pipeline.manifest import Manifest, Stamp, fingerprint_of
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import folder_target, output_label
+from sr_upscale.storage.atomic import hash_file
 from sr_upscale.storage.claims import Lost
-from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.objects import (
     Note,
     check_address,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sr_upscale.errors import InputError, OutputError
 from sr_upscale.pipeline.manifest import Entry, Manifest, stamp_of
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file
 
 _LABEL = re.compile(r"_(?:x\d+(?:\.\d+)?|[wh]\d+|\d+x\d+)(?=_.)")
 """What `targets.output_label` puts between the stem of a picture and the name of a model."""

@@ -32,8 +32,7 @@ from sr_upscale.pipeline.parsing import (
     parse_size,
     parse_suffix,
 )
-from sr_upscale.pretrained.catalogue import CATALOGUE
-from sr_upscale.pretrained.registry import DEFAULT_MODEL, families, known_names
+from sr_upscale.pretrained.registry import CATALOGUE, DEFAULT_MODEL, families, known_names
 from sr_upscale.video.containers import CONTAINERS, Container
 from sr_upscale.video.options import VideoOptions
 

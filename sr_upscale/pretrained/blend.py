@@ -23,8 +23,7 @@ from sr_upscale.pretrained.weights_file import (
     save_generator,
     save_tensors,
 )
-from sr_upscale.storage.atomic import make_folder
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, make_folder
 
 if TYPE_CHECKING:
     from sr_upscale.models.generator import Generator

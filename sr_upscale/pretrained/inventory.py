@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import mebibytes, shown
-from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.pretrained.registry import (
+    CATALOGUE,
     DEFAULT_MODEL,
     TABLE,
     WEIGHTS_SUFFIXES,
+    RemoteWeights,
     StoredWeights,
     added,
     added_folder,
@@ -191,7 +192,7 @@ def verify() -> tuple[list[str], list[str]]:
         Names of what is whole, and of what is damaged.
     """
     from sr_upscale.pretrained.load import module_of
-    from sr_upscale.storage.digest import hash_file
+    from sr_upscale.storage.atomic import hash_file
 
     good: list[str] = []
     bad: list[str] = []

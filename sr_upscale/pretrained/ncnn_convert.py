@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sr_upscale.device import import_ncnn, silent_stderr
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import extra
 from sr_upscale.pretrained.load import module_of
 from sr_upscale.pretrained.registry import cached_form
 from sr_upscale.storage.atomic import replace_file
-from sr_upscale.vulkan import import_ncnn, silent_stderr
 
 TRACED, VARIED = (32, 48), (40, 24)
 """(height, width) of the picture that a network is traced with, and of another, by which pnnx knows what varies."""

@@ -7,10 +7,12 @@ channels, number types.
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_upscale.errors import ModelError
+from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.formatting import extra, mebibytes
 from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.safe_pickle import Limited, load_tensors
-from sr_upscale.pretrained.weights_file import MAX_TENSORS, load_safetensors
+from sr_upscale.pretrained.weights_file import (
+    MAX_TENSORS,
+    WeightsInfo,
+    is_ours,
+    load_generator,
+    load_safetensors,
+    save_generator,
+    save_tensors,
+)
 
 SHARED = 4
 """How many times the size of a file its tensors may be, since some of them may share their numbers."""
@@ -172,3 +182,112 @@ def _check(path: Path, state: Mapping[str, Any]) -> None:
     for key, value in state.items():
         if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{path}: {key} holds values that are not finite; the file is damaged, get it again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constructor:
+    """How spandrel builds an architecture.
+
+    Attributes:
+        module: Module of ``spandrel.architectures``, and class in it.
+        scale: Keyword of the factor.
+        sizes: Keywords that a recipe may set; spandrel finds them again in the weights.
+        fixed: Keywords that are always given.
+        source: The paper.
+    """
+
+    module: str
+    scale: str
+    sizes: tuple[str, ...]
+    source: str
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+
+ARCHITECTURES = {
+    "compact": Constructor(
+        module="Compact", scale="upscale", sizes=("num_feat", "num_conv"), source="Wang et al. 2021, arXiv:2107.10833"
+    ),
+    "span": Constructor(
+        module="SPAN",
+        scale="upscale",
+        sizes=("feature_channels",),
+        source="Wan et al. 2023, arXiv:2311.12770",
+        fixed={"num_in_ch": 3, "num_out_ch": 3},
+    ),
+    "esrgan": Constructor(
+        module="ESRGAN", scale="scale", sizes=("num_filters", "num_blocks"), source="Wang et al. 2018, arXiv:1809.00219"
+    ),
+    "plksr": Constructor(
+        module="PLKSR", scale="upscaling_factor", sizes=("dim", "n_blocks"), source="Lee et al. 2024, arXiv:2404.11848"
+    ),
+}
+"""Architectures by the name that a recipe gives. None has batch norms, and each takes pictures of any size."""
+
+
+def build_network(name: str, *, scale: int, options: Mapping[str, int]) -> nn.Module:
+    """Builds a network of others with random weights, from torch's global generator.
+
+    Args:
+        name: A key of `ARCHITECTURES`.
+        scale: Factor.
+        options: Sizes by the constructor's keywords; what is left out is as published.
+
+    Returns:
+        A network, (N, 3, H, W) RGB in [0, 1] -> (N, 3, H * scale, W * scale), nominally in [0, 1].
+
+    Raises:
+        UsageError: An option is unknown, or no such network can be built.
+        ModelError: spandrel is not installed.
+    """
+    row = ARCHITECTURES[name]
+    try:
+        import spandrel
+    except ImportError as error:
+        raise ModelError(f"model.arch is {name!r}: it needs an extra; {extra('models')}") from error
+    if unknown := [key for key in options if key not in row.sizes]:
+        raise UsageError(f"model.options has {unknown[0]!r}; {name} takes {', '.join(row.sizes)}")
+    constructor = getattr(importlib.import_module(f"spandrel.architectures.{row.module}"), row.module)
+    given = ", ".join(f"{key} = {value}" for key, value in {"scale": scale, **options}.items())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about layers without elements, among others
+            network: nn.Module = constructor(**{row.scale: scale, **row.fixed, **options})
+            again = spandrel.ModelLoader(device="cpu").load_from_state_dict(dict(network.state_dict()))
+    except Exception as error:  # sizes are trusted there in every way
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"no {name} can be built with {given} ({reason}); try other sizes") from error
+    if (again.architecture.id.lower(), again.scale) != (row.module.lower(), scale):
+        raise UsageError(f"{name} with {given} would be read as {again.architecture.name} x{again.scale}; try others")
+    return network
+
+
+def save_network(path: Path, model: nn.Module, info: WeightsInfo, *, arch: str) -> None:
+    """Writes weights that ``-n FILE`` takes, whole or not at all.
+
+    Args:
+        path: Target, replaced if it exists.
+        model: A `Generator`, or a network of `build_network`.
+        info: Header.
+        arch: A key of `ARCHITECTURES`; empty for a `Generator`.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from sr_upscale.models.generator import Generator
+
+    if isinstance(model, Generator):
+        save_generator(path, model, info)
+    else:
+        save_tensors(path, model, info.to_metadata(architecture=arch))
+
+
+def tensors_of(path: Path) -> Mapping[str, Tensor]:
+    """Reads the tensors of a weights file of any make, by the names that they have in their network.
+
+    Raises:
+        ModelError: The file cannot be used.
+    """
+    if is_ours(path):
+        return load_generator(path)[0].state_dict()
+
+    return load_foreign(path)[0].network.state_dict()  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import secrets
 import stat
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sr_upscale.errors import AppearedError, DiskFullError, OutputError
+from sr_upscale.errors import AppearedError, DiskFullError, InputError, OutputError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP
 from sr_upscale.storage.process import IDENTITY, has_ended, identity
@@ -249,3 +250,19 @@ def output_error(path: Path, error: OSError) -> OutputError:
     remedy = remedies.get(error.errno or 0, "choose another place with -o")
     kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutputError
     return kind(f"{path}: cannot write: {error.strerror or error}; {remedy}")
+
+
+def hash_file(path: Path) -> str:
+    """Computes the SHA-256 of a regular file's content, as 64 hexadecimal digits.
+
+    Raises:
+        InputError: It cannot be read, or is not a regular file.
+    """
+    try:
+        if not path.is_file():
+            what = "not a regular file" if os.path.lexists(path) else "no such file"
+            raise InputError(f"{shown(path)}: {what}; expected a file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot read: {error.strerror}; check its permissions") from error

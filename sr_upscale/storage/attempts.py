@@ -20,9 +20,8 @@ import urllib3.exceptions
 
 from sr_upscale.errors import IntegrityError, NetworkError, OutputError
 from sr_upscale.formatting import mebibytes, shortened
-from sr_upscale.storage.atomic import open_own
+from sr_upscale.storage.atomic import hash_file, open_own
 from sr_upscale.storage.connections import Floor, TooSlowError, open_session
-from sr_upscale.storage.digest import hash_file
 from sr_upscale.storage.remote import RemoteFile, note_of
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)

@@ -21,11 +21,10 @@ from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.data.rendered import Rendered
 from sr_upscale.device import has_bf16
 from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.planes import self_ensemble
 from sr_upscale.functional.resize import resize_pixels
-from sr_upscale.models.ensemble import self_ensemble
 from sr_upscale.pretrained.load import module_of
-from sr_upscale.storage.atomic import make_folder, open_own, output_error, replace_file
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, make_folder, open_own, output_error, replace_file
 
 ANSWERS_VERSION = 1
 """Raise it when crops or answers come out otherwise."""

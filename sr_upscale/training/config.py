@@ -16,7 +16,7 @@ from sr_upscale.formatting import shortened
 from sr_upscale.models.discriminator import DISCRIMINATORS
 from sr_upscale.models.features import LAYERS
 from sr_upscale.models.generator import GeneratorConfig
-from sr_upscale.pretrained.architectures import ARCHITECTURES
+from sr_upscale.pretrained.spandrel_adapter import ARCHITECTURES
 from sr_upscale.training.losses import GAN_LOSSES, LATTICE_WINDOW, PIXEL_LOSSES
 
 
@@ -75,7 +75,7 @@ class ModelSection:
     """The network that is taught.
 
     Attributes:
-        arch: Empty for our generator, or a network of others: a key of `pretrained.architectures.ARCHITECTURES`.
+        arch: Empty for our generator, or a network of others: a key of `pretrained.spandrel_adapter.ARCHITECTURES`.
         options: Sizes of a network of others, by the keywords of its constructor; what is left out is as published.
         scale: Factor.
         num_feat, num_blocks, upsampler, block: Sizes, tail and blocks of our generator; see `GeneratorConfig`.
@@ -138,7 +138,7 @@ class TeacherSection:
         crops: LR crops that it is asked about, of all folders together.
         crop: Side of a crop in LR pixels.
         context: LR pixels at each border of a crop that are left out of patches, as the answer there lacks context.
-        ensemble: Whether its answer is the mean over eight turns (`models.ensemble`), at eight times the cost.
+        ensemble: Whether its answer is the mean over eight turns (`planes.self_ensemble`), at eight times the cost.
         bf16: Whether it computes in bfloat16 where the hardware does (`device.has_bf16`): about four times as fast on
             a CPU with AMX, a quarter of a level off. Too rough for teachers of PSNR.
         clean_hr: Whether HR takes the place of the answer where LR was only reduced: there is nothing to repair.

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from sr_upscale.errors import UsageError
 from sr_upscale.flags import DATA, RECIPE, option
 from sr_upscale.formatting import parse_duration
-from sr_upscale.training.recipes import shipped_recipes
+
+
+def shipped_recipes() -> list[str]:
+    """Returns the names of the recipes that come with the package, sorted."""
+    folder = resources.files("sr_upscale.training") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(name: str) -> str:
+    """Returns the TOML text of a shipped recipe."""
+    return (resources.files("sr_upscale.training") / "recipes" / f"{name}.toml").read_text("utf-8")
 
 
 def _patience(text: str) -> float:

@@ -1,4 +1,4 @@
-"""What a run would do, before it does anything: nothing is written, decoded or downloaded."""
+"""What a run would do, before it does anything; and what it makes of a picture, to look at."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
+from sr_upscale.data.degradations import degrade
 from sr_upscale.data.div2k import DIV2K_TRAIN, div2k_in, means_div2k
+from sr_upscale.errors import InputError
 from sr_upscale.formatting import duration, mebibytes, shown
+from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.pil_arrays import rgb8
+from sr_upscale.functional.resize import downscale_matlab
+from sr_upscale.images import load_image
 from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.features import vgg19_download
 from sr_upscale.pretrained.registry import cached_path, catalogue_entry
+from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
 from sr_upscale.storage.remote import in_torch_cache
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.loop import find_checkpoint
 from sr_upscale.training.parallel import World
-from sr_upscale.training.run import Resume
-from sr_upscale.training.setup import format_dtype
+from sr_upscale.training.run import Resume, format_dtype
 from sr_upscale.training.sources import find_paths, teacher_of, vgg19_for
 from sr_upscale.training.state import new_generator, random_generator
 
@@ -222,3 +231,62 @@ def _format_stage(stage: StagePreview, share: str) -> str:
     parts = f" in {stage.accumulate} parts" if stage.accumulate > 1 else ""
     patches = f"batch of {stage.batch_size}{share}{parts}, patches of {stage.lr_patch}x{stage.lr_patch} LR pixels"
     return f"stage {stage.name}: {' or '.join(lengths)}, {patches}{discriminator}"
+
+
+def degraded_versions(picture: Path, recipe: Recipe, *, count: int, seed: int) -> list[NDArray[np.uint8]]:
+    """Makes LR versions of a picture as a recipe would make them for training.
+
+    Args:
+        picture: A file.
+        recipe: Says how.
+        count: How many; a recipe without random degradations makes one.
+        seed: Random seed.
+
+    Returns:
+        (H, W, 3) uint8 each.
+
+    Raises:
+        InputError: The file cannot be used, or is too small.
+    """
+    scale = recipe.model.scale
+    hr = rgb8(np.asarray(load_image(picture).frames[0].pixels_hwc))
+    height, width = (side - side % scale for side in hr.shape[:2])
+    if min(height, width) < 8 * scale:
+        raise InputError(
+            f"{shown(picture)}: {hr.shape[1]}x{hr.shape[0]} is too small; expected {8 * scale} pixels or more"
+        )
+    hr = np.ascontiguousarray(hr[:height, :width])
+    if recipe.family is None:
+        return [to_pixels(downscale_matlab(to_tensor(hr), scale), np.dtype(np.uint8))]
+    return [degrade(hr, scale, recipe.family, np.random.default_rng([seed, each])) for each in range(count)]
+
+
+def write_versions(
+    versions: Sequence[NDArray[np.uint8]], folder: Path, stem: str, *, force: bool
+) -> tuple[list[Path], Path]:
+    """Writes each version as a PNG, and a sheet of all of them.
+
+    Returns:
+        Files of the versions, and of the sheet.
+
+    Raises:
+        OutputError: A file cannot be written, or is there and `force` is not given.
+    """
+    files = [folder / f"{stem}_{number:03d}.png" for number in range(len(versions))]
+    sheet = folder / f"{stem}_sheet.png"
+    for file in (*files, sheet):
+        refuse_existing(file, force=force)
+    make_folder(folder)
+    for file, version in zip((*files, sheet), (*versions, _sheet(list(versions))), strict=True):
+        with replace_file(file) as temporary:
+            Image.fromarray(version).save(temporary, "PNG")
+    return files, sheet
+
+
+def _sheet(versions: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Puts all versions, (H, W, 3) of one size, side by side, up to four in a row."""
+    columns = min(4, len(versions))
+    blank = np.zeros_like(versions[0])
+    padded = versions + [blank] * (-len(versions) % columns)
+    rows = [np.concatenate(padded[at : at + columns], axis=1) for at in range(0, len(padded), columns)]
+    return np.concatenate(rows, axis=0)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sr_upscale.errors import UsageError
 from sr_upscale.training.config import GENERATOR_KEYS, Recipe
-from sr_upscale.training.recipes import read_recipe, shipped_recipes
+from sr_upscale.training.options import read_recipe, shipped_recipes
 
 T = TypeVar("T")
 

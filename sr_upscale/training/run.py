@@ -1,25 +1,91 @@
-"""What a run is, what it reports, and what it leaves: scores, the weights so far, the best of them."""
+"""What a run is, by its options; what it reports, and what it leaves: scores, the weights so far, the best of them."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
+from sr_upscale.device import Choice, Device, choose, has_bf16
+from sr_upscale.errors import UsageError
+from sr_upscale.formatting import duration, extra
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features
-from sr_upscale.pretrained.architectures import save_network
+from sr_upscale.pretrained.spandrel_adapter import save_network
 from sr_upscale.pretrained.weights_file import WeightsInfo
 from sr_upscale.training.config import Recipe, StageSection
+from sr_upscale.training.options import TrainingOptions
 from sr_upscale.training.parallel import World
+from sr_upscale.training.recipe_file import load_recipe, parse_override, with_length, with_patches
 from sr_upscale.training.sources import Pictures
 from sr_upscale.training.state import TrainState
 from sr_upscale.training.validation import Scores, sample_sheet, validate
+
+
+def recipe_of(options: TrainingOptions, *, size: str) -> Recipe:
+    """Reads the recipe of options, in its ``cpu`` or ``gpu`` size, and changes what they say.
+
+    Raises:
+        UsageError: There is no such recipe, or it does not take a value; or see `recipe_file.load_recipe`.
+    """
+    init = "" if options.init == "none" else options.init
+    overrides: dict[str, Any] = {"stage.lr": options.lr, "seed": options.seed, "init": init}
+    overrides |= dict(parse_override(text) for text in options.settings)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    recipe = load_recipe(options.config, given, size=size, stages=options.stages)
+    recipe = with_patches(recipe, lr_patch=options.lr_patch, batch_size=options.batch_size)
+    return with_length(recipe, max_time_s=options.max_time, steps=options.steps)
+
+
+def own_choice(device: str, dtype: str, world: World) -> Choice:
+    """Chooses the device of this process: what was asked for, or its own among those of ``torchrun``.
+
+    There ``auto`` is a GPU of its own, or the CPU where there is no GPU.
+
+    Raises:
+        UsageError: See `device.choose`.
+    """
+    if device.startswith("vulkan"):
+        raise UsageError(f"device {device} is not for training; use cpu, cuda or mps")
+    if world.size > 1:
+        on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+        device = "cpu" if on_cpu else f"cuda:{os.environ['LOCAL_RANK']}"
+    return choose(device, dtype)
+
+
+def torch_device(choice: Choice) -> torch.device:
+    """Returns the device of a choice as torch names it."""
+    return torch.device(str(choice.device))
+
+
+def size_of(wanted: str, device: Device) -> str:
+    """Returns the size of a recipe: ``cpu`` or ``gpu``, which ``auto`` takes by the device."""
+    return wanted if wanted != "auto" else "cpu" if device.type == "cpu" else "gpu"
+
+
+def training_dtype(choice: Choice, wanted: str) -> torch.dtype:
+    """Chooses what was asked for; else bf16 where the hardware has it, because bf16 needs no loss scaling."""
+    if wanted != "auto":
+        dtype: torch.dtype = getattr(torch, choice.dtype)
+        return dtype
+    if has_bf16(choice.device.type):
+        return torch.bfloat16
+    return torch.float16 if choice.device.type == "cuda" else torch.float32
+
+
+def format_dtype(dtype: torch.dtype) -> str:
+    """Puts a number type of training into words."""
+    short = str(dtype).removeprefix("torch.")
+    return {"float32": "fp32", "bfloat16": "bf16 autocast", "float16": "fp16 autocast with loss scaling"}[short]
 
 
 class Resume(Enum):
@@ -160,3 +226,112 @@ def _rank(stage: StageSection, scores: Scores) -> float:
         return scores.teacher_l1
     looks = stage.perceptual_weight > 0 or stage.gan_weight > 0
     return scores.distance if looks and scores.distance is not None else -scores.psnr
+
+
+class Figures:
+    """Gathers the progress of a run.
+
+    Attributes:
+        scores: Of the last validation, rounded.
+    """
+
+    def __init__(self) -> None:
+        self.scores: dict[str, float] = {}
+        self._last: Progress | None = None
+        self._time: dict[str, list[float]] = {}
+
+    def add(self, progress: Progress) -> str | None:
+        """Takes a report in.
+
+        Returns:
+            The line of its validation; None where there was none.
+        """
+        self._last = progress
+        for key in ("steps_per_s", "network_share", "data_s"):
+            self._time.setdefault(key, []).append(getattr(progress, key))
+        if progress.scores is None:
+            return None
+        self.scores = {key: round(value, 4) for key, value in asdict(progress.scores).items() if value is not None}
+        distance = f"  distance {progress.scores.distance:.3f}" if progress.scores.distance is not None else ""
+        for name in ("teacher_l1", "teacher_distance"):
+            if name in self.scores:
+                distance += f"  {name.replace('_', ' ')} {self.scores[name]:.3f}"
+        d_loss = f"  d {progress.losses['d']:.3f}" if "d" in progress.losses else ""
+        return (
+            f"{duration(progress.elapsed_s)}  {progress.stage} {progress.step}  "
+            f"loss {progress.losses['loss']:.5f}{d_loss}  lr {progress.lr:.2e}  {progress.steps_per_s:.1f} steps/s  "
+            f"validation {progress.scores.psnr:.2f} dB  SSIM {progress.scores.ssim:.4f}{distance}"
+        )
+
+    def title(self, progress: Progress) -> str:
+        """Says in a few words where the run is."""
+        at = f"{progress.stage} step {progress.step}"
+        return f"{at} loss {progress.losses['loss']:.4f} {progress.steps_per_s:.1f}/s"
+
+    def means(self) -> dict[str, float]:
+        """Returns means over the run: steps a second, share of the network, seconds that a batch took to make."""
+        return {key: sum(values) / len(values) for key, values in self._time.items()}
+
+    def speed(self) -> str:
+        """Says in a sentence where the time went."""
+        if not self._time:
+            return "too short to measure its speed"
+        f = self.means()
+        return (
+            f"{f['steps_per_s']:.2f} steps/s; the network had its batch {f['network_share']:.1%} of the time; "
+            f"making a batch took {f['data_s'] * 1000:.1f} ms of one core, "
+            f"{f['data_s'] * f['steps_per_s']:.1%} of a step"
+        )
+
+    def result(self) -> dict[str, Any]:
+        """Returns what ``--json`` shows: the last stage and step, scores, and means over the run."""
+        if self._last is None:
+            return {"scores": self.scores}
+        speed = {key: round(value, 4) for key, value in self.means().items()}
+        return {"stage": self._last.stage, "step": self._last.step, "scores": self.scores, **speed}
+
+
+@contextmanager
+def board(out: Path, *, wanted: bool = True, writes: bool = True) -> Iterator[Callable[[Progress], None]]:
+    """Opens a board for TensorBoard while the context is open.
+
+    Args:
+        out: Folder of the run; the board's files go into ``tensorboard`` in it.
+        wanted: Whether there is a board at all.
+        writes: Whether this process is the one that writes. The others look for the package, too, so that all of them
+            fail alike.
+
+    Yields:
+        A function that writes a `Progress` as scalars by stage, and its sample sheet as an image.
+
+    Raises:
+        UsageError: The package is not installed.
+    """
+    if not wanted:
+        yield lambda _progress: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(f"--tensorboard needs its package; {extra('tensorboard')}") from error
+    if not writes:
+        yield lambda _progress: None
+        return
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(progress: Progress) -> None:
+        values = {**{f"loss/{name}": value for name, value in progress.losses.items()}, "lr": progress.lr}
+        values["steps_per_s"] = progress.steps_per_s
+        if progress.scores is not None:
+            scores = asdict(progress.scores)
+            values |= {f"validation/{name}": value for name, value in scores.items() if value is not None}
+        for name, value in values.items():
+            writer.add_scalar(f"{progress.stage}/{name}", value, progress.step)
+        if progress.sheet is not None:
+            with Image.open(out / progress.sheet) as sheet:
+                writer.add_image(f"{progress.stage}/samples", np.asarray(sheet), progress.step, dataformats="HWC")
+
+    try:
+        yield write
+    finally:
+        writer.close()

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.generator import Block, Generator, gated_from_compact
-from sr_upscale.pretrained.architectures import build_network, tensors_of
 from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.pretrained.spandrel_adapter import build_network, tensors_of
 from sr_upscale.storage.atomic import rename, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.muon import Muon

@@ -33,9 +33,8 @@ from sr_upscale.inference.row_queue import Abandoned, Handover, write_behind
 from sr_upscale.inference.rows import gathered
 from sr_upscale.inference.sizing import Target
 from sr_upscale.interrupts import STOP
-from sr_upscale.storage.atomic import make_folder, output_error, replace_file
+from sr_upscale.storage.atomic import hash_file, make_folder, output_error, replace_file
 from sr_upscale.storage.claims import Claims
-from sr_upscale.storage.digest import hash_file
 from sr_upscale.video.containers import Container
 from sr_upscale.video.encoder import Encoder
 from sr_upscale.video.frames import FrameStream, pixel_name

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sr_upscale.errors import InputError
 from sr_upscale.formatting import shown
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file
 from sr_upscale.video.frames import Converter, FrameStream, Look, look_of, lost_light
 
 ATTACHED_PIC = 0x400

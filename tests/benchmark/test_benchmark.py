@@ -29,11 +29,10 @@ from sr_upscale.benchmark.report import compare_page, page
 from sr_upscale.benchmark.run import Protocol, Results, Summary, run_benchmark
 from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair, manifest, named_set
 from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_latex, to_markdown, to_text
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.formatting import extra
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import downscale_matlab, resize
 from sr_upscale.metrics.reference import psnr
 from tests.helpers import Cli, micro_generator, pattern, serving
 

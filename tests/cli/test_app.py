@@ -23,9 +23,8 @@ from sr_upscale.cli.app import COMMANDS
 from sr_upscale.cli.commands import EXAMPLES
 from sr_upscale.cli.console import Console
 from sr_upscale.images import load_image
-from sr_upscale.pretrained.catalogue import CATALOGUE
-from sr_upscale.pretrained.registry import DEFAULT_MODEL, families
-from sr_upscale.training.recipes import shipped_recipes
+from sr_upscale.pretrained.registry import CATALOGUE, DEFAULT_MODEL, families
+from sr_upscale.training.options import shipped_recipes
 from tests.helpers import ROOT, Cli, Ran, doubled, pattern
 
 PROGRAM = [sys.executable, "-m", "sr_upscale"]

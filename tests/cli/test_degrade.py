@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.functional.color import to_pixels, to_tensor
+from sr_upscale.functional.resize import downscale_matlab
 from tests.helpers import Ran, pattern
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.benchmark.sets import folder_set
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import (
@@ -26,6 +25,7 @@ from sr_upscale.data.patches import (
     split_validation,
 )
 from sr_upscale.errors import InputError, TrainingError
+from sr_upscale.functional.resize import downscale_matlab
 from tests.helpers import pattern
 
 

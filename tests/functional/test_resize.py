@@ -6,10 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.errors import ShapeError
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import Kernel, resize, resize_pixels, resize_rows
+from sr_upscale.functional.resize import Kernel, downscale_matlab, resize, resize_pixels, resize_rows
 from tests.helpers import pattern
 
 

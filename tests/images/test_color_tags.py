@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from sr_upscale.images import Frame, Metadata, Picture, load_image, save_image
-from sr_upscale.images.color_profile import profile_of
-from sr_upscale.images.color_tags import PRIMARIES, SRGB, ColorTags
+from sr_upscale.images.color_tags import PRIMARIES, SRGB, ColorTags, profile_of
 from tests.helpers import Cli, animation, p3_profile, pattern, program
 
 Chunks = list[tuple[bytes, bytes]]

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sr_upscale.inference.dynamic_batching import Together
-from sr_upscale.inference.strips import StreamNetwork
+from sr_upscale.inference.strips import StreamNetwork, Together
 from sr_upscale.models.generator import Generator, GeneratorConfig
 
 

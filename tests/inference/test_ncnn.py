@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from sr_upscale.device import CPU, Device
+from sr_upscale.device import CPU, Device, DeviceLostError, VulkanCard, has_ncnn, vulkan_cards
 from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
 from sr_upscale.images.decode import load_image
 from sr_upscale.inference import backends
@@ -34,7 +34,6 @@ from sr_upscale.pretrained.ncnn_export import ncnn_model, runs_on_ncnn
 from sr_upscale.pretrained.registry import TABLE
 from sr_upscale.pretrained.weights_file import WeightsInfo, read_info, save_generator
 from sr_upscale.upscaler import Upscaler
-from sr_upscale.vulkan import DeviceLostError, VulkanCard, has_ncnn, vulkan_cards
 from tests.helpers import ROOT, Cli, pattern
 
 pytest.importorskip("ncnn")

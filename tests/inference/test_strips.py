@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from sr_upscale.errors import SrUpscaleError
-from sr_upscale.inference.strip_tails import STREAM_TAILS
+from sr_upscale.inference.strip_layers import STREAM_TAILS
 from sr_upscale.inference.strips import StreamNetwork, evenly, stream_rows
-from sr_upscale.models.generator import BLOCKS, GatedBlock, Generator, GeneratorConfig
-from sr_upscale.models.tails import TAILS
+from sr_upscale.models.generator import BLOCKS, TAILS, GatedBlock, Generator, GeneratorConfig
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (2, 2), (3, 5), (7, 11), (13, 13), (17, 4), (31, 19), (40, 23)]
 

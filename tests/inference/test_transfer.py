@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sr_upscale.functional.planes import from_pixels, into_pixels, on_host
-from sr_upscale.inference.transfer import _begin_download, one_late, to_device, to_host
+from sr_upscale.inference.backends.torch import _begin_download, one_late, to_device, to_host
 
 DEVICES = [
     "cpu",  # arrays

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_upscale.models.ensemble import _back, _there, self_ensemble
+from sr_upscale.functional.planes import _back, _there, self_ensemble
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import pattern
 

@@ -6,6 +6,7 @@ from sr_upscale.errors import ModelError
 from sr_upscale.models.generator import (
     BLOCKS,
     PRESETS,
+    TAILS,
     GatedBlock,
     Generator,
     GeneratorConfig,
@@ -14,7 +15,6 @@ from sr_upscale.models.generator import (
     gated_from_compact,
     halved,
 )
-from sr_upscale.models.tails import TAILS
 
 
 def parameters(config: GeneratorConfig) -> int:

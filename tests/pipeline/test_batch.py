@@ -33,8 +33,7 @@ from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Entry, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import SECTIONS, request_of
-from sr_upscale.storage.atomic import replace_file
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, replace_file
 from tests.helpers import Cli, pattern, pictures
 
 

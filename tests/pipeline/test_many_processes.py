@@ -27,8 +27,7 @@ from sr_upscale.pipeline.ledger import CLAIMS, Ledger
 from sr_upscale.pipeline.manifest import MANIFEST, Manifest
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.storage import claims
-from sr_upscale.storage.atomic import replace_file
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file, replace_file
 from tests.helpers import Cli, pattern, pictures
 
 COUNT = int(os.environ.get("SR_UPSCALE_PICTURES", "60"))  # `make many` has more
@@ -40,7 +39,7 @@ from pathlib import Path
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import run_batch
 from sr_upscale.storage import atomic, claims, process
-from sr_upscale.storage.digest import hash_file
+from sr_upscale.storage.atomic import hash_file
 
 folder, number, ends, count = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 process.place = lambda: f"host{number}.0000000{number}"  # each on a host of its own

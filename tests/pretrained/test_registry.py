@@ -19,9 +19,16 @@ from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.models.generator import Generator, GeneratorConfig, gated_from_compact
 from sr_upscale.pretrained import registry as store
 from sr_upscale.pretrained.blend import blend_files, blended
-from sr_upscale.pretrained.catalogue import CATALOGUE, RemoteWeights
 from sr_upscale.pretrained.inventory import format_details, format_rows, model_row, model_rows
-from sr_upscale.pretrained.registry import StoredWeights, added, catalogue_entry, models_folder, resolve_weights
+from sr_upscale.pretrained.registry import (
+    CATALOGUE,
+    RemoteWeights,
+    StoredWeights,
+    added,
+    catalogue_entry,
+    models_folder,
+    resolve_weights,
+)
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.remote import RemoteFile
 from sr_upscale.upscaler import Upscaler

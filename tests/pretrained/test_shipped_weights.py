@@ -14,9 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.functional.resize import resize
+from sr_upscale.functional.resize import downscale_matlab, resize
 from sr_upscale.metrics.reference import lattice_energy, psnr
 from sr_upscale.pretrained.registry import TABLE, StoredWeights, catalogue_entry
 from sr_upscale.pretrained.weights_file import load_generator, read_info

@@ -19,8 +19,8 @@ from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import PatchSampler, find_pictures
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
-from sr_upscale.pretrained.architectures import ARCHITECTURES, build_network
 from sr_upscale.pretrained.load import module_of, traits_of
+from sr_upscale.pretrained.spandrel_adapter import ARCHITECTURES, build_network
 from sr_upscale.training import state, step
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World

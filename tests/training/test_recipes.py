@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sr_upscale.errors import UsageError
+from sr_upscale.training.options import shipped_recipes
 from sr_upscale.training.recipe_file import load_recipe, parse_override, recipe_from_dict, with_length, with_patches
-from sr_upscale.training.recipes import shipped_recipes
 from tests.helpers import Ran
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from sr_upscale.data.bicubic import downscale_matlab
 from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import Pair, PatchSampler, find_pictures
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
+from sr_upscale.functional.resize import downscale_matlab
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.training.answers import Answers, Question
 from sr_upscale.training.loop import train

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sr_upscale.device import CPU, Choice, Device, choose, cpu_has_bf16, may_have_gpu_of_torch
+from sr_upscale.device import CPU, Choice, Device, choose, cpu_has_bf16, has_ncnn, may_have_gpu_of_torch, vulkan_cards
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
 from sr_upscale.inference.backends import BACKENDS
-from sr_upscale.vulkan import has_ncnn, vulkan_cards
 
 SMALL_PIXELS, SMALL_PIXELS_HALF = 384 * 384, 256 * 256
 """Pictures of at most so many LR pixels are enlarged by ncnn on a CPU without bf16 and with it.

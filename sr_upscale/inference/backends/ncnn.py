@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_upscale.device import Device, cpu_threads
+from sr_upscale.device import Device, DeviceLostError, cpu_threads, import_ncnn
 from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
 from sr_upscale.pretrained.ncnn_export import INPUT, OUTPUT, NcnnModel, ncnn_model
-from sr_upscale.vulkan import DeviceLostError, import_ncnn
 
 if TYPE_CHECKING:
     from sr_upscale.inference.backends import Start
