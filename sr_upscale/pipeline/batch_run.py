@@ -52,7 +52,7 @@ class Work:
     saver: Executor
     worker: int
     stop: threading.Event
-    on_whole: Callable[[Path, str], None]
+    on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,10 @@ class ItemExecutor(Protocol[Loaded]):
         """
         ...
 
+    def share(self, item: Item, work: Work) -> None:
+        """Does a part of an item that another process holds, if it has parts. That process finishes it."""
+        ...
+
 
 class ItemLedger(Protocol):
     """What knows what is done and who does the rest: `ledger.Ledger`, or `object_batch.ObjectLedger`."""
@@ -158,6 +162,7 @@ def run_batch(
 
     Other processes, also on other machines, may do items of the same plan. Each item is claimed first (`Ledger.take`);
     those that others hold come last, are skipped once they are done, and are taken over where their holder is gone.
+    Parts of them are done meanwhile (`ItemExecutor.share`).
 
     An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
     written by then, even by a process that was killed, is known to the next run.
@@ -194,16 +199,19 @@ def run_batch(
         return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=executor.load(item))
 
     def compute(
-        item: Item, reading: Future[_Taken[Loaded] | Literal["done", "held"]]
+        item: Item, reading: Future[_Taken[Loaded] | Literal["done", "held"]], idle: bool
     ) -> Future[dict[str, Any]] | Literal["done", "held"]:
         taken = reading.result()
-        if not isinstance(taken, _Taken):
+        if taken == "done" or (taken == "held" and not idle):
             return taken
-        if ledger.has_lost(item):  # while it waited
+        if isinstance(taken, _Taken) and ledger.has_lost(item):  # while it waited
             return "held"
         item.target.parent.mkdir(parents=True, exist_ok=True)
         worker = workers.get()
         try:
+            if not isinstance(taken, _Taken):
+                executor.share(item, Work(saver=saver, worker=worker, stop=stop))
+                return taken
             note = functools.partial(ledger.note, item, taken.stamp)
             return executor.start(item, taken.loaded, Work(saver=saver, worker=worker, stop=stop, on_whole=note))
         finally:
@@ -253,7 +261,7 @@ def run_batch(
                     if flying and not fits([item, *(each for _, each, _ in flying)]):
                         break
                     waiting.popleft()
-                    flying.append((number, item, computer.submit(compute, item, loader.submit(read, item))))
+                    flying.append((number, item, computer.submit(compute, item, loader.submit(read, item), looked)))
                 number, item, computing = flying.popleft()
                 outcome = finish(item, computing)
                 if outcome is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -69,6 +71,7 @@ class LocalExecutor:
         self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
         self.jobs = _jobs(request.run.jobs, self.upscalers, FAR_THREADS if far else 1)
         self.fingerprint = fingerprint(request, self.upscalers[0])
+        self._shared: set[Path] = set()
 
     def load(self, item: Item) -> Any:
         """Reads an item and plans its output."""
@@ -83,11 +86,6 @@ class LocalExecutor:
             Cancelled: `work.stop` was set.
         """
 
-        def on_step(done: int, total: int) -> None:
-            if work.stop.is_set():
-                raise Cancelled
-            self.on_step(item, done, total)
-
         fmt = self.format_for(item)
         started: Future[dict[str, Any]] = job_for(fmt).start(
             loaded,
@@ -96,10 +94,32 @@ class LocalExecutor:
             self.upscalers[work.worker % len(self.upscalers)],
             self.request,
             writer=write_behind(work.saver),
-            on_step=on_step,
+            on_step=functools.partial(self._on_step, item, work),
             on_whole=work.on_whole,
         )
         return started
+
+    def share(self, item: Item, work: Work) -> None:
+        """Makes segments of a clip that another process has begun, once; a picture has no parts.
+
+        Raises:
+            Cancelled: `work.stop` was set.
+        """
+        if item.target in self._shared or not isinstance(self.format_for(item), Container):
+            return
+        from sr_upscale.video.run import is_begun, share_clip
+
+        if is_begun(item.target):
+            self._shared.add(item.target)
+            upscaler = self.upscalers[work.worker % len(self.upscalers)]
+            with contextlib.suppress(SrUpscaleError):  # whoever holds the clip fails as well, or makes all of it
+                plan = self.load(item).clip
+                share_clip(plan, item.target, upscaler, on_step=functools.partial(self._on_step, item, work))
+
+    def _on_step(self, item: Item, work: Work, done: int, total: int) -> None:
+        if work.stop.is_set():
+            raise Cancelled
+        self.on_step(item, done, total)
 
     def format_for(self, item: Item) -> Format | Container:
         """Returns the format of an item's output."""

@@ -179,6 +179,7 @@ def enlarge_clip(
         SrUpscaleError: Any of its kinds. Finished segments stay for the next run.
     """
     with _Run(plan, target, upscaler, on_step) as run:
+        run.begin()
         run.compute()
         run.join(on_whole, overwrite=overwrite)
     clip = plan.clip
@@ -189,6 +190,24 @@ def enlarge_clip(
         "damaged": clip.damaged,
         "warnings": run.network.warnings,
     }
+
+
+def is_begun(target: Path) -> bool:
+    """Says whether there are segments of an output, or a process that makes them."""
+    return any(target.parent.glob(_folders(target)))
+
+
+def share_clip(plan: ClipPlan, target: Path, upscaler: Upscaler, *, on_step: Callable[[int, int], None]) -> None:
+    """Makes segments of a clip that another process has begun, while there are any that nobody makes.
+
+    Args:
+        plan, target, upscaler, on_step: See `enlarge_clip`.
+
+    Raises:
+        SrUpscaleError: Any of its kinds.
+    """
+    with _Run(plan, target, upscaler, on_step) as run:
+        run.compute(waits=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,21 +320,14 @@ class _Run:
     def __init__(self, plan: ClipPlan, target: Path, upscaler: Upscaler, on_step: Callable[[int, int], None]) -> None:
         self.plan, self.target, self.total = plan, target, len(plan.clip.times)
         self.network = Network(upscaler, plan.plan, self.total, on_step)
-        beside = _hashed(target.name)
-        self.others = f".sr-{beside}-*.clip"
-        self.folder = target.parent / f".sr-{beside}-{_fingerprint(plan, upscaler)}.clip"
+        self.folder = target.parent / _folders(target).replace("*", _fingerprint(plan, upscaler))
         self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
         self.claims = Claims(self.folder.with_suffix(".claims"))
-        self.resumed = 0
+        self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
+        self.network.done = self.resumed
         self._stop = threading.Event()
 
     def __enter__(self) -> _Run:
-        make_folder(self.folder)
-        self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
-        self.network.done = self.resumed
-        self.network.on_step(self.resumed, self.total)
-        with replace_file(self.folder / "manifest.json") as temporary:
-            temporary.write_text(json.dumps({"input": self.plan.clip.name, "frames": self.total}))
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -332,19 +344,26 @@ class _Run:
     def _frames(self, segment: int) -> range:
         return range(segment * SEGMENT_FRAMES, min((segment + 1) * SEGMENT_FRAMES, self.total))
 
-    def compute(self) -> None:
-        """Makes the segments that are not there."""
-        self.network.run(self._decoded(), self._encode, self._stop)
+    def begin(self) -> None:
+        """Makes the folder of the segments."""
+        make_folder(self.folder)
+        self.network.on_step(self.resumed, self.total)
+        with replace_file(self.folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps({"input": self.plan.clip.name, "frames": self.total}))
 
-    def _decoded(self) -> Iterator[Item]:
-        for segment in self._wanted():
+    def compute(self, *, waits: bool = True) -> None:
+        """Makes the segments that are not there; it waits for those that others make, or leaves them to them."""
+        self.network.run(self._decoded(waits), self._encode, self._stop)
+
+    def _decoded(self, waits: bool) -> Iterator[Item]:
+        for segment in self._wanted(waits):
             yield Item(segment=segment)
             frames = self._frames(segment)
             for pts, pixels in self.plan.clip.read(frames.start, frames.stop):
                 yield Item(segment=segment, pts=pts, pixels=pixels)
             yield Item(segment=segment)  # now: the next one may have to wait for processes that wait for this one
 
-    def _wanted(self) -> Iterator[int]:
+    def _wanted(self, waits: bool) -> Iterator[int]:
         """Yields segments that are claimed; those that others hold come last, until they are there."""
         waiting = list(range(len(self.segments)))
         while waiting and self.folder.exists():
@@ -358,8 +377,11 @@ class _Run:
                     self.claims.release(_claim(each))
                 else:
                     yield each
-            if held == waiting and self._stop.wait(POLL_S):
-                return
+            if held == waiting:
+                if not waits or self._stop.wait(POLL_S):
+                    return
+                STOP.check(any_thread=True)
+                self.network.on_step(self.network.done, self.total)  # which may end it
             waiting = held
 
     def _encode(self, items: Iterable[Item]) -> None:
@@ -389,7 +411,7 @@ class _Run:
             except BROKEN as error:
                 cause = OSError(getattr(error, "errno", 0), getattr(error, "strerror", str(error)))
                 raise output_error(self.target, cause) from error
-        for folder in self.target.parent.glob(self.others):
+        for folder in self.target.parent.glob(_folders(self.target)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -402,6 +424,11 @@ def _history(plan: UpscalePlan) -> str:
 
 def _claim(segment: int) -> str:
     return f"{segment:032x}"
+
+
+def _folders(target: Path) -> str:
+    """Returns the pattern of the folders of an output's segments."""
+    return f".sr-{_hashed(target.name)}-*.clip"
 
 
 def _hashed(text: str) -> str:
@@ -425,4 +452,4 @@ def _fingerprint(plan: ClipPlan, upscaler: Upscaler) -> str:
     return _hashed(json.dumps(said, sort_keys=True))
 
 
-__all__ = ["ClipPlan", "enlarge_clip", "plan_clip"]
+__all__ = ["ClipPlan", "enlarge_clip", "is_begun", "plan_clip", "share_clip"]

@@ -82,6 +82,9 @@ class Stages:
 
         return work.saver.submit(write)
 
+    def share(self, item: Item, work: Work) -> None:
+        raise AssertionError(item)
+
 
 @pytest.mark.parametrize("jobs", [Jobs(), Jobs(load=2, proc=2, save=3)])
 def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) -> None:

@@ -80,6 +80,8 @@ class Twice:
         written = Future()
         written.set_result({"seconds": 0.0})
         return written
+    def share(self, item, work):
+        pass
 
 items = [Item(source=folder / f"{n}.in", target=folder / "out" / f"{n}.txt") for n in range(count)]
 while ends == "works" and len([*folder.glob("*.five")]) < 4:  # however slowly the others start
@@ -148,6 +150,9 @@ class Copies:
         written: Future[dict[str, Any]] = Future()
         written.set_result({"seconds": 0.0})
         return written
+
+    def share(self, item: Item, work: Work) -> None:
+        """An item of these has no parts."""
 
 
 @pytest.fixture

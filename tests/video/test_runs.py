@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from sr_upscale import Upscaler
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.pipeline.clip import stream_of
 from sr_upscale.pipeline.executor import Cancelled, upscaler_for
+from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
+from sr_upscale.storage import claims
+from sr_upscale.storage.claims import Claims
 from tests.helpers import animation, pattern
 from tests.video.clips import Cli, as_shown, ffmpeg, frames_of, hashes, make_clip, probed, times_of
 
@@ -101,35 +106,70 @@ def test_other_options_do_not_go_on(clips: Path, tmp_path: Path, nearest: Path) 
 
 
 @pytest.mark.usefixtures("_short_segments")
+@pytest.mark.parametrize("command", ["upscale", "batch"])
 def test_runs_share_the_segments_of_a_clip(
-    clips: Path, tmp_path: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, clips: Path, tmp_path: Path, micro: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes make each segment once."""
-    source, out = make_clip(clips, "plain.mp4"), tmp_path / "out.mkv"
+    """Two processes make each segment once, and both make some."""
+    source, folder = make_clip(clips, "plain.mp4"), tmp_path / "in"
     upscaler = upscaler_for(NetworkOptions(model=str(micro)))
     enlarge_clip(planned(source, micro), tmp_path / "alone.mkv", upscaler)
+    folder.mkdir()
+    shutil.copy(source, folder / "out.mp4")
+    call = {"upscale": [source, "-o", tmp_path / "out.mkv", "--force"], "batch": ["batch", folder, "-o", tmp_path]}
     begun: list[str] = []
     real = mux.write_segment
 
     def write(file: io.BufferedWriter, packets: object) -> None:
         if not begun:
             begun.append(other.stdout.readline())  # so that both are at work
-        begun.append("segment\n")
+        begun.append("here\n")
         real(file, packets)
 
     monkeypatch.setattr(run, "write_segment", write)
-    words = [str(each) for each in (source, "-o", out, "-n", micro, "--json", "--force")]
+    words = [str(each) for each in (*call[command], "-n", micro, "--json")]
     script = (
         "from sr_upscale.video import run; from sr_upscale.cli.app import main; run.SEGMENT_FRAMES = 7; "
-        "write = run.write_segment; run.write_segment = lambda *a: (print('segment', flush=True), write(*a)); "
+        "write = run.write_segment; run.write_segment = lambda *a: (print('there', flush=True), write(*a)); "
     )
     other = subprocess.Popen([sys.executable, "-c", f"{script}main({words})"], stdout=subprocess.PIPE, text=True)
-    enlarge_clip(planned(source, micro), out, upscaler)
-    answer, _ = other.communicate(timeout=120)
+    late = threading.Timer(120, other.kill)
+    late.start()
+    assert cli(*words).code == 0
+    answer, _ = other.communicate()
+    late.cancel()
     assert other.returncode == 0
-    assert (begun + answer.splitlines(keepends=True)).count("segment\n") == math.ceil(30 / 7)
-    assert hashes(out) == hashes(tmp_path / "alone.mkv")
-    assert listed(tmp_path) == ["alone.mkv", "out.mkv"]
+    made = [each for each in begun + answer.splitlines(keepends=True) if each in ("here\n", "there\n")]
+    assert (len(made), set(made)) == (math.ceil(30 / 7), {"here\n", "there\n"})
+    assert hashes(tmp_path / "out.mkv") == hashes(tmp_path / "alone.mkv")
+    assert [name for name in listed(tmp_path) if name != MANIFEST] == ["alone.mkv", "in", "out.mkv"]
+
+
+@pytest.mark.usefixtures("_short_segments")
+def test_a_run_that_waits_for_another_one_can_be_stopped(
+    clips: Path, tmp_path: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, upscaler = make_clip(clips, "plain.mp4"), upscaler_for(NetworkOptions(model=str(micro)))
+    others: list[Claims] = []
+    steps: list[int] = []
+    late = threading.Timer(60, lambda: others[0].close())
+
+    def on_step(done: int, _all: int) -> None:
+        if not others:
+            (folder,) = tmp_path.glob(".sr-*.clip")
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(claims, "identity", lambda: "elsewhere.00000001-1-0123abcd")
+                others.append(Claims(folder.with_suffix(".claims")))
+            assert others[0].take(f"{4:032x}")
+            late.start()
+        if steps[-2:] == [28, 28] and done == 28:  # nothing is left for this one
+            raise Cancelled
+        steps.append(done)
+
+    with pytest.raises(Cancelled):
+        enlarge_clip(planned(source, micro), tmp_path / "out.mkv", upscaler, on_step=on_step)
+    late.cancel()
+    others[0].close()
 
 
 @pytest.mark.parametrize("ending", ["mkv", "mp4"])
