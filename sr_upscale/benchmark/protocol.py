@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,9 @@ class Protocol:
         )
 
 
+_data, _protocol = partial(option, panel=DATA), partial(option, panel=PROTOCOL)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
     """What is measured on what, and where it goes. The help of each option says what it means.
@@ -68,11 +72,10 @@ class BenchmarkOptions:
         UsageError: An option is missing or has no such value.
     """
 
-    dataset: tuple[str, ...] = option(
+    dataset: tuple[str, ...] = _data(
         (),
         "--dataset",
         help=f"{', '.join(NAMES)}, or a folder of HR pictures; several by comma.",
-        panel=DATA,
         choices=lambda: NAMES,
     )
     model: tuple[str, ...] = option(
@@ -83,34 +86,26 @@ class BenchmarkOptions:
         choices=lambda: [*KERNELS, *known_names()],
     )
     scale: int = option(4, "-s", "--scale", help="Factor.", lowest=2, highest=8)
-    lr: Path | None = option(
-        None, "--lr", help="Folder with the LR pictures of a --dataset folder.", panel=DATA, parse=Path
+    lr: Path | None = _data(None, "--lr", help="Folder with the LR pictures of a --dataset folder.", parse=Path)
+    root: Path | None = _data(
+        None, "--root", help="Folder with the data sets, instead of downloading them.", parse=Path
     )
-    root: Path | None = option(
-        None, "--root", help="Folder with the data sets, instead of downloading them.", panel=DATA, parse=Path
+    limit: int | None = _data(None, "--limit", help="Use only the first N pictures of each set.", lowest=1)
+    channel: str = _protocol("y", "--channel", help="y (as in papers) or rgb.", choices=lambda: ("y", "rgb"))
+    border: int | None = _protocol(
+        None, "--border", help="HR pixels cropped at the edges. Default: the scale.", lowest=0
     )
-    limit: int | None = option(None, "--limit", help="Use only the first N pictures of each set.", panel=DATA, lowest=1)
-    channel: str = option(
-        "y", "--channel", help="y (as in papers) or rgb.", panel=PROTOCOL, choices=lambda: ("y", "rgb")
-    )
-    border: int | None = option(
-        None, "--border", help="HR pixels cropped at the edges. Default: the scale.", panel=PROTOCOL, lowest=0
-    )
-    gray: str = option(
+    gray: str = _protocol(
         "rgb",
         "--gray",
         help="Gray pictures: rgb (as network test codes) or gray (as MATLAB code).",
-        panel=PROTOCOL,
         choices=lambda: ("rgb", "gray"),
     )
-    own_lr: bool = option(
-        False, "--own-lr", help="Make LR pictures here, even if the data set has them.", panel=PROTOCOL
-    )
-    metric: tuple[str, ...] = option(
+    own_lr: bool = _protocol(False, "--own-lr", help="Make LR pictures here, even if the data set has them.")
+    metric: tuple[str, ...] = _protocol(
         (),
         "--metric",
         help=f"Also measure {', '.join(each.usage for each in OPTIONAL.values())}; several by comma.",
-        panel=PROTOCOL,
         choices=lambda: OPTIONAL,
     )
     published: bool = option(False, "--published", help="Add published scores to the table, marked.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sr_upscale.errors import UsageError
@@ -36,6 +37,10 @@ from sr_upscale.pretrained.registry import CATALOGUE, DEFAULT_MODEL, families, k
 from sr_upscale.video.containers import CONTAINERS, Container
 from sr_upscale.video.options import VideoOptions
 
+_size = partial(option, panel=SIZE, pixels=True)
+_network = partial(option, panel=NETWORK, pixels=True)
+_file = partial(option, panel=FILES, pixels=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SizeOptions:
@@ -45,69 +50,47 @@ class SizeOptions:
         UsageError: Two options contradict each other, or a size is impossible.
     """
 
-    scale: float | None = option(
+    scale: float | None = _size(
         None,
         "-s",
         "--scale",
         "--outscale",
         help="Factor, such as 2 or 3.5. Default: the model's own; the larger one of a family.",
-        panel=SIZE,
-        pixels=True,
         metavar="FACTOR",
         parse=parse_scale,
     )
-    width: int | None = option(
-        None, "-w", "--width", help="Output width in pixels instead of a factor.", panel=SIZE, pixels=True
+    width: int | None = _size(None, "-w", "--width", help="Output width in pixels instead of a factor.")
+    height: int | None = _size(None, "--height", help="Output height in pixels instead of a factor.")
+    size: tuple[int, int] | None = _size(
+        None, "--size", help="Output size, such as 1920x1080; see --fit.", metavar="WxH", parse=parse_size
     )
-    height: int | None = option(
-        None, "--height", help="Output height in pixels instead of a factor.", panel=SIZE, pixels=True
-    )
-    size: tuple[int, int] | None = option(
-        None,
-        "--size",
-        help="Output size, such as 1920x1080; see --fit.",
-        panel=SIZE,
-        pixels=True,
-        metavar="WxH",
-        parse=parse_size,
-    )
-    print: tuple[float, float] | None = option(
+    print: tuple[float, float] | None = _size(
         None,
         "--print",
         help="Output size on paper, such as 40x30cm, 8x10in or 100x150mm; see --dpi and --fit.",
-        panel=SIZE,
-        pixels=True,
         metavar="WxH",
         parse=parse_print,
     )
-    dpi: float | None = option(
+    dpi: float | None = _size(
         None,
         "--dpi",
         help="Pixels per inch that the output states, and of --print (default: 300).",
-        panel=SIZE,
-        pixels=True,
         lowest=1,
         highest=65535,
     )
-    fit: str = option(
+    fit: str = _size(
         "inside",
         "--fit",
         help="When the aspect ratio differs: inside (fit), cover (crop) or stretch.",
-        panel=SIZE,
-        pixels=True,
         choices=lambda: FITS,
     )
-    wrap: str | None = option(
+    wrap: str | None = _size(
         None,
         "--wrap",
         help="Seamless textures: the left edge goes on at the right (x), the top at the bottom (y), or both.",
-        panel=SIZE,
-        pixels=True,
         choices=lambda: ("x", "y", "both"),
     )
-    one_pass: bool = option(
-        False, "--one-pass", help="Run one network, and resize the rest of the way.", panel=SIZE, pixels=True
-    )
+    one_pass: bool = _size(False, "--one-pass", help="Run one network, and resize the rest of the way.")
 
     def __post_init__(self) -> None:
         if (self.size is not None) + (self.print is not None) + (self.width is not None or self.height is not None) > 1:
@@ -140,104 +123,77 @@ class NetworkOptions:
         UsageError: Two options contradict each other.
     """
 
-    model: str = option(
+    model: str = _network(
         DEFAULT_MODEL,
         "-n",
         "--model",
         "--model-name",
         "--model-path",
         help=f"Model: a family ({', '.join(families())}), a name of `sr-upscale models`, or a file of weights.",
-        panel=NETWORK,
-        pixels=True,
         choices=known_names,
     )
-    fidelity: float | None = option(
-        None,
-        "--fidelity",
-        help="Blend towards the PSNR-trained weights: 0 none, 1 fully.",
-        panel=NETWORK,
-        pixels=True,
-        lowest=0.0,
-        highest=1.0,
+    fidelity: float | None = _network(
+        None, "--fidelity", help="Blend towards the PSNR-trained weights: 0 none, 1 fully.", lowest=0.0, highest=1.0
     )
-    denoise: float | None = option(
+    denoise: float | None = _network(
         None,
         "-dn",
         "--denoise",
         "--denoise-strength",
         help="How much noise to remove: 0 least, 1 all (photo-x4).",
-        panel=NETWORK,
-        pixels=True,
         lowest=0.0,
         highest=1.0,
     )
-    before: tuple[str, ...] = option(
+    before: tuple[str, ...] = _network(
         (),
         "--before",
         help="Clean the picture first with this 1x model (1x-dejpg-realplksr-otf); may be repeated.",
-        panel=NETWORK,
-        pixels=True,
         choices=lambda: [entry.name for entry in CATALOGUE if entry.scale == 1],
     )
-    tta: bool = option(
-        False,
-        "-x",
-        "--tta",
-        help="Self-ensemble: average over 8 flips and rotations, 8 times the work.",
-        panel=NETWORK,
-        pixels=True,
+    tta: bool = _network(
+        False, "-x", "--tta", help="Self-ensemble: average over 8 flips and rotations, 8 times the work."
     )
-    tile: int | None = option(
+    tile: int | None = _network(
         None,
         "-t",
         "--tile",
         help="Tile size in input pixels, 0 for automatic. "
         "Default: built-in models need no tiles; others use the largest that fits in memory.",
-        panel=NETWORK,
-        pixels=True,
     )
-    no_tile: bool = option(False, "--no-tile", help="Process the whole picture at once.", panel=NETWORK, pixels=True)
-    overlap: int | None = option(
-        None,
-        "--overlap",
-        help="Input pixels by which neighbouring tiles overlap; they are blended.",
-        panel=NETWORK,
-        pixels=True,
+    no_tile: bool = _network(False, "--no-tile", help="Process the whole picture at once.")
+    overlap: int | None = _network(
+        None, "--overlap", help="Input pixels by which neighbouring tiles overlap; they are blended."
     )
-    halo: int | None = option(
+    halo: int | None = _network(
         None,
         "--halo",
         "--tile-pad",
         help="Context pixels around a tile. Default: 24; 66 makes tiles of every built-in model exact.",
-        panel=NETWORK,
-        pixels=True,
     )
-    max_memory: int | None = option(
+    max_memory: int | None = _network(
         None,
         "--max-memory",
         help="Memory limit for a picture, such as 2G or 800M. Default: free memory.",
-        panel=NETWORK,
         parse=parse_bytes,
+        pixels=False,
     )
-    device: str = option(
+    device: str = _network(
         "auto",
         "-g",
         "--device",
         "--gpu-id",
         help="auto, cpu, cuda, cuda:1, mps, vulkan or vulkan:1; several for a folder: 0,1.",
-        panel=NETWORK,
+        pixels=False,
     )
-    backend: str = option(
+    backend: str = _network(
         "auto",
         "--backend",
         help="auto, torch, ncnn (CPU or Vulkan), or on a CPU onnxruntime or openvino; all but torch are extras.",
-        panel=NETWORK,
-        pixels=True,
         choices=lambda: ("auto", *BACKENDS),
     )
-    fp32: bool = option(False, "--fp32", help="Compute in fp32.", panel=NETWORK, pixels=True)
-    bf16: bool = option(False, "--bf16", help="Compute in bf16.", panel=NETWORK, pixels=True)
-    fp16: bool = option(False, "--fp16", help="Compute in fp16 (GPU).", panel=NETWORK, pixels=True)
+    fp32: bool = _network(False, "--fp32", help="Compute in fp32.")
+    bf16: bool = _network(False, "--bf16", help="Compute in bf16.")
+    fp16: bool = _network(False, "--fp16", help="Compute in fp16 (GPU).")
 
     def __post_init__(self) -> None:
         self.dtype  # noqa: B018 (two types are refused here)
@@ -263,70 +219,46 @@ class FileOptions:
         UsageError: A value is impossible.
     """
 
-    format: Format | Container | None = option(
+    format: Format | Container | None = _file(
         None,
         "-f",
         "--format",
         "--ext",
         help="Output format: png, jpg, webp, tif, bmp, gif, avif; of clips mkv, mp4, mov, webm. "
         "Default: by the output's name, else the input's; of clips mkv.",
-        panel=FILES,
-        pixels=True,
         parse=parse_format,
         choices=lambda: (*WRITTEN, *(each.name for each in CONTAINERS.values() if each.muxer)),
     )
-    quality: int | None = option(
-        None,
-        "-q",
-        "--quality",
-        help="1-100 for JPEG, WebP and AVIF; WebP is lossless at 100.",
-        panel=FILES,
-        pixels=True,
+    quality: int | None = _file(None, "-q", "--quality", help="1-100 for JPEG, WebP and AVIF; WebP is lossless at 100.")
+    compression: int | None = _file(
+        None, "-c", "--compression", help="0-9 for PNG and TIFF: 0 is fastest, 9 is smallest."
     )
-    compression: int | None = option(
-        None,
-        "-c",
-        "--compression",
-        help="0-9 for PNG and TIFF: 0 is fastest, 9 is smallest.",
-        panel=FILES,
-        pixels=True,
-    )
-    strip_metadata: bool = option(
+    strip_metadata: bool = _file(
         False,
         "--strip-metadata",
         help="Remove EXIF (with the location), XMP, IPTC and texts; keep colour profile and resolution.",
-        panel=FILES,
-        pixels=True,
     )
-    suffix: str | None = option(
-        None, "--suffix", help="End of output names: big makes photo_big.jpg.", panel=FILES, parse=parse_suffix
+    suffix: str | None = _file(
+        None, "--suffix", help="End of output names: big makes photo_big.jpg.", parse=parse_suffix, pixels=False
     )
-    background: tuple[int, int, int] | None = option(
+    background: tuple[int, int, int] | None = _file(
         None,
         "--background",
         help="Background colour if the output format has no transparency: white, #rrggbb.",
-        panel=FILES,
-        pixels=True,
         parse=parse_colour,
     )
-    max_pixels: int | None = option(
+    max_pixels: int | None = _file(
         None,
         "--max-pixels",
         help="Refuse inputs with more pixels, such as 400MP. Default: 178MP.",
-        panel=FILES,
         parse=parse_pixels,
+        pixels=False,
     )
-    frame: int | None = option(
-        None,
-        "--frame",
-        help="Only this frame of an animation or page of a TIFF, counted from 0.",
-        panel=FILES,
-        pixels=True,
+    frame: int | None = _file(
+        None, "--frame", help="Only this frame of an animation or page of a TIFF, counted from 0."
     )
-    allow_truncated: bool = option(
-        False, "--allow-truncated", help="Enlarge what can be read of a damaged file.", panel=FILES, pixels=True
-    )
-    force: bool = option(False, "--force", help="Overwrite existing files.", panel=FILES)
+    allow_truncated: bool = _file(False, "--allow-truncated", help="Enlarge what can be read of a damaged file.")
+    force: bool = _file(False, "--force", help="Overwrite existing files.", pixels=False)
 
     def __post_init__(self) -> None:
         self.save  # noqa: B018 (impossible values are refused here)

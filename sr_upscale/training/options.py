@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def _patience(text: str) -> float:
     return seconds
 
 
+_recipe, _data = partial(option, panel=RECIPE), partial(option, panel=DATA)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Recipe, data and output of a training run. The help of each option describes it; durations are in seconds.
@@ -36,34 +40,23 @@ class TrainingOptions:
         UsageError: An option is missing or has no such value.
     """
 
-    config: str = option(
-        "",
-        "-c",
-        "--config",
-        help=f"Recipe: {', '.join(shipped_recipes())}, or a TOML file.",
-        panel=RECIPE,
-        choices=shipped_recipes,
+    config: str = _recipe(
+        "", "-c", "--config", help=f"Recipe: {', '.join(shipped_recipes())}, or a TOML file.", choices=shipped_recipes
     )
-    data: tuple[str, ...] = option(
+    data: tuple[str, ...] = _data(
         (),
         "--data",
         help="Folder of pictures, with subfolders, or div2k (downloaded once); may be repeated.",
-        panel=DATA,
         choices=lambda: ["div2k"],
     )
-    rendered: tuple[str, ...] = option(
+    rendered: tuple[str, ...] = _data(
         (),
         "--rendered",
         help="Folder of rendered pictures (text, screens), for recipes with a rendered_share; may be repeated.",
-        panel=DATA,
     )
     out: Path | None = option(None, "-o", "--out", help="Folder of the run. Default: runs/NAME.", parse=Path)
-    val: Path | None = option(
-        None,
-        "--val",
-        help="Folder of validation pictures. Default: some of --data, kept out of training.",
-        panel=DATA,
-        parse=Path,
+    val: Path | None = _data(
+        None, "--val", help="Folder of validation pictures. Default: some of --data, kept out of training.", parse=Path
     )
     resume: bool = option(False, "--resume", help="Continue from the newest checkpoint of the run.")
     auto_resume: bool = option(
@@ -75,48 +68,35 @@ class TrainingOptions:
         help="Under torchrun: stop if another process is silent for this long. Default: 5m.",
         parse=_patience,
     )
-    init: str | None = option(
-        None, "--init", help="Weights to start from: a model name or a file; 'none' for random.", panel=RECIPE
-    )
-    stages: tuple[str, ...] = option(
-        (), "--stages", help="Run only this stage of the recipe; may be repeated.", panel=RECIPE
-    )
-    size: str = option(
+    init: str | None = _recipe(None, "--init", help="Weights to start from: a model name or a file; 'none' for random.")
+    stages: tuple[str, ...] = _recipe((), "--stages", help="Run only this stage of the recipe; may be repeated.")
+    size: str = _recipe(
         "auto",
         "--size",
         help="Size of the recipe: cpu or gpu. Default: from the device.",
-        panel=RECIPE,
         choices=lambda: ("cpu", "gpu"),
     )
-    max_time: float | None = option(
+    max_time: float | None = _recipe(
         None,
         "--max-time",
         help="Length of the run, such as 45m or 2h; schedules are scaled to it.",
-        panel=RECIPE,
         parse=parse_duration,
     )
-    steps: int | None = option(None, "--steps", help="Length of the run in optimiser steps.", panel=RECIPE)
-    batch_size: int | None = option(None, "--batch-size", help="Patches per step.", panel=RECIPE)
-    lr_patch: int | None = option(None, "--patch", help="Side of a patch in LR pixels.", panel=RECIPE)
-    lr: float | None = option(None, "--lr", help="Highest learning rate.", panel=RECIPE)
-    seed: int | None = option(None, "--seed", help="Random seed.", panel=RECIPE)
-    settings: tuple[str, ...] = option(
-        (),
-        "--set",
-        metavar="KEY=VALUE",
-        help="Any other key of the recipe, such as stages.gan.gan_weight=0.005.",
-        panel=RECIPE,
+    steps: int | None = _recipe(None, "--steps", help="Length of the run in optimiser steps.")
+    batch_size: int | None = _recipe(None, "--batch-size", help="Patches per step.")
+    lr_patch: int | None = _recipe(None, "--patch", help="Side of a patch in LR pixels.")
+    lr: float | None = _recipe(None, "--lr", help="Highest learning rate.")
+    seed: int | None = _recipe(None, "--seed", help="Random seed.")
+    settings: tuple[str, ...] = _recipe(
+        (), "--set", metavar="KEY=VALUE", help="Any other key of the recipe, such as stages.gan.gan_weight=0.005."
     )
-    vgg_weights: Path | None = option(
+    vgg_weights: Path | None = _data(
         None,
         "--vgg-weights",
         help="VGG19 (.safetensors or .pth) for the perceptual loss. Default: torchvision's, downloaded once.",
-        panel=DATA,
         parse=Path,
     )
-    no_cache: bool = option(
-        False, "--no-cache", help="Keep decoded pictures in memory instead of the cache folder.", panel=DATA
-    )
+    no_cache: bool = _data(False, "--no-cache", help="Keep decoded pictures in memory instead of the cache folder.")
     compiled: bool = option(False, "--compile", help="Run the generator through torch.compile.")
     tensorboard: bool = option(False, "--tensorboard", help="Also log for TensorBoard (an extra).")
     dry_run: bool = option(False, "--dry-run", help="Print lengths, batches, pictures and downloads; write nothing.")

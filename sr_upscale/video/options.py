@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from sr_upscale.errors import UsageError
 from sr_upscale.flags import VIDEO, option
@@ -11,12 +12,7 @@ from sr_upscale.formatting import parse_duration
 CODEC_NAMES = ("x264", "x265", "av1", "ffv1", "prores")
 
 
-def _parse_start(text: str) -> float:
-    return parse_duration(text, "--start")
-
-
-def _parse_duration(text: str) -> float:
-    return parse_duration(text, "--duration")
+_video = partial(option, panel=VIDEO, pixels=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,51 +23,37 @@ class VideoOptions:
         UsageError: A value is impossible.
     """
 
-    start: float = option(
+    start: float = _video(
         0.0,
         "--start",
         help="Where in a clip to begin: 90, 1m30s.",
-        panel=VIDEO,
-        pixels=True,
         metavar="TIME",
-        parse=_parse_start,
+        parse=partial(parse_duration, option="--start"),
     )
-    duration: float | None = option(
+    duration: float | None = _video(
         None,
         "--duration",
         help="How much of a clip to enlarge. Default: to its end.",
-        panel=VIDEO,
-        pixels=True,
         metavar="TIME",
-        parse=_parse_duration,
+        parse=partial(parse_duration, option="--duration"),
     )
-    codec: str | None = option(
+    codec: str | None = _video(
         None,
         "--codec",
         help="x264, x265, av1, ffv1 (lossless) or prores. Default: x264, for 10 bits and HDR x265; av1 in WebM.",
-        panel=VIDEO,
-        pixels=True,
         choices=lambda: CODEC_NAMES,
     )
-    crf: int | None = option(
+    crf: int | None = _video(
         None,
         "--crf",
         help="Quality of x264, x265 and av1: lower is better and larger. Default: 16, 18, 24.",
-        panel=VIDEO,
-        pixels=True,
         lowest=0,
         highest=63,
     )
-    preset: str | None = option(
-        None,
-        "--preset",
-        help="Effort of the encoder: ultrafast to veryslow, av1 0 to 13. Default: medium, av1 6.",
-        panel=VIDEO,
-        pixels=True,
+    preset: str | None = _video(
+        None, "--preset", help="Effort of the encoder: ultrafast to veryslow, av1 0 to 13. Default: medium, av1 6."
     )
-    deinterlace: bool = option(
-        False, "--deinterlace", help="Make whole frames of an interlaced clip (bwdif).", panel=VIDEO, pixels=True
-    )
+    deinterlace: bool = _video(False, "--deinterlace", help="Make whole frames of an interlaced clip (bwdif).")
 
     def __post_init__(self) -> None:
         if self.codec is not None and self.codec not in CODEC_NAMES:
