@@ -311,13 +311,15 @@ class _GatedWeights:
     """Weights of a `GatedBlock`.
 
     Attributes:
-        first, second: Its convs. `second` is None where it passes its input on, as in a network that was compact.
-        first_slopes, second_slopes: Slopes of the PReLU behind each, (C,) and (C / 2,).
+        first: Its first conv.
+        slopes: Of the PReLU behind it, (C,). Where `second` is None, those of both PReLU.
+        second: Its second conv, or None where that passes its input on, as in a network that was compact.
+        second_slopes: Of the PReLU behind that, (C / 2,).
         gain: (C, 1, 1), or None where all gains are 0.
     """
 
     first: ConvWeights
-    first_slopes: Tensor
+    slopes: Tensor
     second: ConvWeights | None
     second_slopes: Tensor
     gain: Tensor | None
@@ -329,25 +331,33 @@ class StreamGated(StreamBlock):
     @staticmethod
     def weights(block: nn.Module, dtype: torch.dtype) -> _GatedWeights:
         ours = cast("GatedBlock", block)
+        slopes, deeper = ours.first_act.weight.data, ours.second_act.weight.data
+        short, long = slopes.chunk(2)
+        plain = _passes_on(ours.second) and bool((long > 0).all())  # else one PReLU does not answer as two
+        if plain:
+            slopes = torch.cat((short, long * deeper))
         return _GatedWeights(
             first=ConvWeights.of(ours.first, dtype),
-            first_slopes=ours.first_act.weight.to(dtype),
-            second=None if _passes_on(ours.second) else ConvWeights.of(ours.second, dtype),
-            second_slopes=ours.second_act.weight.to(dtype),
+            slopes=slopes.to(dtype),
+            second=None if plain else ConvWeights.of(ours.second, dtype),
+            second_slopes=deeper.to(dtype),
             gain=ours.gain.to(dtype)[:, None, None] if bool(ours.gain.any()) else None,
         )
 
     def __call__(self, weights: _GatedWeights, lines: Lines, out: Lines, first: int) -> None:
         short, long = self.inner
-        made = F.prelu(weights.first(lines.whole), weights.first_slopes)
+        made = blank(F.prelu(weights.first(lines.whole), weights.slopes), first - 1, self.height)
         half = made.shape[1] // 2
-        short.new.copy_(made[:, :half])
-        long.new.copy_(made[:, half:])
-        for each in (short, long):
-            blank(each.new, first - 1, self.height)
-        out.halves[0].copy_(short.late)
-        deep = long.whole[:, :, 1:-1] if weights.second is None else weights.second(long.whole)
-        out.halves[1].copy_(F.prelu(deep, weights.second_slopes))
+        out.halves[0][:, :, :1] = short.old
+        out.halves[0][:, :, 1:] = made[:, :half, :-1]
+        short.last.copy_(made[:, :half, -1:])
+        if weights.second is None:
+            out.halves[1][:, :, :1] = long.old[:, :, 1:]
+            out.halves[1][:, :, 1:] = made[:, half:, :-1]
+            long.new[:, :, -2:] = made[:, half:, -2:]
+        else:
+            long.new.copy_(made[:, half:])
+            out.halves[1].copy_(F.prelu(weights.second(long.whole), weights.second_slopes))
         if weights.gain is not None:
             out.new.addcmul_(lines.late, weights.gain)
         blank(out.new, first - 2, self.height)

@@ -188,9 +188,6 @@ def _generator(graph: _Graph, state: _State, prefix: str, config: GeneratorConfi
         params += f" 9=2 -23310=1,{NEGATIVE_SLOPE}" if leaky else ""
         return graph.add("Convolution", [x], params, *numbers)[0]
 
-    def prelu(name: str, x: str, channels: int) -> str:
-        return graph.add("PReLU", [x], f"0={channels}", state.take(f"{prefix}{name}.weight", channels))[0]
-
     def enlarged(x: str, factor: int) -> str:
         return graph.add("Interp", [x], f"0=1 1={factor}.0 2={factor}.0")[0]
 
@@ -206,18 +203,24 @@ def _generator(graph: _Graph, state: _State, prefix: str, config: GeneratorConfi
         return added(graph.add("Concat", [short, long], "0=0")[0], x)
 
     def gated(name: str, x: str) -> str:
-        first = prelu(f"{name}.first_act", conv(f"{name}.first", x, feat, feat), feat)
-        short, long = graph.add("Slice", [first], f"-23300=2,{half},{half} 1=0", outputs=2)
-        if not state.drop_delta(f"{prefix}{name}.second", half):
-            long = conv(f"{name}.second", long, half, half)
-        long = prelu(f"{name}.second_act", long, half)
-        both = graph.add("Concat", [short, long], "0=0")[0]
+        first = conv(f"{name}.first", x, feat, feat)
+        slopes = state.take(f"{prefix}{name}.first_act.weight", feat)
+        deeper = state.take(f"{prefix}{name}.second_act.weight", half)
+        if (slopes[half:] > 0).all() and state.drop_delta(f"{prefix}{name}.second", half):
+            slopes[half:] *= deeper  # one PReLU answers as two
+            made = graph.add("PReLU", [first], f"0={feat}", slopes)[0]
+        else:
+            first = graph.add("PReLU", [first], f"0={feat}", slopes)[0]
+            short, long = graph.add("Slice", [first], f"-23300=2,{half},{half} 1=0", outputs=2)
+            long = graph.add("PReLU", [conv(f"{name}.second", long, half, half)], f"0={half}", deeper)[0]
+            made = graph.add("Concat", [short, long], "0=0")[0]
         gain = state.take(f"{prefix}{name}.gain", feat)
-        return added(both, graph.add("Scale", [x], f"0={feat} 1=0", gain)[0]) if gain.any() else both
+        return added(made, graph.add("Scale", [x], f"0={feat} 1=0", gain)[0]) if gain.any() else made
 
     image = INPUT
     if config.block == "gated":
-        x = prelu("head_act", conv("head", image, 3, feat), feat)
+        slopes = state.take(f"{prefix}head_act.weight", feat)
+        x = graph.add("PReLU", [conv("head", image, 3, feat)], f"0={feat}", slopes)[0]
         for number in range(config.num_blocks):
             x = gated(f"blocks.{number}", x)
     else:

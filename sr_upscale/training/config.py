@@ -176,6 +176,8 @@ class StageSection:
         warmup_steps: Steps of linear warm-up.
         betas: Adam's decay rates, of generator and discriminator.
         clip_norm: Largest norm of the generator's gradient.
+        frozen: Patterns, as of file names, of the generator's parameters that stay as they are:
+            ``blocks.[0-9].second.*``.
         ema_decay: Decay of the averaged weights, which are the ones validated and published.
         pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
         pixel_weight: Weight of the pixel loss.
@@ -228,6 +230,7 @@ class StageSection:
     warmup_steps: int = 200
     betas: tuple[float, ...] = (0.9, 0.99)
     clip_norm: PositiveFloat = 1.0
+    frozen: tuple[str, ...] = ()
     ema_decay: Decay = 0.999
     pixel_loss: Annotated[str, OneOf(tuple(PIXEL_LOSSES))] = "l1"
     pixel_weight: Weight = 1.0

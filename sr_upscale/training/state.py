@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import fnmatch
 import json
 import math
 import re
@@ -137,6 +138,9 @@ def begin_stage(
     stage = list(recipe.stages.values())[index]
     torch.manual_seed(recipe.seed + index)
     g = copy.deepcopy(start).requires_grad_(True).train()
+    for name, parameter in g.named_parameters():
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.frozen):
+            parameter.requires_grad_(False)
     g = g.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = TrainState(
         g=g,

@@ -232,6 +232,21 @@ def tools_for(s: state.TrainState, vgg19: Path) -> step.Tools:
     return step.Tools(world=World(), dtype=torch.float32, features=features, forward=s.g)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_frozen_parameters_stay_as_they_are(folder: Path, gan_recipe: Path, vgg19: Path, optimizer: str) -> None:
+    from sr_upscale.data.patches import PatchSampler
+
+    overrides = {"stages.gan.frozen": ["blocks.0.*"], "stages.gan.optimizer": optimizer}
+    recipe = load_recipe(str(gan_recipe), overrides)
+    s = gan_state(recipe)
+    before = {name: value.clone() for name, value in s.g.state_dict().items()}
+    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
+    batch = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
+    step.train_step(recipe.stages["gan"], s, batch, tools_for(s, vgg19), seed=0)
+    kept = {name for name, value in s.g.state_dict().items() if torch.equal(value, before[name])}
+    assert kept == {name for name in before if name.startswith("blocks.0.")}
+
+
 @pytest.mark.parametrize("sharpen", [0.0, 0.5])
 def test_a_step_reports_the_losses_of_its_formulas(folder: Path, gan_recipe: Path, vgg19: Path, sharpen: float) -> None:
     """The step's figures against the formulas written out here, on the same batch and the same weights."""
