@@ -155,8 +155,8 @@ def backends(side: int) -> dict[str, Any]:
     candidates: dict[str, Callable[[], int]] = {}
     for name, dtypes in (("torch", 2), ("ncnn", 1), ("onnxruntime", 1), ("openvino", 2)):
         for dtype in ("fp32", "bf16")[: dtypes if cpu_has_bf16() and find_spec(name) else bool(find_spec(name))]:
-            upscaler = Upscaler("photo-x4", device="cpu", backend=name, dtype=dtype)
-            network = upscaler.networks.get(upscaler.weights[4], upscaler.choice.dtype)
+            engine = Upscaler("photo-x4", device="cpu", backend=name, dtype=dtype).engine
+            network = engine.networks.get(engine.planner.weights[4], engine.choice.dtype)
             for cut, part in (("whole", image), (f"{rows} rows", image[:, :, :rows])):
                 candidates[f"{name}, {dtype}, {side}x{side}, {cut}"] = functools.partial(pixels_by, network, part)
     return in_turn(candidates)
@@ -170,17 +170,17 @@ def files(folder: Path, side: int) -> dict[str, Any]:
     """PNG in, PNG out, against the executor alone with its pixels already read."""
     source, target = folder / "in.png", folder / "out.png"
     save(source, side, side)
-    upscaler = Upscaler("psnr-x4")
+    engine = Upscaler("psnr-x4").engine
     settings = Request(size=SizeOptions(scale=4))
     png = FORMATS["png"]
-    prepared = job.prepare(source, png, upscaler, settings)
+    prepared = job.prepare(source, png, engine, settings)
     area = side * side * 16
 
     def alone() -> int:
-        return sum(band.size for band in upscaler.rows(prepared.picture, prepared.plan)) // 3
+        return engine.feed(prepared.picture, prepared.plan, lambda rows, _plan: sum(band.size for band in rows)) // 3
 
     def whole_way() -> int:
-        job.run(source, target, png, upscaler, settings)
+        job.run(source, target, png, engine, settings)
         return area
 
     return in_turn({"rows alone": alone, "from file to file": whole_way})
@@ -188,10 +188,10 @@ def files(folder: Path, side: int) -> dict[str, Any]:
 
 def rows_of(width: int, height: int) -> Callable[[], int]:
     """What makes the rows of one picture at x2."""
-    upscaler = Upscaler("psnr-x2")
+    engine = Upscaler("psnr-x2").engine
     picture = Picture(frames=(Frame(pixels_hwc=pixels(width, height)),))
-    plan = upscaler.plan(picture, Target(scale=2), streamed=True)
-    return lambda: sum(band.size for band in upscaler.rows(picture, plan)) // 3
+    plan = engine.planner.plan(picture, Target(scale=2), streamed=True)
+    return lambda: engine.feed(picture, plan, lambda rows, _plan: sum(band.size for band in rows)) // 3
 
 
 def memory(folder: Path, width: int, height: int, scale: int) -> dict[str, Any]:
@@ -213,8 +213,8 @@ def in_child(*arguments: str, **variables: str) -> dict[str, Any]:
 
 def probe(source: Path, scale: int) -> None:
     """The child of `memory`."""
-    upscaler = Upscaler(f"psnr-x{scale}")
-    upscaler.networks.get(upscaler.weights[scale], upscaler.choice.dtype)
+    engine = Upscaler(f"psnr-x{scale}").engine
+    engine.networks.get(engine.planner.weights[scale], engine.choice.dtype)
     process, png = psutil.Process(), FORMATS["png"]
     sizes, stop = [process.memory_info().rss], threading.Event()
 
@@ -225,7 +225,7 @@ def probe(source: Path, scale: int) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    done = job.run(source, source.with_suffix(".png"), png, upscaler, Request(size=SizeOptions(scale=scale)))
+    done = job.run(source, source.with_suffix(".png"), png, engine, Request(size=SizeOptions(scale=scale)))
     seconds = time.perf_counter() - start
     stop.set()
     watcher.join()
@@ -248,12 +248,11 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
         items.append(Item(source=folder / f"{number}.jpg", target=folder / "out" / f"{number}.png"))
     (folder / "out").mkdir()
     upscaler, png = Upscaler("psnr-x4"), FORMATS["png"]
-    target = Target(scale=4)
 
     def one_after_the_other() -> None:
         for item in items:
             picture = load_image(item.source)
-            save_image(upscaler.upscale(picture, target), item.target, png)
+            save_image(upscaler(picture, scale=4), item.target, png)
 
     def loop() -> float:
         start = time.perf_counter()

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from sr_upscale.device import CPU, Choice, DeviceLostError, is_out_of_memory
-from sr_upscale.errors import ModelError, OutOfMemoryError, UsageError
+from sr_upscale.device import CPU
+from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.functional.pil_arrays import ImageKind, like, pixels_of
 from sr_upscale.images.decode import load_image
 from sr_upscale.images.metadata import enlarged_exif
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.backends.choice import choose_backend
-from sr_upscale.inference.color_drift import Drift
-from sr_upscale.inference.loaded_networks import LoadedNetworks
-from sr_upscale.inference.planning import Cutting, Planner, UpscalePlan, smaller_plan
-from sr_upscale.inference.rows import Rows, gathered
+from sr_upscale.inference.engine import Engine
+from sr_upscale.inference.planning import Cutting, Planner
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.load import traits_of
@@ -97,6 +93,7 @@ class Upscaler:
         pixels: LR pixels of the one picture that there is to do, which ``auto`` takes into account; None for others.
 
     Attributes:
+        engine: What computes; other modules of this package plan and run by it.
         warnings: Sentences for the user, of a device that is not there or was lost.
 
     Raises:
@@ -123,60 +120,45 @@ class Upscaler:
         pixels: int | None = None,
     ) -> None:
         device = str(device)
-        self.weights = resolve_family(str(model))
+        weights = resolve_family(str(model))
         if denoise is not None:
-            self.weights = {scale: _with_noise(path, denoise) for scale, path in self.weights.items()}
+            weights = {factor: _with_noise(path, denoise) for factor, path in weights.items()}
         if fidelity is not None:
-            self.weights = {scale: _towards_twin(path, fidelity) for scale, path in self.weights.items()}
-        self.before = [resolve_weights(str(name)) for name in before]
-        self.traits = {path: traits_of(path) for path in (*self.weights.values(), *self.before)}
-        for path in self.before:
-            if self.traits[path].scale != 1:
+            weights = {factor: _towards_twin(path, fidelity) for factor, path in weights.items()}
+        cleaning = [resolve_weights(str(name)) for name in before]
+        traits = {path: traits_of(path) for path in (*weights.values(), *cleaning)}
+        for path in cleaning:
+            if traits[path].scale != 1:
                 raise ModelError(
-                    f"{path}: enlarges x{self.traits[path].scale}; expected a model of factor 1 to run before the other"
+                    f"{path}: enlarges x{traits[path].scale}; expected a model of factor 1 to run before the other"
                 )
-        self.tta = tta
-        self.warnings: list[str] = []
         chosen = choose_backend(
             backend,
             device,
             dtype,
-            ncnn_runs=lambda card: all(runs_on_ncnn(path, convert=card) for path in self.traits),
+            ncnn_runs=lambda card: all(runs_on_ncnn(path, convert=card) for path in traits),
             pixels=pixels,
         )
-        if device.startswith("vulkan") and chosen.choice.device == CPU:
-            self.warnings.append("no device here speaks Vulkan; computed on the CPU (see `sr-upscale doctor`)")
-        self.backend, self.backend_reason, self.choice = chosen.backend, chosen.reason, chosen.choice
-        self.planner = Planner(
-            weights=self.weights,
-            before=self.before,
-            traits=self.traits,
-            choice=self.choice,
+        planner = Planner(
+            weights=weights,
+            before=cleaning,
+            traits=traits,
+            choice=chosen.choice,
             automatic_dtype=dtype == "auto",
             cutting=Cutting(
-                device_type=self.choice.device.type,
+                device_type=chosen.choice.device.type,
                 tile_size=tile_size,
                 overlap=overlap,
                 halo=halo,
-                streams=self.backend == "torch" and not tta,
-                ncnn=self.backend == "ncnn",
+                streams=chosen.backend == "torch" and not tta,
+                ncnn=chosen.backend == "ncnn",
             ),
             max_memory=max_memory,
         )
-        self.networks = LoadedNetworks(self.planner, self.backend)
-        self._rows = Rows(self.networks, tta=tta)
-
-    def _move_to_cpu(self, error: Exception) -> None:
-        """Goes on without the graphics card, in fp32."""
-        self.warnings.append(f"{error}; computed on the CPU")
-        reason = f"{self.choice.device} was lost"
-        self.choice = Choice(device=CPU, dtype="float32", device_reason=reason, dtype_reason=reason)
-        cutting = dataclasses.replace(self.planner.cutting, device_type=CPU.type)
-        self.planner = dataclasses.replace(self.planner, choice=self.choice, cutting=cutting)
-        self.networks = LoadedNetworks(self.planner, self.backend)
-        self._rows = Rows(self.networks, tta=self.tta)
-
-    # --- the product ------------------------------------------------------------------------------
+        self.engine = Engine(planner, chosen, tta=tta)
+        self.warnings = self.engine.warnings
+        if device.startswith("vulkan") and chosen.choice.device == CPU:
+            self.warnings.append("no device here speaks Vulkan; computed on the CPU (see `sr-upscale doctor`)")
 
     @overload
     def __call__(
@@ -187,7 +169,7 @@ class Upscaler:
         width: int | None = None,
         height: int | None = None,
         fit: str = "inside",
-        progress: OnStep = _silent,
+        progress: OnStep | None = None,
     ) -> Picture: ...
 
     @overload
@@ -199,7 +181,7 @@ class Upscaler:
         width: int | None = None,
         height: int | None = None,
         fit: str = "inside",
-        progress: OnStep = _silent,
+        progress: OnStep | None = None,
     ) -> ImageKind: ...
 
     @overload
@@ -211,7 +193,7 @@ class Upscaler:
         width: int | None = None,
         height: int | None = None,
         fit: str = "inside",
-        progress: OnStep = _silent,
+        progress: OnStep | None = None,
     ) -> list[Picture]: ...
 
     @overload
@@ -223,7 +205,7 @@ class Upscaler:
         width: int | None = None,
         height: int | None = None,
         fit: str = "inside",
-        progress: OnStep = _silent,
+        progress: OnStep | None = None,
     ) -> list[ImageKind]: ...
 
     @_by_known_names
@@ -235,9 +217,12 @@ class Upscaler:
         width: int | None = None,
         height: int | None = None,
         fit: str = "inside",
-        progress: OnStep = _silent,
+        progress: OnStep | None = None,
     ) -> Any:
         """Enlarges an image, or each of a list.
+
+        >>> large = Upscaler()(Image.open("photo.jpg"), width=1920)  # doctest: +SKIP
+        >>> one, two = Upscaler("anime")(["one.png", "two.png"], scale=2)  # doctest: +SKIP
 
         Args:
             image: Path or bytes of a picture, an open file, or a `Picture`. Or a PIL image. Or an array (H, W) or
@@ -265,14 +250,14 @@ class Upscaler:
         if isinstance(image, str | Path | bytes) or hasattr(image, "read"):
             image = load_image(image)
         if isinstance(image, Picture):
-            return self.upscale(image, target, on_step=progress)
+            return self.engine.enlarged(image, target, on_step=progress or _silent)
         if not isinstance(image, Image.Image) and not hasattr(image, "__array_interface__"):
             raise UsageError(
                 f"image is a {type(image).__qualname__}; "
                 "expected a path, bytes, an open file, a Picture, a PIL image, an array, or a list of them"
             )
         picture = Picture(frames=(Frame(pixels_hwc=pixels_of(image)),))
-        large = self.upscale(picture, target, on_step=progress)
+        large = self.engine.enlarged(picture, target, on_step=progress or _silent)
         out = like(image, np.asarray(large.frames[0].pixels_hwc))
         if isinstance(image, Image.Image) and (exif := enlarged_exif(image, large.width, large.height)):
             out.info["exif"] = exif
@@ -294,9 +279,12 @@ class Upscaler:
         preset: str | None = None,
         deinterlace: bool = False,
         overwrite: bool = False,
-        progress: OnStep = _silent,
+        progress: OnStep | None = None,
     ) -> dict[str, Any]:
         """Enlarges a clip (extra ``video``), with all that belongs to it; goes on with what a killed run has left.
+
+        >>> Upscaler().video("clip.mp4", "large.mkv", scale=2)["damaged"]  # doctest: +SKIP
+        0
 
         Args:
             source: The clip.
@@ -330,110 +318,14 @@ class Upscaler:
         options = VideoOptions(codec=codec, crf=crf, preset=preset)
         clip = Clip(source, start=start, duration=duration, deinterlace=deinterlace)
         size = Target(scale=scale, width=width, height=height, fit=fit)
-        plan = plan_clip(clip, container, self, size, options)
-        done = enlarge_clip(plan, target, self, on_step=progress, overwrite=overwrite)
+        plan = plan_clip(clip, container, self.engine, size, options)
+        done = enlarge_clip(plan, target, self.engine, on_step=progress or _silent, overwrite=overwrite)
         return done | {"warnings": [*plan.warnings, *done["warnings"]]}
 
     def __repr__(self) -> str:
-        names = ", ".join(path.stem for path in self.weights.values())
-        return f"<Upscaler {names} by {self.backend} on {self.choice.device}, {self.choice.dtype}>"
-
-    def upscale(
-        self,
-        picture: Picture,
-        target: Target,
-        *,
-        on_step: Callable[[int, int], None] = lambda _done, _all: None,
-        drift: Drift | None = None,
-    ) -> Picture:
-        """Enlarges every frame of a picture; metadata stays.
-
-        The result stands in memory as a whole; `rows` gives it band by band instead.
-
-        Args:
-            picture: The picture, upright.
-            target: Size of the output.
-            on_step: Called with (strips or tiles done, in all); the number in all may grow when memory runs out.
-            drift: Watches the colours.
-
-        Raises:
-            UsageError: An impossible size.
-            OutOfMemoryError: Not even the smallest tile fits.
-        """
-        plan = self.planner.plan(picture, target)
-        self.planner.check_memory(plan, picture)
-
-        return self.feed(picture, plan, lambda rows, plan: gathered(rows, picture, plan), on_step=on_step, drift=drift)
-
-    def feed(
-        self,
-        picture: Picture,
-        plan: UpscalePlan,
-        use: Callable[[Iterator[NDArray[Any]], UpscalePlan], Made],
-        *,
-        on_step: Callable[[int, int], None] = lambda _done, _all: None,
-        drift: Drift | None = None,
-    ) -> Made:
-        """Returns what `use` makes of the rows of a picture and of their plan.
-
-        Where memory runs out, it begins again with a plan that is cut smaller; where a graphics card is lost, on the
-        CPU. Nothing of an attempt that failed is used.
-
-        Args:
-            picture: The picture.
-            plan: Of `plan`.
-            use: Takes the rows (see `rows`) and the plan that they follow.
-            on_step: Called with (strips or tiles done, in all).
-            drift: Watches the colours, of the last attempt alone.
-
-        Raises:
-            OutOfMemoryError: It cannot be cut any smaller.
-        """
-        while True:
-            if drift is not None:
-                drift.clear()
-            try:
-                return use(self.rows(picture, plan, on_step=on_step, drift=drift), plan)
-            except DeviceLostError as error:
-                self._move_to_cpu(error)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                try:
-                    plan = smaller_plan(plan, self.choice.device)
-                except OutOfMemoryError as full:
-                    if self.choice.device.type != "vulkan":
-                        raise
-                    self._move_to_cpu(full)
-            if self.choice.device.type == "cuda":
-                import torch
-
-                torch.cuda.empty_cache()
-
-    # --- what it is made of -----------------------------------------------------------------------
-
-    def plan(
-        self,
-        picture: Picture,
-        target: Target,
-        *,
-        streamed: bool = False,
-        writer_bytes: Callable[[int], int] = lambda _pixels: 0,
-        queued: bool = False,
-    ) -> UpscalePlan:
-        """Plans what will be done to a picture; see `Planner.plan`."""
-        return self.planner.plan(picture, target, streamed=streamed, writer_bytes=writer_bytes, queued=queued)
-
-    def rows(
-        self,
-        picture: Picture,
-        plan: UpscalePlan,
-        *,
-        on_step: Callable[[int, int], None] = lambda _done, _all: None,
-        drift: Drift | None = None,
-    ) -> Iterator[NDArray[Any]]:
-        """Yields the enlarged rows of every frame, band by band; see `Rows.of_picture`."""
-        return self._rows.of_picture(picture, plan, on_step=on_step, drift=drift)
+        engine = self.engine
+        names = ", ".join(path.stem for path in engine.planner.weights.values())
+        return f"<Upscaler {names} by {engine.backend} on {engine.choice.device}, {engine.choice.dtype}>"
 
 
 def _towards_twin(path: Path, fidelity: float) -> Path:

@@ -282,7 +282,7 @@ def test_row_19_beyond_the_format(run: Cli, tmp_path: Path, monkeypatch: pytest.
     source = tmp_path / "wide.png"
     Image.new("L", (8200, 1)).save(source)
     monkeypatch.setattr(
-        "sr_upscale.upscaler.Upscaler.upscale", lambda *_args, **_more: pytest.fail("it computed first")
+        "sr_upscale.inference.engine.Engine.enlarged", lambda *_args, **_more: pytest.fail("it computed first")
     )
     out = tmp_path / "out.webp"
     refused(

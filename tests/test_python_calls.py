@@ -1,6 +1,9 @@
 """The package as Python code calls it: paths, PIL images, notebooks, progress."""
 
+import doctest
+import importlib
 import io
+import pydoc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,6 +77,15 @@ def test_an_upscaler_says_what_it_is_and_shape_errors_are_ours(micro: Path) -> N
         upscaler(np.zeros((2, 3, 4, 5)))
     assert isinstance(caught.value, ShapeError)
     assert isinstance(caught.value, ValueError)
+
+
+def test_help_shows_the_public_face_alone_with_examples() -> None:
+    public = {name: each for name, each in vars(Upscaler).items() if name == "__call__" or not name.startswith("_")}
+    assert set(public) == {"__call__", "video"}
+    assert all(">>> " in (each.__doc__ or "") for each in (Upscaler, *public.values()))
+    assert " at 0x" not in pydoc.render_doc(Upscaler)
+    examples = doctest.testmod(importlib.import_module("sr_upscale.upscaler"))
+    assert (examples.failed, examples.attempted > 2) == (0, True)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.dtype(">u2")])

@@ -137,7 +137,7 @@ def test_no_pass_is_run_where_resampling_does(
     nearest: Path, size: tuple[int, int], target: dict[str, Any], models: list[str]
 ) -> None:
     picture = Picture(frames=(Frame(pixels_hwc=pattern(size[1], size[0])),))
-    plan = Upscaler(nearest).plan(picture, Target(**target))
+    plan = Upscaler(nearest).engine.planner.plan(picture, Target(**target))
     assert [step.weights.stem for step in plan.passes] == models
 
 
@@ -272,7 +272,7 @@ def test_out_of_memory_halves_tiles_and_uses_nothing_of_the_failed_ones(
 ) -> None:
     upscaler = Upscaler(nearest, tile_size=64, overlap=0, halo=0)
     greedy = Greedy(33 * 33, error)
-    monkeypatch.setattr(upscaler.networks, "get", lambda *_: greedy)
+    monkeypatch.setattr(upscaler.engine.networks, "get", lambda *_: greedy)
     pixels = pattern(70, 90)
     assert np.array_equal(upscaler(pixels), doubled(pixels))
     assert greedy.failed >= 1
@@ -281,7 +281,7 @@ def test_out_of_memory_halves_tiles_and_uses_nothing_of_the_failed_ones(
 def test_other_errors_are_not_answered_with_smaller_tiles(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upscaler = Upscaler(nearest, tile_size=64)
     greedy = Greedy(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
-    monkeypatch.setattr(upscaler.networks, "get", lambda *_: greedy)
+    monkeypatch.setattr(upscaler.engine.networks, "get", lambda *_: greedy)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         upscaler(pattern(70, 90))
     assert greedy.failed == 1
@@ -291,7 +291,7 @@ def test_out_of_memory_at_the_smallest_tile_is_an_error_of_its_own(
     nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upscaler = Upscaler(nearest, tile_size=64)
-    monkeypatch.setattr(upscaler.networks, "get", lambda *_: Greedy(0, torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(upscaler.engine.networks, "get", lambda *_: Greedy(0, torch.OutOfMemoryError("no")))
     with pytest.raises(OutOfMemoryError, match="even with tiles of 16 pixels"):
         upscaler(pattern(40, 40))
 
@@ -301,18 +301,18 @@ def test_plan_follows_the_memory_there_is_and_that_is_allowed(
     nearest: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     picture = Picture(frames=(Frame(pixels_hwc=pattern(300, 4000)),))
-    easy = Upscaler(nearest).plan(picture, Target())
+    easy = Upscaler(nearest).engine.planner.plan(picture, Target())
     assert isinstance(easy.passes[0].cut, StripPlan)
     assert easy.passes[0].cut.rows == 8
     monkeypatch.setattr(planning, "free_memory", lambda _device: 8_000_000)
-    small = Upscaler(nearest).plan(picture, Target())
+    small = Upscaler(nearest).engine.planner.plan(picture, Target())
     assert small.device_bytes <= 8_000_000 < easy.device_bytes
-    tiles = Upscaler(nearest, overlap=8).plan(picture, Target())
+    tiles = Upscaler(nearest, overlap=8).engine.planner.plan(picture, Target())
     assert isinstance(tiles.passes[0].cut, TilePlan)
     assert tiles.passes[0].cut.steps > 1
     assert tiles.device_bytes <= 8_000_000
     monkeypatch.undo()
-    allowed = Upscaler(nearest, max_memory=limit).plan(picture, Target(), streamed=True)
+    allowed = Upscaler(nearest, max_memory=limit).engine.planner.plan(picture, Target(), streamed=True)
     assert allowed.device_bytes + allowed.host_bytes <= limit
 
 
@@ -343,11 +343,13 @@ def test_out_of_memory_makes_strips_smaller_until_single_rows(nearest: Path, mon
 def test_plans_count_what_the_writer_holds(nearest: Path) -> None:
     picture = Picture(frames=(Frame(pixels_hwc=pattern(900, 40)),) * 2)
     planned = [
-        Upscaler(nearest).plan(picture, Target(), writer_bytes=partial(operator.mul, each)).host_bytes
+        Upscaler(nearest).engine.planner.plan(picture, Target(), writer_bytes=partial(operator.mul, each)).host_bytes
         for each in (0, 14)
     ]
     assert planned[1] - planned[0] == 14 * (2 * 900) * (2 * 40)
-    streamed = Upscaler(nearest).plan(picture, Target(), streamed=True, writer_bytes=lambda pixels: 14 * pixels)
+    streamed = Upscaler(nearest).engine.planner.plan(
+        picture, Target(), streamed=True, writer_bytes=lambda pixels: 14 * pixels
+    )
     assert streamed.host_bytes < planned[0]
 
 
@@ -370,11 +372,11 @@ def test_a_picture_that_does_not_fit_is_refused_with_the_size_it_needs(
 def test_half_precision_is_only_taken_where_it_agrees(nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sr_upscale.device.cpu_has_bf16", lambda: True)
     upscaler = Upscaler(nearest)
-    assert upscaler.networks.get(upscaler.weights[2], "bfloat16").dtype == torch.bfloat16
+    assert upscaler.engine.networks.get(upscaler.engine.planner.weights[2], "bfloat16").dtype == torch.bfloat16
     monkeypatch.setattr(loaded_networks, "agreement_db", lambda _network, _exact: 30.0)
-    assert Upscaler(nearest).networks.get(nearest, "bfloat16").dtype == torch.float32
-    assert upscaler.planner.dtype_for(16) == "float32"
-    assert Upscaler(nearest, dtype="bf16").planner.dtype_for(16) == "bfloat16"
+    assert Upscaler(nearest).engine.networks.get(nearest, "bfloat16").dtype == torch.float32
+    assert upscaler.engine.planner.dtype_for(16) == "float32"
+    assert Upscaler(nearest, dtype="bf16").engine.planner.dtype_for(16) == "bfloat16"
 
 
 @pytest.mark.slow
@@ -469,7 +471,9 @@ def test_the_plan_counts_what_filling_takes(nearest: Path) -> None:
     for alpha in (255, 0, None):
         pixels[:, :, 3] = 0 if alpha is None else alpha
         pixels[:9, :, 3] = 200 if alpha is None else alpha
-        needs.append(Upscaler(nearest).plan(Picture(frames=(Frame(pixels_hwc=pixels),)), Target()).host_bytes)
+        needs.append(
+            Upscaler(nearest).engine.planner.plan(Picture(frames=(Frame(pixels_hwc=pixels),)), Target()).host_bytes
+        )
     assert needs[0] == needs[1] == needs[2] - 48 * 40 * 50
 
 

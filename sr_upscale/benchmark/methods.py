@@ -74,15 +74,15 @@ def make_method(model: str, scale: int, **options: Any) -> Method:
     path = family[scale]
     upscaler = Upscaler(path, **options)
     parameters, macs = count(path, scale)
-    index = upscaler.choice.device.index or 0
+    index = upscaler.engine.choice.device.index or 0
     return Method(
         name=path.stem if Path(model).suffix or model != path.stem else model,
         run=lambda lr: upscaler(lr),
-        device=str(upscaler.choice.device),
-        dtype=upscaler.choice.dtype,
+        device=str(upscaler.engine.choice.device),
+        dtype=upscaler.engine.choice.dtype,
         parameters=parameters,
         macs_720p=macs,
-        device_index=index if upscaler.choice.device.type == "cuda" else None,
+        device_index=index if upscaler.engine.choice.device.type == "cuda" else None,
         model=str(path),
         options=options,
     )

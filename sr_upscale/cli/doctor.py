@@ -108,11 +108,11 @@ def _run(device: str) -> dict[str, Any]:
     from sr_upscale.inference.loaded_networks import agreement_db
     from sr_upscale.upscaler import Upscaler
 
-    upscaler = Upscaler(device=device)
-    choice = upscaler.choice
-    scale = max(upscaler.weights)
-    network = upscaler.networks.get(upscaler.weights[scale], choice.dtype)
-    exact = upscaler.networks.get(upscaler.weights[scale], "float32")
+    engine = Upscaler(device=device).engine
+    choice = engine.choice
+    scale = max(engine.planner.weights)
+    network = engine.networks.get(engine.planner.weights[scale], choice.dtype)
+    exact = engine.networks.get(engine.planner.weights[scale], "float32")
     dtype = str(network.dtype).removeprefix("torch.")
     agreement = agreement_db(network, exact) if dtype != "float32" else None
     reason = choice.dtype_reason
@@ -125,17 +125,17 @@ def _run(device: str) -> dict[str, Any]:
     seconds = time.monotonic() - start
     return {
         "devices": list_devices(),
-        "backend": upscaler.backend,
-        "backend_reason": upscaler.backend_reason,
+        "backend": engine.backend,
+        "backend_reason": engine.backend_reason,
         "device": str(choice.device),
         "device_reason": choice.device_reason,
         "dtype": dtype,
         "dtype_reason": reason,
         "dtype_agreement_db": round(agreement, 1) if agreement is not None else None,
         "free_memory_bytes": free_memory(choice.device),
-        "threads": torch.get_num_threads() if upscaler.backend == "torch" else cpu_threads(),
+        "threads": torch.get_num_threads() if engine.backend == "torch" else cpu_threads(),
         "smoke_run": {
-            "model": upscaler.weights[scale].stem,
+            "model": engine.planner.weights[scale].stem,
             "input": "128x128",
             "seconds": round(seconds, 4),
             "output_megapixels_per_s": round(128 * 128 * scale**2 / 1e6 / seconds, 2),

@@ -64,12 +64,12 @@ def serve(
     except ImportError as error:
         raise UsageError(f"serve needs Starlette and uvicorn; {extra('serve')}") from error
     console.note("loading ...")
-    from sr_upscale.pipeline.executor import upscaler_for
+    from sr_upscale.pipeline.executor import engine_for
     from sr_upscale.server.app import Settings
     from sr_upscale.server.guard import is_loopback, names_of
     from sr_upscale.server.run import listen, server_of
 
-    upscaler_for(request.network)  # what cannot work is refused now
+    engine_for(request.network)  # what cannot work is refused now
     settings = Settings(
         token=secrets.token_urlsafe(24),
         hosts=names_of(host, allow_host or []),

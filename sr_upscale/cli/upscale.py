@@ -29,7 +29,7 @@ from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.video.containers import Container
 
 if TYPE_CHECKING:
-    from sr_upscale.upscaler import Upscaler
+    from sr_upscale.inference.engine import Engine
 
 COMICS = (".cbz", ".cbr", ".cb7", ".cbt")
 """Endings of comics: zip, and archives that are refused with advice."""
@@ -163,29 +163,29 @@ def _single(
         kind = peek(source, clips=True) if source is not None else sniff(head)
         fmt = format_for(request.file.format, place, kind)
 
-        from sr_upscale.pipeline.executor import job_for, upscaler_for
+        from sr_upscale.pipeline.executor import engine_for, job_for
 
         job, moving = job_for(fmt), isinstance(fmt, Container)
         piped = moving and place == "-"
         data: Any = source
         if source is None:
             data = _standard_input(head, opened, piped=piped, folder=Path(place).parent if kind == VIDEO else None)
-        upscaler = upscaler_for(request.network, pixels=None if moving else pixels_of_small(data, kind))
+        engine = engine_for(request.network, pixels=None if moving else pixels_of_small(data, kind))
         if dry_run:
-            prepared = job.prepare(data, fmt, upscaler, request)
-            planned = job.forecast(prepared, upscaler)
+            prepared = job.prepare(data, fmt, engine, request)
+            planned = job.forecast(prepared, engine)
             _report("planned", name, place, planned, console)
             if not console.as_json:
                 console.line(format_plan(prepared.name, place, planned))
             return 0
-        _say_what_takes_long(upscaler, request.size, console)
+        _say_what_takes_long(engine, request.size, console)
         on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
         if piped:
             with standard_output():
-                done = job.pipe(data, sys.stdout.buffer, fmt, upscaler, request, on_step=on_step)
+                done = job.pipe(data, sys.stdout.buffer, fmt, engine, request, on_step=on_step)
         else:
             with going_on(console) if isinstance(fmt, Container) and not fmt.raw else contextlib.nullcontext():
-                done = job.run(data, buffer if place == "-" else Path(place), fmt, upscaler, request, on_step=on_step)
+                done = job.run(data, buffer if place == "-" else Path(place), fmt, engine, request, on_step=on_step)
         if place != "-":
             on_written(Path(place))
     if place == "-":
@@ -195,10 +195,10 @@ def _single(
                 left = left[sys.stdout.buffer.write(left) :]
             sys.stdout.buffer.flush()
     if verbose:
-        choice = upscaler.choice
+        choice = engine.choice
         console.note(
-            f"{upscaler.backend} ({upscaler.backend_reason}), device {choice.device} ({choice.device_reason}), "
-            f"{done['dtype']} ({upscaler.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
+            f"{engine.backend} ({engine.backend_reason}), device {choice.device} ({choice.device_reason}), "
+            f"{done['dtype']} ({engine.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
         )
         if "busy_seconds" in done and done["frames"] > 1:
             console.note(f"compute busy {done['busy_seconds'] / max(done['seconds'], 1e-9):.0%} of the time")
@@ -231,12 +231,12 @@ def _standard_input(head: bytes, opened: contextlib.ExitStack, *, piped: bool, f
     return Path(file.name)
 
 
-def _say_what_takes_long(upscaler: Upscaler, size: SizeOptions, console: Console) -> None:
+def _say_what_takes_long(engine: Engine, size: SizeOptions, console: Console) -> None:
     """Says that a model is exported first, or that a factor takes two networks, the second over a large picture."""
-    exports = upscaler.backend in ("onnxruntime", "openvino")
-    if exports and not all(form_path(weights, ".onnx").is_file() for weights in upscaler.weights.values()):
+    exports = engine.backend in ("onnxruntime", "openvino")
+    if exports and not all(form_path(weights, ".onnx").is_file() for weights in engine.planner.weights.values()):
         console.note("exporting to ONNX, once for each model ...")
-    passes = choose_factors(upscaler.weights, size.scale or 1, one_pass=size.one_pass)
+    passes = choose_factors(engine.planner.weights, size.scale or 1, one_pass=size.one_pass)
     if len(passes) > 1:
         console.note(
             f"x{size.scale:g} runs x{' and x'.join(map(str, passes))} one after the other; "

@@ -24,7 +24,7 @@ from sr_upscale.video.containers import Container, check_video
 DAMAGED = "is damaged or ends early; what could be decoded was enlarged"
 
 if TYPE_CHECKING:
-    from sr_upscale.upscaler import Upscaler
+    from sr_upscale.inference.engine import Engine
     from sr_upscale.video.frames import FrameStream
     from sr_upscale.video.run import ClipPlan
 
@@ -43,7 +43,7 @@ class PreparedClip(job.Prepared):
 def prepare(
     source: Path | bytes,
     fmt: Container,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     queued: bool = False,
@@ -61,7 +61,7 @@ def prepare(
     most = request.file.max_pixels or MAX_PIXELS
     if (pixels := clip.look.width * clip.look.height) > most:
         raise InputError(f"{name}: frames of {pixels / 1e6:.0f} MP are more than --max-pixels {most / 1e6:.0f}MP")
-    plan = plan_clip(clip, fmt, upscaler, request.size.target, request.video, strip=request.file.strip_metadata)
+    plan = plan_clip(clip, fmt, engine, request.size.target, request.video, strip=request.file.strip_metadata)
     return PreparedClip(
         name=name,
         picture=plan.picture,
@@ -98,7 +98,7 @@ def run(
     source: Path | bytes,
     target: Path,
     fmt: Container,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
@@ -107,10 +107,10 @@ def run(
     if fmt.raw:
         assert isinstance(source, Path)
         with replace_file(target, overwrite=request.file.force) as temporary, temporary.open("wb") as file:
-            return pipe(source, file, fmt, upscaler, request, on_step=on_step)
+            return pipe(source, file, fmt, engine, request, on_step=on_step)
     begin = time.perf_counter()
-    prepared = prepare(source, fmt, upscaler, request)
-    done = start(prepared, target, fmt, upscaler, request, on_step=on_step).result()
+    prepared = prepare(source, fmt, engine, request)
+    done = start(prepared, target, fmt, engine, request, on_step=on_step).result()
     return done | {"seconds": round(time.perf_counter() - begin, 3)}
 
 
@@ -118,7 +118,7 @@ def start(
     prepared: PreparedClip,
     target: Path,
     fmt: Container,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     writer: Writer = write_inline,
@@ -132,7 +132,7 @@ def start(
     made = enlarge_clip(
         prepared.clip,
         target,
-        upscaler,
+        engine,
         on_step=on_step,
         on_whole=lambda temporary: on_whole(temporary, prepared.picture.sha256),
         overwrite=request.file.force or os.path.lexists(target),
@@ -142,7 +142,7 @@ def start(
         warnings.append(f"{prepared.name}: {DAMAGED}")
     made |= {"warnings": warnings, "format": fmt.name, "seconds": round(time.perf_counter() - begin, 3)}
     done: Future[dict[str, Any]] = Future()
-    done.set_result(describe(prepared, upscaler) | made)
+    done.set_result(describe(prepared, engine) | made)
     return done
 
 
@@ -150,7 +150,7 @@ def pipe(
     source: Path | BinaryIO,
     target: BinaryIO,
     fmt: Container,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
@@ -161,7 +161,7 @@ def pipe(
         source: A path, or standard input.
         target: Takes what is written.
         fmt: y4m or NUT.
-        upscaler: Computes.
+        engine: Computes.
         request: What to do.
         on_step: Called with (frames done, 0).
     """
@@ -173,15 +173,15 @@ def pipe(
     from sr_upscale.video.pipe import Piped, enlarge_pipe
 
     clip = Piped(source, request.video, name=name)
-    picture, plan, made = enlarge_pipe(clip, target, fmt, upscaler, request.size.target, on_step=on_step)
+    picture, plan, made = enlarge_pipe(clip, target, fmt, engine, request.size.target, on_step=on_step)
     if made["damaged"]:
         made["warnings"].append(f"{name}: {DAMAGED}")
     prepared = job.Prepared(name=name, picture=picture, plan=plan, warnings=())
-    said = job.describe(prepared, upscaler)
+    said = job.describe(prepared, engine)
     return said | made | {"format": fmt.name, "seconds": round(time.perf_counter() - begin, 3)}
 
 
-def describe(prepared: PreparedClip, upscaler: Upscaler) -> dict[str, Any]:
+def describe(prepared: PreparedClip, engine: Engine) -> dict[str, Any]:
     """Describes a plan; see `job.describe`."""
     plan = prepared.clip
     look, clip = plan.encoder.look, plan.clip
@@ -192,17 +192,17 @@ def describe(prepared: PreparedClip, upscaler: Upscaler) -> dict[str, Any]:
         "pixel_format": plan.encoder.pixel_format,
         "media_seconds": round(float((clip.times[-1] - clip.times[0] + clip.last_duration) * look.time_base), 3),
     }
-    return job.describe(prepared, upscaler) | said
+    return job.describe(prepared, engine) | said
 
 
-def forecast(prepared: PreparedClip, upscaler: Upscaler) -> dict[str, Any]:
+def forecast(prepared: PreparedClip, engine: Engine) -> dict[str, Any]:
     """Says what would be done, for how long and on how much disk; see `job.forecast`."""
     from sr_upscale.video.run import estimate_bytes
 
     frames = len(prepared.clip.clip.times)
     return {
         "dry_run": True,
-        **describe(prepared, upscaler),
-        "estimated_seconds": round(job.estimate_seconds(prepared, upscaler, frames), 2),
+        **describe(prepared, engine),
+        "estimated_seconds": round(job.estimate_seconds(prepared, engine, frames), 2),
         "estimated_bytes": estimate_bytes(prepared.clip),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import SrUpscaleError, UsageError
 from sr_upscale.images.formats import FORMATS, Format, format_of_path
+from sr_upscale.inference.engine import Engine
 from sr_upscale.inference.row_queue import write_behind
 from sr_upscale.pipeline import clip, job
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
@@ -68,16 +69,16 @@ class LocalExecutor:
     ) -> None:
         self.request = request
         self.on_step, self.fetch = on_step, fetch
-        self.upscalers = [upscaler_for(request.network, device) for device in request.network.device.split(",")]
-        self.jobs = _jobs(request.run.jobs, self.upscalers, FAR_THREADS if far else 1)
-        self.fingerprint = fingerprint(request, self.upscalers[0])
+        self.engines = [engine_for(request.network, device) for device in request.network.device.split(",")]
+        self.jobs = _jobs(request.run.jobs, self.engines, FAR_THREADS if far else 1)
+        self.fingerprint = fingerprint(request, self.engines[0])
         self._shared: set[Path] = set()
 
     def load(self, item: Item) -> Any:
         """Reads an item and plans its output."""
         self.fetch(item.source)
         fmt = self.format_for(item)
-        return job_for(fmt).prepare(item.source, fmt, self.upscalers[0], self.request, queued=True)
+        return job_for(fmt).prepare(item.source, fmt, self.engines[0], self.request, queued=True)
 
     def start(self, item: Item, loaded: Any, work: Work) -> Future[dict[str, Any]]:
         """Computes an item, and has it written behind (`row_queue.write_behind`).
@@ -91,7 +92,7 @@ class LocalExecutor:
             loaded,
             item.target,
             fmt,
-            self.upscalers[work.worker % len(self.upscalers)],
+            self.engines[work.worker % len(self.engines)],
             self.request,
             writer=write_behind(work.saver),
             on_step=functools.partial(self._on_step, item, work),
@@ -111,10 +112,10 @@ class LocalExecutor:
 
         if is_begun(item.target):
             self._shared.add(item.target)
-            upscaler = self.upscalers[work.worker % len(self.upscalers)]
+            engine = self.engines[work.worker % len(self.engines)]
             with contextlib.suppress(SrUpscaleError):  # whoever holds the clip fails as well, or makes all of it
                 plan = self.load(item).clip
-                share_clip(plan, item.target, upscaler, on_step=functools.partial(self._on_step, item, work))
+                share_clip(plan, item.target, engine, on_step=functools.partial(self._on_step, item, work))
 
     def _on_step(self, item: Item, work: Work, done: int, total: int) -> None:
         if work.stop.is_set():
@@ -162,8 +163,8 @@ def set_up(
     return executor, ledger_of(spool, plan, executor.fingerprint, force=request.file.force)
 
 
-def upscaler_for(network: NetworkOptions, device: str | None = None, *, pixels: int | None = None) -> Upscaler:
-    """Sets up the product, on the one device of the options or on the given one.
+def engine_for(network: NetworkOptions, device: str | None = None, *, pixels: int | None = None) -> Engine:
+    """Sets up what computes, on the one device of the options or on the given one.
 
     Args:
         network: The options.
@@ -191,27 +192,27 @@ def upscaler_for(network: NetworkOptions, device: str | None = None, *, pixels: 
         halo=network.halo,
         max_memory=network.max_memory,
         pixels=pixels,
-    )
+    ).engine
 
 
-def fingerprint(request: Request, upscaler: Upscaler) -> dict[str, Any]:
+def fingerprint(request: Request, engine: Engine) -> dict[str, Any]:
     """Returns everything besides the input that determines an output, ready for JSON.
 
     These are the options that change pixels, and the weights by their hash.
     """
     options = {key: value for key, value in request.pixel_options().items() if key not in BY_HASH}
     return {
-        "options": {**options, "network.backend": upscaler.backend},
-        "weights": {str(scale): hash_file(path) for scale, path in upscaler.weights.items()},
-        "before": [hash_file(path) for path in upscaler.before],
+        "options": {**options, "network.backend": engine.backend},
+        "weights": {str(scale): hash_file(path) for scale, path in engine.planner.weights.items()},
+        "before": [hash_file(path) for path in engine.planner.before],
     }
 
 
-def _jobs(wanted: Jobs | None, upscalers: list[Upscaler], least: int = 1) -> Jobs:
-    devices = len(upscalers)
+def _jobs(wanted: Jobs | None, engines: list[Engine], least: int = 1) -> Jobs:
+    devices = len(engines)
     if wanted is not None:
         return Jobs(load=wanted.load, proc=max(wanted.proc, devices), save=wanted.save)
-    proc = devices * (1 if upscalers[0].choice.device.type == "cpu" else GPU_THREADS)
+    proc = devices * (1 if engines[0].choice.device.type == "cpu" else GPU_THREADS)
     return Jobs(load=max(proc, least), proc=proc, save=max(proc, least, (os.cpu_count() or 1) // 4))
 
 
@@ -222,7 +223,7 @@ def forecasts(plan: BatchPlan, executor: LocalExecutor, ledger: ItemLedger) -> I
             if ledger.is_done(item):
                 yield Outcome(item=item, status="skipped")
                 continue
-            details = job_for(executor.format_for(item)).forecast(executor.load(item), executor.upscalers[0])
+            details = job_for(executor.format_for(item)).forecast(executor.load(item), executor.engines[0])
             yield Outcome(item=item, status="planned", seconds=details["estimated_seconds"], details=details)
         except SrUpscaleError as error:
             yield Outcome(item=item, status="failed", error=error)

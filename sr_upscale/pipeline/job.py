@@ -32,8 +32,8 @@ from sr_upscale.storage.atomic import hash_file
 from sr_upscale.video.containers import check_video
 
 if TYPE_CHECKING:
+    from sr_upscale.inference.engine import Engine
     from sr_upscale.inference.planning import UpscalePlan
-    from sr_upscale.upscaler import Upscaler
 
 
 WRAP_MORE, WRAP_UNKNOWN = 8, 64
@@ -62,7 +62,7 @@ class Prepared:
 def prepare(
     source: Path | bytes,
     fmt: Format,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     queued: bool = False,
@@ -73,7 +73,7 @@ def prepare(
     Args:
         source: A path, or a whole file.
         fmt: Format of the output.
-        upscaler: Makes the plan.
+        engine: Makes the plan.
         request: Says how to read and how large the output becomes.
         queued: Whether rows will wait in a queue to be written (`row_queue.write_behind`).
         name: What messages call it; None for its path, or standard input where the source is bytes.
@@ -105,8 +105,8 @@ def prepare(
         notes = [*notes, f"{fmt.name} states no resolution; png, jpg and tif do"]
     exact = picture.has_alpha or options.save.quality == 100
     size = picture.width, picture.height
-    picture = _wrapped(picture, request.size.wrap, upscaler)
-    plan = upscaler.plan(
+    picture = _wrapped(picture, request.size.wrap, engine)
+    plan = engine.planner.plan(
         picture,
         request.size.target,
         streamed=_streams(picture, fmt),
@@ -114,7 +114,7 @@ def prepare(
         queued=queued,
     )
     if request.size.wrap:  # the middle of what is enlarged is the picture again
-        output = request.size.target.output_size(*size, default_scale=max(upscaler.weights))
+        output = request.size.target.output_size(*size, default_scale=max(engine.planner.weights))
         plan = replace(plan, input_size=size, output_size=output)
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
@@ -122,11 +122,13 @@ def prepare(
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes), seconds=seconds)
 
 
-def _wrapped(picture: Picture, wrap: str | None, upscaler: Upscaler) -> Picture:
+def _wrapped(picture: Picture, wrap: str | None, engine: Engine) -> Picture:
     """Puts around a picture what its networks see beyond its edges: what stands at the opposite ones."""
     if wrap is None:
         return picture
-    reach = WRAP_MORE + sum(WRAP_UNKNOWN if traits.halo is None else traits.halo for traits in upscaler.traits.values())
+    reach = WRAP_MORE + sum(
+        WRAP_UNKNOWN if traits.halo is None else traits.halo for traits in engine.planner.traits.values()
+    )
     down, across = (reach if wrap in (axis, "both") else 0 for axis in "yx")
     sides = ((down, down), (across, across), (0, 0))
     return picture.with_pixels(lambda pixels_hwc: np.pad(np.asarray(pixels_hwc), sides, "wrap"))
@@ -136,7 +138,7 @@ def run(
     source: Path | bytes,
     target: Path | BinaryIO,
     fmt: Format,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
@@ -147,7 +149,7 @@ def run(
         source: A path, or a whole file.
         target: A path, or a binary stream.
         fmt: Format of the output.
-        upscaler: Computes.
+        engine: Computes.
         request: What to do.
         on_step: Called with (strips or tiles done, in all).
 
@@ -158,8 +160,8 @@ def run(
         SrUpscaleError: Any of its kinds; the target then is what it was before.
     """
     begin = time.perf_counter()
-    prepared = prepare(source, fmt, upscaler, request)
-    done = start(prepared, target, fmt, upscaler, request, on_step=on_step).result()
+    prepared = prepare(source, fmt, engine, request)
+    done = start(prepared, target, fmt, engine, request, on_step=on_step).result()
     return done | {"seconds": round(time.perf_counter() - begin, 3)}
 
 
@@ -167,7 +169,7 @@ def start(
     prepared: Prepared,
     target: Path | BinaryIO,
     fmt: Format,
-    upscaler: Upscaler,
+    engine: Engine,
     request: Request,
     *,
     writer: Writer = write_inline,
@@ -180,7 +182,7 @@ def start(
         prepared: Of `prepare`.
         target: A path, or a binary stream.
         fmt: Format of the output.
-        upscaler: Computes.
+        engine: Computes.
         request: What to do.
         writer: Brings the rows to the file.
         on_step: Called with (strips or tiles done, in all).
@@ -196,7 +198,7 @@ def start(
     """
     begin = time.perf_counter()
     picture, options = prepared.picture, request.file.save
-    upscaler.planner.check_memory(prepared.plan, picture)
+    engine.planner.check_memory(prepared.plan, picture)
     drift = Drift()
     overwrite = request.file.force or (isinstance(target, Path) and os.path.lexists(target))
 
@@ -208,12 +210,12 @@ def start(
 
         def write(rows: Iterable[NDArray[Any]]) -> dict[str, Any]:
             save_rows(rows, picture, plan.output_size, target, fmt, options, on_whole=whole, overwrite=overwrite)
-            done = _done(prepared, upscaler, fmt, drift)
+            done = _done(prepared, engine, fmt, drift)
             return done | {"busy_seconds": sum(busy), "seconds": round(time.perf_counter() - begin, 3)}
 
         return writer(_timed(rows, busy), write)
 
-    return upscaler.feed(picture, prepared.plan, use, on_step=on_step, drift=drift)
+    return engine.feed(picture, prepared.plan, use, on_step=on_step, drift=drift)
 
 
 def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:
@@ -256,18 +258,18 @@ def _streams(picture: Picture, fmt: Format) -> bool:
     return fmt.streams and len(picture.frames) == 1
 
 
-def _done(prepared: Prepared, upscaler: Upscaler, fmt: Format, drift: Drift) -> dict[str, Any]:
+def _done(prepared: Prepared, engine: Engine, fmt: Format, drift: Drift) -> dict[str, Any]:
     """Says what was done, in words and numbers."""
-    described = describe(prepared, upscaler)
-    wanted = upscaler.planner.dtype_for(prepared.picture.bits)
+    described = describe(prepared, engine)
+    wanted = engine.planner.dtype_for(prepared.picture.bits)
     used = dict.fromkeys(
-        str(upscaler.networks.get(step.weights, wanted).dtype).removeprefix("torch.") for step in prepared.plan.passes
+        str(engine.networks.get(step.weights, wanted).dtype).removeprefix("torch.") for step in prepared.plan.passes
     )
     described["dtype"] = " and ".join(used) or described["dtype"]
     return {**described, "warnings": [*described["warnings"], *drift.warnings()], "format": fmt.name}
 
 
-def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
+def describe(prepared: Prepared, engine: Engine) -> dict[str, Any]:
     """Describes a plan in words and numbers, ready for JSON. Sizes of pictures are (width, height) in pixels."""
     plan, picture = prepared.plan, prepared.picture
     return {
@@ -283,34 +285,34 @@ def describe(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
         "strips": sum(step.cut.steps for step in plan.passes if isinstance(step.cut, StripPlan)),
         "strip_rows": [step.cut.rows for step in plan.passes if isinstance(step.cut, StripPlan)],
         "resample": "lanczos3" if plan.resample else None,
-        "backend": upscaler.backend,
-        "device": str(upscaler.choice.device),
-        "dtype": upscaler.planner.dtype_for(picture.bits),
+        "backend": engine.backend,
+        "device": str(engine.choice.device),
+        "dtype": engine.planner.dtype_for(picture.bits),
         "memory_bytes": plan.device_bytes + plan.host_bytes,
-        "warnings": [*prepared.warnings, *upscaler.warnings],
+        "warnings": [*prepared.warnings, *engine.warnings],
     }
 
 
-def forecast(prepared: Prepared, upscaler: Upscaler) -> dict[str, Any]:
+def forecast(prepared: Prepared, engine: Engine) -> dict[str, Any]:
     """Says what would be done and for how long, ready for JSON: `describe`, and ``estimated_seconds``."""
-    seconds = estimate_seconds(prepared, upscaler)
-    return {"dry_run": True, **describe(prepared, upscaler), "estimated_seconds": round(seconds, 2)}
+    seconds = estimate_seconds(prepared, engine)
+    return {"dry_run": True, **describe(prepared, engine), "estimated_seconds": round(seconds, 2)}
 
 
-def estimate_seconds(prepared: Prepared, upscaler: Upscaler, frames: int | None = None) -> float:
+def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = None) -> float:
     """Estimates the seconds that a picture will take: reading it and loading the networks, which this does and times,
     and computing, from a timed tile of 96x96 pixels. Encoding comes on top.
 
     Args:
         prepared: Of `prepare`.
-        upscaler: Computes.
+        engine: Computes.
         frames: How many there are; None for those of the picture.
     """
-    dtype = upscaler.planner.dtype_for(prepared.picture.bits)
+    dtype = engine.planner.dtype_for(prepared.picture.bits)
     seconds, loading = 0.0, prepared.seconds
     for step in prepared.plan.passes:
         start = time.monotonic()
-        network = upscaler.networks.get(step.weights, dtype)
+        network = engine.networks.get(step.weights, dtype)
         loading += time.monotonic() - start
         probe = np.full((1, 3, 96, 96), 0.5, np.float32)
         network(probe)
@@ -318,5 +320,5 @@ def estimate_seconds(prepared: Prepared, upscaler: Upscaler, frames: int | None 
         on_host(network(probe))
         seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
-    times = (frames or len(prepared.picture.frames)) * (2 if varied_alpha else 1) * (TURNS if upscaler.tta else 1)
+    times = (frames or len(prepared.picture.frames)) * (2 if varied_alpha else 1) * (TURNS if engine.tta else 1)
     return loading + seconds * times

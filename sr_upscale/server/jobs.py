@@ -21,12 +21,12 @@ from sr_upscale.errors import AppearedError, UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.images import MAX_PIXELS
 from sr_upscale.images.formats import VIDEO, Format, sniff
+from sr_upscale.inference.engine import Engine
 from sr_upscale.pipeline.batch_plan import refuse_name, refuse_unwritable
-from sr_upscale.pipeline.executor import Cancelled, job_for, upscaler_for
+from sr_upscale.pipeline.executor import Cancelled, engine_for, job_for
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.targets import default_name, format_for
 from sr_upscale.storage.atomic import replace_file
-from sr_upscale.upscaler import Upscaler
 from sr_upscale.video.containers import DEFAULT, Container
 
 Made = TypeVar("Made")
@@ -176,7 +176,7 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
     """
     kind = sniff(data[:256])
     fmt = format_for(request.file.format or (DEFAULT if kind == VIDEO else None), "-", kind)
-    upscaler = _upscaler_for(request.network)
+    engine = _engine_for(request.network)
     pipeline = job_for(fmt)
     named = dataclasses.replace(request, file=dataclasses.replace(request.file, format=fmt))
     output = default_name(Path(name), named)
@@ -185,10 +185,10 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
         if kind == VIDEO:  # it is gone through more than once
             source = Path(temporary) / "clip"
             source.write_bytes(data)
-        prepared = pipeline.prepare(source, fmt, upscaler, request, name=shown(name))
+        prepared = pipeline.prepare(source, fmt, engine, request, name=shown(name))
         width, height = prepared.plan.output_size
         most = (request.file.max_pixels or MAX_PIXELS) * OUTPUT_TIMES
-        if (pixels := width * height * pipeline.describe(prepared, upscaler)["frames"]) > most:
+        if (pixels := width * height * pipeline.describe(prepared, engine)["frames"]) > most:
             raise UsageError(
                 f"{shown(name)}: the output would have {pixels / 1e6:.0f} MP, this server makes up to "
                 f"{most / 1e6:.0f} MP; choose a smaller scale"
@@ -196,7 +196,7 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
         place = None if folder is None else _free_place(folder, output)
         moving = isinstance(fmt, Container)  # leaves segments beside its output when it is cancelled
         target = Path(temporary) / "out" if place is None or moving else place
-        done = pipeline.start(prepared, target, fmt, upscaler, request, on_step=job.step).result()
+        done = pipeline.start(prepared, target, fmt, engine, request, on_step=job.step).result()
         if place is not None and moving:
             with replace_file(place, overwrite=False) as whole:
                 shutil.copyfile(target, whole)
@@ -220,5 +220,5 @@ def _free_place(folder: Path, name: str) -> Path:
 
 
 @functools.lru_cache(maxsize=KEPT_MODELS)
-def _upscaler_for(network: NetworkOptions) -> Upscaler:
-    return upscaler_for(network)
+def _engine_for(network: NetworkOptions) -> Engine:
+    return engine_for(network)

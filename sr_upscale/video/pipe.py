@@ -26,7 +26,7 @@ from sr_upscale.video.source import BROKEN, PROBED, decoded, main_stream, pixels
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sr_upscale.upscaler import Upscaler
+    from sr_upscale.inference.engine import Engine
 
 
 class Rejoined(io.RawIOBase):
@@ -100,7 +100,7 @@ def enlarge_pipe(
     clip: Piped,
     target: BinaryIO,
     container: Container,
-    upscaler: Upscaler,
+    engine: Engine,
     size: Target,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
@@ -111,7 +111,7 @@ def enlarge_pipe(
         clip: The clip.
         target: Takes the bytes as they come.
         container: y4m or NUT.
-        upscaler: Computes.
+        engine: Computes.
         size: Of the output.
         on_step: Called with (frames done, 0).
 
@@ -123,9 +123,9 @@ def enlarge_pipe(
     if pixels is None:
         raise InputError(f"{clip.name}: there is no frame between --start and --start plus --duration")
     picture = Picture(frames=(Frame(pixels_hwc=pixels),))
-    plan = upscaler.plan(picture, size)
-    upscaler.planner.check_memory(plan, picture)
-    network = Network(upscaler, plan, 0, on_step)
+    plan = engine.planner.plan(picture, size)
+    engine.planner.check_memory(plan, picture)
+    network = Network(engine, plan, 0, on_step)
     look = clip.look.resized(*plan.output_size)
     write = _write_nut if container.name == "nut" else _write_y4m
     every = itertools.chain([(begin, pixels)], frames)

@@ -43,7 +43,7 @@ from sr_upscale.video.options import VideoOptions
 from sr_upscale.video.source import BROKEN
 
 if TYPE_CHECKING:
-    from sr_upscale.upscaler import Upscaler
+    from sr_upscale.inference.engine import Engine
 
 SEGMENT_FRAMES = 250
 """Frames of a segment: what x264 and x265 have between two key frames anyway."""
@@ -92,7 +92,7 @@ class ClipPlan:
 def plan_clip(
     clip: FrameStream,
     container: Container,
-    upscaler: Upscaler,
+    engine: Engine,
     target: Target,
     options: VideoOptions,
     *,
@@ -103,7 +103,7 @@ def plan_clip(
     Args:
         clip: The clip.
         container: Of the output.
-        upscaler: Makes the plan.
+        engine: Makes the plan.
         target: Size of the output.
         options: How it is encoded.
         strip: Leave out names, places and dates that the container states.
@@ -115,14 +115,14 @@ def plan_clip(
     _pts, pixels = next(clip.read(0, 1))
     clip.close()
     picture = Picture(frames=(Frame(pixels_hwc=pixels),), sha256=clip.digest())
-    plan = upscaler.plan(picture, target)
+    plan = engine.planner.plan(picture, target)
     encoder = Encoder(clip.look.resized(*plan.output_size), options, container, name=clip.name)
     warnings = check_streams(clip, encoder, container)
     width, height = plan.output_size
     enlarged = width * height * pixels.shape[2] * pixels.itemsize
     held = QUEUED_FRAMES * (pixels.nbytes + enlarged) + ENCODER_FRAMES * enlarged // 2
     plan = dataclasses.replace(plan, host_bytes=plan.host_bytes + held)
-    upscaler.planner.check_memory(plan, picture)
+    engine.planner.check_memory(plan, picture)
     return ClipPlan(
         clip=clip,
         picture=picture,
@@ -156,7 +156,7 @@ def estimate_bytes(plan: ClipPlan) -> int:
 def enlarge_clip(
     plan: ClipPlan,
     target: Path,
-    upscaler: Upscaler,
+    engine: Engine,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
     on_whole: Callable[[Path], None] = lambda _temporary: None,
@@ -167,7 +167,7 @@ def enlarge_clip(
     Args:
         plan: Of `plan_clip`.
         target: The output.
-        upscaler: Computes.
+        engine: Computes.
         on_step: Called with (frames done, in all) between strips and tiles; what it raises ends the run.
         on_whole, overwrite: See `replace_file`.
 
@@ -178,7 +178,7 @@ def enlarge_clip(
     Raises:
         SrUpscaleError: Any of its kinds. Finished segments stay for the next run.
     """
-    with _Run(plan, target, upscaler, on_step) as run:
+    with _Run(plan, target, engine, on_step) as run:
         run.begin()
         run.compute()
         run.join(on_whole, overwrite=overwrite)
@@ -197,16 +197,16 @@ def is_begun(target: Path) -> bool:
     return any(target.parent.glob(_folders(target)))
 
 
-def share_clip(plan: ClipPlan, target: Path, upscaler: Upscaler, *, on_step: Callable[[int, int], None]) -> None:
+def share_clip(plan: ClipPlan, target: Path, engine: Engine, *, on_step: Callable[[int, int], None]) -> None:
     """Makes segments of a clip that another process has begun, while there are any that nobody makes.
 
     Args:
-        plan, target, upscaler, on_step: See `enlarge_clip`.
+        plan, target, engine, on_step: See `enlarge_clip`.
 
     Raises:
         SrUpscaleError: Any of its kinds.
     """
-    with _Run(plan, target, upscaler, on_step) as run:
+    with _Run(plan, target, engine, on_step) as run:
         run.compute(waits=False)
 
 
@@ -227,7 +227,7 @@ class Network:
     """The middle one of three stages: frames are decoded, enlarged and written side by side.
 
     Args:
-        upscaler: Computes.
+        engine: Computes.
         plan: What is done to every frame.
         total: How many frames there are; 0 where that is not known.
         on_step: Called with (frames done, in all) between strips and tiles; what it raises ends all stages.
@@ -238,8 +238,8 @@ class Network:
         warnings: Of the first frame whose colours drifted.
     """
 
-    def __init__(self, upscaler: Upscaler, plan: UpscalePlan, total: int, on_step: Callable[[int, int], None]) -> None:
-        self.upscaler, self.plan, self.total, self.on_step = upscaler, plan, total, on_step
+    def __init__(self, engine: Engine, plan: UpscalePlan, total: int, on_step: Callable[[int, int], None]) -> None:
+        self.engine, self.plan, self.total, self.on_step = engine, plan, total, on_step
         self.busy, self.done, self.reused = 0.0, 0, 0
         self.warnings: list[str] = []
 
@@ -292,7 +292,7 @@ class Network:
 
     def _large(self, pixels: NDArray[Any]) -> NDArray[Any]:
         picture, drift = Picture(frames=(Frame(pixels_hwc=pixels),)), Drift()
-        made = self.upscaler.feed(
+        made = self.engine.feed(
             picture,
             self.plan,
             lambda rows, plan: gathered(rows, picture, plan),
@@ -317,10 +317,10 @@ def _hand_over(frames: Iterator[Item], decoded: Handover[Item]) -> None:
 class _Run:
     """One process's work on a clip."""
 
-    def __init__(self, plan: ClipPlan, target: Path, upscaler: Upscaler, on_step: Callable[[int, int], None]) -> None:
+    def __init__(self, plan: ClipPlan, target: Path, engine: Engine, on_step: Callable[[int, int], None]) -> None:
         self.plan, self.target, self.total = plan, target, len(plan.clip.times)
-        self.network = Network(upscaler, plan.plan, self.total, on_step)
-        self.folder = target.parent / _folders(target).replace("*", _fingerprint(plan, upscaler))
+        self.network = Network(engine, plan.plan, self.total, on_step)
+        self.folder = target.parent / _folders(target).replace("*", _fingerprint(plan, engine))
         self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
         self.claims = Claims(self.folder.with_suffix(".claims"))
         self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
@@ -435,16 +435,16 @@ def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
-def _fingerprint(plan: ClipPlan, upscaler: Upscaler) -> str:
+def _fingerprint(plan: ClipPlan, engine: Engine) -> str:
     """Hashes everything that determines the packets of a clip."""
-    cutting = upscaler.planner.cutting
+    cutting = engine.planner.cutting
     said: Mapping[str, Any] = {
         "versions": [__version__, av.__version__],
         "input": plan.picture.sha256,
         "part": [plan.clip.times[0], len(plan.clip.times), getattr(plan.clip, "deinterlace", False)],
         "weights": [hash_file(step.weights) for step in plan.plan.passes],
         "sizes": [plan.plan.enlarged_size, plan.plan.output_size],
-        "computed": [upscaler.backend, upscaler.planner.dtype_for(plan.picture.bits), upscaler.tta],
+        "computed": [engine.backend, engine.planner.dtype_for(plan.picture.bits), engine.tta],
         "tiles": [cutting.tile_size, cutting.overlap, cutting.halo],
         "encoder": [plan.encoder.name, plan.encoder.pixel_format, plan.encoder.options],
         "look": repr(plan.encoder.look),

@@ -79,7 +79,7 @@ def test_a_tint_is_noticed_in_one_picture_and_in_a_folder(tmp_path: Path, cli: C
         assert "the output's mean colour is not the input's (red +51 of 255)" in ran.err
     drift = Drift()
     upscaler = Upscaler(tmp_path / "red.safetensors")
-    upscaler.upscale(Picture(frames=(Frame(pixels_hwc=gray),)), Target(scale=2.0), drift=drift)
+    upscaler.engine.enlarged(Picture(frames=(Frame(pixels_hwc=gray),)), Target(scale=2.0), drift=drift)
     assert drift.levels() == pytest.approx([51, 0, 0], abs=1)
 
 

@@ -193,12 +193,12 @@ def test_tiles_read_the_whole_receptive_field(micro: Path) -> None:
 
     cut = (
         Upscaler(micro, backend="ncnn", tile_size=16)
-        .plan(Picture(frames=(Frame(pixels_hwc=pattern(60, 60)),)), Target())
+        .engine.planner.plan(Picture(frames=(Frame(pixels_hwc=pattern(60, 60)),)), Target())
         .passes[0]
         .cut
     )
     assert isinstance(cut, TilePlan)
-    assert (cut.halo, cut.overlap) == (Upscaler(micro).traits[micro].halo, 0)
+    assert (cut.halo, cut.overlap) == (Upscaler(micro).engine.planner.traits[micro].halo, 0)
 
 
 def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_to_the_cpu(
@@ -207,7 +207,7 @@ def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_t
     pixels, sizes = pattern(70, 90), []
     expected = Upscaler(micro, backend="ncnn")(pixels)
     upscaler = Upscaler(micro, backend="ncnn")
-    real = upscaler.networks.get(micro, "float32")
+    real = upscaler.engine.networks.get(micro, "float32")
 
     def greedy(tile: Any) -> Any:
         sizes.append(tile.shape[2:])
@@ -215,18 +215,21 @@ def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_t
             raise MemoryError
         return real(tile)
 
-    monkeypatch.setattr(upscaler.networks, "get", lambda *_: greedy)
+    monkeypatch.setattr(upscaler.engine.networks, "get", lambda *_: greedy)
     assert np.abs(upscaler(pixels).astype(int) - expected).max() <= 1
     assert sizes[0] == (70, 90)
-    monkeypatch.setattr(upscaler.networks, "get", lambda *_: _raise(MemoryError()))
+    monkeypatch.setattr(upscaler.engine.networks, "get", lambda *_: _raise(MemoryError()))
     with pytest.raises(OutOfMemoryError, match="even with tiles of 16 pixels"):
         upscaler(pixels)
-    monkeypatch.setattr(upscaler, "choice", dataclasses.replace(upscaler.choice, device=Device(type="vulkan", index=0)))
+    choice = dataclasses.replace(upscaler.engine.choice, device=Device(type="vulkan", index=0))
+    monkeypatch.setattr(upscaler.engine, "planner", dataclasses.replace(upscaler.engine.planner, choice=choice))
     assert np.abs(upscaler(pixels).astype(int) - expected).max() <= 1
     (line,) = upscaler.warnings
     assert re.match("out of memory on vulkan:0 even with tiles of 16 pixels; .*; computed on the CPU$", line)
     upscaler = Upscaler(micro, backend="ncnn")
-    monkeypatch.setattr(upscaler.networks, "get", lambda *_: _raise(DeviceLostError("vulkan:0: ncnn ended with -1")))
+    monkeypatch.setattr(
+        upscaler.engine.networks, "get", lambda *_: _raise(DeviceLostError("vulkan:0: ncnn ended with -1"))
+    )
     np.testing.assert_array_equal(upscaler(pixels), expected)
     assert upscaler.warnings == ["vulkan:0: ncnn ended with -1; computed on the CPU"]
 

@@ -172,11 +172,11 @@ def test_threads_follow_the_devices(nearest: Path) -> None:
     one, two = (LocalExecutor(request_of({"model": str(nearest), "device": name})) for name in ("cpu", "cpu,cpu"))
     assert one.jobs.proc == 1
     assert two.jobs.proc == 2
-    assert _jobs(Jobs(), two.upscalers).proc == 2
-    for upscaler in two.upscalers:
-        upscaler.choice = replace(upscaler.choice, device=torch.device("cuda"))
-    assert _jobs(None, two.upscalers).proc == 2 * GPU_THREADS > 2
-    assert (_jobs(None, two.upscalers, 16).load, _jobs(Jobs(), two.upscalers, 16).load) == (16, 1)  # asked for counts
+    assert _jobs(Jobs(), two.engines).proc == 2
+    for engine in two.engines:
+        engine.planner = replace(engine.planner, choice=replace(engine.choice, device=torch.device("cuda")))
+    assert _jobs(None, two.engines).proc == 2 * GPU_THREADS > 2
+    assert (_jobs(None, two.engines, 16).load, _jobs(Jobs(), two.engines, 16).load) == (16, 1)  # asked for counts
 
 
 def test_every_option_that_changes_pixels_is_in_the_fingerprint(nearest: Path) -> None:

@@ -326,11 +326,11 @@ def test_half_precision_only_where_it_is_supported(
     esrgan: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upscaler = Upscaler(esrgan[0], dtype="bf16")
-    assert upscaler.networks.get(esrgan[0], "bfloat16").dtype is torch.bfloat16
+    assert upscaler.engine.networks.get(esrgan[0], "bfloat16").dtype is torch.bfloat16
     import dataclasses
 
-    upscaler.traits[esrgan[0]] = dataclasses.replace(upscaler.traits[esrgan[0]], half=())
-    assert upscaler.networks.get(esrgan[0], "bfloat16").dtype is torch.float32
+    upscaler.engine.planner.traits[esrgan[0]] = dataclasses.replace(upscaler.engine.planner.traits[esrgan[0]], half=())
+    assert upscaler.engine.networks.get(esrgan[0], "bfloat16").dtype is torch.float32
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from PIL import Image
 from sr_upscale import Upscaler
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.pipeline.clip import stream_of
-from sr_upscale.pipeline.executor import Cancelled, upscaler_for
+from sr_upscale.pipeline.executor import Cancelled, engine_for
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
 from sr_upscale.storage import claims
@@ -58,7 +58,7 @@ class Killed(BaseException):
 def planned(source: Path, weights: Path, **options: object) -> ClipPlan:
     clip = Clip(source, deinterlace=bool(options.pop("deinterlace", False)))
     return plan_clip(
-        clip, CONTAINERS["mkv"], upscaler_for(NetworkOptions(model=str(weights))), Target(), VideoOptions(**options)
+        clip, CONTAINERS["mkv"], engine_for(NetworkOptions(model=str(weights))), Target(), VideoOptions(**options)
     )
 
 
@@ -66,9 +66,9 @@ def planned(source: Path, weights: Path, **options: object) -> ClipPlan:
 @pytest.mark.parametrize("name", ["plain.mp4", "old.avi", "fields.mkv", "hlg.mkv"])
 def test_row_79_a_run_goes_on_where_it_was_stopped(name: str, clips: Path, tmp_path: Path, micro: Path) -> None:
     source, fields = make_clip(clips, name), name == "fields.mkv"
-    upscaler = upscaler_for(NetworkOptions(model=str(micro)))
+    engine = engine_for(NetworkOptions(model=str(micro)))
     whole, again = tmp_path / "whole.mkv", tmp_path / "again.mkv"
-    enlarge_clip(planned(source, micro, deinterlace=fields), whole, upscaler)
+    enlarge_clip(planned(source, micro, deinterlace=fields), whole, engine)
     begun = []
     for stop in (12, 19):  # past the first and the second segment and what may wait in the queue
 
@@ -78,11 +78,11 @@ def test_row_79_a_run_goes_on_where_it_was_stopped(name: str, clips: Path, tmp_p
                 raise Killed
 
         with pytest.raises(Killed):
-            enlarge_clip(planned(source, micro, deinterlace=fields), again, upscaler, on_step=on_step)
+            enlarge_clip(planned(source, micro, deinterlace=fields), again, engine, on_step=on_step)
         assert not again.exists()
         assert len([each for each in listed(tmp_path) if each.startswith(".sr-")]) == 1
     assert begun[0] == 0
-    made = enlarge_clip(planned(source, micro, deinterlace=fields), again, upscaler)
+    made = enlarge_clip(planned(source, micro, deinterlace=fields), again, engine)
     assert made["resumed_frames"] >= 7
     assert hashes(again) == hashes(whole)
     assert times_of(again) == times_of(whole)
@@ -91,7 +91,7 @@ def test_row_79_a_run_goes_on_where_it_was_stopped(name: str, clips: Path, tmp_p
 
 @pytest.mark.usefixtures("_short_segments")
 def test_other_options_do_not_go_on(clips: Path, tmp_path: Path, nearest: Path) -> None:
-    source, upscaler = make_clip(clips, "plain.mp4"), upscaler_for(NetworkOptions(model=str(nearest)))
+    source, engine = make_clip(clips, "plain.mp4"), engine_for(NetworkOptions(model=str(nearest)))
 
     def stop(done: int, _all: int) -> None:
         if done == 20:
@@ -99,8 +99,8 @@ def test_other_options_do_not_go_on(clips: Path, tmp_path: Path, nearest: Path) 
 
     for crf in (10, 20):
         with pytest.raises(Killed):
-            enlarge_clip(planned(source, nearest, crf=crf), tmp_path / "out.mkv", upscaler, on_step=stop)
-    made = enlarge_clip(planned(source, nearest, crf=30), tmp_path / "out.mkv", upscaler)
+            enlarge_clip(planned(source, nearest, crf=crf), tmp_path / "out.mkv", engine, on_step=stop)
+    made = enlarge_clip(planned(source, nearest, crf=30), tmp_path / "out.mkv", engine)
     assert made["resumed_frames"] == 0
     assert listed(tmp_path) == ["out.mkv"]
 
@@ -112,8 +112,8 @@ def test_runs_share_the_segments_of_a_clip(
 ) -> None:
     """Two processes make each segment once, and both make some."""
     source, folder = make_clip(clips, "plain.mp4"), tmp_path / "in"
-    upscaler = upscaler_for(NetworkOptions(model=str(micro)))
-    enlarge_clip(planned(source, micro), tmp_path / "alone.mkv", upscaler)
+    engine = engine_for(NetworkOptions(model=str(micro)))
+    enlarge_clip(planned(source, micro), tmp_path / "alone.mkv", engine)
     folder.mkdir()
     shutil.copy(source, folder / "out.mp4")
     call = {"upscale": [source, "-o", tmp_path / "out.mkv", "--force"], "batch": ["batch", folder, "-o", tmp_path]}
@@ -149,7 +149,7 @@ def test_runs_share_the_segments_of_a_clip(
 def test_a_run_that_waits_for_another_one_can_be_stopped(
     clips: Path, tmp_path: Path, micro: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, upscaler = make_clip(clips, "plain.mp4"), upscaler_for(NetworkOptions(model=str(micro)))
+    source, engine = make_clip(clips, "plain.mp4"), engine_for(NetworkOptions(model=str(micro)))
     others: list[Claims] = []
     steps: list[int] = []
     late = threading.Timer(60, lambda: others[0].close())
@@ -167,7 +167,7 @@ def test_a_run_that_waits_for_another_one_can_be_stopped(
         steps.append(done)
 
     with pytest.raises(Cancelled):
-        enlarge_clip(planned(source, micro), tmp_path / "out.mkv", upscaler, on_step=on_step)
+        enlarge_clip(planned(source, micro), tmp_path / "out.mkv", engine, on_step=on_step)
     late.cancel()
     others[0].close()
 
@@ -189,9 +189,9 @@ def test_a_part_of_a_clip_stays_in_step(ending: str, clips: Path, tmp_path: Path
 
 
 def test_frames_that_are_the_one_before_are_computed_once(clips: Path, tmp_path: Path, nearest: Path) -> None:
-    upscaler = upscaler_for(NetworkOptions(model=str(nearest)))
+    engine = engine_for(NetworkOptions(model=str(nearest)))
     out = tmp_path / "out.mkv"
-    made = enlarge_clip(planned(make_clip(clips, "still.mkv"), nearest, codec="ffv1"), out, upscaler)
+    made = enlarge_clip(planned(make_clip(clips, "still.mkv"), nearest, codec="ffv1"), out, engine)
     assert made["reused_frames"] == 29
     assert len(set(hashes(out))) == 1
     assert len(hashes(out)) == 30
