@@ -2,14 +2,12 @@
 
     python scripts/average_weights.py OUT FILE[=SHARE] FILE[=SHARE] ...
     python scripts/average_weights.py --name photo-x4 --description "..." OUT realesr-general-x4v3.pth
-    python scripts/average_weights.py --halve --name photo-x2 OUT photo-x4.safetensors
 
 The ends of runs that each raised and lowered the learning rate lie around a better point than any of them
 (stochastic weight averaging, Izmailov et al. 2018, arXiv:1803.05407); between an L1 stage and the GAN stage after it
 lies every degree of invention (network interpolation, Wang et al. 2018, arXiv:1812.10515). OUT's header is that of the
 last file, with the recipes of the others under ``averaged_with``. Shares are relative; 1 each without them. A compact
 network of Real-ESRGAN counts as the gated one that answers alike, bit for bit: so a start is made, which is named.
-``--halve`` makes the network of half the factor, whose answers are the means of 2x2 pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from pathlib import Path
 
 import torch
 
-from sr_upscale.models.generator import halved
 from sr_upscale.pretrained.blend import generator_of
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 
@@ -34,7 +31,6 @@ def main() -> None:
     parser.add_argument("files", nargs="+", metavar="FILE[=SHARE]")
     parser.add_argument("--name", default="", help="of the start, where it is made of compact networks")
     parser.add_argument("--description", default="", help="of the start, in a sentence")
-    parser.add_argument("--halve", action="store_true", help="make the network of half the factor, of one file")
     options = parser.parse_args()
     names = options.files
     paths, given = zip(*((name.rpartition("=")[::2] if "=" in name else (name, "1")) for name in names), strict=True)
@@ -44,11 +40,6 @@ def main() -> None:
     if len(configs) != 1:
         sys.exit(f"the files are of {len(configs)} architectures; expected one")
     model, info = loaded[-1]
-    if options.halve:
-        recipe = {**info.recipe, "halved_from": info.name}
-        about = dataclasses.replace(info, name=options.name, description=options.description, recipe=recipe, scores={})
-        save_generator(options.out, halved(model), about, half=True)
-        return
     states = [each.state_dict() for each, _info in loaded]
     mean = {key: torch.tensordot(shares, torch.stack([state[key] for state in states]), 1) for key in states[0]}
     model.load_state_dict(mean)

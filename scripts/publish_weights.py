@@ -158,7 +158,6 @@ def card(info: WeightsInfo, figures: str = "") -> str:
         f"were not trained on{', after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)' if _is_real(info) else ''}.\n",
         f"* Licence of the weights: {info.license}",
         *_notices(info),
-        *(f"* Made of {name}: its answers are the means of 2x2 pixels of that one's" for name in _halved(info)),
         f"* Trained on: {info.data}",
         f"* Architecture: {json.dumps(dict(info.config))}",
         *_made(info),
@@ -171,11 +170,6 @@ def card(info: WeightsInfo, figures: str = "") -> str:
     if figures:
         lines.append(f"\n## Looks\n\n![hard crops]({info.name}-looks.jpg)\n\n{LOOKS}\n\n{figures.strip()}")
     return "\n".join([*lines, "\n## Limits\n", *_limits(info), ""])
-
-
-def _halved(info: WeightsInfo) -> list[str]:
-    """The weights of twice the factor that these were made of, if any."""
-    return [info.recipe["halved_from"]] if "halved_from" in info.recipe else []
 
 
 def _made(info: WeightsInfo) -> list[str]:

@@ -306,31 +306,18 @@ def deepened(network: Generator, num_blocks: int) -> Generator:
     return deep
 
 
-def halved(network: Generator) -> Generator:
-    """Makes the network of half the factor, whose answers are the means of 2x2 pixels of the other's.
+def halved(state: Mapping[str, Tensor], scale: int) -> dict[str, Tensor]:
+    """Makes the tensors of the network whose answers are the means of 2x2 pixels of another's.
 
     Args:
-        network: Of an even factor, with a pixel shuffle as its tail.
-
-    Returns:
-        A new network.
-
-    Raises:
-        ModelError: The network has another tail or an odd factor.
+        state: Tensors of a `Generator` of factor 2 * scale with a pixel shuffle as its tail.
+        scale: Factor of the new one.
     """
-    config = network.config
-    if config.upsampler != "pixelshuffle" or config.scale % 2 or config.scale < 4:
-        raise ModelError(
-            f"x{config.scale} with a tail {config.upsampler}; expected an even factor from 4, pixelshuffle"
-        )
-    half = config.scale // 2
-    state = network.state_dict()
+    small = dict(state)
     for key in ("tail.last.weight", "tail.last.bias"):
         shape = state[key].shape[1:]
-        state[key] = state[key].view(3, half, 2, half, 2, *shape).mean(dim=(2, 4)).reshape(3 * half**2, *shape)
-    small = Generator(replace(config, scale=half))
-    small.load_state_dict(state)
-    return small.requires_grad_(False).eval()
+        small[key] = state[key].view(3, scale, 2, scale, 2, *shape).mean(dim=(2, 4)).reshape(3 * scale**2, *shape)
+    return small
 
 
 def gated_from_compact(state: Mapping[str, Tensor]) -> Generator:

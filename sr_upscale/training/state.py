@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from sr_upscale.errors import SrUpscaleError, TrainingError, UsageError
 from sr_upscale.models.discriminator import build_discriminator
-from sr_upscale.models.generator import Block, Generator, gated_from_compact
+from sr_upscale.models.generator import Block, Generator, gated_from_compact, halved
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.spandrel_adapter import build_network, tensors_of
 from sr_upscale.storage.atomic import rename, replace_file
@@ -176,7 +176,10 @@ def _muon(model: nn.Module, lr: float, stage: StageSection) -> torch.optim.Optim
 
 
 def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -> None:
-    """Takes over what fits, and says so. Blocks that are missing pass their input on."""
+    """Takes over what fits, and says so. Blocks that are missing pass their input on.
+
+    The pixel shuffle of twice the factor gives its means of 2x2 pixels.
+    """
     theirs, needed, hint = tensors_of(resolve_weights(source)), next(iter(model.state_dict())), ""
     new: list[int] = []
     if isinstance(model, Generator):
@@ -185,6 +188,9 @@ def _warm_start(model: nn.Module, source: str, on_note: Callable[[str], None]) -
             theirs = gated_from_compact(theirs).state_dict()
         needed = "blocks.0.gain" if gated else "trunk.weight"  # small tensors of the tail fit by chance
         hint = "the blocks of {} do not fit; start from weights of the same num_feat and block"
+        twice = (12 * model.config.scale**2, model.config.num_feat, 3, 3)  # of a pixel shuffle
+        if model.config.upsampler == "pixelshuffle" and getattr(theirs.get("tail.last.weight"), "shape", ()) == twice:
+            theirs = halved(theirs, model.config.scale)
     state = model.state_dict()
     fitting = {key: value for key, value in theirs.items() if key in state and state[key].shape == value.shape}
     if needed not in fitting:

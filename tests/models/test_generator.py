@@ -13,7 +13,6 @@ from sr_upscale.models.generator import (
     PReLU,
     deepened,
     gated_from_compact,
-    halved,
 )
 
 
@@ -92,18 +91,6 @@ def test_slopes_and_their_gradients_are_those_of_torch() -> None:
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-6, atol=1e-6)  # summed in float32
     with torch.no_grad():
         assert torch.equal(ours(x[0]), theirs(x[0]))
-
-
-@pytest.mark.parametrize("block", ["gated", "inception"])
-def test_a_halved_network_answers_with_the_means_of_2x2_pixels(block: str) -> None:
-    torch.manual_seed(1)
-    model = Generator(GeneratorConfig(scale=4, num_feat=8, num_blocks=2, block=block)).eval()
-    torch.nn.init.normal_(model.tail.last.bias)
-    x = torch.rand(1, 3, 9, 7)
-    with torch.inference_mode():
-        torch.testing.assert_close(halved(model)(x), F.avg_pool2d(model(x), 2))
-    with pytest.raises(ModelError, match="expected an even factor"):
-        halved(Generator(GeneratorConfig(scale=3, num_feat=8, num_blocks=1)))
 
 
 def compact(feat: int, convs: int, scale: int) -> tuple[dict[str, torch.Tensor], torch.nn.Module]:

@@ -18,9 +18,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sr_upscale.errors import TrainingError, UsageError
-from sr_upscale.pretrained.weights_file import load_generator
+from sr_upscale.models.descriptor import GeneratorConfig
+from sr_upscale.models.generator import Generator
+from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.process import place
 from sr_upscale.training import loop, parallel
 from sr_upscale.training.loop import Resume, train
@@ -139,6 +142,19 @@ def test_a_warm_start_says_what_it_took_and_a_resume_does_not_need_it(
     ]
     first.unlink()
     train(other, data=[folder], out=tmp_path / "c", resume=Resume.YES)
+
+
+@pytest.mark.parametrize("block", ["gated", "inception"])
+def test_half_the_factor_starts_as_the_means_of_2x2_pixels(recipe: Path, tmp_path: Path, block: str) -> None:
+    torch.manual_seed(1)
+    theirs = Generator(GeneratorConfig(scale=4, num_feat=8, num_blocks=2, block=block)).eval()
+    torch.nn.init.normal_(theirs.tail.last.bias)
+    save_generator(tmp_path / "x4.safetensors", theirs, WeightsInfo(name="x4"))
+    sizes = {"model.num_feat": 8, "model.num_blocks": 2, "model.block": block}
+    ours = new_generator(load_recipe(str(recipe), {**sizes, "init": str(tmp_path / "x4.safetensors")})).eval()
+    x = torch.rand(1, 3, 9, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), F.avg_pool2d(theirs(x), 2))
 
 
 def test_a_deeper_network_starts_as_the_shallower_one_that_it_is_made_from(
