@@ -250,5 +250,6 @@ def import_the_rest() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         load_generator(weights(Path(folder) / "model.safetensors"))
-    importlib.import_module("pyvips")
+    for name in ("pyvips", "torch._dynamo"):  # the latter by the first step of any optimizer
+        importlib.import_module(name)
     Image.init()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -44,30 +45,7 @@ def pixels_of(path: Path) -> np.ndarray:
 # --- start-up ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "argv", [["--help"], ["upscale", "--help"], ["batch", "-h"], ["train", "--help"], ["--version"], ["--nonsense"]]
-)
-def test_help_and_usage_errors_do_not_import_torch(argv: list[str]) -> None:
-    code = f"import sys; from sr_upscale.cli.app import run; run({argv!r}); sys.exit(int('torch' in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["train", "-c", "psnr-x4", "--data", "FOLDER"],
-        ["benchmark", "--dataset", "FOLDER", "-n", "psnr"],
-        ["export", "-n", "psnr-x4", "-o", "FOLDER/a.onnx"],
-        ["compare", "FOLDER/photo.png"],
-        ["degrade", "FOLDER/photo.png"],
-        ["doctor"],
-        ["batch", "FOLDER"],
-        ["upscale", "FOLDER/photo.png"],
-    ],
-    ids=lambda words: words[0],
-)
-def test_a_terminal_sees_a_bar_before_torch_is_imported(photo: Path, words: list[str]) -> None:
-    code = """
+BAR = """
 import os, sys
 from sr_upscale.cli.app import run
 
@@ -76,16 +54,24 @@ class Terminal:
     def flush(self): pass
     def write(self, text):
         if "0%" in text:
-            sys.stdout.write("torch" if "torch" in sys.modules else "nothing")
-            sys.stdout.flush()
-            os._exit(0)
+            os._exit("torch" in sys.modules)
 
 sys.stderr = Terminal()
-run(sys.argv[1:])
+for line in sys.argv[1:]:
+    if os.fork() == 0:
+        run(line.split())
+        os._exit(9)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
-    folder = str(photo.parent)
-    command = [sys.executable, "-c", code, *(word.replace("FOLDER", folder) for word in words)]
-    assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == "nothing"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="tries several command lines in forks of one process")
+def test_a_terminal_sees_a_bar_before_torch_is_imported(photo: Path) -> None:
+    lines = ["train -c psnr-x4 --data .", "benchmark --dataset . -n psnr", "export -n psnr-x4 -o a.onnx", "doctor"]
+    lines += ["compare photo.png", "degrade photo.png", "batch .", "upscale photo.png"]
+    command = [sys.executable, "-c", BAR, *lines]
+    done = subprocess.run(command, cwd=photo.parent, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.stdout.split() == ["0"] * len(lines)
 
 
 HEAVY = {"torch", "numpy", "PIL", "pydantic", "rich", "requests", "urllib3", "psutil", "pyvips", "filelock", "fsspec"}
@@ -97,6 +83,7 @@ HEAVY = {"torch", "numpy", "PIL", "pydantic", "rich", "requests", "urllib3", "ps
     [
         (["--version"], set()),
         (["uspcale"], set()),
+        (["a.png", "--nonsense"], {"upscale"}),
         (["train", "--help"], {"train"}),
         (["benchmark", "--dataset", "set5", "-s", "nine"], {"benchmark"}),
         (["--help"], set(COMMANDS)),
@@ -136,16 +123,6 @@ def modules_of(words: Sequence[str], variables: Mapping[str, str] | None = None)
         [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=False
     )
     return set(done.stderr.splitlines()[-1].split())
-
-
-def test_every_option_has_help(cli: Cli) -> None:
-    for command in ("upscale", "batch", "models", "doctor", "train"):
-        text = cli(command, "--help").out
-        assert "--debug" in text
-        for line in text.splitlines():
-            if line.startswith("  -") and "  " not in line.strip():  # an option whose help stands on the next line
-                continue
-            assert not line.startswith("  -") or len(line.strip().split("  ")) > 1, line
 
 
 def test_help_has_panels_and_true_defaults(cli: Cli) -> None:
@@ -238,17 +215,6 @@ def test_version_stands_in_one_place(cli: Cli) -> None:
     )
 
 
-def test_completion_is_offered() -> None:
-    done = subprocess.run(
-        [*PROGRAM, ""],
-        env={**os.environ, "_SR_UPSCALE_COMPLETE": "complete_bash", "COMP_WORDS": "sr-upscale mod", "COMP_CWORD": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.split() == ["models"]
-
-
 # --- one picture ------------------------------------------------------------------------------------
 
 
@@ -283,20 +249,6 @@ def test_flags_that_people_type(cli: Cli, photo: Path, nearest: Path, options: l
     assert (found.width, found.height) == sizes.get(options[0], (42, 26))
 
 
-def test_quality_changes_the_file(cli: Cli, tmp_path: Path, nearest: Path) -> None:
-    source = tmp_path / "p.png"
-    Image.fromarray(pattern(64, 64)).save(source)
-    for quality in ("20", "95"):
-        assert cli(source, "-n", nearest, "-o", tmp_path / f"{quality}.jpg", "-q", quality).code == 0
-    assert (tmp_path / "20.jpg").stat().st_size < (tmp_path / "95.jpg").stat().st_size
-
-
-def test_output_folder(cli: Cli, tmp_path: Path, photo: Path, nearest: Path) -> None:
-    (tmp_path / "out").mkdir()
-    assert cli(photo, "-n", nearest, "-o", tmp_path / "out").code == 0
-    assert (tmp_path / "out" / "photo_x2_nearest-x2.png").exists()
-
-
 def test_json_tells_what_was_done(cli: Cli, photo: Path, nearest: Path, tmp_path: Path) -> None:
     ran = cli(photo, "-n", nearest, "-o", tmp_path / "o.png", "-s", "3", "--json")
     data = json.loads(ran.out)
@@ -325,26 +277,6 @@ def test_dry_run_says_everything_and_writes_nothing(cli: Cli, photo: Path, neare
     assert data["dry_run"] is True
 
 
-def test_the_estimate_grows_with_the_picture_and_is_what_a_slow_network_takes(
-    cli: Cli, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network that takes 0.05 s for the probe of 96x96 takes 0.2 s for 192x192."""
-    from sr_upscale.inference.loaded_networks import LoadedNetworks
-
-    class Slow:
-        dtype = "slow"
-
-        def __call__(self, probe: Any) -> Any:
-            time.sleep(0.05)
-            return probe
-
-    monkeypatch.setattr(LoadedNetworks, "get", lambda *_: Slow())
-    for side, expected in ((96, 0.05), (192, 0.2)):
-        Image.fromarray(pattern(side, side)).save(tmp_path / f"{side}.png")
-        data = json.loads(cli(tmp_path / f"{side}.png", "-n", nearest, "--dry-run", "--json").out)
-        assert expected <= data["estimated_seconds"] < 1.6 * expected + 0.1  # reading is counted
-
-
 def test_the_estimate_counts_reading_and_loading(
     cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,80 +297,82 @@ def test_the_estimate_counts_reading_and_loading(
     assert json.loads(cli(photo, "-n", nearest, "--dry-run", "--json").out)["estimated_seconds"] >= 0.6
 
 
-@pytest.mark.parametrize(
-    ("argv", "words"),
-    [
-        ([], "no picture given"),
-        (["p.png", "--scale", "2", "--width", "9"], "contradict each other"),
-        (["p.png", "--size", "9by9"], "expected WIDTHxHEIGHT"),
-        (["p.png", "--size", "9x9", "-w", "3"], "--size, --print and --width"),
-        (["p.png", "--size", "90x90", "--fit", "fill"], "--fit is 'fill'; expected inside, cover, stretch"),
-        (["p.png", "--fp32", "--fp16"], "--fp32 and --fp16 contradict"),
-        (["p.png", "--tile", "32", "--no-tile"], "--tile and --no-tile contradict"),
-        (["p.png", "-q", "101"], "expected 1 to 100"),
-        (["p.png", "-o", "x.xyz"], "no known ending"),
-        (["p.png", "-f", "jpgg"], "did you mean jpg"),
-        (["p.png", "--max-pixels", "many"], "expected a number of pixels"),
-        (["p.png", "--nonsense"], "nonsense"),
-        (["p.png", "-s", "four"], "--scale is 'four'"),
-        (["p.png", "-s", "0.5"], "only enlarges"),
-        (["p.png", "-g", "tpu"], "expected auto, cpu, cuda"),
-        (["p.png", "--fp16", "-g", "cpu"], "fp16 needs a GPU"),
-        (["-", "p.png"], "standard input and output take one picture"),
-        (["batch", "."], "-o|no images|."),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
+REFUSED = [
+    ("upscale", "no picture given"),
+    ("photo.png large.png", "large.png: no such file; if it is the output, write -o large.png"),
+    ("photo.png --scale 2 --width 9", "contradict each other"),
+    ("photo.png --size 9by9", "expected WIDTHxHEIGHT"),
+    ("photo.png --size 9x9 -w 3", "--size, --print and --width"),
+    ("photo.png --size 90x90 --fit fill", "--fit is 'fill'; expected inside, cover, stretch"),
+    ("photo.png --fp32 --fp16", "--fp32 and --fp16 contradict"),
+    ("photo.png --tile 32 --no-tile", "--tile and --no-tile contradict"),
+    ("photo.png -q 101", "expected 1 to 100"),
+    ("photo.png -o x.xyz", "no known ending"),
+    ("photo.png -f jpgg", "did you mean jpg"),
+    ("photo.png --max-pixels many", "expected a number of pixels"),
+    ("photo.png --nonsense", "`sr-upscale upscale --help`, or try `sr-upscale photo.jpg -o out.png`"),
+    ("photo.png -s four", "sr-upscale: --scale is 'four'; expected a factor such as 2, 3.5 or 4x"),
+    ("photo.png --scale=four", "sr-upscale: --scale is 'four'; expected a factor such as"),
+    ("photo.png --outscale four", "sr-upscale: --scale is 'four'; expected a factor such as"),
+    ("photo.png -w 1.5", "sr-upscale: -w is '1.5'; expected a whole number; see"),
+    ("photo.png --fidelity 1.01", "sr-upscale: --fidelity is '1.01'; expected a number from 0 to 1; see"),
+    ("photo.png --fidelity nan", "sr-upscale: --fidelity is 'nan'; expected a number from 0 to 1; see"),
+    ("photo.png -n psnr-x4 --fidelity 0.5", "--fidelity is not available for psnr-x4"),
+    ("photo.png -s 0.5", "only enlarges"),
+    ("photo.png -g tpu", "expected auto, cpu, cuda"),
+    ("photo.png -g cpu,cpu", "one picture takes one device"),
+    ("photo.png --fp16 -g cpu", "fp16 needs a GPU"),
+    ("photo.png --suffix /../x", "--suffix is '/../x'; expected a part of a name, without a folder"),
+    ("photo.png --wrap z", "--wrap"),
+    ("photo.png --wrap x -s 2.5", "--wrap"),
+    ("photo.png --wrap x --width 99", "--wrap"),
+    ("- photo.png", "standard input and output take one picture"),
+    ("photo.png --noise 2", "no option --noise: --denoise 0..1"),
+    ("photo.png --face_enhance", "no option --face-enhance: faces are not repaired"),
+    ("photo.png --seamless", "no option --seamless: --wrap x|y|both makes seamless textures"),
+    ("photo.png -m models", "no option -m: a folder of models is not needed"),
+    ("photo.png -c 95", "-q is the quality"),
+    ("--list-models", "no option --list-models: `sr-upscale models` lists them"),
+    ("uspcale photo.png", "'uspcale' is neither a command nor a file; did you mean `sr-upscale upscale`?"),
+    ("search anime", "'search' is neither a command nor a file; did you mean `sr-upscale models search`?"),
+    ("models serch", "No such command 'serch'. Did you mean 'search'? See `sr-upscale models --help`"),
+    ("batch", "'FOLDER'; see `sr-upscale batch --help`, or try `sr-upscale batch photos -o photos_x4`"),
+    ("batch photo.png", "photo.png is a file, and batch takes a folder; use `sr-upscale "),
+    ("batch . --watch --dry-run", "--watch takes"),
+    ("batch . --watch --on ray", "--watch takes"),
+    ("batch . --watch -o s3://bucket/out", "--watch takes"),
+    ("batch . --address node1:6379", "add --on ray"),
+    ("batch . --on ray --shard 1/2", "leave out --shard"),
+    ("batch . --on dask", "expected ray"),
+    ("doctor --nonsense", "see `sr-upscale doctor --help`"),
+    ("benchmark --dataset . --limit 0", "--limit is '0'; expected a whole number of 1 or more; see"),
+    ("train --steps x", "a whole number; see `sr-upscale train --help`, or try `sr-upscale train -c psnr-x4"),
+    ("train --data .", "--config is missing; expected anime-x4, gan-x4"),
+    ("train -c psnr-x4", "--data is missing"),
+    (
+        "train -c psnr-x5 --data .",
+        "expected one of anime-x4, gan-x4, photo-fast-x4, photo-x2, photo-x4, psnr-x2, psnr-x4",
+    ),
+    ("train -c psnr-x4 --data . --set stages.psn.lr=1e-3", "recipe psnr-x4 has no stage 'psn'; did you mean psnr?"),
+    ("train -c psnr-x4 --data . --set lr", "expected KEY=VALUE"),
+    ("train -c psnr-x4 --data . --set stage.rate=1", "unknown key"),
+    ("train -c psnr-x4 --data . --set name.x=1", "not a section"),
+    ("train -c psnr-x4 --data . --lost-after soon", "--lost-after is 'soon'; expected a duration"),
+    ("train -c psnr-x4 --data . --lost-after 0", "expected at least 1s"),
+]
+"""What nobody can mean, what other programs call otherwise, and near misses: each is answered in a line."""
+
+
+@pytest.mark.parametrize(("line", "words"), REFUSED, ids=[line for line, _words in REFUSED])
 def test_usage_errors_are_one_line_and_exit_code_2(
-    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], words: str
+    cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str
 ) -> None:
     monkeypatch.chdir(photo.parent)
-    photo.rename("p.png")
-    if argv[:1] == ["batch"]:
-        argv = ["batch", ".", "-o", "p.png"]
-        words = "is a file"
-    ran = cli("upscale", *argv, "-n", nearest) if argv[:1] != ["batch"] else cli(*argv, "-n", nearest)
-    assert ran.code == 2, ran.err
-    assert ran.out == ""
-    assert len(ran.err.strip().splitlines()) == 1
+    ran = cli(*shlex.split(line))
+    assert (ran.code, ran.out) == (2, ""), ran.err
+    assert len(ran.err.splitlines()) == 1
     assert words in ran.err
-    assert [path.name for path in photo.parent.iterdir()] == ["p.png"]
-
-
-@pytest.mark.parametrize(
-    ("words", "answer"),
-    [
-        (["--noise", "2"], "no option --noise: --denoise 0..1"),
-        (["--face_enhance"], "no option --face-enhance: faces are not repaired"),
-        (["-m", "models"], "no option -m: a folder of models is not needed"),
-        (["-c", "95"], "-q is the quality"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_options_of_other_programs_are_answered(cli: Cli, photo: Path, words: list[str], answer: str) -> None:
-    ran = cli(photo, *words)
-    assert ran.code == 2
-    assert answer in ran.err
-    assert len(ran.err.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["a.png", "--nonsense"], "`sr-upscale upscale --help`, or try `sr-upscale photo.jpg -o out.png`"),
-        (["batch"], "'FOLDER'; see `sr-upscale batch --help`, or try `sr-upscale batch photos -o photos_x4`"),
-        (
-            ["train", "--steps", "x"],
-            "a whole number; see `sr-upscale train --help`, or try `sr-upscale train -c psnr-x4",
-        ),
-        (["doctor", "--nonsense"], "see `sr-upscale doctor --help`"),
-    ],
-)
-def test_a_usage_error_names_the_help_of_its_command_and_an_example(cli: Cli, argv: list[str], message: str) -> None:
-    ran = cli(*argv)
-    assert ran.code == 2
-    assert message in ran.err
-    assert len(ran.err.splitlines()) == 1
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
 
 
 def test_examples_stand_in_the_help_and_have_no_unknown_option(cli: Cli) -> None:
@@ -473,87 +407,18 @@ def test_a_picture_is_printed_on_a_terminal_only_if_forced(
     os.close(terminal)
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["batch", "PHOTO"], "photo.png is a file, and batch takes a folder; use `sr-upscale "),
-        (["PHOTO", "--scale", "big"], "--scale is 'big'; expected a factor such as 2, 3.5 or 4x"),
-        (["--scale", "4x", "none.png"], "none.png: no such file"),
-        (["--list-models"], "no option --list-models: `sr-upscale models` lists them"),
-        (["PHOTO", "--seamless"], "no option --seamless: --wrap x|y|both makes seamless textures"),
-    ],
-)
-def test_near_misses_are_answered(cli: Cli, photo: Path, argv: list[str], message: str) -> None:
-    ran = cli(*(str(photo) if word == "PHOTO" else word for word in argv))
-    assert ran.code in (2, 4)
-    assert message in ran.err
-
-
-@pytest.mark.parametrize("scale", ["3", "3x", "x3", "3.0X"])
-def test_a_factor_may_be_written_with_an_x(cli: Cli, photo: Path, nearest: Path, scale: str, tmp_path: Path) -> None:
-    assert cli(photo, "-n", nearest, "--scale", scale, "-o", tmp_path / "out.png").code == 0
-    with Image.open(photo) as small, Image.open(tmp_path / "out.png") as large:
-        assert large.size == (3 * small.width, 3 * small.height)
-
-
 def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("help").out == cli("--help").out
     assert cli("help", "batch").out == cli("batch", "--help").out
     assert cli("models", "help").out == cli("models", "--help").out
     assert cli("version").out == cli("--version").out
     assert cli("models", "list").out == cli("models").out
-    ran = cli("uspcale", photo)
-    assert ran.code == 2
-    assert "'uspcale' is neither a command nor a file; did you mean `sr-upscale upscale`?" in ran.err
-    assert (
-        cli("models", "serch").err
-        == "sr-upscale: No such command 'serch'. Did you mean 'search'? See `sr-upscale models --help`\n"
-    )
-    assert (
-        "'search' is neither a command nor a file; did you mean `sr-upscale models search`?"
-        in cli("search", "anime").err
-    )
+    ran = cli()
+    assert (ran.code, ran.out, ran.err) == (2, cli("--help").out, "")
+    assert cli("--scale", "4x", "none.png").err == "sr-upscale: none.png: no such file; check the path\n"
     monkeypatch.chdir(photo.parent)
     photo.rename("batches")
     assert cli("batches", "--dry-run", "-f", "png").code == 0  # a file that is there is a picture
-
-
-def test_an_output_without_its_option_is_asked_back(cli: Cli, photo: Path) -> None:
-    target = photo.with_name("large.png")
-    ran = cli(photo, target)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err == f"sr-upscale: {target}: no such file; if it is the output, write -o {target}\n"
-    assert list(photo.parent.iterdir()) == [photo]
-
-
-def test_no_words_at_all_show_the_help(cli: Cli) -> None:
-    ran = cli()
-    assert (ran.code, ran.err) == (2, "")
-    assert ran.out.startswith("Usage: sr-upscale [OPTIONS] COMMAND [ARGS]...\n")
-    assert ran.out == cli("--help").out
-
-
-@pytest.mark.parametrize(
-    ("words", "answer"),
-    [
-        (("-s", "four"), "--scale is 'four'; expected a factor such as"),
-        (("--scale=four",), "--scale is 'four'; expected a factor such as"),
-        (("--outscale", "four"), "--scale is 'four'; expected a factor such as"),
-        (("-w", "1.5"), "-w is '1.5'; expected a whole number; see"),
-        (("--fidelity", "1.01"), "--fidelity is '1.01'; expected a number from 0 to 1; see"),
-        (("--fidelity", "nan"), "--fidelity is 'nan'; expected a number from 0 to 1; see"),
-    ],
-)
-def test_a_refused_value_is_repeated(cli: Cli, photo: Path, words: tuple[str, ...], answer: str) -> None:
-    ran = cli(photo, *words)
-    assert ran.code == 2
-    assert ran.err.startswith(f"sr-upscale: {answer}")
-
-
-def test_a_number_at_the_edge_of_its_range_is_taken_and_one_beyond_is_not(cli: Cli, tmp_path: Path) -> None:
-    assert cli("benchmark", "--dataset", tmp_path, "--limit", "1").err.startswith(f"sr-upscale: {tmp_path}")
-    answer = "sr-upscale: --limit is '0'; expected a whole number of 1 or more; see"
-    assert cli("benchmark", "--dataset", tmp_path, "--limit", "0").err.startswith(answer)
 
 
 def test_several_pictures_do_not_become_a_folder_with_the_name_of_a_picture(cli: Cli, photo: Path) -> None:
@@ -565,17 +430,14 @@ def test_several_pictures_do_not_become_a_folder_with_the_name_of_a_picture(cli:
         assert not out.exists()
 
 
-def test_internal_errors_exit_with_1_and_show_the_traceback_only_on_request(
-    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("error", "code"), [(KeyError("oops"), 1), (MemoryError(), 8)])
+def test_internal_errors_are_one_line_and_show_the_traceback_only_on_request(
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    def break_down(*_args: object, **_more: object) -> None:
-        raise KeyError("oops")
-
-    monkeypatch.setattr("sr_upscale.pipeline.job.run", break_down)
+    monkeypatch.setattr("sr_upscale.pipeline.job.run", Mock(side_effect=error))
     ran = cli(photo, "-n", nearest)
-    assert ran.code == 1
-    assert len(ran.err.strip().splitlines()) == 1
-    assert "internal error: KeyError: 'oops'" in ran.err
+    assert (ran.code, len(ran.err.splitlines())) == (code, 1)
+    assert ("internal error: KeyError: 'oops'" in ran.err) == (code == 1)
     assert "Traceback" in cli(photo, "-n", nearest, "--debug").err
 
 
@@ -594,18 +456,6 @@ def test_signals_stop_with_their_own_codes_and_leave_nothing(
     assert ran.err == f"sr-upscale: {word}; unfinished files were removed\n"
     assert list(photo.parent.iterdir()) == [photo]
     assert signal.getsignal(number) == before
-
-
-def test_memory_error_has_its_own_code(
-    cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_args: object, **_more: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("sr_upscale.pipeline.job.run", stop)
-    ran = cli(photo, "-n", nearest)
-    assert ran.code == 8
-    assert len(ran.err.strip().splitlines()) == 1
 
 
 # --- pipes ------------------------------------------------------------------------------------------
@@ -635,9 +485,7 @@ def test_a_pipe_that_takes_nothing_is_no_fault_of_ours(photo: Path, nearest: Pat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE to speak of")
-@pytest.mark.parametrize(
-    "words", [["models"], ["models", "list", "--json"], ["--help"], ["upscale", "--help"], ["--version"], ["PICTURE"]]
-)
+@pytest.mark.parametrize("words", [["models"], ["upscale", "--help"], ["PICTURE"]])
 def test_a_reader_that_goes_ends_it_as_sigpipe_does(photo: Path, nearest: Path, words: list[str]) -> None:
     """The reader is gone before the first byte, so that no buffer of the pipe hides it."""
     if words == ["PICTURE"]:
@@ -661,37 +509,15 @@ def test_a_picture_cut_off_in_the_pipe_is_no_success(nearest: Path, tmp_path: Pa
         assert (process.wait(), process.stderr.read()) == (141, b"")
 
 
-def test_a_bad_pipe_is_an_error(nearest: Path) -> None:
-    done = subprocess.run([*PROGRAM, "-", "-n", str(nearest)], input=b"", capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (4, b"")
-    assert b"standard input: empty file" in done.stderr
-
-
 def test_progress_is_for_terminals_and_colour_follows_no_color(photo: Path, nearest: Path) -> None:
     """On a pseudo-terminal there is a bar on stderr; with NO_COLOR there are no colour codes in it."""
     import pty
 
+    words = [str(photo), "-n", str(nearest), "-o", str(photo.with_name("o.png")), "--force", "-s", "8", "-t", "16"]
     for extra, coloured in (({"TERM": "xterm-256color"}, True), ({"TERM": "xterm-256color", "NO_COLOR": "1"}, False)):
         environment = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")} | extra
         mine, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [
-                *PROGRAM,
-                str(photo),
-                "-n",
-                str(nearest),
-                "-o",
-                str(photo.with_name("o.png")),
-                "--force",
-                "-s",
-                "8",
-                "-t",
-                "16",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            env=environment,
-        )
+        process = subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=theirs, env=environment)
         os.close(theirs)
         seen = b""
         try:
@@ -805,14 +631,6 @@ def test_batch_output_inside_the_input_is_not_an_input_of_the_next_run(cli: Cli,
         assert expected in ran.err
 
 
-def test_batch_dry_run(cli: Cli, folder: Path, nearest: Path) -> None:
-    ran = cli("batch", folder, "-n", nearest, "--dry-run")
-    assert ran.code == 3
-    assert len(ran.out.splitlines()) == 2
-    assert "would fail" in ran.err
-    assert not folder.with_name("in_x2").exists()
-
-
 def test_a_dry_run_has_the_shape_of_a_run_with_the_failing_items_in_it(cli: Cli, folder: Path, nearest: Path) -> None:
     ran = cli("batch", folder, "-n", nearest, "--dry-run", "--json")
     assert ran.code == 3
@@ -822,6 +640,8 @@ def test_a_dry_run_has_the_shape_of_a_run_with_the_failing_items_in_it(cli: Cli,
     assert pictures[0]["output_size"] == [10, 8]
     assert (summary["planned"], summary["failed"], summary["exit_code"]) == (2, 1, 3)
     assert summary["estimated_seconds"] >= pictures[0]["estimated_seconds"] > 0
+    assert "would fail" in ran.err
+    assert not folder.with_name("in_x2").exists()
 
 
 def test_every_failure_is_an_object_too(cli: Cli, folder: Path, nearest: Path, photo: Path) -> None:
@@ -840,25 +660,22 @@ def test_every_failure_is_an_object_too(cli: Cli, folder: Path, nearest: Path, p
         assert error["message"] in ran.err
 
 
-def test_a_line_a_picture_also_when_it_is_interrupted(folder: Path, nearest: Path) -> None:
+def test_a_line_a_picture_also_when_it_is_interrupted(
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each line is there when its picture is, and the last one says how it ended."""
-    code = f"""
-import os, signal, sys
-from sr_upscale.cli.app import run
-from sr_upscale.cli.console import Console
-real = Console.event
-def event(self, kind, data):
-    real(self, kind, data)
-    if data.get("status") == "done":
-        os.kill(os.getpid(), signal.SIGINT)
-Console.event = event
-sys.exit(run(["batch", {str(folder)!r}, "-n", {str(nearest)!r}, "--json", "-j", "1:1:1"]))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
-    first, *_more, last = events(done.stdout)
+    real = Console.event
+
+    def event(self: Console, kind: str, data: Any) -> None:
+        real(self, kind, data)
+        if data.get("status") == "done":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Console, "event", event)
+    ran = cli("batch", folder, "-n", nearest, "--json", "-j", "1:1:1")
+    first, *_more, last = events(ran.out)
     assert (first["event"], first["status"]) == ("picture", "done")
-    assert (last["event"], last["code"]) == ("error", 130)
+    assert (ran.code, last["event"], last["code"]) == (130, "error", 130)
 
 
 def test_progress_off_a_terminal_is_a_line_now_and_then(
@@ -883,33 +700,6 @@ def test_the_time_left_is_that_of_the_work_since_it_went_on(
         report(0.5, "")  # half was done by an earlier run
         report(0.6, "")
     assert "60% after 1 min 10 s, about 4 min 00 s left" in capsys.readouterr().err
-
-
-def test_a_folder_as_the_picture_is_a_batch(cli: Cli, folder: Path, nearest: Path) -> None:
-    assert cli("-i", folder, "-n", nearest).code == 3
-    assert folder.with_name("in_x2").is_dir()
-
-
-def test_several_files(cli: Cli, folder: Path, nearest: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    ran = cli(folder / "a.png", folder / "deep" / "deeper" / "b.bmp", "-o", out, "-n", nearest)
-    assert ran.code == 0
-    assert sorted(path.name for path in out.iterdir()) == [
-        ".sr-upscale.jsonl",
-        "a_x2_nearest-x2.png",
-        "b_x2_nearest-x2.bmp",
-    ]
-
-
-def test_a_torn_manifest_line_is_ignored(cli: Cli, folder: Path, nearest: Path) -> None:
-    (folder / "deep" / "bad.jpg").unlink()
-    cli("batch", folder, "-n", nearest)
-    manifest = folder.with_name("in_x2") / ".sr-upscale.jsonl"
-    manifest.write_bytes(manifest.read_bytes() + b'{"output": "a.p')
-    assert "0 done, 2 skipped" in cli("batch", folder, "-n", nearest).err
-    Image.fromarray(pattern(3, 3)).save(folder / "new.png")
-    assert "1 done, 2 skipped" in cli("batch", folder, "-n", nearest).err  # its line is not glued to the torn one
-    assert "0 done, 3 skipped" in cli("batch", folder, "-n", nearest).err
 
 
 def test_a_fault_of_our_own_fails_its_item_only(
@@ -981,7 +771,7 @@ def closed(stream: str, *argv: object) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["sh", "-c", f'exec "$@" {stream}', "sh", *words], capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("stream", [">&-", "<&- >&- 2>&-"])
 def test_a_picture_needs_no_standard_streams(photo: Path, nearest: Path, stream: str) -> None:
     """A file that takes the number of a missing stream would get what libraries say."""
     out = photo.with_name("out.png")

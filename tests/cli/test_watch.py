@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.helpers import ROOT, Ran, pattern
+from tests.helpers import ROOT, pattern
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="ends the process by a signal")
@@ -46,9 +45,3 @@ def test_files_are_taken_when_they_are_whole(tmp_path: Path, nearest: Path) -> N
     for name in ("first.png", "slow.png"):
         with Image.open(out / name) as image:
             assert image.size == (120, 80)
-
-
-@pytest.mark.parametrize("words", [("--dry-run",), ("--on", "ray"), ("-o", "s3://bucket/out")])
-def test_what_cannot_be_watched(cli: Callable[..., Ran], tmp_path: Path, words: tuple[str, ...]) -> None:
-    ran = cli("batch", tmp_path, "--watch", *words)
-    assert (ran.code, "--watch takes" in ran.err) == (2, True)

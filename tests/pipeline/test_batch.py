@@ -161,13 +161,6 @@ def test_a_folder_on_several_devices_comes_out_the_same(cli: Cli, tmp_path: Path
         assert np.array_equal(np.asarray(Image.open(out / f"{number}.png")), expected)
 
 
-def test_one_picture_takes_one_device(cli: Cli, tmp_path: Path, nearest: Path) -> None:
-    Image.fromarray(pattern(5, 9)).save(tmp_path / "a.png")
-    ran = cli(tmp_path / "a.png", "-n", nearest, "-g", "cpu,cpu", "-o", tmp_path / "b.png")
-    assert ran.code == 2
-    assert "one picture takes one device" in ran.err
-
-
 def test_threads_follow_the_devices(nearest: Path) -> None:
     one, two = (LocalExecutor(request_of({"model": str(nearest), "device": name})) for name in ("cpu", "cpu,cpu"))
     assert one.jobs.proc == 1

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from sr_upscale.images.codecs import png
 from sr_upscale.images.codecs import row_writer as stream
+from sr_upscale.inference import loaded_networks
 from sr_upscale.inference import strips as streaming
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.storage import atomic as files
@@ -53,31 +56,28 @@ def child(code: str, *argv: object) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-SIGNAL_WHILE_WRITING = """
-import os, sys, time
-from sr_upscale.images.codecs import png
-write, count, number = png.write_rows, 0, int(sys.argv.pop())
-def stop(*args, **more):
-    global count
-    count += 1
-    if count == 3:
-        os.kill(os.getpid(), number)
-    if count >= 3:
-        time.sleep(1)  # on a busy machine the pictures left would be written before the main thread hears of it
-    write(*args, **more)
-png.write_rows = stop
-"""
+SIGNALS = pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+@SIGNALS
 def test_row_47_and_row_48_a_signal_stops_a_batch_that_then_goes_on(
-    cli: Cli, folder: Path, nearest: Path, number: int, word: str
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
 ) -> None:
-    out = folder.with_name("out")
-    process = child(SIGNAL_WHILE_WRITING, "batch", folder, "-o", out, "-n", nearest, int(number))
-    _said, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    stopped, last = errors.splitlines()
+    out, write, calls = folder.with_name("out"), png.write_rows, []
+
+    def stop(*args: Any, **more: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        if len(calls) >= 3:
+            time.sleep(1)  # on a busy machine the pictures left would be written before the main thread hears of it
+        write(*args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(png, "write_rows", stop)
+        ran = cli("batch", folder, "-o", out, "-n", nearest)
+    assert ran.code == 128 + number
+    stopped, last = ran.err.splitlines()
     assert stopped.startswith("stopped after ")
     assert stopped.endswith(f" of {COUNT}; run the same command to continue")
     assert last == f"sr-upscale: {word}; unfinished files were removed"
@@ -113,74 +113,6 @@ def test_row_47_a_second_signal_ends_it_at_once(folder: Path, nearest: Path) -> 
     assert "killed; unfinished files" in errors
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from sr_upscale.pipeline import manifest
-from sr_upscale.storage import atomic as files
-from sr_upscale.images.codecs import png
-where = sys.argv.pop()
-writes = notes = 0
-write, add, replace = png.write_rows, manifest.Manifest.add, files._put_in_place
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def torn_write(output, path, *args, **more):
-    global writes
-    writes += 1
-    write(output, path, *args, **more)
-    if writes == 3 and where == "writing":
-        data = path.read_bytes()
-        path.write_bytes(data[: len(data) // 2])
-        die()
-
-def torn_add(self, *args):
-    global notes
-    notes += 1
-    if notes == 3 and where == "written":
-        die()
-    add(self, *args)
-    if notes == 3 and where == "noted":
-        die()
-
-def torn_replace(temporary, path, **more):
-    replace(temporary, path, **more)
-    if notes == 3 and where == "replaced":
-        die()
-
-png.write_rows, manifest.Manifest.add, files._put_in_place = torn_write, torn_add, torn_replace
-"""
-
-
-@pytest.mark.parametrize("before", [False, True], ids=["new", "over an older output"])
-@pytest.mark.parametrize("where", ["writing", "written", "noted", "replaced"])
-def test_row_49_killed_at_every_step_of_writing(
-    cli: Cli, folder: Path, nearest: Path, where: str, before: bool
-) -> None:
-    """The third output is the old file, or the new one, or not there; never a part; and no --force is needed."""
-    out = folder.with_name("out")
-    old: bytes | None = None
-    if before:  # of other pictures under the same names
-        names = [path.name for path in folder.iterdir()]
-        assert cli("batch", pictures(folder, *names, size=(40, 9)), "-o", out, "-n", nearest).code == 0
-        old = (out / "2.png").read_bytes()
-        pictures(folder, *(f"{number}.png" for number in range(COUNT)))
-    process = child(KILLED, "batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1", where)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-    third = out / "2.png"
-    assert third.exists() == (before or where == "replaced")
-    if third.exists():
-        assert (third.read_bytes() == old) == (where != "replaced")
-        with Image.open(third) as image:
-            image.load()
-    ran = cli("batch", folder, "-o", out, "-n", nearest)
-    assert ran.code == 0, ran.err
-    assert f"{3 if where == 'replaced' else 2} skipped" in ran.err
-    check(out)  # the orphan of the killed process is gone too
-
-
 def full(*_args: object, **_more: object) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -214,22 +146,23 @@ def test_row_50_full_disk(cli: Cli, folder: Path, nearest: Path, monkeypatch: py
 
 SHORT = """
 import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop()), resource.RLIM_INFINITY))
+from sr_upscale.cli.app import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+source, weights, *outs = sys.argv[1:]
+sys.exit([run([source, "-n", weights, "-o", out]) for out in outs] != [5] * len(outs))
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of a file's size")
-@pytest.mark.parametrize("kind", ["png", "webp", "bmp", "gif"])
 def test_row_50_a_write_that_falls_short_is_not_taken_for_a_whole_one(
-    folder: Path, nearest: Path, tmp_path: Path, kind: str
+    folder: Path, nearest: Path, tmp_path: Path
 ) -> None:
     """The file may grow to 200 bytes: what is asked to be written is written in part, as where the disk gets full."""
-    out = tmp_path / f"out.{kind}"
-    process = child(SHORT, folder / "5.png", "-o", out, "-n", nearest, "200")
-    _said, errors = process.communicate(timeout=120)
-    assert process.returncode == 5, errors
-    assert "cannot write" in errors
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == []
+    outs = [tmp_path / f"out.{kind}" for kind in ("png", "webp", "bmp", "gif")]
+    command = [sys.executable, "-c", SHORT, folder / "5.png", nearest, *outs]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("cannot write")) == (0, 4), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize(("where", "after"), [("write", 2), ("fsync", 6), ("rename", 2)])
@@ -372,82 +305,63 @@ def test_a_file_that_appears_while_computing_stays(
     assert target.read_bytes() != b"somebody else's"
 
 
-SWALLOWED = """
-import os, sys
-import pyvips
-from sr_upscale.inference import loaded_networks
-from sr_upscale.inference import strips as streaming
-number, where = int(sys.argv.pop()), sys.argv.pop()
-class Callback:
-    def __del__(self):  # what is raised here is lost
-        os.kill(os.getpid(), number)
-        sum(range(1000))
-def interrupted(function, first=None):
-    def call(*args, **more):
-        global asked
-        if not asked and (first is None or args[0] == first):
-            asked = True
-            callback = Callback()
-            del callback
-        return function(*args, **more)
-    return call
-asked = False
-if where == "loading":
-    loaded_networks.starter = interrupted(loaded_networks.starter)
-elif where == "computing":
-    streaming.stream_rows = interrupted(streaming.stream_rows)
-else:
-    pyvips.Operation.call = staticmethod(interrupted(pyvips.Operation.call, "gifsave_target"))
-"""
-
-
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("where", ["loading", "computing", "encoding"])
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+@SIGNALS
 def test_row_47_and_row_48_a_signal_in_a_callback_of_a_library(
-    folder: Path, nearest: Path, number: int, word: str, where: str
+    cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str, where: str
 ) -> None:
     """Python drops what a handler raises there; the end comes all the same, and without a file."""
     source, out = folder / "moving.gif", folder / "out.gif"
     frames = [Image.fromarray(np.roll(pattern(30, 40), shift, axis=1)) for shift in range(4)]
     frames[0].save(source, save_all=True, append_images=frames[1:])
     names = sorted(path.name for path in folder.iterdir())
-    process = child(SWALLOWED, source, "-n", nearest, "-o", out, where, int(number))
-    _said, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert errors.splitlines()[-1] == f"sr-upscale: {word}; unfinished files were removed"
-    assert where == "loading" or len(errors.splitlines()) == 1
+    owner, name = {
+        "loading": (loaded_networks, "starter"),
+        "computing": (streaming, "stream_rows"),
+        "encoding": (pyvips.Operation, "call"),
+    }[where]
+    real, asked = getattr(owner, name), list[Any]()
+
+    class Callback:
+        def __del__(self) -> None:  # what is raised here is lost
+            os.kill(os.getpid(), number)
+            sum(range(1000))
+
+    def call(*args: Any, **more: Any) -> Any:
+        if not asked and (where != "encoding" or args[0] == "gifsave_target"):
+            asked.append(Callback())
+            asked[0] = None
+        return real(*args, **more)
+
+    monkeypatch.setattr(owner, name, call)
+    ran = cli(source, "-n", nearest, "-o", out)
+    assert ran.code == 128 + number
+    assert ran.err.splitlines()[-1] == f"sr-upscale: {word}; unfinished files were removed"
+    assert where == "loading" or len(ran.err.splitlines()) == 1
     assert sorted(path.name for path in folder.iterdir()) == names
-
-
-IN_A_LAYER = """
-import os, sys, time
-from torch.nn import functional as F
-conv2d, number = F.conv2d, int(sys.argv.pop())
-def slow(*args, **more):
-    slow.count += 1
-    if slow.count == 3:
-        os.kill(os.getpid(), number)
-        time.sleep(1)  # the main thread hears of it
-    if slow.count > 3:
-        sys.stderr.write("another conv\\n")
-    return conv2d(*args, **more)
-slow.count, F.conv2d = 0, slow
-"""
 
 
 @pytest.mark.parametrize(("words", "as_batch"), [((), False), (("-x",), False), (("-x", "-t", 16), True)])
 def test_row_47_a_signal_ends_a_network_between_two_layers(
-    folder: Path, micro: Path, words: tuple[object, ...], as_batch: bool
+    cli: Cli, folder: Path, micro: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[object, ...], as_batch: bool
 ) -> None:
     """A turn of the self-ensemble may take seconds, and so may a large tile of someone else's network."""
+    conv2d, calls = F.conv2d, []
+
+    def slow(*args: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)  # the main thread hears of it
+        return conv2d(*args, **more)
+
+    monkeypatch.setattr(F, "conv2d", slow)
     name, out = (folder, folder.with_name("out")) if as_batch else (folder / "5.png", folder.with_name("out.png"))
-    process = child(
-        IN_A_LAYER, name, "-n", micro, "--fp32", "--backend", "torch", "-o", out, *words, int(signal.SIGINT)
-    )
-    _said, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert errors.count("another conv") <= 1
-    assert errors.splitlines()[-1] == "sr-upscale: interrupted; unfinished files were removed"
+    ran = cli(*(["batch"] if as_batch else []), name, "-n", micro, "--fp32", "--backend", "torch", "-o", out, *words)
+    assert ran.code == 130
+    assert len(calls) <= 4
+    assert ran.err.splitlines()[-1] == "sr-upscale: interrupted; unfinished files were removed"
 
 
 WHILE_IMPORTING = """

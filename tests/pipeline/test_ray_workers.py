@@ -126,12 +126,3 @@ def test_workers_with_different_weights_are_refused() -> None:
     assert not ours._take(Rows(same, dict(same)), print)
     with pytest.raises(UsageError, match="different weights"):
         ours._take(Rows(other), print)
-
-
-def test_a_cluster_is_asked_for_whole(cli: Cli, photo: Path) -> None:
-    ran = cli("batch", photo.parent, "--address", "node1:6379")
-    assert (ran.code, "add --on ray" in ran.err) == (2, True)
-    ran = cli("batch", photo.parent, "--on", "ray", "--shard", "1/2")
-    assert (ran.code, "leave out --shard" in ran.err) == (2, True)
-    ran = cli("batch", photo.parent, "--on", "dask")
-    assert (ran.code, "expected ray" in ran.err) == (2, True)

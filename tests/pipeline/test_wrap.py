@@ -37,9 +37,3 @@ def test_out_of_rolled_is_rolled_out(
     plain, rolled = (np.asarray(Image.open(tmp_path / f"{name}-out.png")) for name in ("plain", "rolled"))
     assert plain.shape[:2] == (40 * scale, 56 * scale)
     np.testing.assert_array_equal(rolled, np.roll(plain, [scale * step for step in shift], (0, 1)))
-
-
-@pytest.mark.parametrize("words", [("--wrap", "z"), ("--wrap", "x", "-s", "2.5"), ("--wrap", "x", "--width", "99")])
-def test_what_cannot_be_wrapped(cli: Cli, photo: Path, words: tuple[str, ...]) -> None:
-    ran = cli(photo, *words)
-    assert (ran.code, "--wrap" in ran.err) == (2, True)

@@ -432,9 +432,3 @@ def test_absurd_names_are_one_line(cli: Cli, photo: Path, name: str) -> None:
     assert "no model named" in ran.err
     assert len(ran.err) < 600
     assert "\x1b" not in ran.err
-
-
-def test_a_suffix_is_no_folder(cli: Cli, photo: Path, nearest: Path) -> None:
-    ran = cli(photo, "-n", nearest, "--suffix", "/../x")
-    assert ran.code == 2
-    assert "--suffix is '/../x'; expected a part of a name, without a folder" in ran.err

@@ -28,60 +28,6 @@ from sr_upscale.training.signals import Interrupted
 from sr_upscale.training.state import TrainState
 from tests.helpers import Ran, lines, pattern
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from sr_upscale.training import state
-from sr_upscale.training.recipe_file import load_recipe
-from sr_upscale.training.loop import train
-
-where, count = sys.argv[4], 0
-save, replace = torch.save, Path.replace
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def torn_save(content, path):
-    global count
-    count += 1
-    save(content, path)
-    if count == 3 and where == "write":
-        data = Path(path).read_bytes()
-        Path(path).write_bytes(data[: len(data) // 2])
-        die()
-
-def torn_replace(self, target):
-    if count == 3 and str(target).endswith("checkpoint-previous.pt") and where == "before":
-        die()
-    result = replace(self, target)
-    if count == 3 and str(target).endswith("checkpoint-previous.pt") and where == "between":
-        die()
-    if count == 3 and str(target).endswith("checkpoint.pt") and where == "after":
-        die()
-    return result
-
-torch.save, Path.replace = torn_save, torn_replace
-train(load_recipe(sys.argv[1]), data=[Path(sys.argv[2])], out=Path(sys.argv[3]))
-"""
-
-
-@pytest.mark.parametrize("where", ["write", "before", "between", "after"])
-def test_row_61_killed_in_the_middle_of_a_checkpoint(folder: Path, recipe: Path, tmp_path: Path, where: str) -> None:
-    """Whatever step of the third write SIGKILL hits, the run goes on from a whole checkpoint and ends as usual."""
-    out = tmp_path / "run"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(recipe), str(folder), str(out), where], check=False, timeout=120
-    )
-    assert killed.returncode == -signal.SIGKILL
-    settings, said = load_recipe(str(recipe)), []
-    train(settings, data=[folder], out=out, resume=Resume.YES, on_warning=said.append)
-    about_checkpoints = [each for each in said if "too short" not in each]
-    assert bool(about_checkpoints) == (where == "between")  # only then the newest name is missing
-    whole = train(settings, data=[folder], out=tmp_path / "whole")
-    ours, theirs = (load_generator(path)[0].state_dict() for path in (out / whole.name, whole))
-    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
-
 
 def test_row_62_newest_checkpoint_is_damaged(folder: Path, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"

@@ -124,13 +124,6 @@ def test_the_start_is_compared_by_psnr_or_by_the_teacher() -> None:
     )
 
 
-def test_a_missing_recipe_is_answered_with_the_list(cli: Callable[..., Ran], folder: Path) -> None:
-    ran = cli("train", "--data", folder)
-    assert ran.code == 2
-    assert "--config is missing; expected anime-x4, gan-x4" in ran.err
-    assert "--data is missing" in cli("train", "-c", "psnr-x4").err
-
-
 def test_warm_start_takes_over_what_fits(folder: Path, recipe: Path, tmp_path: Path) -> None:
     first = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "a")
     settings = load_recipe(str(recipe), {"init": str(first), "model.scale": 3, "stage.steps": 1, "stage.lr": 1e-12})

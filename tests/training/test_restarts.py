@@ -352,13 +352,6 @@ def test_a_lost_process_ends_the_others_soon(
         processes[1].communicate()
 
 
-def test_lost_after_must_be_a_time(cli: Callable[..., Ran], folder: Path, recipe: Path) -> None:
-    for text, words in (("soon", "--lost-after is 'soon'; expected a duration"), ("0", "expected at least 1s")):
-        ran = cli("train", "--config", recipe, "--data", folder, "--lost-after", text)
-        assert ran.code == 2
-        assert words in ran.err
-
-
 def test_json_stays_one_object(cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path) -> None:
     ran = cli("train", "--config", recipe, "--data", folder, "-o", tmp_path / "run", "--auto-resume", "--json")
     assert json.loads(ran.out)["step"] == 40
