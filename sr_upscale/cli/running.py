@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.cli.console import Console, Report
-from sr_upscale.errors import BATCH_PARTLY_FAILED, InputError, UsageError
+from sr_upscale.errors import BATCH_PARTLY_FAILED
 from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
 from sr_upscale.pipeline.request import Request
+from sr_upscale.storage.remote import is_address
+from sr_upscale.video.containers import is_begun
 
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
@@ -153,14 +155,13 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
 
 
 @contextlib.contextmanager
-def going_on(console: Console) -> Iterator[None]:
-    """Says of a clip that ends early, for another reason than what was asked for, how it goes on."""
+def going_on(target: Path, console: Console) -> Iterator[None]:
+    """Says of a clip that ends early how it goes on; segments of an object are gone with the spool."""
     try:
         yield
-    except (UsageError, InputError):
-        raise
     except BaseException:
-        console.note("finished segments stay beside the output; run the same command to continue")
+        if is_begun(target) and not is_address(addressed(target)):
+            console.note("finished segments stay beside the output; run the same command to continue")
         raise
 
 

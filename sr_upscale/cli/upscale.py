@@ -184,7 +184,7 @@ def _single(
             with standard_output():
                 done = job.pipe(data, sys.stdout.buffer, fmt, engine, request, on_step=on_step)
         else:
-            with going_on(console) if isinstance(fmt, Container) and not fmt.raw else contextlib.nullcontext():
+            with going_on(Path(place), console):
                 done = job.run(data, buffer if place == "-" else Path(place), fmt, engine, request, on_step=on_step)
         if place != "-":
             on_written(Path(place))

@@ -332,6 +332,7 @@ def smaller_plan(plan: UpscalePlan, device: Device) -> UpscalePlan:
             if isinstance(smallest, TilePlan)
             else f"single rows of {smallest.column or smallest.width} pixels"
         )
-        raise OutOfMemoryError(f"out of memory on {device} even with {what}; close other programs, or use --device cpu")
+        other = "" if device.type == "cpu" else ", or use --device cpu"
+        raise OutOfMemoryError(f"out of memory on {device} even with {what}; close other programs{other}")
     passes = [dataclasses.replace(step, cut=cut or step.cut) for step, cut in zip(plan.passes, cuts, strict=True)]
     return dataclasses.replace(plan, passes=tuple(passes))

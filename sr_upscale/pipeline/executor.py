@@ -22,7 +22,7 @@ from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.storage.atomic import hash_file
 from sr_upscale.upscaler import Upscaler
-from sr_upscale.video.containers import Container, container_of_path
+from sr_upscale.video.containers import Container, container_of_path, is_begun
 
 if TYPE_CHECKING:
     from sr_upscale.storage.spool import Spool
@@ -106,16 +106,16 @@ class LocalExecutor:
         Raises:
             Cancelled: `work.stop` was set.
         """
-        if item.target in self._shared or not isinstance(self.format_for(item), Container):
+        moves = isinstance(self.format_for(item), Container)
+        if not moves or item.target in self._shared or not is_begun(item.target):
             return
-        from sr_upscale.video.run import is_begun, share_clip
+        from sr_upscale.video.run import share_clip
 
-        if is_begun(item.target):
-            self._shared.add(item.target)
-            engine = self.engines[work.worker % len(self.engines)]
-            with contextlib.suppress(SrUpscaleError):  # whoever holds the clip fails as well, or makes all of it
-                plan = self.load(item).clip
-                share_clip(plan, item.target, engine, on_step=functools.partial(self._on_step, item, work))
+        self._shared.add(item.target)
+        engine = self.engines[work.worker % len(self.engines)]
+        with contextlib.suppress(SrUpscaleError):  # whoever holds the clip fails as well, or makes all of it
+            plan = self.load(item).clip
+            share_clip(plan, item.target, engine, on_step=functools.partial(self._on_step, item, work))
 
     def _on_step(self, item: Item, work: Work, done: int, total: int) -> None:
         if work.stop.is_set():

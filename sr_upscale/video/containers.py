@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,17 @@ def container_of_path(path: Path) -> Container | None:
     """Finds the container that a file name's ending stands for, or None."""
     name = SUFFIXES.get(path.suffix.lower())
     return CONTAINERS[name] if name else None
+
+
+def segments_name(target: Path, fingerprint: str = "*") -> str:
+    """Names the folder of an output's segments by what determines them; without that the pattern of all its folders."""
+    name = hashlib.sha256(target.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f".sr-{name}-{fingerprint}.clip"
+
+
+def is_begun(target: Path) -> bool:
+    """Says whether there are segments of an output, or a process that makes them."""
+    return any(target.parent.glob(segments_name(target)))
 
 
 def has_video() -> bool:

@@ -35,7 +35,7 @@ from sr_upscale.inference.sizing import Target
 from sr_upscale.interrupts import STOP
 from sr_upscale.storage.atomic import hash_file, make_folder, output_error, replace_file
 from sr_upscale.storage.claims import Claims
-from sr_upscale.video.containers import Container
+from sr_upscale.video.containers import Container, segments_name
 from sr_upscale.video.encoder import Encoder
 from sr_upscale.video.frames import FrameStream, pixel_name
 from sr_upscale.video.mux import check_streams, join, write_segment
@@ -192,11 +192,6 @@ def enlarge_clip(
     }
 
 
-def is_begun(target: Path) -> bool:
-    """Says whether there are segments of an output, or a process that makes them."""
-    return any(target.parent.glob(_folders(target)))
-
-
 def share_clip(plan: ClipPlan, target: Path, engine: Engine, *, on_step: Callable[[int, int], None]) -> None:
     """Makes segments of a clip that another process has begun, while there are any that nobody makes.
 
@@ -292,10 +287,15 @@ class Network:
 
     def _large(self, pixels: NDArray[Any]) -> NDArray[Any]:
         picture, drift = Picture(frames=(Frame(pixels_hwc=pixels),)), Drift()
+
+        def gather(rows: Iterator[NDArray[Any]], plan: UpscalePlan) -> Picture:
+            self.plan = plan  # where memory ran out, the next frames begin with smaller strips
+            return gathered(rows, picture, plan)
+
         made = self.engine.feed(
             picture,
             self.plan,
-            lambda rows, plan: gathered(rows, picture, plan),
+            gather,
             on_step=lambda _done, _total: self.on_step(self.done, self.total),
             drift=drift,
         )
@@ -320,7 +320,7 @@ class _Run:
     def __init__(self, plan: ClipPlan, target: Path, engine: Engine, on_step: Callable[[int, int], None]) -> None:
         self.plan, self.target, self.total = plan, target, len(plan.clip.times)
         self.network = Network(engine, plan.plan, self.total, on_step)
-        self.folder = target.parent / _folders(target).replace("*", _fingerprint(plan, engine))
+        self.folder = target.parent / segments_name(target, _fingerprint(plan, engine))
         self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
         self.claims = Claims(self.folder.with_suffix(".claims"))
         self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
@@ -411,7 +411,7 @@ class _Run:
             except BROKEN as error:
                 cause = OSError(getattr(error, "errno", 0), getattr(error, "strerror", str(error)))
                 raise output_error(self.target, cause) from error
-        for folder in self.target.parent.glob(_folders(self.target)):
+        for folder in self.target.parent.glob(segments_name(self.target)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -424,15 +424,6 @@ def _history(plan: UpscalePlan) -> str:
 
 def _claim(segment: int) -> str:
     return f"{segment:032x}"
-
-
-def _folders(target: Path) -> str:
-    """Returns the pattern of the folders of an output's segments."""
-    return f".sr-{_hashed(target.name)}-*.clip"
-
-
-def _hashed(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _fingerprint(plan: ClipPlan, engine: Engine) -> str:
@@ -449,7 +440,7 @@ def _fingerprint(plan: ClipPlan, engine: Engine) -> str:
         "encoder": [plan.encoder.name, plan.encoder.pixel_format, plan.encoder.options],
         "look": repr(plan.encoder.look),
     }
-    return _hashed(json.dumps(said, sort_keys=True))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
-__all__ = ["ClipPlan", "enlarge_clip", "is_begun", "plan_clip", "share_clip"]
+__all__ = ["ClipPlan", "enlarge_clip", "plan_clip", "share_clip"]

@@ -10,6 +10,7 @@ import sys
 import threading
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,12 @@ from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
 from sr_upscale.storage import claims
 from sr_upscale.storage.claims import Claims
 from tests.helpers import animation, pattern
+from tests.storage.object_store import Store
 from tests.video.clips import Cli, as_shown, ffmpeg, frames_of, hashes, make_clip, probed, times_of
 
 pytest.importorskip("av")
 
+from sr_upscale.inference import strips
 from sr_upscale.inference.sizing import Target
 from sr_upscale.video import mux, run
 from sr_upscale.video.containers import CONTAINERS
@@ -339,21 +342,86 @@ def test_tiny_frames(size: str, tmp_path: Path, nearest: Path, cli: Cli) -> None
     assert len(hashes(tmp_path / "out.mkv")) == 5
 
 
+def _full() -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_row_79_a_full_disk_ends_in_one_line_and_keeps_segments(
     clips: Path, tmp_path: Path, nearest: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = make_clip(clips, "plain.mp4"), tmp_path / "out.mkv"
 
-    def full(*_arguments: object, **_more: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patched:
-        patched.setattr(run, "join", full)
+        patched.setattr(run, "join", lambda *_a, **_m: _full())
         ran = cli(source, "-o", out, "-n", nearest)
     assert (ran.code, "the disk is full" in ran.err) == (5, True)
     assert not out.exists()
     assert "30 of 30 frames are there" in cli(source, "-o", out, "-n", nearest).err
     assert listed(tmp_path) == ["out.mkv"]
+
+
+@pytest.mark.usefixtures("_short_segments")
+def test_row_79_out_of_memory_within_a_clip_takes_smaller_strips_then_ends_and_keeps_segments(
+    clips: Path, tmp_path: Path, nearest: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, whole, out = make_clip(clips, "plain.mp4"), tmp_path / "whole.mkv", tmp_path / "out.mkv"
+    words = ("-n", nearest, "--backend", "torch", "--fp32")
+    assert cli(source, "-o", whole, *words).code == 0
+    real, tried, most = strips.stream_rows, [], 20
+
+    def greedy(*arguments: Any, rows: int, **more: Any) -> Any:
+        tried.append(rows)
+        if rows > 4 or len(tried) > most:
+            raise MemoryError
+        return real(*arguments, rows=rows, **more)
+
+    monkeypatch.setattr(strips, "stream_rows", greedy)
+    ran = cli(source, "-o", out, *words)
+    assert ran.code == 8
+    assert "finished segments stay" in ran.err
+    assert ran.err.endswith("out of memory on cpu even with single rows of 64 pixels; close other programs\n")
+    assert tried[:8] == [48, 24, 12, 6, 3, 3, 3, 3]  # once
+    assert not out.exists()
+    most = 1000
+    assert "14 of 30 frames are there" in cli(source, "-o", out, *words).err
+    assert hashes(out) == hashes(whole)
+    assert listed(tmp_path) == ["out.mkv", "whole.mkv"]
+
+
+@pytest.mark.usefixtures("spools")
+def test_clips_of_a_store(cli: Cli, store: Store, clips: Path, tmp_path: Path, nearest: Path) -> None:
+    """From and to objects, by one and by folders; what cannot be is one line, and nothing stays on the way."""
+    source, bucket = make_clip(clips, "plain.mp4"), f"s3://{store.bucket}"
+    store.put("in/a.mp4", source.read_bytes())
+    assert cli(source, "-o", tmp_path / "a.mkv", "-n", nearest).code == 0
+    for words in (
+        (f"{bucket}/in/a.mp4", "-o", f"{bucket}/one.mkv"),
+        (source, "-o", f"{bucket}/two.mkv"),
+        (f"{bucket}/in/a.mp4", "-o", tmp_path / "three.mkv"),
+        ("batch", f"{bucket}/in", "-o", f"{bucket}/four"),
+        ("batch", f"{bucket}/in", "-o", tmp_path / "five"),
+    ):
+        assert cli(*words, "-n", nearest).code == 0
+    made = [store.get(name) for name in ("one.mkv", "two.mkv", "four/a.mkv")]
+    made += [(tmp_path / name).read_bytes() for name in ("three.mkv", "five/a.mkv")]
+    for data in made:
+        (tmp_path / "made.mkv").write_bytes(data)
+        assert hashes(tmp_path / "made.mkv") == hashes(tmp_path / "a.mkv")
+    for out in (f"{bucket}/four", tmp_path / "five"):
+        assert "1 skipped" in cli("batch", f"{bucket}/in", "-o", out, "-n", nearest).err
+    refused = cli(f"{bucket}/in/a.mp4", "-o", f"{bucket}/b.avi", "-n", nearest)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert store.writes() == dict.fromkeys(("in/a.mp4", "one.mkv", "two.mkv", "four/a.mkv"), 1)
+
+
+def test_an_object_s_segments_are_not_promised(
+    cli: Cli, store: Store, spools: Path, clips: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "join", lambda *_a, **_m: _full())
+    ran = cli(make_clip(clips, "plain.mp4"), "-o", f"s3://{store.bucket}/out.mkv", "-n", nearest)
+    assert (ran.code, ran.err.count("\n")) == (5, 1)
+    assert "the disk is full" in ran.err
+    assert store.writes() == {}
 
 
 def test_names_of_containers_reach_the_request() -> None:
