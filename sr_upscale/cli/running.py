@@ -156,12 +156,12 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
 
 @contextlib.contextmanager
 def going_on(target: Path, console: Console) -> Iterator[None]:
-    """Says of a clip that ends early how it goes on; segments of an object are gone with the spool."""
+    """Says of a clip or comic that ends early how it goes on; parts of an object are gone with the spool."""
     try:
         yield
     except BaseException:
         if is_begun(target) and not is_address(addressed(target)):
-            console.note("finished segments stay beside the output; run the same command to continue")
+            console.note("finished parts stay beside the output; run the same command to continue")
         raise
 
 
@@ -220,10 +220,10 @@ def format_plan(name: str, target: Path | str, planned: Mapping[str, Any]) -> st
         target: Where its output would go.
         planned: The forecast.
     """
-    frames = f", {planned['frames']} frames" if planned["frames"] > 1 else ""
+    parts = [f", {planned[each]} {each}" for each in ("frames", "pages") if planned.get(each, 1) > 1]
     disk = f", {mebibytes(planned['estimated_bytes'])} of disk" if "estimated_bytes" in planned else ""
     return (
-        f"{name} {_by(planned['input_size'])} -> {shown(target)} {_by(planned['output_size'])}{frames}: "
+        f"{name} {_by(planned['input_size'])} -> {shown(target)} {_by(planned['output_size'])}{''.join(parts)}: "
         f"{' then '.join(planned['models'])}, {format_cut(planned)}, {planned['dtype']} on {planned['device']}, "
         f"about {mebibytes(planned['memory_bytes'])} and {duration(planned['estimated_seconds'])}{disk}"
     )

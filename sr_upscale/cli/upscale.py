@@ -20,19 +20,15 @@ from sr_upscale.cli.console import Console, standard_output
 from sr_upscale.cli.obtain import obtain_models
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import addressed, shown
-from sr_upscale.images.formats import VIDEO, format_of_path, sniff
+from sr_upscale.images.formats import COMICS, VIDEO, Format, format_of_path, sniff
 from sr_upscale.inference.sizing import choose_factors
 from sr_upscale.pipeline.request import Request, SizeOptions
 from sr_upscale.pretrained.registry import form_path
-from sr_upscale.storage.atomic import make_folder
 from sr_upscale.storage.remote import is_address, without_query
 from sr_upscale.video.containers import Container
 
 if TYPE_CHECKING:
     from sr_upscale.inference.engine import Engine
-
-COMICS = (".cbz", ".cbr", ".cb7", ".cbt")
-"""Endings of comics: zip, and archives that are refused with advice."""
 
 
 @opt.command()
@@ -93,21 +89,13 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         with planned(name, output, request) as (plan, _spool):
             return run_items(plan, request, console, verbose=verbose)
     source = None if name == "-" else Path(name)
-    if source is not None and source.suffix.lower() in COMICS:
-        from sr_upscale.cli.comic import enlarge_comic
-
-        if source.suffix.lower() != ".cbz" or output == "-":
-            raise UsageError(f"{shown(name)}: comics are .cbz files, in and out; repack others as zip first")
-        target = Path(single_target(source, output, request)).with_suffix(".cbz")
-        return enlarge_comic(source, target, request, console, verbose=verbose)
-    if output is not None and output.endswith(("/", os.sep)) and not request.run.dry_run:
-        make_folder(Path(output))
     if source is None and output is None and sys.stdout.isatty() and not request.run.dry_run:
         raise UsageError(
             "the picture would be printed on the terminal; write it with -o out.png, or force it with -o -"
         )
     place = "-" if source is None and output is None else single_target(source, output, request)
-    return _single(name, source, place, request, console, verbose=verbose)
+    new_folder = output is not None and output.endswith(("/", os.sep))
+    return _single(name, source, place, request, console, verbose=verbose, new_folder=new_folder)
 
 
 def _objects(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
@@ -143,25 +131,29 @@ def _single(
     console: Console,
     *,
     verbose: bool,
+    new_folder: bool = False,
     on_written: Callable[[Path], None] = lambda _path: None,
 ) -> int:
-    """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``)."""
+    """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``).
+
+    With `new_folder`, the folder of the output is made where it is missing.
+    """
     from sr_upscale.cli.running import format_cut, format_plan, format_result, frame_steps, going_on
-    from sr_upscale.pipeline.targets import check_single, format_for
+    from sr_upscale.pipeline.batch_plan import folder_there
+    from sr_upscale.pipeline.targets import check_single
 
     dry_run = request.run.dry_run
     if place == "-" and console.as_json and not dry_run:
         raise UsageError("--json and a picture cannot share standard output; give -o a file")
     if place != "-":
-        check_single(source, Path(place), force=request.file.force, dry_run=dry_run)
+        check_single(source, Path(place), force=request.file.force, dry_run=dry_run, new_folder=new_folder)
     buffer = io.BytesIO()
     with console.progress(shown(Path(name).name)[:40]) as report, contextlib.ExitStack() as opened:
-        from sr_upscale.images.decode import peek, pixels_of_small  # the bar stands before torch is imported
+        from sr_upscale.images.decode import pixels_of_small  # the bar stands before torch is imported
 
         # no picture: refused before torch is loaded
         head = b"" if source is not None else sys.stdin.buffer.read(256)
-        kind = peek(source, clips=True) if source is not None else sniff(head)
-        fmt = format_for(request.file.format, place, kind)
+        kind, fmt = _kind_and_format(source, head, place, request)
 
         from sr_upscale.pipeline.executor import engine_for, job_for
 
@@ -169,7 +161,8 @@ def _single(
         piped = moving and place == "-"
         data: Any = source
         if source is None:
-            data = _standard_input(head, opened, piped=piped, folder=Path(place).parent if kind == VIDEO else None)
+            folder = folder_there(Path(place).parent) if kind == VIDEO else None
+            data = _standard_input(head, opened, piped=piped, folder=folder)
         engine = engine_for(request.network, pixels=None if moving else pixels_of_small(data, kind))
         if dry_run:
             prepared = job.prepare(data, fmt, engine, request)
@@ -206,6 +199,19 @@ def _single(
     if sys.stderr.isatty() or verbose:
         console.note(format_result(name, place, done))
     return InputError.exit_code if done.get("damaged") and not request.file.allow_truncated else 0
+
+
+def _kind_and_format(source: Path | None, head: bytes, place: str, request: Request) -> tuple[str, Format | Container]:
+    """Detects what an input is, by its first bytes or as a comic by its name, and chooses the output's format."""
+    from sr_upscale.images.decode import peek
+    from sr_upscale.pipeline.targets import format_for
+
+    if source is not None and source.suffix.lower() in COMICS:
+        from sr_upscale.pipeline.comic import format_of_comic
+
+        return "a comic", format_of_comic(source, Path(place))
+    kind = peek(source, clips=True) if source is not None else sniff(head)
+    return kind, format_for(request.file.format, place, kind)
 
 
 def _standard_input(head: bytes, opened: contextlib.ExitStack, *, piped: bool, folder: Path | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -278,6 +279,12 @@ WRITTEN = {name: each for name, each in FORMATS.items() if not each.written_as}
 
 SUFFIXES: dict[str, str] = {suffix: each.name for each in FORMATS.values() for suffix in each.suffixes}
 
+COMICS = (".cbz", ".cbr", ".cb7", ".cbt")
+"""Endings of comics: zip, and archives that are refused with advice."""
+
+RAW_SUFFIXES = (".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".nef", ".nrw", ".pef", ".srw")
+"""Endings of camera raw files that are TIFF inside (extra ``raw``); their pictures come out as PNG."""
+
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     *((offset, magic, each.name) for each in FORMATS.values() for offset, magic in each.magic),
     # known, and refused by name
@@ -325,6 +332,11 @@ def sniff(head: bytes) -> str:
     if head and all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "a text file"
     return "data of an unknown kind"
+
+
+def has_raw() -> bool:
+    """Says whether the extra ``raw`` is installed."""
+    return importlib.util.find_spec("rawpy") is not None
 
 
 def format_of_path(path: Path) -> Format | None:

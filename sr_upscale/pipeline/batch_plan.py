@@ -13,8 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from sr_upscale.errors import InputError, OutputError, UsageError
-from sr_upscale.formatting import shown
-from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, format_of_path, own_format
+from sr_upscale.formatting import extra, shown
+from sr_upscale.images.formats import (
+    COMICS,
+    FORMATS,
+    RAW_SUFFIXES,
+    SUFFIXES,
+    Format,
+    format_of_path,
+    has_raw,
+    own_format,
+)
 from sr_upscale.pipeline.manifest import Item
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Shard
@@ -52,12 +61,13 @@ def output_name(source: Path, *, label: str, suffix: str | None, fmt: Format | C
         label: Stands behind the stem, after ``_``.
         suffix: Takes the place of ``_<label>``; None keeps that.
         fmt: Gives the ending. None keeps the picture's own format, or what that comes out as, or PNG where it has none;
-            clips become Matroska.
+            clips become Matroska. Comics keep their ending.
     """
     own = format_of_path(source) or container_of_path(source)
     if fmt is None:
         fmt = DEFAULT if isinstance(own, Container) else own_format(own) if own else FORMATS["png"]
-    ending = source.suffix if fmt == own else f".{fmt.name}"
+    stays = fmt == own or source.suffix.lower() in COMICS
+    ending = source.suffix if stays else f".{fmt.name}"
     return f"{source.stem}{f'_{label}' if suffix is None else suffix}{ending}"
 
 
@@ -158,8 +168,10 @@ def _mirrored(
         )
         for path in sources
     ]
+    if raws := sum(left_out[ending] for ending in RAW_SUFFIXES):
+        warnings = [*warnings, f"{raws} camera raw files are left out; {extra('raw')}"]
     if not items:
-        kinds = ", ".join(sorted(SUFFIXES))
+        kinds = ", ".join(sorted((*SUFFIXES, COMICS[0])))
         others = f"; left out: {counted(left_out)}" if left_out else ""
         raise InputError(f"{shown(folder)}: no images found; expected files ending in {kinds}{others}")
     items = _apart(items)
@@ -246,6 +258,8 @@ def _kind_that_changes(source: Path) -> str:
     own = format_of_path(source)
     if own is not None:
         return own.name if own.written_as else ""
+    if source.suffix.lower() in RAW_SUFFIXES:
+        return source.suffix[1:].lower()
     return source.suffix[1:].lower() if _is_clip(source) and container_of_path(source) != DEFAULT else ""
 
 
@@ -254,8 +268,9 @@ def _is_clip(path: Path) -> bool:
 
 
 def _is_read(ending: str) -> bool:
-    """Says whether files of this ending are inputs; clips are where the extra is installed."""
-    return ending in SUFFIXES or (ending in CLIP_SUFFIXES and has_video())
+    """Says whether files of this ending are inputs; clips and raw files are where their extra is installed."""
+    by_extra = (ending in CLIP_SUFFIXES and has_video()) or (ending in RAW_SUFFIXES and has_raw())
+    return ending in SUFFIXES or ending in COMICS or by_extra
 
 
 def _folded(path: str | os.PathLike[str]) -> str:
@@ -324,6 +339,13 @@ def refuse_name(target: Path) -> None:
         raise output_error(target, error) from error
 
 
+def folder_there(folder: Path) -> Path:
+    """Returns the nearest folder at or above one that is there."""
+    while not os.path.exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def refuse_unwritable(targets: Sequence[Path]) -> None:
     """Finds before any work whether the folders of the outputs can be written. It leaves nothing behind.
 
@@ -332,10 +354,7 @@ def refuse_unwritable(targets: Sequence[Path]) -> None:
     """
     tried: set[Path] = set()
     for target in {os.path.dirname(target): target for target in targets}.values():
-        there = target.parent
-        while not os.path.exists(there) and there != there.parent:
-            there = there.parent
-        if there in tried:
+        if (there := folder_there(target.parent)) in tried:
             continue
         tried.add(there)
         try:
@@ -359,7 +378,11 @@ def _walk(folder: Path, out: Path, recursive: bool, warnings: list[str], left_ou
             folders.clear()
             continue
         visited.add((info.st_dev, info.st_ino))
-        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(place, name)) != skip)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".sr-") and os.path.realpath(os.path.join(place, name)) != skip
+        )
         if not recursive:
             folders.clear()
         above = Path(place)

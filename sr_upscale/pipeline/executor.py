@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import SrUpscaleError, UsageError
-from sr_upscale.images.formats import FORMATS, Format, format_of_path
+from sr_upscale.images.formats import COMICS, FORMATS, Format, format_of_path
 from sr_upscale.inference.engine import Engine
 from sr_upscale.inference.row_queue import write_behind
-from sr_upscale.pipeline import clip, job
+from sr_upscale.pipeline import clip, comic, job
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, Work
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
-from sr_upscale.storage.atomic import hash_file
 from sr_upscale.upscaler import Upscaler
 from sr_upscale.video.containers import Container, container_of_path, is_begun
 
@@ -32,9 +31,6 @@ GPU_THREADS = 4
 
 FAR_THREADS = 8
 """Threads that read, and that write, where each picture takes half a dozen requests of a store."""
-
-BY_HASH = ("network.model", "network.fidelity", "network.denoise", "network.before")
-"""Options that stand in a fingerprint as the hashes of the weights that they mean."""
 
 
 class Cancelled(Exception):
@@ -71,7 +67,7 @@ class LocalExecutor:
         self.on_step, self.fetch = on_step, fetch
         self.engines = [engine_for(request.network, device) for device in request.network.device.split(",")]
         self.jobs = _jobs(request.run.jobs, self.engines, FAR_THREADS if far else 1)
-        self.fingerprint = fingerprint(request, self.engines[0])
+        self.fingerprint = job.fingerprint(request, self.engines[0])
         self._shared: set[Path] = set()
 
     def load(self, item: Item) -> Any:
@@ -124,13 +120,15 @@ class LocalExecutor:
 
     def format_for(self, item: Item) -> Format | Container:
         """Returns the format of an item's output."""
+        if item.source.suffix.lower() in COMICS:
+            return comic.format_of_comic(item.source, item.target)
         by_name = container_of_path(item.target)
         return by_name or self.request.file.format or format_of_path(item.target) or FORMATS["png"]
 
 
 def job_for(fmt: Format | Container) -> Any:
-    """Returns the module that does what becomes a picture (`job`), or a clip (`clip`)."""
-    return clip if isinstance(fmt, Container) else job
+    """Returns the module that does what becomes a picture (`job`), a comic (`comic`), or a clip (`clip`)."""
+    return comic if fmt is comic.COMIC else clip if isinstance(fmt, Container) else job
 
 
 def set_up(
@@ -193,19 +191,6 @@ def engine_for(network: NetworkOptions, device: str | None = None, *, pixels: in
         max_memory=network.max_memory,
         pixels=pixels,
     ).engine
-
-
-def fingerprint(request: Request, engine: Engine) -> dict[str, Any]:
-    """Returns everything besides the input that determines an output, ready for JSON.
-
-    These are the options that change pixels, and the weights by their hash.
-    """
-    options = {key: value for key, value in request.pixel_options().items() if key not in BY_HASH}
-    return {
-        "options": {**options, "network.backend": engine.backend},
-        "weights": {str(scale): hash_file(path) for scale, path in engine.planner.weights.items()},
-        "before": [hash_file(path) for path in engine.planner.before],
-    }
 
 
 def _jobs(wanted: Jobs | None, engines: list[Engine], least: int = 1) -> Jobs:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 WRAP_MORE, WRAP_UNKNOWN = 8, 64
 """LR pixels that go round with ``--wrap`` beyond the receptive fields, for resizing, and for one that is not known."""
 
+BY_HASH = ("network.model", "network.fidelity", "network.denoise", "network.before")
+"""Options that stand in a fingerprint as the hashes of the weights that they mean."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -216,6 +219,19 @@ def start(
         return writer(_timed(rows, busy), write)
 
     return engine.feed(picture, prepared.plan, use, on_step=on_step, drift=drift)
+
+
+def fingerprint(request: Request, engine: Engine) -> dict[str, Any]:
+    """Returns everything besides the input that determines an output, ready for JSON.
+
+    These are the options that change pixels, and the weights by their hash.
+    """
+    options = {key: value for key, value in request.pixel_options().items() if key not in BY_HASH}
+    return {
+        "options": {**options, "network.backend": engine.backend},
+        "weights": {str(scale): hash_file(path) for scale, path in engine.planner.weights.items()},
+        "before": [hash_file(path) for path in engine.planner.before],
+    }
 
 
 def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:

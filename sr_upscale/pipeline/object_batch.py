@@ -84,7 +84,7 @@ def plan_objects(
         show_as(spool.outputs, out)
         place = spool.outputs
     else:
-        out, place = output, folder_target(folder, output, request.size.target, request.network.model)
+        out, place = output, folder_target(folder, output, request)
     names: dict[str, Any] = {"fmt": request.file.format, "suffix": request.file.suffix or "", "shard": shard}
     if is_address(folder):
         plan = _plan_listed(folder, out, place, spool, recursive=recursive, names=names)
@@ -123,7 +123,7 @@ def _out(folder: str, output: str | None, request: Request) -> str:
     if output is None:
         if "/" not in folder.partition("://")[2].rstrip("/"):
             raise UsageError(f"{shown(folder)} is a whole bucket; say with -o where the results go")
-        return f"{folder.rstrip('/')}_{output_label(request.size.target, request.network.model).split('_')[0]}/"
+        return f"{folder.rstrip('/')}_{output_label(request).split('_')[0]}/"
     if not output.endswith("/") and format_of_path(Path(output)) is not None:
         raise UsageError(f"{shown(output)} is one picture; a folder of pictures needs a folder with -o")
     return output.rstrip("/") + "/"

@@ -35,7 +35,7 @@ def planned(
         with Spool() as spool:
             yield plan_objects(folder, output, request, spool, recursive=recursive, shard=shard), spool
         return
-    out = folder_target(folder, output, request.size.target, request.network.model)
+    out = folder_target(folder, output, request)
     fmt, suffix = request.file.format, request.file.suffix or ""
     yield plan_folder(Path(folder), out, recursive=recursive, fmt=fmt, suffix=suffix, shard=shard), None
 

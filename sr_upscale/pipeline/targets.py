@@ -8,7 +8,7 @@ from pathlib import Path
 from sr_upscale.errors import OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, VIDEO, Format, format_of_path, own_format
-from sr_upscale.inference.sizing import Target, choose_factors
+from sr_upscale.inference.sizing import choose_factors
 from sr_upscale.pipeline.batch_plan import (
     BatchPlan,
     output_name,
@@ -20,20 +20,26 @@ from sr_upscale.pipeline.batch_plan import (
 from sr_upscale.pipeline.manifest import Item
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pretrained.registry import resolve_family
-from sr_upscale.storage.atomic import refuse_existing
+from sr_upscale.storage.atomic import make_folder, refuse_existing
 from sr_upscale.video.containers import CONTAINERS, Container, container_of_path
 
 
-def output_label(target: Target, model: str) -> str:
-    """Makes the part of a default output name that says what was done, such as ``x4_psnr-x4``."""
-    weights = resolve_family(model)
-    family = Path(model).stem
+def output_label(request: Request) -> str:
+    """Makes the part of a default output name that says what was done, such as ``x4_psnr-x4``.
+
+    A dial that blends two models is part of it: ``x4_gan-x4_fidelity-0.5``.
+    """
+    target, network = request.size.target, request.network
+    dials = [(name, share) for name in ("denoise", "fidelity") if (share := getattr(network, name)) is not None]
+    blend = "".join(f"_{name}-{share:g}" for name, share in dials)
+    weights = resolve_family(network.model)
+    family = Path(network.model).stem
     if target.width and target.height:
-        return f"{target.width}x{target.height}_{family}"
+        return f"{target.width}x{target.height}_{family}{blend}"
     if target.width or target.height:
-        return f"w{target.width}_{family}" if target.width else f"h{target.height}_{family}"
+        return f"w{target.width}_{family}{blend}" if target.width else f"h{target.height}_{family}{blend}"
     scale = target.scale or max(weights)
-    return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}"
+    return f"x{scale:g}_{weights[choose_factors(weights, scale)[0]].stem}{blend}"
 
 
 def names_file(output: str) -> bool:
@@ -42,7 +48,7 @@ def names_file(output: str) -> bool:
     return not path.is_dir() and (path.exists() or bool(format_of_path(path) or container_of_path(path)))
 
 
-def folder_target(folder: str, output: str | None, target: Target, model: str) -> Path:
+def folder_target(folder: str, output: str | None, request: Request) -> Path:
     """Says where a folder's outputs go: to -o, or to ``FOLDER_x4`` beside it.
 
     Raises:
@@ -55,13 +61,12 @@ def folder_target(folder: str, output: str | None, target: Target, model: str) -
             raise UsageError(f"{shown(output)} is a file; a folder of pictures needs a folder with -o")
         return Path(output)
     path = Path(folder).resolve()
-    return path.with_name(f"{path.name}_{output_label(target, model).split('_')[0]}")
+    return path.with_name(f"{path.name}_{output_label(request).split('_')[0]}")
 
 
 def default_name(source: Path, request: Request) -> str:
     """Names the output of a picture for which -o names no file."""
-    label = output_label(request.size.target, request.network.model)
-    return output_name(source, label=label, suffix=request.file.suffix, fmt=request.file.format)
+    return output_name(source, label=output_label(request), suffix=request.file.suffix, fmt=request.file.format)
 
 
 def single_target(source: Path | None, output: str | None, request: Request) -> str:
@@ -82,13 +87,20 @@ def single_target(source: Path | None, output: str | None, request: Request) -> 
     return output
 
 
-def check_single(source: Path | None, target: Path, *, force: bool, dry_run: bool = False) -> None:
-    """Checks everything about the output that can be known before the input is opened."""
+def check_single(
+    source: Path | None, target: Path, *, force: bool, dry_run: bool = False, new_folder: bool = False
+) -> None:
+    """Checks everything about the output that can be known before the input is opened.
+
+    With `new_folder`, its folder is made where it is missing, but for a dry run.
+    """
     if source is not None:
         refuse_collisions([Item(source=source, target=target)])
     refuse_name(target)
     refuse_unwritable([target])
-    if not os.path.lexists(target.parent):
+    if new_folder and not dry_run:
+        make_folder(target.parent)
+    if not (new_folder or os.path.lexists(target.parent)):
         raise OutputError(f"{shown(target)}: the folder {shown(target.parent)} does not exist; create it first")
     if target.is_dir():
         raise OutputError(f"{shown(target)}: is a folder; choose a file name with -o")

@@ -83,13 +83,13 @@ def container_of_path(path: Path) -> Container | None:
 
 
 def segments_name(target: Path, fingerprint: str = "*") -> str:
-    """Names the folder of an output's segments by what determines them; without that the pattern of all its folders."""
+    """Names the folder of an output's parts by what determines them; without that the pattern of all its folders."""
     name = hashlib.sha256(target.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f".sr-{name}-{fingerprint}.clip"
 
 
 def is_begun(target: Path) -> bool:
-    """Says whether there are segments of an output, or a process that makes them."""
+    """Says whether there are parts of an output (segments, pages), or a process that makes them."""
     return any(target.parent.glob(segments_name(target)))
 
 

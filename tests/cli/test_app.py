@@ -24,6 +24,8 @@ from sr_upscale.cli.app import COMMANDS
 from sr_upscale.cli.commands import EXAMPLES
 from sr_upscale.cli.console import Console
 from sr_upscale.images import load_image
+from sr_upscale.pipeline.request import request_of
+from sr_upscale.pipeline.targets import default_name
 from sr_upscale.pretrained.registry import CATALOGUE, DEFAULT_MODEL, families
 from sr_upscale.training.options import shipped_recipes
 from tests.helpers import ROOT, Cli, Ran, doubled, pattern
@@ -247,6 +249,28 @@ def test_flags_that_people_type(cli: Cli, photo: Path, nearest: Path, options: l
     sizes = {"-s": (63, 39), "--outscale": (32, 20), "-w": (42, 26), "--size": (50, 26), "--size=60x39": (60, 37)}
     found = load_image(photo.with_name(expected))
     assert (found.width, found.height) == sizes.get(options[0], (42, 26))
+
+
+def test_a_new_folder_of_an_output_is_made_but_not_by_a_dry_run(
+    cli: Cli, tmp_path: Path, photo: Path, nearest: Path
+) -> None:
+    call = [photo, "-n", nearest, "-o", f"{tmp_path / 'new'}/"]
+    dry = cli(*call, "--dry-run")
+    assert (dry.code, "photo_x2_nearest-x2.png" in dry.out, (tmp_path / "new").exists()) == (0, True, False)
+    assert cli(*call).code == 0
+    assert (tmp_path / "new" / "photo_x2_nearest-x2.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"model": "gan", "fidelity": 0.5}, "photo_x4_gan-x4_fidelity-0.5.jpg"),
+        ({"denoise": 0.25, "width": 900}, "photo_w900_photo_denoise-0.25.jpg"),
+        ({"fidelity": 1, "denoise": 0.3, "size": "9x9"}, "photo_9x9_photo_denoise-0.3_fidelity-1.jpg"),
+    ],
+)
+def test_a_blend_is_part_of_the_default_name(options: dict[str, Any], expected: str) -> None:
+    assert default_name(Path("in/photo.jpg"), request_of(options)) == expected
 
 
 def test_json_tells_what_was_done(cli: Cli, photo: Path, nearest: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import ExifTags, Image
 
 from sr_upscale.errors import InputError
 from sr_upscale.images import load_image
-from tests.helpers import pattern
+from tests.helpers import Ran, pattern
 
 THUMBNAIL = pattern(12, 16)
 MOSAIC = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
@@ -77,6 +78,24 @@ def test_a_raw_file_is_developed_as_libraws_own_program_does(tmp_path: Path, ori
     exif = Image.Exif()
     exif.load(picture.metadata.exif or b"")
     assert (exif[ExifTags.Base.Make], exif.get(ExifTags.Base.Orientation, 1)) == ("Test", 1)
+
+
+def test_raw_files_of_a_folder_come_out_as_png(
+    cli: Callable[..., Ran], tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rawpy")
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.dng", "b.DNG"):
+        real_dng(folder / name, 1)
+    Image.fromarray(THUMBNAIL).save(folder / "a.png")
+    assert cli("batch", folder, "-o", out, "-n", nearest).code == 0
+    sizes = {path.name: (load_image(path).size, load_image(path).bits) for path in out.glob("*.png")}
+    assert sizes == {"a.png": ((32, 24), 8), "a_dng.png": ((240, 160), 16), "b.png": ((240, 160), 16)}
+    monkeypatch.setattr("sr_upscale.pipeline.batch_plan.has_raw", lambda: False)
+    without = cli("batch", folder, "-o", tmp_path / "less", "-n", nearest)
+    assert (without.code, "2 camera raw files are left out; run `" in without.err) == (0, True)
+    assert [path.name for path in (tmp_path / "less").glob("*.png")] == ["a.png"]
 
 
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"bigtiff": True}], ids=["little", "big", "BigTIFF"])

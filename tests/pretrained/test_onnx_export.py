@@ -65,6 +65,13 @@ def test_command(cli: Cli, exported: Path, micro: Path, tmp_path: Path) -> None:
     assert "expected onnx" in cli("export", "-n", micro, "-f", "tflite").err
 
 
+def test_an_export_for_a_backend_is_announced_once(cli: Cli, micro: Path, tmp_path: Path) -> None:
+    Image.fromarray(pattern(8, 9)).save(tmp_path / "a.png")
+    call = [tmp_path / "a.png", "-n", micro, "--backend", "onnxruntime", "-o", tmp_path / "b.png", "--force"]
+    said = [(ran.code, "exporting to ONNX, once for each model" in ran.err) for ran in (cli(*call), cli(*call))]
+    assert said == [(0, True), (0, False)]
+
+
 def test_an_export_that_differs_is_refused(exported: Path, nearest: Path) -> None:
     with pytest.raises(ModelError, match="ONNX Runtime differs from torch by"):
         compare(module_of(nearest), exported)

@@ -378,7 +378,7 @@ def test_row_79_out_of_memory_within_a_clip_takes_smaller_strips_then_ends_and_k
     monkeypatch.setattr(strips, "stream_rows", greedy)
     ran = cli(source, "-o", out, *words)
     assert ran.code == 8
-    assert "finished segments stay" in ran.err
+    assert "finished parts stay" in ran.err
     assert ran.err.endswith("out of memory on cpu even with single rows of 64 pixels; close other programs\n")
     assert tried[:8] == [48, 24, 12, 6, 3, 3, 3, 3]  # once
     assert not out.exists()
