@@ -1,4 +1,4 @@
-"""One self-contained HTML page: tables that sort, a plot, and a slider to look with.
+"""One self-contained HTML page: tables that sort, a plot, and a slider to look with; and plots as figures for papers.
 
 It needs no network and no server.
 """
@@ -9,6 +9,7 @@ import base64
 import html
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -21,6 +22,8 @@ from sr_upscale.benchmark.tables import as_table, datasets_of, finite, score_cel
 from sr_upscale.formatting import mebibytes
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from sr_upscale.benchmark.run import Results
     from sr_upscale.functional.color import Pixels
 
@@ -206,3 +209,60 @@ def _environment(environment: Mapping[str, Any]) -> str:
     machine = f"{environment['processor']}, {environment['threads']} threads, {mebibytes(environment['memory_bytes'])}"
     versions = [f"{name} {environment[name]}" for name in ("sr-upscale", "torch", "python")]
     return f"{machine}, {gpus}; {', '.join(versions)}, {environment['system']}"
+
+
+_MARKERS = "osD^vP*X<>"
+
+
+def plot_files(results: Results) -> dict[str, bytes]:
+    """Draws PSNR against speed with matplotlib (an extra), a figure for each data set.
+
+    Speed is the median of the pictures with its quartiles, in output megapixels a second. A method without an error has
+    no PSNR that could be drawn, and is left out. The texts of an SVG are texts, which the fonts of a paper can set.
+
+    Returns:
+        Files by name: ``speed-<data set>.svg`` and ``.png``.
+    """
+    import matplotlib as mpl
+
+    files = {}
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sr-upscale"}):
+        for dataset in datasets_of(results):
+            figure = _figure(results, dataset)
+            for kind in ("svg", "png"):
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+                files[f"speed-{dataset}.{kind}"] = buffer.getvalue()
+    return files
+
+
+def _figure(results: Results, dataset: str) -> Figure:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    rows = [row for row in results.summaries if row.dataset == dataset and math.isfinite(row.scores["psnr"])]
+    for number, row in enumerate(rows):
+        axes.errorbar(
+            row.mpix_per_s,
+            row.scores["psnr"],
+            xerr=[[row.mpix_per_s - row.mpix_per_s_low], [row.mpix_per_s_high - row.mpix_per_s]],
+            marker=_MARKERS[number % len(_MARKERS)],
+            linestyle="none",
+            capsize=3,
+            label=row.method,
+        )
+    axes.set(
+        title=f"{dataset}, x{results.protocol.scale}",
+        xlabel=f"speed, output MPix/s ({results.environment['processor']})",
+        ylabel=f"PSNR on {'Y' if results.protocol.channel == 'y' else 'RGB'}, dB",
+        xscale="log",
+    )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(visible=True, which="both", alpha=0.25)
+    if rows:
+        axes.legend()
+    return figure

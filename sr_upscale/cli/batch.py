@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import time
@@ -16,6 +15,8 @@ from sr_upscale.cli.console import Console
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP
+from sr_upscale.pipeline.batch_plan import BatchPlan
+from sr_upscale.pipeline.manifest import Stamp, stamp_of
 from sr_upscale.pipeline.request import BatchOptions, Request
 from sr_upscale.storage.remote import is_address
 
@@ -78,26 +79,17 @@ def _watch(
     from sr_upscale.pipeline.places import planned
 
     console.note(f"watching {shown(folder)}; stop with Ctrl-C")
-    seen: dict[Path, tuple[int, int]] = {}
-    tried: dict[Path, tuple[int, int]] = {}
+    seen: dict[Path, Stamp] = {}
+    tried: dict[Path, Stamp] = {}
     while True:
-        stamps: dict[Path, tuple[int, int]] = {}
+        stamps: dict[Path, Stamp] = {}
         try:
             with planned(folder, output, request, recursive=sharing.recursive, shard=sharing.shard) as (plan, _spool):
-                for source in [item.source for item in plan.items] + [item.source for item, _error in plan.refused]:
-                    with contextlib.suppress(OSError):  # it is gone again
-                        status = source.stat()
-                        stamps[source] = status.st_size, status.st_mtime_ns
+                sources = [item.source for item in (*plan.items, *(item for item, _error in plan.refused))]
+                stamps = {source: stamp for source in sources if (stamp := stamp_of(source)) is not None}
                 ready = {path for path, stamp in stamps.items() if seen.get(path) == stamp != tried.get(path)}
-                chosen = dataclasses.replace(
-                    plan,
-                    items=tuple(item for item in plan.items if item.source in ready),
-                    refused=tuple(each for each in plan.refused if each[0].source in ready),
-                    left_out={},
-                    warnings=(),
-                )
                 if ready:
-                    run_items(chosen, request, console, verbose=verbose, verify=sharing.verify)
+                    run_items(_only(plan, ready), request, console, verbose=verbose, verify=sharing.verify)
         except InputError:
             if not os.path.isdir(folder):
                 raise
@@ -107,3 +99,14 @@ def _watch(
         while time.monotonic() < until:
             STOP.check()
             time.sleep(0.1)
+
+
+def _only(plan: BatchPlan, sources: set[Path]) -> BatchPlan:
+    """Returns a plan without other pictures, and without what was noticed while looking for them."""
+    return dataclasses.replace(
+        plan,
+        items=tuple(item for item in plan.items if item.source in sources),
+        refused=tuple(each for each in plan.refused if each[0].source in sources),
+        left_out={},
+        warnings=(),
+    )

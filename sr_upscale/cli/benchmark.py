@@ -51,7 +51,7 @@ def benchmark(
     }
     with console.progress(", ".join(names)):  # it stands before torch is imported
         from sr_upscale.benchmark.methods import make_method
-        from sr_upscale.benchmark.report import Gallery, write_report
+        from sr_upscale.benchmark.report import Gallery, plot_files, write_report
         from sr_upscale.benchmark.run import run_benchmark
         from sr_upscale.benchmark.sets import pairs_of
         from sr_upscale.benchmark.tables import to_csv, to_dict, to_latex, to_markdown, to_text
@@ -103,8 +103,6 @@ def benchmark(
             "report.html": write_report(results, gallery, with_published=options.published),
         }
         if options.plots:
-            from sr_upscale.benchmark.plots import plot_files
-
             files |= plot_files(results)
         _write(folder, files)
         console.note(f"{shown(folder)}: {', '.join(files)}")

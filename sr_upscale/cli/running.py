@@ -20,7 +20,7 @@ from sr_upscale.video.containers import is_begun
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
     from sr_upscale.pipeline.ray_workers import RayWorkers
-    from sr_upscale.storage.spool import Spool
+    from sr_upscale.storage.objects import Spool
 
 EVENT_EVERY_S = 1.0
 """Seconds between two events of progress."""

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -74,79 +74,57 @@ def _enlarge(names: list[str], output: str | None, request: Request, console: Co
         SrUpscaleError: Any of its kinds.
     """
     from sr_upscale.cli.running import run_items  # a shell that completes a word needs none of it
-    from sr_upscale.pipeline.places import planned
-    from sr_upscale.pipeline.targets import plan_files, single_target
+    from sr_upscale.pipeline.places import picture_at, planned
+    from sr_upscale.pipeline.targets import plan_files
 
     obtain_models(request.network, console, dry_run=request.run.dry_run)
-    if any(is_address(each) for each in (*names, output or "")):
-        return _objects(names, output, request, console, verbose=verbose)
     name = names[0]
-    if output is None and len(names) == 2 and format_of_path(Path(names[1])) and not os.path.lexists(names[1]):
-        raise UsageError(f"{shown(names[1])}: no such file; if it is the output, write -o {shown(names[1])}")
-    if len(names) > 1 or (name != "-" and os.path.isdir(name)):
-        if len(names) > 1:
-            return run_items(plan_files(names, output, request), request, console, verbose=verbose)
-        with planned(name, output, request) as (plan, _spool):
-            return run_items(plan, request, console, verbose=verbose)
-    source = None if name == "-" else Path(name)
-    if source is None and output is None and sys.stdout.isatty() and not request.run.dry_run:
+    if len(names) > 1:
+        _refuse_two(names, output)
+        return run_items(plan_files(names, output, request), request, console, verbose=verbose)
+    if name.endswith("/") if is_address(name) else name != "-" and os.path.isdir(name):
+        with planned(name, output, request) as (plan, spool):
+            return run_items(plan, request, console, verbose=verbose, spool=spool)
+    if name == "-" and output is None and sys.stdout.isatty() and not request.run.dry_run:
         raise UsageError(
             "the picture would be printed on the terminal; write it with -o out.png, or force it with -o -"
         )
-    place = "-" if source is None and output is None else single_target(source, output, request)
-    new_folder = output is not None and output.endswith(("/", os.sep))
-    return _single(name, source, place, request, console, verbose=verbose, new_folder=new_folder)
+    new_folder = output is not None and output.endswith(("/", os.sep)) and not is_address(output)
+    with picture_at(name, output, request) as (source, place, commit):
+        name = without_query(name)
+        return _single(name, source, place, commit, request, console, verbose=verbose, new_folder=new_folder)
 
 
-def _objects(names: list[str], output: str | None, request: Request, console: Console, *, verbose: bool) -> int:
-    """Enlarges what is or becomes objects: one picture, or a folder."""
-    from sr_upscale.cli.running import run_items
-    from sr_upscale.pipeline.places import close_picture, open_picture, planned
-    from sr_upscale.storage.spool import Spool
-
-    if len(names) > 1:
+def _refuse_two(names: list[str], output: str | None) -> None:
+    if any(is_address(each) for each in (*names, output or "")):
         raise UsageError("one address at a time; `sr-upscale batch s3://bucket/folder` does all pictures of a folder")
-    name = names[0]
-    if (is_address(name) and name.endswith("/")) or (name != "-" and os.path.isdir(name)):
-        with planned(name, output, request) as (plan, folder_spool):
-            return run_items(plan, request, console, verbose=verbose, spool=folder_spool)
-    with Spool() as spool:
-        source, place = open_picture(name, output, request, spool)
-        return _single(
-            without_query(name),
-            source,
-            place,
-            request,
-            console,
-            verbose=verbose,
-            on_written=lambda path: close_picture(path, request, spool),
-        )
+    if output is None and len(names) == 2 and format_of_path(Path(names[1])) and not os.path.lexists(names[1]):
+        raise UsageError(f"{shown(names[1])}: no such file; if it is the output, write -o {shown(names[1])}")
 
 
 def _single(
     name: str,
     source: Path | None,
     place: str,
+    commit: Callable[[Path], None],
     request: Request,
     console: Console,
     *,
     verbose: bool,
-    new_folder: bool = False,
-    on_written: Callable[[Path], None] = lambda _path: None,
+    new_folder: bool,
 ) -> int:
     """Enlarges one picture: a file or standard input (None), to a file or standard output (``-``).
 
     With `new_folder`, the folder of the output is made where it is missing.
     """
-    from sr_upscale.cli.running import format_cut, format_plan, format_result, frame_steps, going_on
-    from sr_upscale.pipeline.batch_plan import folder_there
+    from sr_upscale.cli.running import format_plan, frame_steps
     from sr_upscale.pipeline.targets import check_single
 
     dry_run = request.run.dry_run
-    if place == "-" and console.as_json and not dry_run:
-        raise UsageError("--json and a picture cannot share standard output; give -o a file")
     if place != "-":
         check_single(source, Path(place), force=request.file.force, dry_run=dry_run, new_folder=new_folder)
+    elif console.as_json and not dry_run:
+        raise UsageError("--json and a picture cannot share standard output; give -o a file")
     buffer = io.BytesIO()
     with console.progress(shown(Path(name).name)[:40]) as report, contextlib.ExitStack() as opened:
         from sr_upscale.images.decode import pixels_of_small  # the bar stands before torch is imported
@@ -158,11 +136,7 @@ def _single(
         from sr_upscale.pipeline.executor import engine_for, job_for
 
         job, moving = job_for(fmt), isinstance(fmt, Container)
-        piped = moving and place == "-"
-        data: Any = source
-        if source is None:
-            folder = folder_there(Path(place).parent) if kind == VIDEO else None
-            data = _standard_input(head, opened, piped=piped, folder=folder)
+        data: Any = source or _standard_input(head, opened, kind, place, piped=moving and place == "-")
         engine = engine_for(request.network, pixels=None if moving else pixels_of_small(data, kind))
         if dry_run:
             prepared = job.prepare(data, fmt, engine, request)
@@ -173,31 +147,14 @@ def _single(
             return 0
         _say_what_takes_long(engine, request.size, console)
         on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
-        if piped:
-            with standard_output():
-                done = job.pipe(data, sys.stdout.buffer, fmt, engine, request, on_step=on_step)
-        else:
-            with going_on(Path(place), console):
-                done = job.run(data, buffer if place == "-" else Path(place), fmt, engine, request, on_step=on_step)
+        target, around = _way_out(place, fmt, buffer, console)
+        with around:
+            done = job.run(data, target, fmt, engine, request, on_step=on_step)
         if place != "-":
-            on_written(Path(place))
+            commit(Path(place))
     if place == "-":
-        with standard_output():
-            left = buffer.getbuffer()
-            while left:  # with PYTHONUNBUFFERED a write may take a part
-                left = left[sys.stdout.buffer.write(left) :]
-            sys.stdout.buffer.flush()
-    if verbose:
-        choice = engine.choice
-        console.note(
-            f"{engine.backend} ({engine.backend_reason}), device {choice.device} ({choice.device_reason}), "
-            f"{done['dtype']} ({engine.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
-        )
-        if "busy_seconds" in done and done["frames"] > 1:
-            console.note(f"compute busy {done['busy_seconds'] / max(done['seconds'], 1e-9):.0%} of the time")
-    _report("done", name, place, done, console)
-    if sys.stderr.isatty() or verbose:
-        console.note(format_result(name, place, done))
+        _print(buffer.getbuffer())
+    _report_done(name, place, done, engine, console, verbose=verbose)
     return InputError.exit_code if done.get("damaged") and not request.file.allow_truncated else 0
 
 
@@ -214,27 +171,67 @@ def _kind_and_format(source: Path | None, head: bytes, place: str, request: Requ
     return kind, format_for(request.file.format, place, kind)
 
 
-def _standard_input(head: bytes, opened: contextlib.ExitStack, *, piped: bool, folder: Path | None) -> Any:
+def _standard_input(head: bytes, opened: contextlib.ExitStack, kind: str, place: str, *, piped: bool) -> Any:
     """Returns what comes by standard input: bytes, or of a clip a stream to be piped on, or a file.
 
     Args:
         head: What was read of it.
         opened: Removes the file at its end.
+        kind: Its format.
+        place: The output, beside which a clip is stored first: its sound is wanted when its frames are done.
         piped: Whether frames go on as they come.
-        folder: Where a clip is stored first, since its sound is wanted when its frames are done; None for a picture.
     """
-    if folder is None and not piped:
+    if kind != VIDEO and not piped:
         return head + sys.stdin.buffer.read()
+    from sr_upscale.pipeline.batch_plan import folder_there
     from sr_upscale.video.pipe import Rejoined
 
     joined = Rejoined(head, sys.stdin.buffer)
     if piped:
         return joined
-    assert folder is not None
+    folder = folder_there(Path(place).parent)
     file = opened.enter_context(tempfile.NamedTemporaryFile(dir=folder, prefix=".sr-"))  # noqa: SIM115
     shutil.copyfileobj(joined, file)
     file.flush()
     return Path(file.name)
+
+
+def _way_out(
+    place: str, fmt: Format | Container, buffer: BinaryIO, console: Console
+) -> tuple[Path | BinaryIO, contextlib.AbstractContextManager[None]]:
+    """Returns where an output is written to, and what surrounds that. Pictures for standard output are buffered."""
+    from sr_upscale.cli.running import going_on
+
+    if place != "-":
+        return Path(place), going_on(Path(place), console)
+    if isinstance(fmt, Container):
+        return sys.stdout.buffer, standard_output()
+    return buffer, contextlib.nullcontext()
+
+
+def _print(left: memoryview) -> None:
+    with standard_output():
+        while left:  # with PYTHONUNBUFFERED a write may take a part
+            left = left[sys.stdout.buffer.write(left) :]
+        sys.stdout.buffer.flush()
+
+
+def _report_done(
+    name: str, place: str, done: Mapping[str, Any], engine: Engine, console: Console, *, verbose: bool
+) -> None:
+    from sr_upscale.cli.running import format_cut, format_result
+
+    if verbose:
+        choice = engine.choice
+        console.note(
+            f"{engine.backend} ({engine.backend_reason}), device {choice.device} ({choice.device_reason}), "
+            f"{done['dtype']} ({engine.planner.dtype_reason(done['bits'])}), {format_cut(done)}"
+        )
+        if "busy_seconds" in done and done["frames"] > 1:
+            console.note(f"compute busy {done['busy_seconds'] / max(done['seconds'], 1e-9):.0%} of the time")
+    _report("done", name, place, done, console)
+    if sys.stderr.isatty() or verbose:
+        console.note(format_result(name, place, done))
 
 
 def _say_what_takes_long(engine: Engine, size: SizeOptions, console: Console) -> None:

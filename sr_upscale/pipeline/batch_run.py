@@ -29,7 +29,7 @@ from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.storage.atomic import output_error
 
 if TYPE_CHECKING:
-    from sr_upscale.storage.spool import Spool
+    from sr_upscale.storage.objects import Spool
 
 Loaded = TypeVar("Loaded")
 

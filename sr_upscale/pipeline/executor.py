@@ -14,7 +14,7 @@ from sr_upscale.errors import SrUpscaleError, UsageError
 from sr_upscale.images.formats import COMICS, FORMATS, Format, format_of_path
 from sr_upscale.inference.engine import Engine
 from sr_upscale.inference.row_queue import write_behind
-from sr_upscale.pipeline import clip, comic, job
+from sr_upscale.pipeline import comic, job
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, Work
 from sr_upscale.pipeline.ledger import Ledger
@@ -24,7 +24,7 @@ from sr_upscale.upscaler import Upscaler
 from sr_upscale.video.containers import Container, container_of_path, is_begun
 
 if TYPE_CHECKING:
-    from sr_upscale.storage.spool import Spool
+    from sr_upscale.storage.objects import Spool
 
 GPU_THREADS = 4
 """Threads that bring pictures to one GPU; chosen by reasoning, not yet measured."""
@@ -43,8 +43,7 @@ class LocalExecutor:
     Args:
         request: What to do.
         on_step: Called with an item, its strips or tiles that are done, and all of them.
-        fetch: Called with an input before it is read.
-        far: Whether inputs or outputs are objects of a store, whose answers take their time.
+        spool: Its files stand for objects, which are fetched before they are read; None where there are none.
 
     Attributes:
         jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
@@ -60,29 +59,29 @@ class LocalExecutor:
         request: Request,
         *,
         on_step: Callable[[Item, int, int], None] = lambda _item, _done, _all: None,
-        fetch: Callable[[Path], None] = lambda _source: None,
-        far: bool = False,
+        spool: Spool | None = None,
     ) -> None:
         self.request = request
-        self.on_step, self.fetch = on_step, fetch
+        self.on_step, self._spool = on_step, spool
         self.engines = [engine_for(request.network, device) for device in request.network.device.split(",")]
-        self.jobs = _jobs(request.run.jobs, self.engines, FAR_THREADS if far else 1)
+        self.jobs = _jobs(request.run.jobs, self.engines, 1 if spool is None else FAR_THREADS)
         self.fingerprint = job.fingerprint(request, self.engines[0])
         self._shared: set[Path] = set()
 
-    def load(self, item: Item) -> Any:
+    def load(self, item: Item) -> job.Prepared:
         """Reads an item and plans its output."""
-        self.fetch(item.source)
+        if self._spool is not None:
+            self._spool.fetch(item.source)
         fmt = self.format_for(item)
-        return job_for(fmt).prepare(item.source, fmt, self.engines[0], self.request, queued=True)
+        prepared: job.Prepared = job_for(fmt).prepare(item.source, fmt, self.engines[0], self.request, queued=True)
+        return prepared
 
-    def start(self, item: Item, loaded: Any, work: Work) -> Future[dict[str, Any]]:
+    def start(self, item: Item, loaded: job.Prepared, work: Work) -> Future[dict[str, Any]]:
         """Computes an item, and has it written behind (`row_queue.write_behind`).
 
         Raises:
             Cancelled: `work.stop` was set.
         """
-
         fmt = self.format_for(item)
         started: Future[dict[str, Any]] = job_for(fmt).start(
             loaded,
@@ -111,6 +110,7 @@ class LocalExecutor:
         engine = self.engines[work.worker % len(self.engines)]
         with contextlib.suppress(SrUpscaleError):  # whoever holds the clip fails as well, or makes all of it
             plan = self.load(item).clip
+            assert plan is not None
             share_clip(plan, item.target, engine, on_step=functools.partial(self._on_step, item, work))
 
     def _on_step(self, item: Item, work: Work, done: int, total: int) -> None:
@@ -127,8 +127,8 @@ class LocalExecutor:
 
 
 def job_for(fmt: Format | Container) -> Any:
-    """Returns the module that does what becomes a picture (`job`), a comic (`comic`), or a clip (`clip`)."""
-    return comic if fmt is comic.COMIC else clip if isinstance(fmt, Container) else job
+    """Returns the module that does what becomes a picture or a clip (`job`), or a comic (`comic`)."""
+    return comic if fmt is comic.COMIC else job
 
 
 def set_up(
@@ -152,13 +152,12 @@ def set_up(
         ModelError, UsageError: See `Upscaler`.
         OutputError: See `Ledger`.
     """
-    if spool is None:
-        executor = LocalExecutor(request, on_step=on_step)
-        return executor, Ledger(plan, executor.fingerprint, force=request.file.force, verify=verify)
-    from sr_upscale.pipeline.object_batch import ledger_of
+    executor, force = LocalExecutor(request, on_step=on_step, spool=spool), request.file.force
+    if spool is None or plan.root != spool.outputs:
+        return executor, Ledger(plan, executor.fingerprint, force=force, verify=verify, spool=spool)
+    from sr_upscale.pipeline.object_batch import ObjectLedger
 
-    executor = LocalExecutor(request, on_step=on_step, fetch=spool.fetch, far=True)
-    return executor, ledger_of(spool, plan, executor.fingerprint, force=request.file.force)
+    return executor, ObjectLedger(spool, plan, executor.fingerprint, force=force)
 
 
 def engine_for(network: NetworkOptions, device: str | None = None, *, pixels: int | None = None) -> Engine:

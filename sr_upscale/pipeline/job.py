@@ -1,4 +1,7 @@
-"""One file to one file: decode, adapt to the output format, upscale, encode. Rows leave as they are computed."""
+"""One file to one file: decode, adapt to the output format, upscale, encode. Rows leave as they are computed.
+
+What becomes a clip takes the same way, with frames in the place of rows (`video.run`).
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale import __version__
+from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.functional.planes import TURNS, on_host
 from sr_upscale.images import MAX_PIXELS, Format, Picture, check_target, load_image
 from sr_upscale.images.adapt import adapt
 from sr_upscale.images.decode import peek
 from sr_upscale.images.encode import save_rows
-from sr_upscale.images.formats import VIDEO
+from sr_upscale.images.formats import VIDEO, sniff
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.row_queue import Writer, write_inline
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.request import Request
-from sr_upscale.storage.atomic import hash_file
-from sr_upscale.video.containers import check_video
+from sr_upscale.storage.atomic import hash_file, replace_file
+from sr_upscale.video.containers import Container, check_video
 
 if TYPE_CHECKING:
     from sr_upscale.inference.engine import Engine
     from sr_upscale.inference.planning import UpscalePlan
+    from sr_upscale.video.frames import FrameStream
+    from sr_upscale.video.run import ClipPlan
+    from sr_upscale.video.source import Clip
 
+
+DAMAGED = "is damaged or ends early; what could be decoded was enlarged"
 
 WRAP_MORE, WRAP_UNKNOWN = 8, 64
 """LR pixels that go round with ``--wrap`` beyond the receptive fields, for resizing, and for one that is not known."""
@@ -49,10 +58,11 @@ class Prepared:
 
     Attributes:
         name: Name for messages.
-        picture: What was read, as the format can hold it.
+        picture: What was read, as the format can hold it; of a clip its first frame.
         plan: What will be done.
         warnings: Sentences for the user.
         seconds: How long reading took.
+        clip: What will be done where it becomes a clip.
     """
 
     name: str
@@ -60,11 +70,12 @@ class Prepared:
     plan: UpscalePlan
     warnings: tuple[str, ...]
     seconds: float = 0.0
+    clip: ClipPlan | None = None
 
 
 def prepare(
     source: Path | bytes,
-    fmt: Format,
+    fmt: Format | Container,
     engine: Engine,
     request: Request,
     *,
@@ -87,16 +98,22 @@ def prepare(
     """
     begin = time.perf_counter()
     name = name or ("standard input" if isinstance(source, bytes) else shown(source))
-    options = request.file
-    most = MAX_PIXELS if options.max_pixels is None else options.max_pixels
+    if isinstance(fmt, Container):
+        prepared = _prepared_clip(source, fmt, engine, request, name)
+    else:
+        prepared = _prepared_picture(source, fmt, engine, request, name, queued=queued)
+    return replace(prepared, seconds=time.perf_counter() - begin)
+
+
+def _prepared_picture(
+    source: Path | bytes, fmt: Format, engine: Engine, request: Request, name: str, *, queued: bool
+) -> Prepared:
+    options, most = request.file, _most_pixels(request)
     if isinstance(source, Path) and peek(source, clips=True) == VIDEO:
         check_video(name)
         from sr_upscale.video.animation import picture_of_clip
-        from sr_upscale.video.source import Clip
 
-        video = request.video
-        clip = Clip(source, start=video.start, duration=video.duration, deinterlace=video.deinterlace, name=name)
-        picture = picture_of_clip(clip, frame=options.frame, max_pixels=most)
+        picture = picture_of_clip(_clip(source, request, name), frame=options.frame, max_pixels=most)
     else:
         picture = load_image(
             source, max_pixels=most, frame=options.frame, allow_truncated=options.allow_truncated, name=name
@@ -121,8 +138,51 @@ def prepare(
         plan = replace(plan, input_size=size, output_size=output)
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
-    seconds = time.perf_counter() - begin
-    return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes), seconds=seconds)
+    return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
+
+
+def _most_pixels(request: Request) -> int:
+    return MAX_PIXELS if request.file.max_pixels is None else request.file.max_pixels
+
+
+def _prepared_clip(source: Path | bytes, fmt: Container, engine: Engine, request: Request, name: str) -> Prepared:
+    check_video(name)
+    from sr_upscale.video.run import plan_clip
+
+    if fmt.raw:
+        raise UsageError(f"{name}: {fmt.name} is written without a plan; leave out --dry-run, or end the name in .mkv")
+    stream, most = stream_of(source, request, name), _most_pixels(request)
+    if (pixels := stream.look.width * stream.look.height) > most:
+        raise InputError(f"{name}: frames of {pixels / 1e6:.0f} MP are more than --max-pixels {most / 1e6:.0f}MP")
+    clip = plan_clip(stream, fmt, engine, request.size.target, request.video, strip=request.file.strip_metadata)
+    return Prepared(name=name, picture=clip.picture, plan=clip.plan, warnings=clip.warnings, clip=clip)
+
+
+def stream_of(source: Path | bytes, request: Request, name: str) -> FrameStream:
+    """Returns the frames of a clip, or of an animated picture.
+
+    Raises:
+        InputError: It cannot be read, or does not move.
+    """
+    from sr_upscale.video.animation import Moving
+
+    kind = sniff(source[:256]) if isinstance(source, bytes) else peek(source, clips=True)
+    if kind != VIDEO:
+        picture = load_image(source, max_pixels=_most_pixels(request), name=name)
+        return Moving(picture, background=request.file.background, name=name)
+    if request.file.frame is not None:
+        raise UsageError("--frame takes one frame out; give -o a picture, such as out.png")
+    if request.size.wrap:
+        raise UsageError("--wrap is for pictures; leave it out for a clip")
+    assert isinstance(source, Path)
+    return _clip(source, request, name)
+
+
+def _clip(source: Path, request: Request, name: str) -> Clip:
+    from sr_upscale.video.source import Clip
+
+    video = request.video
+    return Clip(source, start=video.start, duration=video.duration, deinterlace=video.deinterlace, name=name)
 
 
 def _wrapped(picture: Picture, wrap: str | None, engine: Engine) -> Picture:
@@ -138,9 +198,9 @@ def _wrapped(picture: Picture, wrap: str | None, engine: Engine) -> Picture:
 
 
 def run(
-    source: Path | bytes,
+    source: Path | bytes | BinaryIO,
     target: Path | BinaryIO,
-    fmt: Format,
+    fmt: Format | Container,
     engine: Engine,
     request: Request,
     *,
@@ -149,12 +209,12 @@ def run(
     """Does one file, from reading to writing.
 
     Args:
-        source: A path, or a whole file.
+        source: A path, or a whole file; a stream where frames go on as they come.
         target: A path, or a binary stream.
         fmt: Format of the output.
         engine: Computes.
         request: What to do.
-        on_step: Called with (strips or tiles done, in all).
+        on_step: Called with (strips, tiles or frames done, in all); in all is 0 where that is not known.
 
     Returns:
         What was done, ready for JSON; ``warnings`` is a list of sentences.
@@ -163,15 +223,24 @@ def run(
         SrUpscaleError: Any of its kinds; the target then is what it was before.
     """
     begin = time.perf_counter()
-    prepared = prepare(source, fmt, engine, request)
-    done = start(prepared, target, fmt, engine, request, on_step=on_step).result()
+    if isinstance(fmt, Container) and (fmt.raw or not isinstance(target, Path)):
+        assert not isinstance(source, bytes)
+        if not isinstance(target, Path):
+            done = _pipe(source, target, fmt, engine, request, on_step)
+        else:
+            with replace_file(target, overwrite=request.file.force) as temporary, temporary.open("wb") as file:
+                done = _pipe(source, file, fmt, engine, request, on_step)
+    else:
+        assert isinstance(source, Path | bytes)
+        prepared = prepare(source, fmt, engine, request)
+        done = start(prepared, target, fmt, engine, request, on_step=on_step).result()
     return done | {"seconds": round(time.perf_counter() - begin, 3)}
 
 
 def start(
     prepared: Prepared,
     target: Path | BinaryIO,
-    fmt: Format,
+    fmt: Format | Container,
     engine: Engine,
     request: Request,
     *,
@@ -179,7 +248,9 @@ def start(
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
     on_whole: Callable[[Path, str], None] = lambda _temporary, _sha256: None,
 ) -> Future[dict[str, Any]]:
-    """Computes a file that has been read, and has it written. It returns when the last row has been computed.
+    """Computes a file that has been read, and has it written.
+
+    It returns when the last row has been computed; with clips, which have threads of their own, when all is done.
 
     Args:
         prepared: Of `prepare`.
@@ -188,7 +259,7 @@ def start(
         engine: Computes.
         request: What to do.
         writer: Brings the rows to the file.
-        on_step: Called with (strips or tiles done, in all).
+        on_step: Called with (strips, tiles or frames done, in all).
         on_whole: Called with the whole file and the sha256 of the input, before the file takes its place
             (`replace_file`).
 
@@ -201,12 +272,25 @@ def start(
     """
     begin = time.perf_counter()
     picture, options = prepared.picture, request.file.save
-    engine.planner.check_memory(prepared.plan, picture)
-    drift = Drift()
     overwrite = request.file.force or (isinstance(target, Path) and os.path.lexists(target))
 
     def whole(temporary: Path) -> None:
         on_whole(temporary, picture.sha256)
+
+    if prepared.clip is not None:
+        from sr_upscale.video.run import enlarge_clip
+
+        assert isinstance(target, Path)
+        made = enlarge_clip(prepared.clip, target, engine, on_step=on_step, on_whole=whole, overwrite=overwrite)
+        made["warnings"] = [*prepared.warnings, *made["warnings"], *_damage(prepared.name, made)]
+        finished: Future[dict[str, Any]] = Future()
+        finished.set_result(
+            describe(prepared, engine) | made | {"format": fmt.name, "seconds": round(time.perf_counter() - begin, 3)}
+        )
+        return finished
+    assert isinstance(fmt, Format)
+    engine.planner.check_memory(prepared.plan, picture)
+    drift = Drift()
 
     def use(rows: Iterator[NDArray[Any]], plan: UpscalePlan) -> Future[dict[str, Any]]:
         busy: list[float] = []
@@ -232,6 +316,32 @@ def fingerprint(request: Request, engine: Engine) -> dict[str, Any]:
         "weights": {str(scale): hash_file(path) for scale, path in engine.planner.weights.items()},
         "before": [hash_file(path) for path in engine.planner.before],
     }
+
+
+def _pipe(
+    source: Path | BinaryIO,
+    target: BinaryIO,
+    fmt: Container,
+    engine: Engine,
+    request: Request,
+    on_step: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Does one clip from or into a pipe, frame by frame."""
+    name = shown(source) if isinstance(source, Path) else "standard input"
+    check_video(name)
+    if not fmt.raw:
+        raise UsageError(f"{fmt.name} does not go through a pipe; give -o a file, or --format y4m or nut")
+    from sr_upscale.video.pipe import Piped, enlarge_pipe
+
+    clip = Piped(source, request.video, name=name)
+    picture, plan, made = enlarge_pipe(clip, target, fmt, engine, request.size.target, on_step=on_step)
+    made["warnings"] += _damage(name, made)
+    prepared = Prepared(name=name, picture=picture, plan=plan, warnings=())
+    return describe(prepared, engine) | made | {"format": fmt.name}
+
+
+def _damage(name: str, made: dict[str, Any]) -> list[str]:
+    return [f"{name}: {DAMAGED}"] if made["damaged"] else []
 
 
 def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArray[Any]]:
@@ -288,7 +398,7 @@ def _done(prepared: Prepared, engine: Engine, fmt: Format, drift: Drift) -> dict
 def describe(prepared: Prepared, engine: Engine) -> dict[str, Any]:
     """Describes a plan in words and numbers, ready for JSON. Sizes of pictures are (width, height) in pixels."""
     plan, picture = prepared.plan, prepared.picture
-    return {
+    described = {
         "input_sha256": picture.sha256,
         "input_size": list(plan.input_size),
         "output_size": list(plan.output_size),
@@ -307,12 +417,29 @@ def describe(prepared: Prepared, engine: Engine) -> dict[str, Any]:
         "memory_bytes": plan.device_bytes + plan.host_bytes,
         "warnings": [*prepared.warnings, *engine.warnings],
     }
+    if prepared.clip is not None:
+        encoder, clip = prepared.clip.encoder, prepared.clip.clip
+        described |= {
+            "frames": len(clip.times),
+            "bits": encoder.look.bits,
+            "codec": encoder.name,
+            "pixel_format": encoder.pixel_format,
+            "media_seconds": round(
+                float((clip.times[-1] - clip.times[0] + clip.last_duration) * encoder.look.time_base), 3
+            ),
+        }
+    return described
 
 
 def forecast(prepared: Prepared, engine: Engine) -> dict[str, Any]:
-    """Says what would be done and for how long, ready for JSON: `describe`, and ``estimated_seconds``."""
+    """Says what would be done and for how long, ready for JSON: `describe`, ``estimated_seconds``, bytes of a clip."""
     seconds = estimate_seconds(prepared, engine)
-    return {"dry_run": True, **describe(prepared, engine), "estimated_seconds": round(seconds, 2)}
+    said = {"dry_run": True, **describe(prepared, engine), "estimated_seconds": round(seconds, 2)}
+    if prepared.clip is not None:
+        from sr_upscale.video.run import estimate_bytes
+
+        said["estimated_bytes"] = estimate_bytes(prepared.clip)
+    return said
 
 
 def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = None) -> float:
@@ -322,7 +449,7 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
     Args:
         prepared: Of `prepare`.
         engine: Computes.
-        frames: How many there are; None for those of the picture.
+        frames: How many there are; None for those of the picture, or of the clip.
     """
     dtype = engine.planner.dtype_for(prepared.picture.bits)
     seconds, loading = 0.0, prepared.seconds
@@ -336,5 +463,6 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
         on_host(network(probe))
         seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
-    times = (frames or len(prepared.picture.frames)) * (2 if varied_alpha else 1) * (TURNS if engine.tta else 1)
+    own = prepared.picture.frames if prepared.clip is None else prepared.clip.clip.times
+    times = (frames or len(own)) * (2 if varied_alpha else 1) * (TURNS if engine.tta else 1)
     return loading + seconds * times

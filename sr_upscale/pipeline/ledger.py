@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sr_upscale.errors import OutputError
 from sr_upscale.formatting import shown
@@ -17,6 +17,9 @@ from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.manifest import Manifest, Stamp
 from sr_upscale.storage.atomic import remove_orphans
 from sr_upscale.storage.claims import Claims, Lost
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.objects import Spool
 
 CLAIMS = ".sr-upscale.claims"
 """Name of the folder of claims in the output folder, while processes are at work."""
@@ -33,7 +36,7 @@ class Ledger:
         settings: Everything besides the input that determines an output, ready for JSON.
         force: Take every item, and overwrite also files that this program did not make.
         verify: Compare files by their hashes even where size and time are those of the manifest.
-        manifest: Makes a folder's.
+        spool: Holds the inputs that are objects; None where all are files.
 
     Raises:
         OutputError: A link or something else stands in the place of a manifest or of claims. Or outputs were made with
@@ -47,14 +50,14 @@ class Ledger:
         *,
         force: bool = False,
         verify: bool = False,
-        manifest: Callable[..., Manifest] = Manifest,
+        spool: Spool | None = None,
     ) -> None:
-        self.force = force
+        self.force, self._spool = force, spool
         self._folders = sorted({item.target.parent for item in plan.items})
         roots = self._folders if plan.root is None else [plan.root]
         self._claims = {root: Claims(root / CLAIMS) for root in roots}
         self._manifests = {
-            root: manifest(root, settings, verify=verify, at_work=claims.others, only_at_work=force)
+            root: Manifest(root, settings, verify=verify, at_work=claims.others, only_at_work=force, spool=spool)
             for root, claims in self._claims.items()
         }
         self._root = plan.root
@@ -114,15 +117,18 @@ class Ledger:
         root = self._root_of(item)
         if not self._claims[root].holds(self._claim(item)):
             raise Lost
-        self._manifests[root].add(item, output, input_sha256, input_stamp)
+        stamp = input_stamp if self._spool is None else self._spool.stamp(item.source)  # of what was fetched
+        self._manifests[root].add(item, output, input_sha256, stamp)
 
     def has_lost(self, item: Item) -> bool:
         """Says whether another process has taken over an item that this one has claimed, with all that was begun."""
         return self._claims[self._root_of(item)].has_lost(self._claim(item))
 
     def release(self, item: Item) -> None:
-        """Gives an item back, done or not."""
+        """Gives an item back, done or not, and removes its input from the spool."""
         self._claims[self._root_of(item)].release(self._claim(item))
+        if self._spool is not None:
+            self._spool.drop(item.source)
 
     def is_done(self, item: Item) -> bool:
         """Says whether there is nothing to do. It claims nothing and writes nothing.

@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
 from sr_upscale.formatting import addressed
-from sr_upscale.storage.atomic import hash_file, open_own, output_error, replace_file
-from sr_upscale.storage.process import IDENTITY, identity
+from sr_upscale.storage.atomic import IDENTITY, hash_file, identity, open_own, output_error, replace_file
+
+if TYPE_CHECKING:
+    from sr_upscale.storage.objects import Spool
 
 MANIFEST = ".sr-upscale.jsonl"
 """Name of the manifest in the output folder. It holds one JSON object a line; the last one of an output and content
@@ -84,6 +86,7 @@ class Manifest:
         verify: Compare files by their hashes even where size and time are those of the manifest.
         at_work: Returns the identities of other processes at work in the folder.
         only_at_work: Know only what these add, and nothing from before.
+        spool: Holds the inputs that are objects, of which another version is another input; None where all are files.
 
     Raises:
         OutputError: A link or something else that is no regular file stands in the place of one of its files.
@@ -97,12 +100,13 @@ class Manifest:
         verify: bool = False,
         at_work: Callable[[], set[str]] = set,
         only_at_work: bool = False,
+        spool: Spool | None = None,
     ) -> None:
         self.root = root
         self.settings = fingerprint_of(settings)
         self.verify = verify
         self.entries: dict[str, dict[str, Entry]] = {}  # by output and its content, the newest last
-        self._at_work, self._only_at_work = at_work, only_at_work
+        self._at_work, self._only_at_work, self._spool = at_work, only_at_work, spool
         self._folder_in = functools.cache(lambda folder: _inside(folder, root))
         self._part = _part_of(root, identity())
         self._parts: set[Path] = set()
@@ -143,11 +147,11 @@ class Manifest:
         entry = known or self._known_by_hash(item)
         if entry is None:
             return "foreign", None
-        source = self.stamp_input(item.source)
+        source = self._stamp_input(item.source)
         same = not self.verify and entry.input_stamp is not None and entry.input_stamp == source
         if entry.settings != self.settings:
             return "other", None
-        if not (same or entry.input_sha256 == self.hash_input(item.source)):
+        if not (same or (self._spool is None and entry.input_sha256 == hash_file(item.source))):
             return "stale", None
         newer = entry._replace(input_stamp=source, output_stamp=stamp)
         return "current", None if newer == entry else newer
@@ -157,13 +161,8 @@ class Manifest:
         entries = self.entries.get(self.key(item), {}).values()
         return any(each.settings != self.settings for each in entries) and self.state(item) == "other"
 
-    def stamp_input(self, source: Path) -> Stamp | None:
-        """Returns the stamp of an input."""
-        return stamp_of(source)
-
-    def hash_input(self, source: Path) -> str:
-        """Returns the hash of an input whose stamp is another; empty where it is not read for that."""
-        return hash_file(source)
+    def _stamp_input(self, source: Path) -> Stamp | None:
+        return stamp_of(source) if self._spool is None else self._spool.stamp(source)
 
     def add(self, item: Item, output: Path, input_sha256: str, input_stamp: Stamp | None = None) -> None:
         """Notes that `output`, a whole file, is about to become the target of an item.

@@ -9,8 +9,6 @@ finds it done. So W processes make about (W - 1)(1 + ln(N/W)) of N outputs twice
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
 import random
@@ -26,16 +24,16 @@ from sr_upscale.errors import NetworkError, OutputError, UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.images.formats import format_of_path
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, plan_folder, plan_names, refuse_name
-from sr_upscale.pipeline.batch_run import ItemLedger
-from sr_upscale.pipeline.ledger import Ledger, in_the_way, made_otherwise
-from sr_upscale.pipeline.manifest import Manifest, Stamp, fingerprint_of
+from sr_upscale.pipeline.ledger import in_the_way, made_otherwise
+from sr_upscale.pipeline.manifest import Stamp, fingerprint_of
 from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.request import Request
 from sr_upscale.pipeline.targets import folder_target, output_label
-from sr_upscale.storage.atomic import hash_file
+from sr_upscale.storage.atomic import hash_file, identity
 from sr_upscale.storage.claims import Lost
 from sr_upscale.storage.objects import (
     Note,
+    Spool,
     check_address,
     list_names,
     names_below,
@@ -43,9 +41,7 @@ from sr_upscale.storage.objects import (
     read_note,
     refuse_missing_bucket,
 )
-from sr_upscale.storage.process import identity
 from sr_upscale.storage.remote import is_address
-from sr_upscale.storage.spool import Spool
 from sr_upscale.storage.stores import CONNECTIONS
 
 LISTED = 10_000
@@ -127,54 +123,6 @@ def _out(folder: str, output: str | None, request: Request) -> str:
     if not output.endswith("/") and format_of_path(Path(output)) is not None:
         raise UsageError(f"{shown(output)} is one picture; a folder of pictures needs a folder with -o")
     return output.rstrip("/") + "/"
-
-
-def ledger_of(spool: Spool, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool) -> ItemLedger:
-    """Returns the ledger of a plan of `plan_objects`: that of outputs in a store, or of objects that become files."""
-    if plan.root == spool.outputs:
-        return ObjectLedger(spool, plan, settings, force=force)
-    return _FetchedLedger(spool, plan, settings, force=force)
-
-
-class _FetchedLedger(Ledger):
-    """The ledger of outputs in a folder that are made from objects."""
-
-    def __init__(self, spool: Spool, plan: BatchPlan, settings: Mapping[str, Any], *, force: bool) -> None:
-        self._spool = spool
-        super().__init__(plan, settings, force=force, manifest=functools.partial(_ManifestOfObjects, spool))
-
-    def note(self, item: Item, _stamp: Stamp | None, output: Path, input_sha256: str) -> None:
-        """Notes a whole output; see `Ledger.note`. Its input is of the version that was read."""
-        super().note(item, _stamp_of_object(self._spool, item.source), output, input_sha256)
-
-    def release(self, item: Item) -> None:
-        """Gives an item back, done or not, and removes its input from the spool."""
-        super().release(item)
-        self._spool.drop(item.source)
-
-
-class _ManifestOfObjects(Manifest):
-    """A manifest whose inputs are objects, which are not read to tell what is done."""
-
-    def __init__(self, spool: Spool, root: Path, settings: Mapping[str, Any], **more: Any) -> None:
-        self._spool = spool
-        super().__init__(root, settings, **more)
-
-    def stamp_input(self, source: Path) -> Stamp | None:
-        """Returns the stamp of an object."""
-        return _stamp_of_object(self._spool, source)
-
-    def hash_input(self, _source: Path) -> str:
-        """Returns nothing: an object of another version is another input."""
-        return ""
-
-
-def _stamp_of_object(spool: Spool, source: Path) -> Stamp | None:
-    """Returns an object's size, and a number of its version in the place of a time; None where that is not known."""
-    version = spool.versions.get(source)
-    if not version:
-        return None
-    return spool.sizes[source], int(hashlib.sha256(version.encode()).hexdigest()[:15], 16)
 
 
 class ObjectLedger:

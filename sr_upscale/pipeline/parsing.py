@@ -56,15 +56,19 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
 
 
+def _matched(option: str, text: str, expected: str, pattern: str) -> re.Match[str]:
+    if (match := re.fullmatch(pattern, text.strip())) is None:
+        raise UsageError(f"{option} is {shortened(text)!r}; expected {expected}")
+    return match
+
+
 def parse_shard(text: str) -> Shard:
     """Parses ``2/8``: the second of eight parts.
 
     Raises:
         UsageError: It is no such part.
     """
-    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
-    if match is None:
-        raise UsageError(f"--shard is {shortened(text)!r}; expected I/N such as 2/8, the second of eight parts")
+    match = _matched("--shard", text, "I/N such as 2/8, the second of eight parts", r"(\d{1,9})/(\d{1,9})")
     return Shard(index=int(match[1]), count=int(match[2]))
 
 
@@ -74,9 +78,8 @@ def parse_scale(text: str) -> float:
     Raises:
         UsageError: It is no such factor.
     """
-    match = re.fullmatch(r"[xX×]?(\d+(?:\.\d+)?|\.\d+)|(\d+(?:\.\d+)?|\.\d+)[xX×]", text.strip())
-    if match is None:
-        raise UsageError(f"--scale is {shortened(text)!r}; expected a factor such as 2, 3.5 or 4x")
+    number = r"(\d+(?:\.\d+)?|\.\d+)"
+    match = _matched("--scale", text, "a factor such as 2, 3.5 or 4x", rf"[xX×]?{number}|{number}[xX×]")
     return float(match[1] or match[2])
 
 
@@ -86,9 +89,7 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         UsageError: It is no such size.
     """
-    match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", text.strip())
-    if match is None:
-        raise UsageError(f"--size is {shortened(text)!r}; expected WIDTHxHEIGHT such as 1920x1080")
+    match = _matched("--size", text, "WIDTHxHEIGHT such as 1920x1080", r"(\d{1,9})[xX×](\d{1,9})")
     return int(match[1]), int(match[2])
 
 
@@ -98,11 +99,10 @@ def parse_print(text: str) -> tuple[float, float]:
     Raises:
         UsageError: It is no such size.
     """
-    match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)[xX×](\d{1,5}(?:\.\d+)?) ?(cm|mm|in)", text.strip())
-    if match is None or not float(match[1]) * float(match[2]):
-        raise UsageError(
-            f"--print is {shortened(text)!r}; expected a size on paper such as 40x30cm, 8x10in or 100x150mm"
-        )
+    side, expected = r"(\d{1,5}(?:\.\d+)?)", "a size on paper such as 40x30cm, 8x10in or 100x150mm"
+    match = _matched("--print", text, expected, rf"{side}[xX×]{side} ?(cm|mm|in)")
+    if not float(match[1]) * float(match[2]):
+        raise UsageError(f"--print is {shortened(text)!r}; expected {expected}")
     inch = {"cm": 2.54, "mm": 25.4, "in": 1.0}[match[3]]
     return float(match[1]) / inch, float(match[2]) / inch
 
@@ -113,9 +113,7 @@ def parse_box(text: str) -> tuple[int, int, int, int]:
     Raises:
         UsageError: It is no such part.
     """
-    match = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", text.strip())
-    if match is None:
-        raise UsageError(f"--crop is {shortened(text)!r}; expected X,Y,W,H such as 100,80,256,256")
+    match = _matched("--crop", text, "X,Y,W,H such as 100,80,256,256", ",".join([r"(\d{1,9})"] * 4))
     return int(match[1]), int(match[2]), int(match[3]), int(match[4])
 
 
@@ -185,9 +183,7 @@ def parse_jobs(text: str) -> Jobs:
     Raises:
         UsageError: It is not three numbers of at least 1.
     """
-    match = re.fullmatch(r"(\d{1,9}):(\d{1,9}):(\d{1,9})", text.strip())
-    if match is None:
-        raise UsageError(f"--jobs is {shortened(text)!r}; expected LOAD:PROC:SAVE such as 1:1:2")
+    match = _matched("--jobs", text, "LOAD:PROC:SAVE such as 1:1:2", ":".join([r"(\d{1,9})"] * 3))
     return Jobs(load=int(match[1]), proc=int(match[2]), save=int(match[3]))
 
 

@@ -22,8 +22,9 @@ from sr_upscale.formatting import shortened, shown
 from sr_upscale.images import MAX_PIXELS
 from sr_upscale.images.formats import VIDEO, Format, sniff
 from sr_upscale.inference.engine import Engine
+from sr_upscale.pipeline import job as pipeline
 from sr_upscale.pipeline.batch_plan import refuse_name, refuse_unwritable
-from sr_upscale.pipeline.executor import Cancelled, engine_for, job_for
+from sr_upscale.pipeline.executor import Cancelled, engine_for
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.targets import default_name, format_for
 from sr_upscale.storage.atomic import replace_file
@@ -177,7 +178,6 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
     kind = sniff(data[:256])
     fmt = format_for(request.file.format or (DEFAULT if kind == VIDEO else None), "-", kind)
     engine = _engine_for(request.network)
-    pipeline = job_for(fmt)
     named = dataclasses.replace(request, file=dataclasses.replace(request.file, format=fmt))
     output = default_name(Path(name), named)
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as opened:

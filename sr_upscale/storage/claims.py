@@ -18,8 +18,7 @@ from pathlib import Path
 
 from sr_upscale.errors import OutputError
 from sr_upscale.formatting import shown
-from sr_upscale.storage.atomic import open_own, output_error
-from sr_upscale.storage.process import IDENTITY, has_ended, identity
+from sr_upscale.storage.atomic import IDENTITY, has_ended, identity, open_own, output_error
 
 LEASE_S = 45.0
 """Seconds after which a lease that is not renewed is over. A network may be away for half of that."""

@@ -1,4 +1,4 @@
-"""Objects of a store by their address (`stores`).
+"""Objects of a store by their address (`stores`), and the folder in which they are files on their way.
 
 An object is read whole and written whole. What shall overwrite nothing is written with a condition that the store
 itself holds: ``If-None-Match: *`` of S3, ``ifGenerationMatch=0`` of Google. A note stands in the object's metadata, so
@@ -10,14 +10,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
+import tempfile
 import time
 import urllib.parse
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sr_upscale.errors import AppearedError, InputError, OutputError, UsageError
-from sr_upscale.formatting import shown
+from sr_upscale.formatting import addressed, show_as, shown
+from sr_upscale.storage.atomic import IDENTITY, has_ended, identity, make_folder, output_error
 from sr_upscale.storage.remote import without_query
 from sr_upscale.storage.stores import code_of, patient, store_of, told
 
@@ -288,3 +293,85 @@ def _stands(address: str, note: str, replaces: str | None, error: Exception) -> 
 
 def version_of(info: dict[str, Any]) -> str:
     return str(info.get("ETag") or info.get("md5Hash") or info.get("crc32c") or "").strip('"')
+
+
+MOST_BYTES = 4 * 2**30
+"""What a spool may hold besides a single picture; less where less than the double is free."""
+_PREFIX = "sr-upscale-"
+
+
+class Spool:
+    """A folder of its own among the system's temporary ones (``TMPDIR``), to be used in a ``with``.
+
+    What killed processes of this machine left there is removed when it is made.
+
+    Attributes:
+        inputs: Folder of what is read.
+        outputs: Folder of what is written.
+        versions: Versions (`objects.get`) of the objects that the files below `inputs` stand for.
+        sizes: Sizes of these objects in bytes, as far as they are known.
+        limit: See `fits`.
+
+    Raises:
+        OutputError: There is no room for it.
+    """
+
+    def __init__(self) -> None:
+        root = Path(tempfile.gettempdir())
+        for orphan in root.glob(f"{_PREFIX}*"):
+            owner = orphan.name.removeprefix(_PREFIX).rpartition("-")[0]
+            if IDENTITY.fullmatch(owner) and has_ended(owner):
+                shutil.rmtree(orphan, ignore_errors=True)
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{identity()}-", dir=root)).resolve()
+            self.inputs, self.outputs = self._folder / "in", self._folder / "out"
+            self.inputs.mkdir()
+            self.outputs.mkdir()
+            self.limit = min(MOST_BYTES, shutil.disk_usage(root).free // 2)
+        except OSError as error:
+            raise output_error(root, error) from error
+        self.versions: dict[Path, str] = {}
+        self.sizes: dict[Path, int] = {}
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        for folder in (self.inputs, self.outputs):
+            show_as(folder, None)
+
+    def fits(self, sources: Iterable[Path], targets: Iterable[Path]) -> bool:
+        """Says whether pictures can be on their way together: `limit` bytes of inputs, and of outputs written by now.
+
+        Args:
+            sources: The inputs.
+            targets: The outputs, finished or not.
+        """
+        used = sum(self.sizes.get(source, 0) for source in sources)
+        for folder in {target.parent for target in targets if target.is_relative_to(self._folder)}:
+            with contextlib.suppress(FileNotFoundError):  # one of them is removed, or not yet made
+                used += sum(each.stat().st_size for each in folder.iterdir() if each.is_file())
+        return used <= self.limit
+
+    def fetch(self, path: Path) -> None:
+        """Reads the object that a file below `inputs` stands for; of other files it does nothing.
+
+        Raises:
+            InputError, OutputError, NetworkError: See `objects.get`.
+        """
+        if path.is_relative_to(self.inputs):
+            make_folder(path.parent)
+            self.versions[path] = get(addressed(path), path)
+            self.sizes[path] = path.stat().st_size
+
+    def stamp(self, source: Path) -> tuple[int, int] | None:
+        """Returns the size of an object, and a number of its version in the place of a time; None if not known."""
+        version = self.versions.get(source)
+        return (self.sizes[source], int(sha256(version.encode()).hexdigest()[:15], 16)) if version else None
+
+    def drop(self, path: Path) -> None:
+        """Removes a file, if it is of the spool."""
+        if path.is_relative_to(self._folder):
+            with contextlib.suppress(OSError):
+                path.unlink()

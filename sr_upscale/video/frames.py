@@ -142,10 +142,7 @@ def look_of(
         raise InputError(
             f"{name}: its colours have the matrix {matrix} of H.273, which cannot be converted; convert it with ffmpeg"
         )
-    chroma = "rgb" if form.is_rgb or form.name == "pal8" else "gray"
-    if chroma == "gray" and len(colours) > 1:
-        halves = (form.chroma_width(64) == 64, form.chroma_height(64) == 64)
-        chroma = {(True, True): "444", (False, True): "422"}.get(halves, "420")
+    chroma = _chroma_of(form, colours=len(colours))
     side = _side_data(frame)
     turn = struct.unpack("9i", side["DISPLAYMATRIX"][:36]) if "DISPLAYMATRIX" in side else None
     return Look(
@@ -166,6 +163,15 @@ def look_of(
         rate=rate,
         time_base=time_base,
     )
+
+
+def _chroma_of(form: av.VideoFormat, *, colours: int) -> str:
+    if form.is_rgb or form.name == "pal8":
+        return "rgb"
+    if colours == 1:
+        return "gray"
+    halves = (form.chroma_width(64) == 64, form.chroma_height(64) == 64)
+    return {(True, True): "444", (False, True): "422"}.get(halves, "420")
 
 
 def lost_light(frame: av.VideoFrame) -> list[str]:

@@ -370,7 +370,7 @@ def of_methods(decibels: dict[str, float]) -> Results:
 
 def test_plots_show_the_methods_at_their_scores() -> None:
     pytest.importorskip("matplotlib", reason="the extra plots")
-    from sr_upscale.benchmark.plots import plot_files
+    from sr_upscale.benchmark.report import plot_files
 
     files = plot_files(of_methods({"slow & good": 32.0, "middle": 31.0, "quick": 28.0, "exact": math.inf}))
     assert set(files) == {"speed-set5.svg", "speed-set5.png"}

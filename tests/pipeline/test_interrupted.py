@@ -25,8 +25,7 @@ from sr_upscale.inference import loaded_networks
 from sr_upscale.inference import strips as streaming
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.storage import atomic as files
-from sr_upscale.storage.atomic import remove_orphans, replace_file
-from sr_upscale.storage.process import identity, place
+from sr_upscale.storage.atomic import identity, place, remove_orphans, replace_file
 from tests.helpers import Cli, Ran, pattern, pictures
 
 COUNT = 6

@@ -38,11 +38,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import run_batch
-from sr_upscale.storage import atomic, claims, process
+from sr_upscale.storage import atomic, claims
 from sr_upscale.storage.atomic import hash_file
 
 folder, number, ends, count = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-process.place = lambda: f"host{number}.0000000{number}"  # each on a host of its own
+atomic.place = lambda: f"host{number}.0000000{number}"  # each on a host of its own
 claims.Claims.__init__.__kwdefaults__["lease_s"] = 1.5
 log, done, put = folder / f"{number}.log", 0, atomic._put_in_place
 

@@ -15,7 +15,7 @@ import pytest
 
 from sr_upscale.pipeline import object_batch
 from sr_upscale.pipeline.request import request_of
-from sr_upscale.storage import spool
+from sr_upscale.storage import objects
 from tests.helpers import Cli, Ran
 from tests.storage.object_store import Store, doubled, pixels, png, refuse
 
@@ -247,7 +247,7 @@ def test_each_process_has_an_order_of_its_own(
     orders = []
     for process in ("node1.00000000-1-00000000", "node2.00000000-1-00000000"):
         monkeypatch.setattr(object_batch, "identity", lambda process=process: process)
-        with spool.Spool() as ours:
+        with objects.Spool() as ours:
             request = request_of({"model": str(nearest)})
             plan = object_batch.plan_objects(f"s3://{store.bucket}/scans", f"s3://{store.bucket}/out", request, ours)
         orders.append([item.target.name for item in plan.items])
@@ -286,7 +286,7 @@ def test_an_input_waits_where_the_spool_would_hold_too_many_bytes(
     assert cli(*batch(store, nearest, "-j", "3:1:3")).code == 0
     most = max(held)
     held.clear()
-    monkeypatch.setattr(spool, "MOST_BYTES", 1)
+    monkeypatch.setattr(objects, "MOST_BYTES", 1)
     ran = cli(*batch(store, nearest, "-j", "3:1:3", "--force"))
     assert (ran.code, statuses(ran)) == (0, ["done"] * 3)
     assert max(held) == 1 < most
@@ -296,7 +296,7 @@ def test_what_a_killed_worker_left_in_its_spool_goes(
     cli: Cli, store: Store, nearest: Path, photo: Path, spools: Path
 ) -> None:
     script = (
-        "import os, signal, sys; from sr_upscale.storage.spool import Spool; spool = Spool();"
+        "import os, signal, sys; from sr_upscale.storage.objects import Spool; spool = Spool();"
         "(spool.inputs / 'a.png').write_bytes(b'1'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", script], check=False)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sr_upscale.errors import OutputError
+from sr_upscale.storage.atomic import has_ended, identity, place
 from sr_upscale.storage.claims import Claims
-from sr_upscale.storage.process import has_ended, identity, place
 
 NAME = "0123456789abcdef" * 2
 

@@ -24,7 +24,7 @@ from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.models.descriptor import GeneratorConfig
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
-from sr_upscale.storage.process import place
+from sr_upscale.storage.atomic import place
 from sr_upscale.training import loop, parallel
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World

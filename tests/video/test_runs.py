@@ -18,8 +18,8 @@ from PIL import Image
 
 from sr_upscale import Upscaler
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.pipeline.clip import stream_of
 from sr_upscale.pipeline.executor import Cancelled, engine_for
+from sr_upscale.pipeline.job import stream_of
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
 from sr_upscale.storage import claims
