@@ -34,6 +34,7 @@ from sr_upscale.pretrained.inventory import model_rows
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, families
 from sr_upscale.server.guard import Guard, policy_for, refusal
 from sr_upscale.server.jobs import Jobs, TooManyError, enlarge
+from sr_upscale.video.containers import CONTAINERS, has_video
 
 BODY_S = 120.0
 """Seconds in which the bytes of a picture must have come."""
@@ -118,6 +119,7 @@ def application(settings: Settings, jobs: Jobs) -> Starlette:
             "models": models(own),
             "choices": choices(own),
             "formats": list(WRITTEN),
+            "containers": [name for name, each in CONTAINERS.items() if each.codecs and has_video()],
             "max_bytes": settings.max_bytes,
             "max_pixels": request_from({}, settings.options).file.max_pixels or MAX_PIXELS,
             "max_jobs": settings.max_jobs,

@@ -102,8 +102,8 @@ def policy_for(html: str, *, framed: str) -> str:
     """
     scripts, styles = (" ".join(_hashes(html, tag)) for tag in ("script", "style"))
     return (
-        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src blob:; connect-src 'self'; "
-        f"frame-src 'self'; frame-ancestors {framed}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; img-src blob:; media-src blob:; "
+        f"connect-src 'self'; frame-src 'self'; frame-ancestors {framed}; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 from sr_upscale.pipeline import job as pipeline
 from tests.helpers import pattern
 from tests.server.running import TOKEN, Running, png, serving, until
+from tests.video.clips import hashes, make_clip
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the chromium command")
 
@@ -240,6 +241,42 @@ def test_what_goes_wrong_is_said_in_words(page: Page, nearest: Path) -> None:
         page.wait_for_selector("li.error >> text=which this server does not take")
         page.goto(f"{server.base}/?token=wrong")
         assert "no token, or a wrong one" in page.content()
+
+
+def test_a_clip_is_cancelled_then_enlarged_shown_and_downloaded(
+    page: Page, nearest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    from sr_upscale.video.run import Network
+
+    begun, opened_gate, step = threading.Event(), threading.Event(), Network._large
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert opened_gate.wait(30)
+        return step(*arguments)
+
+    monkeypatch.setattr(Network, "_large", slow)
+    with serving(nearest) as server:
+        opened(page, server)
+        with page.expect_file_chooser() as chooser:
+            page.click("text=Choose files")
+        chooser.value.set_files(make_clip(tmp_path, "silent.webm"))
+        page.click("text=Format and quality")
+        page.select_option("#format", "webm")
+        page.click("#go")
+        assert begun.wait(30)
+        page.wait_for_selector("li >> text=0 %")
+        page.get_by_text("Cancel").click()
+        page.wait_for_selector("li.error >> text=cancelled")
+        opened_gate.set()
+        page.get_by_text("Try again").click()
+        page.wait_for_selector("text=128 × 96 by nearest-x2")
+        until(lambda: page.evaluate("document.querySelector('video').videoWidth") == 128)
+        with page.expect_download() as download:
+            page.get_by_text("Download", exact=True).click()
+        assert download.value.suggested_filename == "silent_x2_nearest-x2.webm"
+        assert len(hashes(Path(download.value.path()))) == 30
 
 
 @pytest.mark.parametrize("how", ["cancel", "leave"])
