@@ -37,8 +37,7 @@ from sr_upscale.functional.color import to_tensor
 from sr_upscale.images import FORMATS, Frame, Picture, load_image, save_image
 from sr_upscale.inference.sizing import Target
 from sr_upscale.inference.strips import StreamNetwork, fit_rows, stream_rows
-from sr_upscale.inference.tiles import run_tiles
-from sr_upscale.inference.tiling import plan_tiles
+from sr_upscale.inference.tiling import plan_tiles, run_tiles
 from sr_upscale.models.generator import PRESETS, Generator
 from sr_upscale.pipeline import job
 from sr_upscale.pipeline.batch_plan import Item, plan_items

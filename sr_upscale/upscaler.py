@@ -27,8 +27,7 @@ from sr_upscale.pretrained.load import traits_of
 from sr_upscale.pretrained.ncnn_export import runs_on_ncnn
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, noisy_of, resolve_family, resolve_weights, twin_of
 from sr_upscale.storage.atomic import refuse_existing
-from sr_upscale.video.containers import check_video, container_of_path
-from sr_upscale.video.options import VideoOptions
+from sr_upscale.video.containers import VideoOptions, check_video, container_of_path
 
 if TYPE_CHECKING:
     import torch

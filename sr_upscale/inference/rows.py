@@ -16,8 +16,7 @@ from sr_upscale.images.picture import AnyPixels, Frame, Picture, RowSource, stri
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.inference.planning import UpscalePlan
-from sr_upscale.inference.tiles import run_tiles
-from sr_upscale.inference.tiling import Pass, StripPlan
+from sr_upscale.inference.tiling import Pass, StripPlan, run_tiles
 from sr_upscale.interrupts import STOP
 
 if TYPE_CHECKING:

@@ -34,8 +34,7 @@ from sr_upscale.pipeline.parsing import (
     parse_suffix,
 )
 from sr_upscale.pretrained.registry import CATALOGUE, DEFAULT_MODEL, families, known_names
-from sr_upscale.video.containers import CONTAINERS, Container
-from sr_upscale.video.options import VideoOptions
+from sr_upscale.video.containers import CONTAINERS, Container, VideoOptions
 
 _size = partial(option, panel=SIZE, pixels=True)
 _network = partial(option, panel=NETWORK, pixels=True)

@@ -12,9 +12,8 @@ from av.codec.context import Flags
 from numpy.typing import NDArray
 
 from sr_upscale.errors import OutputError, UsageError
-from sr_upscale.video.containers import Container
+from sr_upscale.video.containers import Container, VideoOptions
 from sr_upscale.video.frames import FULL, NARROW, Converter, Look
-from sr_upscale.video.options import VideoOptions
 
 os.environ.setdefault("SVT_LOG", "1")  # or SVT-AV1 prints its settings for every segment
 

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from sr_upscale.errors import InputError, OutputError
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.sizing import Target
-from sr_upscale.video.containers import Container
+from sr_upscale.video.containers import Container, VideoOptions
 from sr_upscale.video.encoder import RAW
 from sr_upscale.video.frames import Converter, FrameStream, Look
-from sr_upscale.video.options import VideoOptions
 from sr_upscale.video.run import Item, Network
 from sr_upscale.video.source import BROKEN, PROBED, decoded, main_stream, pixels_of, probed_look, timed
 

@@ -35,11 +35,10 @@ from sr_upscale.inference.sizing import Target
 from sr_upscale.interrupts import STOP
 from sr_upscale.storage.atomic import hash_file, make_folder, output_error, replace_file
 from sr_upscale.storage.claims import Claims
-from sr_upscale.video.containers import Container, segments_name
+from sr_upscale.video.containers import Container, VideoOptions, segments_name
 from sr_upscale.video.encoder import Encoder
 from sr_upscale.video.frames import FrameStream, pixel_name
 from sr_upscale.video.mux import check_streams, join, write_segment
-from sr_upscale.video.options import VideoOptions
 from sr_upscale.video.source import BROKEN
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.inference.backends.torch import Network
-from sr_upscale.inference.tiles import run_tiles
-from sr_upscale.inference.tiling import MIN_TILE, fit_tile_size, plan_tiles
+from sr_upscale.inference.tiling import MIN_TILE, fit_tile_size, plan_tiles, run_tiles
 from tests.helpers import micro_generator
 
 

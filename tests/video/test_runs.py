@@ -33,8 +33,7 @@ pytest.importorskip("av")
 from sr_upscale.inference import strips
 from sr_upscale.inference.sizing import Target
 from sr_upscale.video import mux, run
-from sr_upscale.video.containers import CONTAINERS
-from sr_upscale.video.options import VideoOptions
+from sr_upscale.video.containers import CONTAINERS, VideoOptions
 from sr_upscale.video.run import ClipPlan, enlarge_clip, plan_clip
 from sr_upscale.video.source import Clip
 
