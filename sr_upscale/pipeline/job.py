@@ -6,6 +6,7 @@ What becomes a clip takes the same way, with frames in the place of rows (`video
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ from sr_upscale.images.adapt import adapt
 from sr_upscale.images.decode import peek
 from sr_upscale.images.encode import save_rows
 from sr_upscale.images.formats import VIDEO, sniff
+from sr_upscale.images.picture import RowSource
 from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
 from sr_upscale.inference.row_queue import Writer, write_inline
@@ -136,6 +138,8 @@ def _prepared_picture(
     if request.size.wrap:  # the middle of what is enlarged is the picture again
         output = request.size.target.output_size(*size, default_scale=max(engine.planner.weights))
         plan = replace(plan, input_size=size, output_size=output)
+        if isinstance(rows := picture.frames[0].pixels_hwc, _WrappedRows):
+            plan = replace(plan, host_bytes=plan.host_bytes + sum(end.nbytes for end in rows.ends))
     check_target(fmt, *plan.output_size, name=name)
     picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
@@ -193,8 +197,48 @@ def _wrapped(picture: Picture, wrap: str | None, engine: Engine) -> Picture:
         WRAP_UNKNOWN if traits.halo is None else traits.halo for traits in engine.planner.traits.values()
     )
     down, across = (reach if wrap in (axis, "both") else 0 for axis in "yx")
+    pixels = picture.frames[0].pixels_hwc
+    if isinstance(pixels, RowSource) and down <= picture.height:
+        return replace(picture, frames=(replace(picture.frames[0], pixels_hwc=_WrappedRows(pixels, down, across)),))
     sides = ((down, down), (across, across), (0, 0))
     return picture.with_pixels(lambda pixels_hwc: np.pad(np.asarray(pixels_hwc), sides, "wrap"))
+
+
+class _WrappedRows(RowSource):
+    """Rows of a picture that goes round, without the picture in memory.
+
+    Args:
+        rows: The picture. It is read once more than otherwise, since its last rows stand above its first.
+        down, across: Pixels that go round above and below, left and right.
+
+    Attributes:
+        ends: Its last rows, and its first: (`down`, W, C) each.
+    """
+
+    def __init__(self, rows: RowSource, down: int, across: int) -> None:
+        height, width, channels = rows.shape
+        self.shape = (height + 2 * down, width + 2 * across, channels)
+        self.dtype, self.gray = rows.dtype, rows.gray
+        self._rows, self._across = rows, across
+        top = bottom = np.empty((0, width, channels), rows.dtype)
+        for strip in rows.strips(64) if down else ():
+            top = np.concatenate((top, strip[: down - len(top)]))
+            bottom = np.concatenate((bottom, strip))[-down:]
+        self.ends = (bottom, top)
+
+    def strips(self, rows: int) -> Iterator[NDArray[Any]]:
+        """Yields consecutive strips; see `RowSource.strips`."""
+        waiting = np.empty((0, *self._rows.shape[1:]), self.dtype)
+        for strip in itertools.chain(self.ends[:1], self._rows.strips(rows), self.ends[1:]):
+            waiting = np.concatenate((waiting, strip))
+            while len(waiting) >= rows:
+                yield self._round(waiting[:rows])
+                waiting = waiting[rows:]
+        if len(waiting):
+            yield self._round(waiting)
+
+    def _round(self, strip: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(strip, ((0, 0), (self._across, self._across), (0, 0)), "wrap")
 
 
 def run(

@@ -89,8 +89,8 @@ def format_details(row: dict[str, Any], *, width: int | None = None) -> list[str
         lines += ["", f"{'scores':<14}{'':<9}" + "".join(f"{heading:>9}" for heading, _meaning in SCORES.values())]
         for dataset, methods in scores.items():
             for label, name in (("bicubic", "bicubic"), ("model", row["name"])):
-                cells = "".join(f"{methods.get(name, {}).get(score, ''):>9}" for score in SCORES)
-                lines.append(f"{dataset:<14}{label:<9}{cells}")
+                if cells := "".join(f"{methods.get(name, {}).get(score, ''):>9}" for score in SCORES).rstrip():
+                    lines.append(f"{dataset:<14}{label:<9}{cells}")
         lines += ["", *(f"{heading:<13} {meaning}" for heading, meaning in SCORES.values())]
     return lines
 

@@ -230,6 +230,7 @@ def test_models_fit_into_80_columns(cli: Cli) -> None:
     details = format_details(model_row("psnr-x4"), width=80)
     assert max(map(len, details)) <= 80
     assert "{" not in "".join(details)
+    assert all(line.split()[-1] not in ("bicubic", "model") for line in format_details(model_row("photo-x4")) if line)
     set5 = model_row("psnr-x4")["scores"]["set5"]
     row = next(line for line in details if line.startswith("set5") and "model" in line)
     wanted = [set5["psnr-x4"][name] for name in ("psnr_y", "ssim_y", "niqe", "vgg19_distance")]
