@@ -192,15 +192,17 @@ def cpu_has_bf16() -> bool:
 
 def free_memory(device: Device) -> int:
     """Returns the bytes that may still be allocated on the device. For the CPU and MPS they are of host memory."""
+    host = min(int(psutil.virtual_memory().available), _cgroup_headroom(), _address_space())
     if device.type == "vulkan":
-        return vulkan_cards()[device.index or 0].heap_bytes
+        card = vulkan_cards()[device.index or 0]
+        return min(card.heap_bytes, host) if card.software else card.heap_bytes
     if device.type == "cuda":
         import torch
 
         free, _total = torch.cuda.mem_get_info(str(device))
         reserved = torch.cuda.memory_reserved(str(device)) - torch.cuda.memory_allocated(str(device))
         return int(free + reserved)
-    return min(int(psutil.virtual_memory().available), _cgroup_headroom())
+    return host
 
 
 def cpu_threads() -> int:
@@ -228,6 +230,16 @@ def _cgroup_headroom() -> int:
         return max(0, int(limit) - max(0, used - given_up))
     except (OSError, ValueError):
         return 1 << 62
+
+
+def _address_space() -> int:
+    """Returns the bytes that ``ulimit -v`` leaves, or a very large number without one."""
+    limit = getattr(psutil, "RLIMIT_AS", None)  # Linux
+    if limit is None:
+        return 1 << 62
+    process = psutil.Process()
+    soft, _hard = process.rlimit(limit)
+    return 1 << 62 if soft < 0 else max(0, soft - process.memory_info().vms)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -291,14 +303,20 @@ def import_ncnn() -> Any:
     return ncnn
 
 
+DRIVER_BYTES = 1 << 30
+"""Address space that a Vulkan driver needs: llvmpipe took 730 MB with a picture of 150x100, and crashed with less."""
+
+
 @functools.cache
 def vulkan_cards() -> tuple[VulkanCard, ...]:
-    """Lists the devices that speak Vulkan, in ncnn's order. It is empty without a loader or a driver.
+    """Lists the devices that speak Vulkan, in ncnn's order. It is empty without a loader, a driver, or room for one.
 
     Raises:
         UsageError: ncnn is not installed.
     """
     ncnn = import_ncnn()
+    if _address_space() < DRIVER_BYTES:
+        return ()
     with silent_stderr():  # ncnn reports on every device, and on there being none
         infos = [ncnn.get_gpu_info(index) for index in range(ncnn.get_gpu_count())]
         budgets = [ncnn.get_gpu_device(index).get_heap_budget() for index in range(len(infos))]

@@ -157,7 +157,10 @@ class Upscaler:
         self.engine = Engine(planner, chosen, tta=tta)
         self.warnings = self.engine.warnings
         if device.startswith("vulkan") and chosen.choice.device == CPU:
-            self.warnings.append("no device here speaks Vulkan; computed on the CPU (see `sr-upscale doctor`)")
+            self.warnings.append(
+                "no device here speaks Vulkan, or `ulimit -v` leaves its driver no room; computed on the CPU "
+                "(see `sr-upscale doctor`)"
+            )
 
     @overload
     def __call__(

@@ -453,16 +453,22 @@ def test_every_model_agrees_with_torch_on_every_picture(entry: Any, device: str,
     assert levels.max() <= 3
 
 
+@pytest.mark.parametrize("what", ["driver", "room for one"])
 def test_row_77_without_a_vulkan_driver_the_picture_is_made_on_the_cpu_with_one_line(
-    tmp_path: Path, nearest: Path
+    what: str, tmp_path: Path, nearest: Path
 ) -> None:
     Image.fromarray(pattern(9, 9)).save(tmp_path / "a.png")
     command = [sys.executable, "-m", "sr_upscale", f"{tmp_path}/a.png", "-n", str(nearest), "--device", "vulkan"]
-    environment = {**os.environ, **WITHOUT_VULKAN, "PYTHONPATH": str(ROOT)}
+    if what == "room for one":
+        command = ["sh", "-c", 'ulimit -v 900000 && exec "$@"', "sh", *command]
+    environment = {**os.environ, **(WITHOUT_VULKAN if what == "driver" else {}), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, "-o", f"{tmp_path}/b.png"], capture_output=True, text=True, env=environment, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "warning: no device here speaks Vulkan; computed on the CPU (see `sr-upscale doctor`)\n"
+    assert done.stderr == (
+        "warning: no device here speaks Vulkan, or `ulimit -v` leaves its driver no room; computed on the CPU "
+        "(see `sr-upscale doctor`)\n"
+    )
     with Image.open(tmp_path / "b.png") as image:
         assert image.size == (18, 18)
