@@ -79,14 +79,15 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Runs a command line in this process."""
+    """Runs a command line in this process, which must end with `code` where that is given."""
     from sr_upscale.cli.app import run
 
-    def call(*argv: object) -> Ran:
+    def call(*argv: object, code: int | None = None) -> Ran:
         capsys.readouterr()
-        code = run([str(each) for each in argv])
+        ended = run([str(each) for each in argv])
         captured = capsys.readouterr()
-        return Ran(code=code, out=captured.out, err=captured.err)
+        assert code in (None, ended), captured.err
+        return Ran(code=ended, out=captured.out, err=captured.err)
 
     return call
 

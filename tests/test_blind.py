@@ -25,16 +25,17 @@ def lighter(lr: np.ndarray) -> np.ndarray:
     return (255 - lr // 2).repeat(4, 0).repeat(4, 1)
 
 
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty pairs of crops of one picture, at its corners and within."""
     lr = pattern(130, 140)
     places = [(0, 0), (34, 44), (20, 5), (1, 44)] * 5
     crops = [
         blind.cut(lr, place, "photograph" if at % 2 else "text", "none", "a.png") for at, place in enumerate(places)
     ]
-    blind.write_pairs(crops, ["ours", "rival"], [darker, lighter], tmp_path / "pairs")
-    return tmp_path / "pairs"
+    folder = tmp_path_factory.mktemp("blind") / "pairs"
+    blind.write_pairs(crops, ["ours", "rival"], [darker, lighter], folder)
+    return folder
 
 
 def key_of(folder: Path) -> list[dict[str, str]]:

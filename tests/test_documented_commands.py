@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sr_upscale.pretrained.registry import TABLE, cached_path, catalogue_entry
-from tests.helpers import ROOT, Ran, pattern
+from tests.helpers import ROOT, Cli, Ran, pattern
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -43,6 +42,7 @@ SLOW = (" train ", " export ")
 """What is in commands that take more than a few seconds."""
 
 INSTEAD = {"3840": "90", "40x30cm": "8x6mm", "30m": "4s", "2h": "4s", "/shared/": "shared/"}
+INSTEAD["./my-pictures --model"] = "./my-pictures --limit 1 --model"
 """What would take long with a picture of another size, or minutes, or lies outside the folder."""
 
 
@@ -132,7 +132,7 @@ def shell(line: str, place: Path) -> Ran:
 
 
 @pytest.mark.parametrize("line", to_run())
-def test_a_documented_command_works(line: str, place: Path, cli: Callable[..., Ran], vgg19: Path) -> None:
+def test_a_documented_command_works(line: str, place: Path, cli: Cli, vgg19: Path) -> None:
     for word in shlex.split(line):
         if (entry := catalogue_entry(word)) is not None:
             save_compact(cached_path(entry), entry.scale)

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from sr_upscale.images import Frame, Picture, load_image, save_image
+from sr_upscale.images import load_image, save_image
 from sr_upscale.images.formats import FORMATS
 from sr_upscale.pipeline import batch_plan, job
 from tests.helpers import Cli, Ran, animation, doubled, p3_profile, pattern, pictures
@@ -24,7 +24,7 @@ from tests.helpers import Cli, Ran, animation, doubled, p3_profile, pattern, pic
 @pytest.fixture
 def run(cli: Cli, nearest: Path) -> Cli:
     """Upscales x2 by nearest neighbour."""
-    return lambda *argv: cli(*argv, "-n", nearest)
+    return lambda *argv, **more: cli(*argv, "-n", nearest, **more)
 
 
 def pixels_of(path: Path) -> Any:
@@ -105,8 +105,7 @@ def test_row_05_empty_file(run: Cli, tmp_path: Path) -> None:
 def test_row_06_wrong_extension(run: Cli, tmp_path: Path) -> None:
     wrong, out = tmp_path / "really-a-png.jpg", tmp_path / "out.png"
     Image.fromarray(pattern(6, 7)).save(wrong, format="PNG")
-    ran = run(wrong, "-o", out)
-    assert ran.code == 0
+    ran = run(wrong, "-o", out, code=0)
     assert "warning:" in ran.err
     assert "is a PNG file in spite of its name" in ran.err
     assert np.array_equal(pixels_of(out), doubled(pattern(6, 7)))
@@ -133,8 +132,7 @@ def test_row_08_cmyk(run: Cli, tmp_path: Path) -> None:
     for suffix in (".jpg", ".tif"):
         ink, out = tmp_path / f"ink{suffix}", tmp_path / f"out{suffix}.png"
         Image.new("CMYK", (8, 6), (0, 255, 255, 0)).save(ink)
-        ran = run(ink, "-o", out)
-        assert ran.code == 0
+        ran = run(ink, "-o", out, code=0)
         assert "CMYK converted to sRGB by a standard profile" in ran.err
         red, green, blue = pixels_of(out)[3, 3].astype(int)
         assert red > 200  # printed red: not the naive (255, 0, 0), but clearly red
@@ -172,8 +170,7 @@ def test_row_11_sixteen_bit_rgb(run: Cli, tmp_path: Path) -> None:
     tifffile.imwrite(source, pixels, photometric="rgb")
     assert run(source, "-o", tmp_path / "out.tif").code == 0
     assert np.array_equal(tifffile.imread(tmp_path / "out.tif"), doubled(pixels))
-    ran = run(source, "-o", tmp_path / "out.jpg")
-    assert ran.code == 0
+    ran = run(source, "-o", tmp_path / "out.jpg", code=0)
     assert "warning:" in ran.err
     assert "JPG holds 8 bits per channel; the output is reduced from 16" in ran.err
 
@@ -199,23 +196,11 @@ def test_row_13_animations(run: Cli, tmp_path: Path) -> None:
         assert (found.width, found.height) == (16, 12)
         for ours, theirs in zip(found.frames, before.frames, strict=True):
             assert np.abs(ours.pixels_hwc.astype(int) - doubled(theirs.pixels_hwc)).max() <= 3
-    ran = run(tmp_path / "a.gif", "-o", tmp_path / "still.bmp")
-    assert ran.code == 0
+    ran = run(tmp_path / "a.gif", "-o", tmp_path / "still.bmp", code=0)
     assert "BMP holds one picture; the first of 3 frames is used" in ran.err
     assert pixels_of(tmp_path / "still.bmp")[0, 0].tolist() == pytest.approx([250, 0, 0], abs=3)
     assert run(tmp_path / "a.gif", "-o", tmp_path / "second.bmp", "--frame", "1").err == ""
     assert pixels_of(tmp_path / "second.bmp")[0, 0].tolist() == pytest.approx([0, 250, 0], abs=3)
-
-
-def test_a_large_animation_goes_frame_by_frame(run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for suffix in (".gif", ".webp", ".png"):
-        source, whole, lazy = (tmp_path / f"{name}{suffix}" for name in ("a", "whole", "lazy"))
-        save_image(animation(4), source, FORMATS[suffix[1:]])
-        assert run(source, "-o", whole).code == 0
-        with monkeypatch.context() as patched:
-            patched.setattr("sr_upscale.images.decode.LAZY_PIXELS", 1)
-            assert run(source, "-o", lazy).code == 0
-        assert lazy.read_bytes() == whole.read_bytes()
 
 
 def test_row_14_exif_orientation(run: Cli, tmp_path: Path) -> None:
@@ -379,8 +364,7 @@ def test_row_25_existing_output(run: Cli, tmp_path: Path, photo: Path) -> None:
     refused(run("batch", folder, "-o", out, "-s", "3"), 5, "2 of 2 outputs would be replaced", "add --force")
     assert "2 done, 0 skipped" in run("batch", folder, "-o", out, "-s", "3", "--force").err
     (out / "a.png").write_bytes(b"edited by its owner")
-    ran = run("batch", folder, "-o", out, "-s", "3")
-    assert ran.code == 3
+    ran = run("batch", folder, "-o", out, "-s", "3", code=3)
     assert "was changed since; add --force" in ran.err
     assert (out / "a.png").read_bytes() == b"edited by its owner"
 
@@ -405,8 +389,7 @@ def test_row_27_symlink_loop(run: Cli, tmp_path: Path) -> None:
     (folder / "sub").mkdir(parents=True)
     Image.fromarray(pattern(4, 5)).save(folder / "sub" / "a.png")
     (folder / "sub" / "loop").symlink_to(folder)
-    ran = run("batch", folder, "-o", out)
-    assert ran.code == 0
+    ran = run("batch", folder, "-o", out, code=0)
     assert "already visited" in ran.err
     assert "1 done" in ran.err
     assert [path.relative_to(out) for path in out.rglob("*.png")] == [Path("sub/a.png")]
@@ -419,8 +402,7 @@ def test_row_28_not_a_regular_file(run: Cli, tmp_path: Path, photo: Path) -> Non
     Image.fromarray(pattern(4, 5)).save(folder / "good.png")
     refused(run(folder / "pipe.png", "-o", tmp_path / "o.png"), 4, "pipe.png: not a regular file but a pipe")
     refused(run("/dev/zero", "-o", tmp_path / "o.png"), 4, "/dev/zero: not a regular file but a pipe, socket or device")
-    ran = run("batch", folder, "-o", out)  # would never return if it waited for the pipe
-    assert ran.code == 3
+    ran = run("batch", folder, "-o", out, code=3)  # would never return if it waited for the pipe
     assert "pipe.png: not a regular file" in ran.err
     assert (out / "good.png").exists()
     refused(run(photo, "-o", folder / "pipe.png"), 5, "is not a regular file")
@@ -435,8 +417,7 @@ def test_row_29_input_vanishes_or_changes(run: Cli, tmp_path: Path, monkeypatch:
         return real(source, *rest, **more)
 
     monkeypatch.setattr(job, "prepare", vanish)
-    ran = run("batch", folder, "-o", out)
-    assert ran.code == 3
+    ran = run("batch", folder, "-o", out, code=3)
     assert "b.png: no such file" in ran.err
     assert sorted(path.name for path in out.glob("*.png")) == ["a.png", "c.png"]
 
@@ -466,20 +447,3 @@ def test_row_30_empty_folder(run: Cli, tmp_path: Path) -> None:
 def test_every_row_is_here() -> None:
     rows = [name[9:11] for name in vars(sys.modules[__name__]) if name.startswith("test_row_")]
     assert rows == [f"{number:02d}" for number in range(1, 31)]
-
-
-def test_picture_of_nothing_is_not_written_over_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error in the middle of writing leaves the old file and no temporary one."""
-    target = tmp_path / "out.webp"
-    target.write_bytes(b"old")
-
-    def fail(*_args: object, **_more: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", fail)
-    from sr_upscale.errors import OutputError
-
-    with pytest.raises(OutputError, match="the disk is full; free some space"):
-        save_image(Picture(frames=(Frame(pixels_hwc=pattern(3, 3)),)), target, FORMATS["webp"])
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]

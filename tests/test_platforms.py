@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from sr_upscale.storage import atomic
 from sr_upscale.storage.atomic import replace_file
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
-from tests.helpers import ROOT, Ran, pattern, pictures, serving
+from tests.helpers import ROOT, Cli, pattern, pictures, serving
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="plays Windows on a system that is not")
 
@@ -133,9 +132,7 @@ def test_only_what_may_be_written_is_flushed(tmp_path: Path, monkeypatch: pytest
     assert len(flushed) == 2
 
 
-def test_ctrl_break_ends_a_command_as_sigterm_does(
-    cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_break_ends_a_command_as_sigterm_does(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     monkeypatch.setattr("sr_upscale.cli.doctor.check_up", lambda _device: signal.raise_signal(signal.SIGUSR1) or {})
     ran = cli("doctor")

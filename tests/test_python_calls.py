@@ -46,7 +46,7 @@ def test_exif_of_a_pil_image_survives_upright_and_with_the_new_size(nearest: Pat
     exif[0x0112], exif[0x010F] = 6, "A maker"
     exif[0x8769] = {0xA002: 9, 0xA003: 5}
     file = io.BytesIO()
-    image.save(file, "JPEG", exif=exif, icc_profile=p3_profile())
+    image.save(file, "JPEG", exif=exif, icc_profile=p3_profile(), dpi=(300, 300))
     large = Upscaler(nearest)(Image.open(file))
     assert large.size == (10, 18)
     out = io.BytesIO()
@@ -54,7 +54,7 @@ def test_exif_of_a_pil_image_survives_upright_and_with_the_new_size(nearest: Pat
     read = Image.open(out).getexif()
     assert (read[0x0112], read[0x010F]) == (1, "A maker")
     assert dict(read.get_ifd(0x8769)) == {0xA002: 10, 0xA003: 18}
-    assert large.info["icc_profile"] == p3_profile()
+    assert (large.info["icc_profile"], large.info["dpi"]) == (p3_profile(), (300, 300))
 
 
 @pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (2, np.uint8), (3, np.uint16), (4, np.uint8)])

@@ -28,7 +28,7 @@ from sr_upscale.pipeline.request import request_of
 from sr_upscale.pipeline.targets import default_name
 from sr_upscale.pretrained.registry import CATALOGUE, DEFAULT_MODEL, families
 from sr_upscale.training.options import shipped_recipes
-from tests.helpers import ROOT, Cli, Ran, doubled, pattern
+from tests.helpers import ROOT, Cli, doubled, pattern
 
 PROGRAM = [sys.executable, "-m", "sr_upscale"]
 
@@ -141,12 +141,10 @@ def test_help_has_panels_and_true_defaults(cli: Cli) -> None:
 
 def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Path, tmp_path: Path) -> None:
     """A value that reads like an option is none; an option that a command does not have is refused."""
-    ran = cli("upscale", photo, "-n", "nothing", "--suffix=--debug")
-    assert ran.code == 7
+    ran = cli("upscale", photo, "-n", "nothing", "--suffix=--debug", code=7)
     assert "Traceback" not in ran.err
     assert "Traceback" in cli("upscale", photo, "-n", "nothing", "--debug").err
-    ran = cli("models", "download", "nothing", "--debug")
-    assert ran.code == 2
+    ran = cli("models", "download", "nothing", "--debug", code=2)
     assert "Traceback" not in ran.err
     assert "SR_UPSCALE_OFFLINE" not in os.environ
     assert cli("upscale", photo, "-n", "realesrgan-x4plus", "--offline").code == 6
@@ -244,8 +242,7 @@ def test_default_command_and_default_name(cli: Cli, photo: Path, nearest: Path) 
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_flags_that_people_type(cli: Cli, photo: Path, nearest: Path, options: list[str], expected: str) -> None:
-    ran = cli("-i", photo, "--model_path", nearest, *options)
-    assert ran.code == 0, ran.err
+    cli("-i", photo, "--model_path", nearest, *options, code=0)
     sizes = {"-s": (63, 39), "--outscale": (32, 20), "-w": (42, 26), "--size": (50, 26), "--size=60x39": (60, 37)}
     found = load_image(photo.with_name(expected))
     assert (found.width, found.height) == sizes.get(options[0], (42, 26))
@@ -291,8 +288,7 @@ def test_verbose_names_device_and_type(cli: Cli, photo: Path, nearest: Path, tmp
 
 
 def test_dry_run_says_everything_and_writes_nothing(cli: Cli, photo: Path, nearest: Path) -> None:
-    ran = cli(photo, "-n", nearest, "--dry-run", "--tile", "16")
-    assert ran.code == 0
+    ran = cli(photo, "-n", nearest, "--dry-run", "--tile", "16", code=0)
     assert "21x13" in ran.out
     assert "42x26: nearest-x2, 2 tiles" in ran.out
     assert "MiB" in ran.out
@@ -448,8 +444,7 @@ def test_commands_as_people_type_them(cli: Cli, photo: Path, monkeypatch: pytest
 def test_several_pictures_do_not_become_a_folder_with_the_name_of_a_picture(cli: Cli, photo: Path) -> None:
     out = photo.with_name("one.png")
     for words in ([photo, photo.with_name("other.png")], [photo.parent], ["batch", photo.parent]):
-        ran = cli(*words, "-o", out)
-        assert ran.code == 2
+        ran = cli(*words, "-o", out, code=2)
         assert "one.png is a file; " in ran.err
         assert not out.exists()
 
@@ -467,7 +462,7 @@ def test_internal_errors_are_one_line_and_show_the_traceback_only_on_request(
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 def test_signals_stop_with_their_own_codes_and_leave_nothing(
-    cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
 ) -> None:
     def kill(*_args: object, **_more: object) -> None:
         os.kill(os.getpid(), number)
@@ -475,8 +470,7 @@ def test_signals_stop_with_their_own_codes_and_leave_nothing(
 
     monkeypatch.setattr("sr_upscale.images.codecs.png.write_rows", kill)
     before = signal.getsignal(number)
-    ran = cli(photo, "-n", nearest, "-o", photo.with_name("out.png"))
-    assert ran.code == 128 + number
+    ran = cli(photo, "-n", nearest, "-o", photo.with_name("out.png"), code=128 + number)
     assert ran.err == f"sr-upscale: {word}; unfinished files were removed\n"
     assert list(photo.parent.iterdir()) == [photo]
     assert signal.getsignal(number) == before
@@ -560,8 +554,7 @@ def test_progress_is_for_terminals_and_colour_follows_no_color(photo: Path, near
 def test_a_folder_that_ends_so_is_made_for_one_picture(
     cli: Cli, photo: Path, nearest: Path, tmp_path: Path, ending: str
 ) -> None:
-    ran = cli(photo, "-n", nearest, "-o", f"{tmp_path}/new{ending}")
-    assert ran.code == 0, ran.err
+    cli(photo, "-n", nearest, "-o", f"{tmp_path}/new{ending}", code=0)
     assert [path.name for path in Path(f"{tmp_path}/new{ending}").iterdir()] == ["photo_x2_nearest-x2.png"]
 
 
@@ -603,8 +596,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_batch_mirrors_the_tree_and_survives_a_bad_file(cli: Cli, folder: Path, nearest: Path) -> None:
-    ran = cli("batch", folder, "-n", nearest, "--json")
-    assert ran.code == 3
+    ran = cli("batch", folder, "-n", nearest, "--json", code=3)
     out = folder.with_name("in_x2")
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*") if path.is_file()) == [
         ".sr-upscale.jsonl",
@@ -650,14 +642,12 @@ def test_batch_without_recursion_and_with_a_format(cli: Cli, folder: Path, neare
 def test_batch_output_inside_the_input_is_not_an_input_of_the_next_run(cli: Cli, folder: Path, nearest: Path) -> None:
     (folder / "deep" / "bad.jpg").unlink()
     for expected in ("2 done", "0 done, 2 skipped"):
-        ran = cli("batch", folder, "-o", folder / "out", "-n", nearest)
-        assert ran.code == 0
+        ran = cli("batch", folder, "-o", folder / "out", "-n", nearest, code=0)
         assert expected in ran.err
 
 
 def test_a_dry_run_has_the_shape_of_a_run_with_the_failing_items_in_it(cli: Cli, folder: Path, nearest: Path) -> None:
-    ran = cli("batch", folder, "-n", nearest, "--dry-run", "--json")
-    assert ran.code == 3
+    ran = cli("batch", folder, "-n", nearest, "--dry-run", "--json", code=3)
     *pictures, summary = events(ran.out)
     assert [row["status"] for row in pictures] == ["planned", "failed", "planned"]
     assert pictures[1]["exit_code"] == 4
@@ -677,8 +667,7 @@ def test_every_failure_is_an_object_too(cli: Cli, folder: Path, nearest: Path, p
         (["models", "info", "nonsense"], 7, "ModelError"),
         (["batch", folder / "none"], 4, "InputError"),
     ):
-        ran = cli(*words, "--json")
-        assert ran.code == code, ran.err
+        ran = cli(*words, "--json", code=code)
         (error,) = events(ran.out)
         assert (error["event"], error["code"], error["kind"]) == ("error", code, kind)
         assert error["message"] in ran.err
@@ -740,8 +729,7 @@ def test_a_fault_of_our_own_fails_its_item_only(
 
     (folder / "deep" / "bad.jpg").unlink()
     monkeypatch.setattr(job, "prepare", break_on_a)
-    ran = cli("batch", folder, "-n", nearest)
-    assert ran.code == 3
+    ran = cli("batch", folder, "-n", nearest, code=3)
     assert "a.png: internal error: KeyError: 'oops'" in ran.err
     assert "1 done, 0 skipped, 1 failed" in ran.err
 
@@ -768,8 +756,7 @@ def test_doctor_checks_and_reports(cli: Cli) -> None:
 
     from sr_upscale.pretrained.registry import TABLE
 
-    ran = cli("doctor", "--json")
-    assert ran.code == 0, ran.out
+    ran = cli("doctor", "--json", code=0)
     data = json.loads(ran.out)
     assert data["libraries"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert data["device"] in [name.split()[0] for name in data["devices"]]
@@ -783,8 +770,7 @@ def test_doctor_checks_and_reports(cli: Cli) -> None:
 
 def test_doctor_finds_missing_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sr_upscale.pretrained.registry.weights_folder", lambda: tmp_path)
-    ran = cli("doctor")
-    assert ran.code == 1
+    ran = cli("doctor", code=1)
     assert "PROBLEM    weights psnr-x4 are missing" in ran.out
     assert f"PROBLEM    the test run failed: model {DEFAULT_MODEL}-x" in ran.out
 

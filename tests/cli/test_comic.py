@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import ROOT, Ran, pattern
+from tests.helpers import ROOT, Cli, pattern
 
 INFO = b"<ComicInfo><Title>A tale</Title></ComicInfo>"
 NAMES = [f"ch 1/../page {number}.png" if number == 3 else f"ch 1/page {number}.png" for number in range(12, 0, -1)]
@@ -41,7 +40,7 @@ def book(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_comic_that_was_killed_goes_on_with_its_pages(
-    cli: Callable[..., Ran], book: Path, tmp_path: Path, nearest: Path, batch: bool
+    cli: Cli, book: Path, tmp_path: Path, nearest: Path, batch: bool
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out" / "book.cbz"
     folder.mkdir()
@@ -81,7 +80,7 @@ def test_a_comic_that_was_killed_goes_on_with_its_pages(
     assert '"skipped": 2' in again.out if batch else "exists" in again.err
 
 
-def test_pages_of_another_format_and_one_name(cli: Callable[..., Ran], tmp_path: Path, nearest: Path) -> None:
+def test_pages_of_another_format_and_one_name(cli: Cli, tmp_path: Path, nearest: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.cbz", "w") as file:
         file.writestr("1.jpg", _page(8, "JPEG"))
         file.writestr("1.png", _page(9))
@@ -93,7 +92,7 @@ def test_pages_of_another_format_and_one_name(cli: Callable[..., Ran], tmp_path:
         ]
 
 
-def test_a_batch_goes_on_after_what_is_no_comic(cli: Callable[..., Ran], tmp_path: Path, nearest: Path) -> None:
+def test_a_batch_goes_on_after_what_is_no_comic(cli: Cli, tmp_path: Path, nearest: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.cbr").write_bytes(b"Rar!")
@@ -118,7 +117,7 @@ def test_a_batch_goes_on_after_what_is_no_comic(cli: Callable[..., Ran], tmp_pat
     ],
 )
 def test_what_is_no_comic(
-    cli: Callable[..., Ran], tmp_path: Path, nearest: Path, name: str, data: bytes, code: int, words: str
+    cli: Cli, tmp_path: Path, nearest: Path, name: str, data: bytes, code: int, words: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
     ran = cli(tmp_path / name, "-n", nearest)
@@ -127,7 +126,7 @@ def test_what_is_no_comic(
 
 
 def test_a_page_that_claims_a_gigabyte_is_not_read(
-    cli: Callable[..., Ran], book: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, book: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sr_upscale.pipeline.comic.MEMBER_BYTES", 100)
     ran = cli(book, "-n", nearest)

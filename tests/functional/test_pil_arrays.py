@@ -105,6 +105,10 @@ def test_floats_of_pillow() -> None:
     image = Image.fromarray(RAMP.astype(np.float32))
     assert np.array_equal(pixels_of(image)[:, :, 0], np.rint(RAMP.astype(np.float32) * np.float32(65535)))
     assert np.allclose(np.asarray(like(image, pixels_of(image))), RAMP, atol=1 / 65535)
+    whole = np.rint(RAMP * 65535).astype(np.int32)
+    for wrong in (whole + 70_000, whole - 1, RAMP.astype(np.float32) * 2):
+        with pytest.raises(ShapeError, match="expected"):
+            pixels_of(Image.fromarray(wrong))
 
 
 def test_cielab_becomes_srgb() -> None:

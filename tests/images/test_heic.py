@@ -178,8 +178,7 @@ def test_without_the_extra_the_message_says_how_to_get_it(
 ) -> None:
     source = heic(tmp_path / "a.heic", pattern(48, 64))
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    ran = cli(source, "-n", nearest)
-    assert ran.code == 4
+    ran = cli(source, "-n", nearest, code=4)
     assert ran.err == (
         f"sr-upscale: {source}: a HEIC picture, for which this program needs an extra; {extra('heic')}\n"
     )

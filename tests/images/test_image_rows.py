@@ -161,7 +161,7 @@ def camera_exif() -> bytes:
     return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
-@pytest.mark.parametrize("name", STREAMED)
+@pytest.mark.parametrize("name", [*STREAMED, "webp", "avif"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_cameras_exif_a_long_profile_and_the_resolution_survive(name: str, dtype: Any) -> None:
     profile = p3_profile() + np.random.default_rng(0).bytes(150_000)  # three segments of a JPEG
@@ -169,7 +169,8 @@ def test_a_cameras_exif_a_long_profile_and_the_resolution_survive(name: str, dty
     data = written(pattern(18, 24, 3, dtype), name, 5, metadata)
     with Image.open(io.BytesIO(data)) as image:
         assert image.info["icc_profile"] == profile
-        assert image.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+        if name in STREAMED:
+            assert image.info["dpi"] == pytest.approx((300, 150), abs=0.02)
         exif = image.getexif()
         details = exif.get_ifd(0x8769)
         assert exif[0x010F] == "Maker"
@@ -191,21 +192,6 @@ def test_nothing_is_claimed_that_was_not_given(name: str) -> None:
     with Image.open(io.BytesIO(written(pattern(5, 6), name, 5))) as image:
         assert not {"dpi", "icc_profile", "exif"} & set(image.info)
         assert name == "png" or (image.info["jfif_unit"], image.info["jfif_density"]) == (0, (1, 1))
-
-
-def test_chunks_of_a_png_stand_in_order_with_right_checksums() -> None:
-    import zlib
-
-    data = written(pattern(30, 20), "png", 7, Metadata(icc=p3_profile(), exif=camera_exif(), dpi=(300.0, 150.0)))
-    kinds, at = [], 8
-    while at < len(data):
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        assert zlib.crc32(data[at + 4 : at + 8 + length]) == struct.unpack(">I", data[at + 8 + length :][:4])[0]
-        kinds.append(kind)
-        at += 12 + length
-    assert kinds[:4] == [b"IHDR", b"iCCP", b"pHYs", b"eXIf"]
-    assert set(kinds[4:-1]) == {b"IDAT"}
-    assert kinds[-1] == b"IEND"
 
 
 def test_exif_longer_than_a_segment_is_left_out_of_a_jpeg() -> None:
@@ -290,11 +276,6 @@ def test_a_full_disk_stops_the_rows_and_keeps_the_old_file(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_limit_is_found_before_the_first_row(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="too large for JPG"):
-        save_rows(rows_until(1, RuntimeError()), picture_of(3), (65_501, 1), tmp_path / "a.jpg", FORMATS["jpg"])
-
-
 # --- reading ----------------------------------------------------------------------------------------
 
 
@@ -367,35 +348,6 @@ def test_what_must_be_changed_is_decoded_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few_pixels")
-@pytest.mark.parametrize("name", STREAMED)
-def test_truncated_files_are_refused_as_ever(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (120, 80, 3), np.uint8)
-    if name == "tif":  # of libvips' own, the directory stands at the end
-        whole = io.BytesIO()
-        tifffile.imwrite(whole, noise, photometric="rgb", rowsperstrip=8, compression="zlib")
-        data = whole.getvalue()
-    else:
-        data = written(noise, name, 64)
-    data = data[: len(data) // 2]
-    found: list[Any] = []
-    for limit in (10**6, 99):
-        monkeypatch.setattr("sr_upscale.images.decode.LAZY_PIXELS", limit)
-        with pytest.raises(InputError) as caught:
-            load_image(data)
-        taken = load_image(data, allow_truncated=True).frames[0].pixels_hwc
-        assert isinstance(taken, np.ndarray)
-        found.append((str(caught.value), taken))
-    assert found[0][0] == found[1][0]
-    assert "of 120, or damaged there" in found[0][0]
-    assert np.array_equal(found[0][1], found[1][1])
-    lenient = load_image(written(noise, name, 64), allow_truncated=True)
-    assert isinstance(lenient.frames[0].pixels_hwc, RowSource)
-    assert np.array_equal(
-        np.asarray(lenient.frames[0].pixels_hwc), load_image(written(noise, name, 64)).frames[0].pixels_hwc
-    )
-
-
-@pytest.mark.usefixtures("few_pixels")
 def test_memory_that_ends_later_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import pyvips
 
@@ -436,19 +388,6 @@ def test_exif_is_found_before_and_behind_the_pixels_of_a_png(monkeypatch: pytest
     exif = Image.Exif()
     exif.load(load_image(data).metadata.exif or b"")
     assert exif[0x010F] == "Maker"
-
-
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_truncated_tiff_is_not_taken_for_whole(compression: str | None) -> None:
-    out = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (120, 80, 3), np.uint8)
-    tifffile.imwrite(out, noise, photometric="rgb", rowsperstrip=8, compression=compression)
-    data = out.getvalue()
-    assert np.array_equal(load_image(data).frames[0].pixels_hwc, noise)
-    with pytest.raises(InputError, match=r"truncated at row \d+ of 120"):
-        load_image(data[: len(data) // 2])
-    taken = np.asarray(load_image(data[: len(data) // 2], allow_truncated=True).frames[0].pixels_hwc)
-    assert np.array_equal(taken[:40], noise[:40])
 
 
 # --- memory -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import ExifTags, Image
 
 from sr_upscale.errors import InputError
 from sr_upscale.images import load_image
-from tests.helpers import Ran, pattern
+from tests.helpers import Cli, pattern
 
 THUMBNAIL = pattern(12, 16)
 MOSAIC = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
@@ -81,7 +80,7 @@ def test_a_raw_file_is_developed_as_libraws_own_program_does(tmp_path: Path, ori
 
 
 def test_raw_files_of_a_folder_come_out_as_png(
-    cli: Callable[..., Ran], tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rawpy")
     folder, out = tmp_path / "in", tmp_path / "out"

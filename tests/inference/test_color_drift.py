@@ -53,8 +53,7 @@ def test_levels_are_the_difference_of_the_means_whatever_the_strips() -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_our_weights_do_not_drift(mode: str, tmp_path: Path, cli: Cli) -> None:
     Image.fromarray(pattern(40, 50)).convert(mode).save(tmp_path / "a.png")
-    ran = cli(tmp_path / "a.png", "-n", "psnr-x2", "--json")
-    assert ran.code == 0
+    ran = cli(tmp_path / "a.png", "-n", "psnr-x2", "--json", code=0)
     assert json.loads(ran.out)["warnings"] == []
 
 
@@ -146,8 +145,9 @@ def test_row_60_black_weights_write_nothing(tmp_path: Path, cli: Cli, words: tup
     with safe_open(source, framework="pt") as file:
         save_file(tensors, tmp_path / "black.safetensors", metadata=file.metadata())
     pictures(tmp_path / "in", "a.png", size=(40, 30))
-    ran = cli(tmp_path / "in" / "a.png", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out.png", *words)
-    assert ran.code == 7
+    ran = cli(
+        tmp_path / "in" / "a.png", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out.png", *words, code=7
+    )
     assert ran.err.splitlines()[-1].startswith("sr-upscale: the network makes one colour (0, 0, 0 of 255)")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "black.safetensors"}
     ran = cli("batch", tmp_path / "in", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out", *words)

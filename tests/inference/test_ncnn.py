@@ -24,7 +24,6 @@ from sr_upscale.images.decode import load_image
 from sr_upscale.inference import backends
 from sr_upscale.inference.backends import choice
 from sr_upscale.inference.backends.choice import SMALL_PIXELS, SMALL_PIXELS_HALF, choose_backend
-from sr_upscale.inference.tiling import TilePlan
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline.executor import LocalExecutor
 from sr_upscale.pipeline.request import request_of
@@ -185,20 +184,6 @@ def test_pictures_are_those_of_torch_whole_and_in_tiles_without_seams(
     found = upscaler(pixels)
     assert found.dtype == pixels.dtype
     assert np.abs(found - expected).max() <= 1
-
-
-def test_tiles_read_the_whole_receptive_field(micro: Path) -> None:
-    from sr_upscale.images.picture import Frame, Picture
-    from sr_upscale.inference.sizing import Target
-
-    cut = (
-        Upscaler(micro, backend="ncnn", tile_size=16)
-        .engine.planner.plan(Picture(frames=(Frame(pixels_hwc=pattern(60, 60)),)), Target())
-        .passes[0]
-        .cut
-    )
-    assert isinstance(cut, TilePlan)
-    assert (cut.halo, cut.overlap) == (Upscaler(micro).engine.planner.traits[micro].halo, 0)
 
 
 def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_to_the_cpu(

@@ -140,15 +140,3 @@ def test_evenly() -> None:
     found = list(evenly(image.split(heights, dim=2), 4))
     assert [strip.shape[2] for strip in found] == [4, 4, 4, 4, 4, 2]
     assert torch.equal(torch.cat(found, dim=2), image)
-
-
-def test_half_precision_agrees() -> None:
-    from sr_upscale.metrics.reference import psnr
-
-    model = model_of(2, 3, "pixelshuffle")
-    image = torch.rand(1, 3, 40, 30)
-    exact, half = (
-        torch.cat(list(stream_rows(StreamNetwork(model, dtype), [image], height=40, rows=8)), dim=2).clamp(0, 1)
-        for dtype in (torch.float32, torch.bfloat16)
-    )
-    assert psnr(half, exact).item() > 40

@@ -155,20 +155,6 @@ def test_lpips_passes_pictures_on_as_the_network_wants_them(monkeypatch: pytest.
         lpips_model("alex")
 
 
-@pytest.mark.parametrize("border", [0, 3])
-def test_psnr_and_ssim_agree_with_piq(border: int) -> None:
-    """A second implementation, on RGB."""
-    import piq
-
-    hr = torch.from_numpy(pattern(40, 52).transpose(2, 0, 1).astype(np.float32) / 255)[None]
-    sr = (hr + 0.05 * torch.randn(hr.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    end = -border or None
-    inner = (..., slice(border, end), slice(border, end))
-    a, b = sr[inner].double(), hr[inner].double()
-    assert psnr(sr, hr, crop_border=border).item() == pytest.approx(piq.psnr(a, b).item(), abs=1e-4)
-    assert ssim(sr, hr, crop_border=border).item() == pytest.approx(piq.ssim(a, b, downsample=False).item(), abs=1e-4)
-
-
 def test_niqe_of_flat_pictures_is_refused() -> None:
     flat = torch.full((1, 3, 200, 300), 0.5)
     flat[..., 12:84, 12:84] = torch.rand(3, 72, 72, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.metrics.reading import Reader, character_error_rate
-from tests.helpers import Ran
+from tests.helpers import Cli
 
 reads = pytest.mark.skipif(shutil.which("tesseract") is None, reason="needs the command tesseract")
 plays = pytest.mark.skipif(os.name == "nt", reason="plays the command with a shell script")
@@ -83,12 +82,11 @@ def test_unknown_languages_and_failures_are_one_line(tmp_path: Path, monkeypatch
 
 
 def test_without_the_command_the_line_says_how_to_get_it(
-    cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
     Image.fromarray(page("words")).save(tmp_path / "page.png")
-    ran = cli("benchmark", "--dataset", tmp_path, "--model", "bicubic", "--metric", "cer=eng")
-    assert ran.code == 2
+    ran = cli("benchmark", "--dataset", tmp_path, "--model", "bicubic", "--metric", "cer=eng", code=2)
     assert "the command tesseract is not installed" in ran.err
     assert "apt-get install tesseract-ocr" in ran.err
     assert len(ran.err.strip().splitlines()) == 1
@@ -96,7 +94,7 @@ def test_without_the_command_the_line_says_how_to_get_it(
 
 @plays
 def test_benchmark_compares_the_reading_with_that_of_hr(
-    cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The played command reads HR as 'abcd' and what comes after it as 'abxd'; a page without text has no rate."""
     folder = tmp_path / "hr"
@@ -105,9 +103,17 @@ def test_benchmark_compares_the_reading_with_that_of_hr(
     count = tmp_path / "count"
     played(tmp_path, monkeypatch, f"cat > /dev/null; [ -e {count} ] && echo 'ab xd' || echo ' ab cd '; touch {count}")
     ran = cli(
-        "benchmark", "--dataset", folder, "--model", "bicubic,lanczos", "--metric", "cer=eng", "-o", tmp_path / "out"
+        "benchmark",
+        "--dataset",
+        folder,
+        "--model",
+        "bicubic,lanczos",
+        "--metric",
+        "cer=eng",
+        "-o",
+        tmp_path / "out",
+        code=0,
     )
-    assert ran.code == 0
     headings, *rows = [line.split("  ") for line in ran.out.splitlines() if "CER" in line or "0.200" in line][:3]
     assert any("CER" in cell for cell in headings)
     assert len(rows) == 2

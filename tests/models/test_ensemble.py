@@ -5,28 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sr_upscale.functional.planes import _back, _there, self_ensemble
+from sr_upscale.functional.planes import self_ensemble
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import pattern
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("turns", range(4))
-def test_every_turn_is_turned_back(turns: int, mirrored: bool) -> None:
-    x = torch.rand(1, 3, 5, 8)
-    there = _there(x, turns, mirrored)
-    assert torch.equal(_back(there, turns, mirrored), x)
-    assert there.shape[-2:] == ((5, 8) if turns % 2 == 0 else (8, 5))
-
-
-def test_the_eight_are_different() -> None:
-    x = torch.arange(16.0).view(1, 1, 4, 4)
-    assert len({tuple(_there(x, turns, mirrored).flatten().tolist()) for turns in range(4) for mirrored in (0, 1)}) == 8
 
 
 def test_the_mean_of_a_directed_network() -> None:

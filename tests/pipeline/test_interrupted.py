@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from sr_upscale.inference import strips as streaming
 from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.storage import atomic as files
 from sr_upscale.storage.atomic import identity, place, remove_orphans, replace_file
-from tests.helpers import Cli, Ran, pattern, pictures
+from tests.helpers import Cli, pattern, pictures
 
 COUNT = 6
 
@@ -83,8 +82,7 @@ def test_row_47_and_row_48_a_signal_stops_a_batch_that_then_goes_on(
     left = {path.name for path in out.iterdir()}
     assert left - {path.name for path in out.glob("*.png")} == {MANIFEST}  # no claims, and no part that nobody merges
     assert 2 <= len(list(out.glob("*.png"))) < COUNT
-    ran = cli("batch", folder, "-o", out, "-n", nearest)
-    assert ran.code == 0, ran.err  # also what was written and not yet counted is known
+    ran = cli("batch", folder, "-o", out, "-n", nearest, code=0)
     check(out)
 
 
@@ -135,8 +133,7 @@ def test_row_50_full_disk(cli: Cli, folder: Path, nearest: Path, monkeypatch: py
     out = folder.with_name("out.png")
     out.write_bytes(b"old")
     fill(monkeypatch, where, after=0)
-    ran = cli(folder / "0.png", "-o", out, "-n", nearest, "--force")
-    assert ran.code == 5
+    ran = cli(folder / "0.png", "-o", out, "-n", nearest, "--force", code=5)
     remedy = "the disk is full; free some space or choose another folder with -o"
     assert ran.err == f"sr-upscale: {out}: cannot write: No space left on device; {remedy}\n"
     assert out.read_bytes() == b"old"
@@ -171,8 +168,7 @@ def test_row_50_full_disk_stops_a_batch(
     """Each small picture is one block, one new name, and three times flushed: file, manifest, folder."""
     out = folder.with_name("out")
     fill(monkeypatch, where, after=after)
-    ran = cli("batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1")
-    assert ran.code == 5
+    ran = cli("batch", folder, "-o", out, "-n", nearest, "-j", "1:1:1", code=5)
     *_, stopped, error = ran.err.splitlines()
     assert stopped == f"stopped after 2 of {COUNT}; run the same command to continue"
     assert "2.png: cannot write: No space left on device; the disk is full" in error
@@ -202,8 +198,7 @@ def test_row_51_memory_of_the_device_runs_out(
     with Image.open(out) as image:
         assert np.array_equal(np.asarray(image), pattern(10, 9).repeat(2, axis=0).repeat(2, axis=1))
     limit = 0
-    ran = cli(folder / "5.png", "-o", out, "-n", nearest, "--fp32", "--force")
-    assert ran.code == 8
+    ran = cli(folder / "5.png", "-o", out, "-n", nearest, "--fp32", "--force", code=8)
     assert "even with single rows" in ran.err
 
 
@@ -224,16 +219,14 @@ def test_row_52_other_errors_of_the_device_are_not_taken_for_it(
 
 
 def test_row_53_memory_of_the_host(cli: Cli, folder: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = cli(folder / "5.png", "-n", nearest, "--max-memory", "1M")
-    assert ran.code == 8
+    ran = cli(folder / "5.png", "-n", nearest, "--max-memory", "1M", code=8)
     assert "MiB of memory; 1 MiB is allowed; raise --max-memory" in ran.err
 
     def stop(*_args: object, **_more: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(png, "decode_still", stop)
-    ran = cli(folder / "5.png", "-n", nearest)
-    assert ran.code == 8
+    ran = cli(folder / "5.png", "-n", nearest, code=8)
     assert "5.png: too large to decode in the memory that is free" in ran.err
     ran = cli("batch", folder, "-o", folder.with_name("out"), "-n", nearest)
     assert (ran.code, f"{COUNT} failed" in ran.err) == (3, True)
@@ -280,7 +273,7 @@ SLOW = NEVER_ENDS.replace("hangs", "works").replace("time.sleep(3600)", "time.sl
 
 @pytest.mark.parametrize("links", [True, False])
 def test_a_file_that_appears_while_computing_stays(
-    cli: Callable[..., Ran], photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+    cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     """Also where the file system knows no hard links; --force still overwrites."""
     target, real = photo.with_name("out.png"), streaming.stream_rows
@@ -295,8 +288,7 @@ def test_a_file_that_appears_while_computing_stays(
     monkeypatch.setattr(streaming, "stream_rows", slow)
     if not links:
         monkeypatch.setattr(os, "link", no_links)
-    ran = cli(photo, "-n", nearest, "-o", target)
-    assert ran.code == 5
+    ran = cli(photo, "-n", nearest, "-o", target, code=5)
     assert "appeared while this was computed, and stays" in ran.err
     assert target.read_bytes() == b"somebody else's"
     assert sorted(path.name for path in photo.parent.iterdir()) == ["out.png", "photo.png"]
@@ -334,8 +326,7 @@ def test_row_47_and_row_48_a_signal_in_a_callback_of_a_library(
         return real(*args, **more)
 
     monkeypatch.setattr(owner, name, call)
-    ran = cli(source, "-n", nearest, "-o", out)
-    assert ran.code == 128 + number
+    ran = cli(source, "-n", nearest, "-o", out, code=128 + number)
     assert ran.err.splitlines()[-1] == f"sr-upscale: {word}; unfinished files were removed"
     assert where == "loading" or len(ran.err.splitlines()) == 1
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -357,8 +348,9 @@ def test_row_47_a_signal_ends_a_network_between_two_layers(
 
     monkeypatch.setattr(F, "conv2d", slow)
     name, out = (folder, folder.with_name("out")) if as_batch else (folder / "5.png", folder.with_name("out.png"))
-    ran = cli(*(["batch"] if as_batch else []), name, "-n", micro, "--fp32", "--backend", "torch", "-o", out, *words)
-    assert ran.code == 130
+    ran = cli(
+        *(["batch"] if as_batch else []), name, "-n", micro, "--fp32", "--backend", "torch", "-o", out, *words, code=130
+    )
     assert len(calls) <= 4
     assert ran.err.splitlines()[-1] == "sr-upscale: interrupted; unfinished files were removed"
 

@@ -26,9 +26,14 @@ pytestmark = pytest.mark.usefixtures("spools")
 def test_an_object_becomes_an_object(cli: Cli, store: Store, nearest: Path) -> None:
     store.put("in/photo%20ä.png".replace("ä", "%C3%A4"), png())
     ran = cli(
-        f"s3://{store.bucket}/in/photo ä.png", "-n", nearest, "-o", f"s3://{store.bucket}/out/large.png", "--json"
+        f"s3://{store.bucket}/in/photo ä.png",
+        "-n",
+        nearest,
+        "-o",
+        f"s3://{store.bucket}/out/large.png",
+        "--json",
+        code=0,
     )
-    assert ran.code == 0, ran.err
     assert np.array_equal(pixels(store.get("out/large.png")), doubled(png()))
     row = json.loads(ran.out.splitlines()[0])
     assert row["input"] == f"s3://{store.bucket}/in/photo ä.png"
@@ -67,8 +72,7 @@ def test_row_70_what_appears_meanwhile_stays(cli: Cli, store: Store, nearest: Pa
         return False
 
     store.fault = fault
-    ran = cli(photo, "-n", nearest, "-o", f"s3://{store.bucket}/out.png")
-    assert ran.code == 5
+    ran = cli(photo, "-n", nearest, "-o", f"s3://{store.bucket}/out.png", code=5)
     assert "appeared while this was computed" in ran.err
     assert store.get("out.png") == b"theirs"
 
@@ -144,8 +148,7 @@ def test_a_picture_that_cannot_be_read_is_named_by_its_address(
     cli: Cli, store: Store, nearest: Path, tmp_path: Path
 ) -> None:
     store.put("in/bad.png", png()[:200])
-    ran = cli(f"s3://{store.bucket}/in/bad.png", "-n", nearest, "-o", tmp_path / "out.png")
-    assert ran.code == 4
+    ran = cli(f"s3://{store.bucket}/in/bad.png", "-n", nearest, "-o", tmp_path / "out.png", code=4)
     assert f"s3://{store.bucket}/in/bad.png: " in ran.err
     assert "temporary" not in ran.err
 
@@ -202,8 +205,7 @@ def test_an_input_that_changes_while_it_is_read_is_of_one_version(
         return False
 
     store.fault = fault
-    ran = cli(f"s3://{store.bucket}/photo.png", "-n", nearest, "-o", tmp_path / "out.png")
-    assert ran.code == 0, ran.err
+    cli(f"s3://{store.bucket}/photo.png", "-n", nearest, "-o", tmp_path / "out.png", code=0)
     assert np.array_equal(pixels((tmp_path / "out.png").read_bytes()), doubled(png(14, 22)))
     assert [method for method, path, _ in store.asked if "photo.png" in path] == ["GET"]  # one request, one version
 
@@ -291,8 +293,7 @@ def test_https_is_read(cli: Cli, nearest: Path, tmp_path: Path, monkeypatch: pyt
     with web(tmp_path, answer, monkeypatch) as url:
         out = tmp_path / "out"
         out.mkdir()
-        ran = cli(f"{url}/a/my%20photo.png?signature=secret", "-n", nearest, "-o", out, "--verbose")
-        assert ran.code == 0, ran.err
+        ran = cli(f"{url}/a/my%20photo.png?signature=secret", "-n", nearest, "-o", out, "--verbose", code=0)
         assert np.array_equal(pixels((out / "my photo_x2_nearest-x2.png").read_bytes()), doubled(png()))
         assert "secret" not in ran.err
         ran = cli(f"{url}/none.png?signature=secret", "-n", nearest, "-o", out)

@@ -64,6 +64,7 @@ def test_numbers_with_units_are_what_they_say(whole: int, tenths: int, unit: str
         (parsing.parse_pixels, ["", "many", "9e999", "9" * 400 + "MP", "-5"]),
         (parsing.parse_jobs, ["2", "a:b:c", "1:2", "0:1:1"]),
         (parsing.parse_size, ["9by9", "9x", "x9", "-9x9"]),
+        (parsing.parse_print, ["40x30", "40cm", "0x3cm", "-4x3cm", "4x3ft", "1e3x2cm"]),
     ],
 )
 def test_what_is_none_is_refused(parse: Callable[[str], Any], texts: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from sr_upscale.errors import UsageError
-from sr_upscale.pipeline.parsing import parse_print
 from sr_upscale.pipeline.request import SizeOptions
-from tests.helpers import Ran, pattern
-
-Cli = Callable[..., Ran]
+from tests.helpers import Cli, pattern
 
 
 @pytest.mark.parametrize(
@@ -48,12 +44,6 @@ def test_a_format_without_a_resolution_says_so(cli: Cli, tmp_path: Path, nearest
     Image.fromarray(pattern(5, 5)).save(tmp_path / "in.png")
     ran = cli(tmp_path / "in.png", "-n", nearest, "-o", tmp_path / "out.webp", "--dpi", "300")
     assert (ran.code, ran.err) == (0, "warning: webp states no resolution; png, jpg and tif do\n")
-
-
-@pytest.mark.parametrize("text", ["40x30", "40cm", "0x3cm", "-4x3cm", "4x3ft", "1e3x2cm"])
-def test_no_sizes_on_paper(text: str) -> None:
-    with pytest.raises(UsageError, match="expected a size on paper such as 40x30cm"):
-        parse_print(text)
 
 
 @pytest.mark.parametrize("others", [{"size": (3, 3)}, {"width": 3}, {"height": 3}, {"scale": 2.0}])

@@ -36,6 +36,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "OmniSR": ("OmniSR", {"num_feat": 16}),
 }
 """Modules of spandrel and the sizes of a small network."""
+LIKE = ("RealPLKSR", "HAT", "ATD", "RGT", "OmniSR")
+"""Whose files are read as those of the others; they take most of the time."""
 
 
 def weights_of(name: str) -> dict[str, Tensor]:
@@ -63,7 +65,7 @@ def hostile(state: dict[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]
         yield f"{first} {shape}", {**state, first: torch.zeros(shape)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.slow] * (each in LIKE)) for each in NETWORKS])
 def test_row_57_weights_that_ask_for_a_huge_network_are_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,8 +57,7 @@ def test_gated_blocks_run_on_every_backend(tmp_path: Path, backend: str) -> None
 
 def test_command(cli: Cli, exported: Path, micro: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
-    ran = cli("export", "-n", micro, "-o", out, "--json")
-    assert ran.code == 0, ran.err
+    ran = cli("export", "-n", micro, "-o", out, "--json", code=0)
     assert json.loads(ran.out)["largest_difference"] < 1e-4
     assert compare(module_of(micro), out) < 1e-4
     assert cli("export", "-n", micro, "-o", out).code == 5
@@ -83,10 +82,8 @@ def test_the_cache_follows_the_content(exported: Path, micro: Path, nearest: Pat
     assert exported.stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("where", ["file", "hash"])
-def test_a_damaged_file_of_the_cache_is_made_anew(exported: Path, micro: Path, where: str) -> None:
-    damaged = exported if where == "file" else exported.with_suffix(".sha256")
-    damaged.write_bytes(damaged.read_bytes()[:-10])
+def test_a_damaged_file_of_the_cache_is_made_anew(exported: Path, micro: Path) -> None:
+    exported.write_bytes(exported.read_bytes()[:-10])
     assert cached_onnx(micro) == exported
     assert compare(module_of(micro), exported) < 1e-4
 

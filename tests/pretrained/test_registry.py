@@ -125,8 +125,7 @@ def test_a_family_works_in_every_command(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(cli("models", "info", "Photo", "--json").out)["name"] == "photo-x4"
     assert Path(cli("models", "path", "psnr").out.strip()).name == "psnr-x4.safetensors"
     assert Path(cli("models", "download", "psnr").out.strip()).name == "psnr-x4.safetensors"
-    ran = cli("models", "blend", "psnr", "gan", "-o", tmp_path / "mix.safetensors")
-    assert ran.code == 0, ran.err
+    cli("models", "blend", "psnr", "gan", "-o", tmp_path / "mix.safetensors", code=0)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +140,7 @@ def test_a_family_works_in_every_command(cli: Cli, tmp_path: Path) -> None:
 def test_names_of_other_programs_are_answered_with_what_to_use_here(
     cli: Cli, photo: Path, name: str, words: str
 ) -> None:
-    ran = cli(photo, "-n", name)
-    assert ran.code == 7
+    ran = cli(photo, "-n", name, code=7)
     assert words in ran.err
     for advised in (
         "realesrgan-x4plus-anime-6b",
@@ -160,8 +158,7 @@ def test_search_finds_by_purpose_tag_factor_and_licence(cli: Cli) -> None:
     assert all(row["scale"] == 2 for row in found)
     assert "1x-dejpg-realplksr-otf" in cli("models", "search", "jpeg", "1x").out
     assert "psnr-x4" in cli("models", "search", "faithful", "mit").out
-    nothing = cli("models", "search", "nonsense")
-    assert nothing.code == 7
+    nothing = cli("models", "search", "nonsense", code=7)
     assert "there are ai-generated, anime" in nothing.err
 
 
@@ -174,34 +171,28 @@ def test_first_use_says_the_licence_and_downloads(cli: Cli, remote: RemoteWeight
     listed = next(row for row in json.loads(cli("models", "--json").out)["models"] if row["name"] == remote.name)
     assert listed["installed"] is False
     assert listed["license"] == "CC0-1.0"
-    dry = cli(photo, "-n", "2X_near", "--dry-run")
-    assert dry.code == 2
+    dry = cli(photo, "-n", "2X_near", "--dry-run", code=2)
     assert "sr-upscale models download 2x-near" in dry.err
-    offline = cli(photo, "-n", "2x-near", "-o", tmp_path / "o.png", "--offline")
-    assert offline.code == 6
+    offline = cli(photo, "-n", "2x-near", "-o", tmp_path / "o.png", "--offline", code=6)
     assert "offline" in offline.err
     assert "downloading" not in offline.err
-    ran = cli(photo, "-n", "2X_near", "-o", tmp_path / "o.png")
-    assert ran.code == 0, ran.err
+    ran = cli(photo, "-n", "2X_near", "-o", tmp_path / "o.png", code=0)
     assert "2x-near: licence CC0-1.0; downloading" in ran.err
     expected = np.asarray(Image.open(photo)).repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "o.png")), expected)
-    again = cli(photo, "-n", "2x-near", "-o", tmp_path / "p.png", "--offline")
-    assert again.code == 0
+    again = cli(photo, "-n", "2x-near", "-o", tmp_path / "p.png", "--offline", code=0)
     assert again.err == ""
 
 
 def test_download_path_verify_and_remove(cli: Cli, remote: RemoteWeights, cache: Path) -> None:
-    ran = cli("models", "download", "2x-near")
-    assert ran.code == 0, ran.err
+    ran = cli("models", "download", "2x-near", code=0)
     path = Path(ran.out.strip())
     assert path == cache / "models" / "2x-near.safetensors"
     assert cli("models", "path", "2x-near").out.strip() == str(path)
     assert cli("models", "path").out.strip() == str(models_folder())
     assert "ok  2x-near" in cli("models", "verify").out
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    bad = cli("models", "verify")
-    assert bad.code == 7
+    bad = cli("models", "verify", code=7)
     assert "damaged: 2x-near" in bad.err
     assert cli("models", "remove", "2x-near").code == 0
     assert not path.exists()
@@ -251,8 +242,7 @@ def test_added_weights_are_used_by_name(cli: Cli, nearest: Path, photo: Path, tm
     assert list(added()) == ["mine"]
     assert cli(photo, "-n", "mine", "-o", tmp_path / "o.png").code == 0
     assert "mine" in cli("models").out
-    again = cli("models", "add", nearest, "--name", "mine")
-    assert again.code == 2
+    again = cli("models", "add", nearest, "--name", "mine", code=2)
     assert "use --force" in again.err
     assert cli("models", "add", nearest, "--name", "mine", "--force").code == 0
     assert cli("models", "add", nearest, "--name", "psnr-x4").code == 2
@@ -381,8 +371,7 @@ def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path, micro:
     assert cli("models", "blend", *pair, "-o", out, "--alpha", "2", "--force").code == 2
     other = tmp_path / "other.safetensors"
     save_generator(other, micro_generator(4), WeightsInfo(name="other"))
-    ran = cli("models", "blend", pair[0], other, "-o", tmp_path / "no.safetensors")
-    assert ran.code == 7
+    ran = cli("models", "blend", pair[0], other, "-o", tmp_path / "no.safetensors", code=7)
     assert "enlarges x2" in ran.err
     assert "expected one scale" in ran.err
 
@@ -410,8 +399,7 @@ def test_a_cached_file_that_is_another_is_refused(cli: Cli, remote: RemoteWeight
     assert cli(photo, "-n", remote.name, "-o", photo.with_name("a.png")).code == 0
     cached = store.cached_path(remote)
     cached.write_bytes(micro.read_bytes())
-    ran = cli(photo, "-n", remote.name, "-o", photo.with_name("b.png"))
-    assert ran.code == 7
+    ran = cli(photo, "-n", remote.name, "-o", photo.with_name("b.png"), code=7)
     assert f"expected sha256 {remote.file.sha256}" in ran.err
     assert "sr-upscale models remove 2x-near" in ran.err
     assert not photo.with_name("b.png").exists()
@@ -428,8 +416,7 @@ def test_a_file_that_happens_to_have_a_name_of_the_catalogue_does_not_win(
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "no\x1b[31mthing"])
 def test_absurd_names_are_one_line(cli: Cli, photo: Path, name: str) -> None:
-    ran = cli(photo, "-n", name)
-    assert ran.code == 7
+    ran = cli(photo, "-n", name, code=7)
     assert "no model named" in ran.err
     assert len(ran.err) < 600
     assert "\x1b" not in ran.err

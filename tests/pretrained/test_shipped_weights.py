@@ -42,6 +42,9 @@ def repaints(recipe: Mapping[str, Any]) -> bool:
 TAUGHT = [each for each in TABLE if repaints(read_info(each.path).recipe)]
 """Weights that were taught by the answers of a network that restores."""
 
+OF_EACH_KIND = list({str(read_info(each.path).config): each for each in TABLE}.values())
+"""One of the weights for each size and kind of network."""
+
 
 @pytest.fixture(params=TABLE, ids=lambda entry: entry.name)
 def entry(request: pytest.FixtureRequest) -> StoredWeights:
@@ -110,6 +113,7 @@ def test_half_precision_agrees(entry: StoredWeights, chelsea: np.ndarray) -> Non
 
 
 @pytest.mark.parametrize("overlap", [0, 8])
+@pytest.mark.parametrize("entry", OF_EACH_KIND, ids=lambda entry: entry.name)
 def test_tiles_with_the_full_halo_equal_the_whole_picture(
     entry: StoredWeights, chelsea: np.ndarray, overlap: int
 ) -> None:

@@ -108,8 +108,7 @@ def test_row_54_malicious_pickles_are_refused_by_name(cli: Cli, photo: Path, tmp
     else:
         with zipfile.ZipFile(bad, "w") as archive:
             archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=4))
-    ran = cli(photo, "-n", bad, "-o", tmp_path / "out.png")
-    assert ran.code == 7
+    ran = cli(photo, "-n", bad, "-o", tmp_path / "out.png", code=7)
     assert "refused: references posix.system" in ran.err or "refused: references os.system" in ran.err
     assert len(ran.err.strip().splitlines()) == 1
     assert not canary.exists()
@@ -146,8 +145,7 @@ def test_row_55_programs_and_sparse_tensors_are_refused(cli: Cli, photo: Path, t
         archive.writestr("exported/models/model.json", "{}")
     torch.save({"w": torch.eye(3).to_sparse()}, sparse)
     for path, words in ((script, "a TorchScript program"), (exported, "a torch.export program"), (sparse, "_sparse")):
-        ran = cli(photo, "-n", path, "-o", tmp_path / "out.png")
-        assert ran.code == 7
+        ran = cli(photo, "-n", path, "-o", tmp_path / "out.png", code=7)
         assert "refused" in ran.err
         assert words in ran.err
 
@@ -186,8 +184,7 @@ def test_row_58_truncated_and_overlapping_safetensors(
     huge = b'{"a":{"dtype":"F32","shape":[99999999999],"data_offsets":[0,399999999996]}}'
     (tmp_path / "huge.safetensors").write_bytes(struct.pack("<Q", len(huge)) + huge)
     for path in sorted(tmp_path.glob("*.safetensors")):
-        ran = cli(photo, "-n", path, "-o", tmp_path / "out.png")
-        assert ran.code == 7, path
+        ran = cli(photo, "-n", path, "-o", tmp_path / "out.png", code=7)
         assert "not a readable safetensors file" in ran.err
 
 
@@ -351,8 +348,7 @@ def test_craft_scores_on_set5_what_it_scores_elsewhere(shared: Path) -> None:
 
 
 def test_models_without_a_twin_have_no_dial(cli: Cli, photo: Path, tmp_path: Path) -> None:
-    ran = cli(photo, "-n", "psnr-x4", "--fidelity", "0.5", "-o", tmp_path / "o.png")
-    assert ran.code == 2
+    ran = cli(photo, "-n", "psnr-x4", "--fidelity", "0.5", "-o", tmp_path / "o.png", code=2)
     assert "--fidelity is not available for psnr-x4" in ran.err
     with pytest.raises(UsageError, match="fidelity is 1.5; expected 0 to 1"):
         Upscaler("psnr-x4", fidelity=1.5)

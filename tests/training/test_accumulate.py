@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from sr_upscale.training import state, step
 from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
-from tests.helpers import Ran
+from tests.helpers import Cli
 
 CPU = torch.device("cpu")
 JUDGED = {
@@ -129,11 +128,13 @@ def test_what_does_not_split_is_refused(gan_recipe: Path, changes: dict[str, obj
 
 def test_shares_must_divide_into_parts() -> None:
     World(size=2).check_batch(8, 2)
+    with pytest.raises(UsageError, match="batch size 8 does not divide among 3 processes; expected a multiple of 3"):
+        World(size=3).check_batch(8)
     with pytest.raises(UsageError, match="batch size 8 does not divide among 2 processes, 3 parts each; .* of 6"):
         World(size=2).check_batch(8, 3)
 
 
-def test_a_run_goes_on_in_other_parts(cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_in_other_parts(cli: Cli, folder: Path, recipe: Path, tmp_path: Path) -> None:
     train(load_recipe(str(recipe), {"stage.steps": 3}), data=[folder], out=tmp_path / "run")
     said: list[str] = []
     longer = load_recipe(str(recipe), {"stage.steps": 6, "stage.accumulate": 4})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from sr_upscale.training.loop import Resume, train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.validation import upscaled
-from tests.helpers import Ran, pattern
+from tests.helpers import Cli, pattern
 
 TINY = {
     "compact": {"num_feat": 8, "num_conv": 2},
@@ -67,11 +66,10 @@ def alone(path: Path) -> spandrel.ImageModelDescriptor[nn.Module]:
 
 
 def test_a_compact_is_taught_and_is_what_n_and_spandrel_load(
-    cli: Callable[..., Ran], folder: Path, compact: Path, tmp_path: Path
+    cli: Cli, folder: Path, compact: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    ran = cli("train", "-c", compact, "--data", folder, "-o", out, "--fp32", "--device", "cpu")
-    assert ran.code == 0, ran.err
+    ran = cli("train", "-c", compact, "--data", folder, "-o", out, "--fp32", "--device", "cpu", code=0)
     assert "train longer (--max-time)\n" in ran.err  # our own weights are no start for it
     weights = out / "tiny-compact.safetensors"
     assert (traits_of(weights).architecture, traits_of(weights).scale) == ("RealESRGAN Compact", 2)
@@ -89,8 +87,7 @@ def test_a_compact_is_taught_and_is_what_n_and_spandrel_load(
         assert torch.equal(alone(weights)(to_tensor(picture)), wanted)
         torch.testing.assert_close(module_of(weights)(to_tensor(picture)), wanted, rtol=0, atol=0)
     Image.fromarray(picture).save(tmp_path / "p.png")
-    ran = cli(tmp_path / "p.png", "-n", weights, "-o", tmp_path / "o.png", "--fp32", "--device", "cpu")
-    assert ran.code == 0, ran.err
+    ran = cli(tmp_path / "p.png", "-n", weights, "-o", tmp_path / "o.png", "--fp32", "--device", "cpu", code=0)
     with Image.open(tmp_path / "o.png") as image:
         ours = np.asarray(image).astype(int)
     assert np.abs(ours - to_pixels(wanted, np.dtype(np.uint8))).max() <= 1  # rounding of another order of sums
@@ -170,10 +167,9 @@ def test_a_warm_start_from_a_file_of_the_same_architecture(folder: Path, compact
     ],
 )
 def test_what_is_no_network_is_refused_in_a_line(
-    cli: Callable[..., Ran], folder: Path, compact: Path, tmp_path: Path, argv: list[str], code: int, words: str
+    cli: Cli, folder: Path, compact: Path, tmp_path: Path, argv: list[str], code: int, words: str
 ) -> None:
-    ran = cli("train", "-c", compact, "--data", folder, "-o", tmp_path / "run", "--dry-run", *argv)
-    assert ran.code == code
+    ran = cli("train", "-c", compact, "--data", folder, "-o", tmp_path / "run", "--dry-run", *argv, code=code)
     assert words in ran.err.splitlines()[-1]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from sr_upscale.errors import UsageError
 from sr_upscale.training.options import shipped_recipes
 from sr_upscale.training.recipe_file import load_recipe, parse_override, recipe_from_dict, with_length, with_patches
-from tests.helpers import Ran
+from tests.helpers import Cli
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -116,11 +115,10 @@ def test_the_name_of_a_family_leads_to_its_recipes() -> None:
 
 @pytest.mark.parametrize("argv", [("--data", "none"), ("--data", ".")])
 def test_missing_data_is_a_training_error(
-    cli: Callable[..., Ran], tmp_path: Path, argv: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tmp_path: Path, argv: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = cli("train", "--config", "psnr-x4", *argv)
-    assert ran.code == 9
+    ran = cli("train", "--config", "psnr-x4", *argv, code=9)
     assert "training data:" in ran.err
 
 

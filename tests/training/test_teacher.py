@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.run import Progress
 from sr_upscale.training.teacher import TrainingCrops, answered
 from sr_upscale.upscaler import Upscaler
-from tests.helpers import Ran, lines, micro_generator
+from tests.helpers import Cli, lines, micro_generator
 
 CPU = torch.device("cpu")
 
@@ -299,9 +298,8 @@ def test_a_teacher_of_another_factor_is_refused(folder: Path, recipe: Path, tmp_
 
 
 def test_the_command_line_says_how_far_the_teacher_is(
-    cli: Callable[..., Ran], folder: Path, recipe: Path, micro: Path, tmp_path: Path
+    cli: Cli, folder: Path, recipe: Path, micro: Path, tmp_path: Path
 ) -> None:
     settings = [f"--set={key}={value}" for key, value in {**CHANGES, "teacher.model": micro}.items()]
-    ran = cli("train", "-c", recipe, "--data", folder, "-o", tmp_path / "run", *settings)
-    assert ran.code == 0, ran.err
+    ran = cli("train", "-c", recipe, "--data", folder, "-o", tmp_path / "run", *settings, code=0)
     assert "teacher l1" in ran.err

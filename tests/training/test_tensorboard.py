@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -13,21 +12,18 @@ from PIL import Image
 
 from sr_upscale.formatting import extra
 from sr_upscale.pretrained.weights_file import load_generator
-from tests.helpers import Ran
+from tests.helpers import Cli
 
 
 def test_tensorboard_says_what_to_install(
-    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    ran = cli("train", "--config", recipe, "--data", folder, "-o", tmp_path / "run", "--tensorboard")
-    assert ran.code == 2
+    ran = cli("train", "--config", recipe, "--data", folder, "-o", tmp_path / "run", "--tensorboard", code=2)
     assert extra("tensorboard") in ran.err
 
 
-def test_tensorboard_holds_the_losses_and_scores(
-    cli: Callable[..., Ran], folder: Path, recipe: Path, tmp_path: Path
-) -> None:
+def test_tensorboard_holds_the_losses_and_scores(cli: Cli, folder: Path, recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert cli("train", "--config", recipe, "--data", folder, "-o", out, "--tensorboard").code == 0
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

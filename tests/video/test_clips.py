@@ -133,8 +133,7 @@ def test_everything_of_a_clip_is_kept(
     name: str, ending: str, codec: str | None, clips: Path, tmp_path: Path, nearest: Path, cli: Cli
 ) -> None:
     source, out = make_clip(clips, name), tmp_path / f"out.{ending}"
-    ran = cli(source, "-o", out, "-n", nearest, *(["--codec", codec] if codec else []))
-    assert ran.code == 0, ran.err
+    ran = cli(source, "-o", out, "-n", nearest, *(["--codec", codec] if codec else []), code=0)
     silent = codec in ("av1", "ffv1", "prores") and ending == "mkv" and name == "vfr.mkv"
     assert ("pixels are not square" in ran.err) == silent
     check_kept(source, out, aspect=not silent)
