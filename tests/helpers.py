@@ -101,6 +101,12 @@ Cli = Callable[..., Ran]
 """Runs a command line in this process: the fixture `cli`."""
 
 
+def fails(ran: Ran, code: int, words: str) -> None:
+    """Asserts that a command ended with a code, and one line that has these words."""
+    assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
+    assert words in ran.err
+
+
 @contextmanager
 def on_loopback(
     answer: Callable[[BaseHTTPRequestHandler], object],

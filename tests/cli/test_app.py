@@ -616,11 +616,11 @@ def test_batch_mirrors_the_tree_and_survives_a_bad_file(cli: Cli, folder: Path, 
 
 
 def test_batch_names_what_it_leaves_out(cli: Cli, folder: Path, nearest: Path) -> None:
-    for name in ("a.NEF", "b.nef", "Makefile"):
+    for name in ("a.PSD", "b.psd", "Makefile"):
         (folder / name).write_bytes(b"...")
     ran = cli("batch", folder, "-n", nearest, "--json")
-    assert "left out, not readable as pictures: 2 .nef, 1 without an ending, 1 .txt\n" in ran.err
-    assert events(ran.out)[-1]["left_out"] == {".nef": 2, ".txt": 1, "without an ending": 1}
+    assert "left out, not readable as pictures: 2 .psd, 1 without an ending, 1 .txt\n" in ran.err
+    assert events(ran.out)[-1]["left_out"] == {".psd": 2, ".txt": 1, "without an ending": 1}
 
 
 @pytest.mark.parametrize("other", ["A.PNG", "a.Png"])
@@ -637,13 +637,6 @@ def test_batch_without_recursion_and_with_a_format(cli: Cli, folder: Path, neare
     out = tmp_path / "out"
     assert cli("batch", folder, "--no-recursive", "-f", "webp", "-o", out, "-n", nearest, "--quiet").err == ""
     assert [path.name for path in out.iterdir() if path.suffix == ".webp"] == ["a.webp"]
-
-
-def test_batch_output_inside_the_input_is_not_an_input_of_the_next_run(cli: Cli, folder: Path, nearest: Path) -> None:
-    (folder / "deep" / "bad.jpg").unlink()
-    for expected in ("2 done", "0 done, 2 skipped"):
-        ran = cli("batch", folder, "-o", folder / "out", "-n", nearest, code=0)
-        assert expected in ran.err
 
 
 def test_a_dry_run_has_the_shape_of_a_run_with_the_failing_items_in_it(cli: Cli, folder: Path, nearest: Path) -> None:

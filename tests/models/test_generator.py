@@ -16,16 +16,9 @@ from sr_upscale.models.generator import (
 )
 
 
-def parameters(config: GeneratorConfig) -> int:
-    return sum(parameter.numel() for parameter in Generator(config).parameters())
-
-
-def test_published_generator_has_the_published_number_of_parameters() -> None:
-    assert parameters(PRESETS["published-x4"]) == 913_027
-
-
-def test_our_generator_has_the_designed_number_of_parameters() -> None:
-    assert parameters(PRESETS["ours-x4"]) == 828_208
+@pytest.mark.parametrize(("name", "count"), [("published-x4", 913_027), ("ours-x4", 828_208)])
+def test_generators_have_the_parameters_that_were_published_and_designed(name: str, count: int) -> None:
+    assert sum(parameter.numel() for parameter in Generator(PRESETS[name]).parameters()) == count
 
 
 @pytest.mark.parametrize("upsampler", TAILS)

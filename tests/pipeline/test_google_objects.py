@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from sr_upscale.storage import objects, stores
-from tests.helpers import Cli, on_loopback
+from tests.helpers import Cli, fails, on_loopback
 from tests.storage.object_store import doubled, pixels, png, send
 
 pytestmark = pytest.mark.usefixtures("spools")
@@ -128,5 +128,4 @@ def test_row_70_of_two_workers_one_wins(cli: Cli, google: Google, nearest: Path)
 
 def test_row_69_a_missing_bucket_of_google(cli: Cli, google: Google, nearest: Path, photo: Path) -> None:
     ran = cli(photo, "-n", nearest, "-o", "gs://none/a.png")
-    assert (ran.code, ran.err.count("\n")) == (5, 1)
-    assert "gs://none/a.png: no such object or bucket" in ran.err
+    fails(ran, 5, "gs://none/a.png: no such object or bucket")

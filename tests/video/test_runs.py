@@ -24,7 +24,7 @@ from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
 from sr_upscale.storage import claims
 from sr_upscale.storage.claims import Claims
-from tests.helpers import animation, pattern
+from tests.helpers import animation, fails, pattern
 from tests.storage.object_store import Store
 from tests.video.clips import Cli, as_shown, ffmpeg, frames_of, hashes, make_clip, probed, times_of
 
@@ -314,8 +314,7 @@ def test_row_80_what_cannot_be_is_refused_before_the_first_frame(
     else:
         make_clip(clips, name)
     ran = cli(source, "-o", tmp_path / out, "-n", nearest, *options)
-    assert (ran.code, ran.err.count("\n")) == (code, 1), ran.err
-    assert said in ran.err
+    fails(ran, code, said)
     assert listed(tmp_path) == []
 
 
@@ -416,8 +415,7 @@ def test_an_object_s_segments_are_not_promised(
 ) -> None:
     monkeypatch.setattr(run, "join", lambda *_a, **_m: _full())
     ran = cli(make_clip(clips, "plain.mp4"), "-o", f"s3://{store.bucket}/out.mkv", "-n", nearest)
-    assert (ran.code, ran.err.count("\n")) == (5, 1)
-    assert "the disk is full" in ran.err
+    fails(ran, 5, "the disk is full")
     assert store.writes() == {}
 
 
@@ -494,5 +492,4 @@ def test_without_the_extra_a_clip_is_one_line(
     monkeypatch.setattr("sr_upscale.video.containers.has_video", lambda: False)
     for out in ("out.mkv", "out.gif", "out.y4m"):
         ran = cli(source, "-o", tmp_path / out, "-n", nearest)
-        assert (ran.code, ran.err.count("\n")) == (4, 1)
-        assert "a video, for which this program needs an extra" in ran.err
+        fails(ran, 4, "a video, for which this program needs an extra")
