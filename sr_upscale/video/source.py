@@ -72,9 +72,7 @@ class Clip(FrameStream):
             raise InputError(f"{self.name}: no frame of its video can be decoded; get the file again")
         if promised - float(everything[-1] * time_base) > 1 + 2 / rate and self._is_short(promised):
             self.damaged += 1
-        low = self.begin / time_base if start else 0
-        high = np.inf if self.end is None else self.end / float(time_base)
-        chosen = everything[(everything >= low) & (everything < high)] if start or duration else everything
+        chosen = self._part_of(everything, time_base) if start or duration else everything
         if not chosen.size:
             raise InputError(f"{self.name}: there is no frame between --start and --start plus --duration")
         self.times: Sequence[int] = [int(each) for each in chosen]
@@ -86,6 +84,12 @@ class Clip(FrameStream):
         self._at = -1
 
     # --- index ------------------------------------------------------------------------------------
+
+    def _part_of(self, times: NDArray[np.int64], time_base: Fraction) -> NDArray[np.int64]:
+        """Returns the time stamps between `begin` and `end`."""
+        low = self.begin / time_base
+        high = np.inf if self.end is None else self.end / float(time_base)
+        return times[(times >= low) & (times < high)]
 
     def _indexed(self) -> tuple[NDArray[np.int64], int]:
         """Returns the time stamps of all frames, by the packets alone where those have them."""
