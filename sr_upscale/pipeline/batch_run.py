@@ -113,7 +113,7 @@ class ItemExecutor(Protocol[Loaded]):
 
 
 class ItemLedger(Protocol):
-    """What knows what is done and who does the rest: `ledger.Ledger`, or `object_batch.ObjectLedger`."""
+    """What knows what is done and who does the rest: `ledger.Ledger`, or `places.ObjectLedger`."""
 
     def __enter__(self) -> ItemLedger: ...
 

@@ -155,7 +155,7 @@ def set_up(
     executor, force = LocalExecutor(request, on_step=on_step, spool=spool), request.file.force
     if spool is None or plan.root != spool.outputs:
         return executor, Ledger(plan, executor.fingerprint, force=force, verify=verify, spool=spool)
-    from sr_upscale.pipeline.object_batch import ObjectLedger
+    from sr_upscale.pipeline.places import ObjectLedger
 
     return executor, ObjectLedger(spool, plan, executor.fingerprint, force=force)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_upscale.pipeline import object_batch
+from sr_upscale.pipeline import places
 from sr_upscale.pipeline.request import request_of
 from sr_upscale.storage import objects
 from tests.helpers import Cli, Ran
@@ -245,10 +245,10 @@ def test_each_process_has_an_order_of_its_own(
         store.put(f"scans/{number:02}.png", b"")
     orders = []
     for process in ("node1.00000000-1-00000000", "node2.00000000-1-00000000"):
-        monkeypatch.setattr(object_batch, "identity", lambda process=process: process)
+        monkeypatch.setattr(places, "identity", lambda process=process: process)
         with objects.Spool() as ours:
             request = request_of({"model": str(nearest)})
-            plan = object_batch.plan_objects(f"s3://{store.bucket}/scans", f"s3://{store.bucket}/out", request, ours)
+            plan = places.plan_objects(f"s3://{store.bucket}/scans", f"s3://{store.bucket}/out", request, ours)
         orders.append([item.target.name for item in plan.items])
     assert sorted(orders[0]) == sorted(orders[1]) == [f"{number:02}.png" for number in range(30)]
     assert orders[0] != orders[1]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sr_upscale.errors import NetworkError
-from sr_upscale.pipeline import object_batch
+from sr_upscale.pipeline import places
 from sr_upscale.storage import objects, stores
 from tests.helpers import Cli, fails, on_loopback
 from tests.storage.object_store import Store, doubled, forward, pixels, png, refuse, send
@@ -229,7 +229,7 @@ def test_an_input_that_changes_while_it_is_read_is_of_one_version(
 def test_addresses_that_cannot_be_used_so(
     cli: Cli, nearest: Path, names: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_batch, "refuse_missing_bucket", lambda _address: None)
+    monkeypatch.setattr(places, "refuse_missing_bucket", lambda _address: None)
     ran = cli(*names, "-n", nearest)
     fails(ran, 2, words)
 
