@@ -87,9 +87,10 @@ class Clip(FrameStream):
 
     def _part_of(self, times: NDArray[np.int64], time_base: Fraction) -> NDArray[np.int64]:
         """Returns the time stamps between `begin` and `end`."""
-        low = self.begin / time_base
+        low: Any = self.begin / time_base
         high = np.inf if self.end is None else self.end / float(time_base)
-        return times[(times >= low) & (times < high)]
+        chosen: NDArray[np.int64] = times[(times >= low) & (times < high)]
+        return chosen
 
     def _indexed(self) -> tuple[NDArray[np.int64], int]:
         """Returns the time stamps of all frames, by the packets alone where those have them."""
