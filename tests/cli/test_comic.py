@@ -39,7 +39,7 @@ def book(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("batch", [False, True])
-def test_a_comic_that_was_killed_goes_on_with_its_pages(
+def test_row_81_a_comic_that_was_killed_goes_on_with_its_pages(
     cli: Cli, book: Path, tmp_path: Path, nearest: Path, batch: bool
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out" / "book.cbz"
@@ -92,7 +92,7 @@ def test_pages_of_another_format_and_one_name(cli: Cli, tmp_path: Path, nearest:
         ]
 
 
-def test_a_batch_goes_on_after_what_is_no_comic(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+def test_row_81_a_batch_goes_on_after_what_is_no_comic(cli: Cli, tmp_path: Path, nearest: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.cbr").write_bytes(b"Rar!")
@@ -116,7 +116,7 @@ def test_a_batch_goes_on_after_what_is_no_comic(cli: Cli, tmp_path: Path, neares
         ("a.cbz", b"no zip", 4, "a damaged comic"),
     ],
 )
-def test_what_is_no_comic(
+def test_row_81_what_is_no_comic(
     cli: Cli, tmp_path: Path, nearest: Path, name: str, data: bytes, code: int, words: str
 ) -> None:
     (tmp_path / name).write_bytes(data)
@@ -125,7 +125,7 @@ def test_what_is_no_comic(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_page_that_claims_a_gigabyte_is_not_read(
+def test_row_81_a_page_that_claims_a_gigabyte_is_not_read(
     cli: Cli, book: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sr_upscale.pipeline.comic.MEMBER_BYTES", 100)
