@@ -116,13 +116,13 @@ class Claims:
     def release(self, name: str) -> None:
         """Gives a name back, if this process has it, with what those that it was taken over from have left."""
         with self._lock:
-            mine = self._mine.pop(name, None)
-            if mine is None or self._holder(name, mine) != self.identity:
-                return
-            with contextlib.suppress(OSError):  # what stays is given back by the end of the lease
-                for generation in sorted(self._generations().get(name, [])) if mine else [0]:
-                    if generation <= mine:  # upwards: the highest counts until it goes
-                        self._remove(self._path(name, generation))
+            mine = self._mine.get(name)
+            if mine is not None and self._holder(name, mine) == self.identity:
+                with contextlib.suppress(OSError):  # what stays is given back by the end of the lease
+                    for generation in sorted(self._generations().get(name, [])) if mine else [0]:
+                        if generation <= mine:  # upwards: the highest counts until it goes
+                            self._remove(self._path(name, generation))
+            self._mine.pop(name, None)  # last: where a signal ends this call, `close` repeats it
 
     def others(self) -> set[str]:
         """Returns the identities of other processes that are at work in the folder, as far as is known."""

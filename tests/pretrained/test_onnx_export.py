@@ -64,7 +64,10 @@ def test_command(cli: Cli, exported: Path, micro: Path, tmp_path: Path) -> None:
     assert "expected onnx" in cli("export", "-n", micro, "-f", "tflite").err
 
 
-def test_an_export_for_a_backend_is_announced_once(cli: Cli, micro: Path, tmp_path: Path) -> None:
+def test_an_export_for_a_backend_is_announced_once(
+    cli: Cli, micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
     Image.fromarray(pattern(8, 9)).save(tmp_path / "a.png")
     call = [tmp_path / "a.png", "-n", micro, "--backend", "onnxruntime", "-o", tmp_path / "b.png", "--force"]
     said = [(ran.code, "exporting to ONNX, once for each model" in ran.err) for ran in (cli(*call), cli(*call))]

@@ -156,6 +156,23 @@ def test_a_process_that_has_ended_here_is_known_at_once(tmp_path: Path) -> None:
     assert not claims.folder.exists()
 
 
+def test_a_release_that_a_signal_ends_is_repeated_at_the_end(
+    host: Callable[..., Claims], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = host(1)
+    assert claims.take(NAME)
+
+    def ended(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(claims, "_remove", ended)
+        with pytest.raises(KeyboardInterrupt):
+            claims.release(NAME)
+    claims.close()
+    assert not claims.folder.exists()
+
+
 def test_a_lease_that_others_have_removed_comes_back(host: Callable[..., Claims]) -> None:
     first, second = host(1), host(2)
     assert first.take(NAME)
