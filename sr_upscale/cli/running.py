@@ -14,8 +14,7 @@ from sr_upscale.formatting import addressed, duration, mebibytes, shown
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item, counted, refuse_unwritable
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, run_batch
 from sr_upscale.pipeline.request import Request
-from sr_upscale.storage.remote import is_address
-from sr_upscale.video.containers import is_begun
+from sr_upscale.video.containers import parts_folders
 
 if TYPE_CHECKING:
     from sr_upscale.pipeline.executor import LocalExecutor
@@ -156,12 +155,12 @@ def _end(plan: BatchPlan, counts: Mapping[str, int], more: Mapping[str, Any], co
 
 @contextlib.contextmanager
 def going_on(target: Path, console: Console) -> Iterator[None]:
-    """Says of a clip or comic that ends early how it goes on; parts of an object are gone with the spool."""
+    """Says of a clip or comic that ends early how it goes on."""
     try:
         yield
     except BaseException:
-        if is_begun(target) and not is_address(addressed(target)):
-            console.note("finished parts stay beside the output; run the same command to continue")
+        if folders := parts_folders(target):
+            console.note(f"finished parts stay in {shown(folders[0])}; run the same command to continue")
         raise
 
 

@@ -149,9 +149,7 @@ def _single(
         on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
         target, around = _way_out(place, fmt, buffer, console)
         with around:
-            done = job.run(data, target, fmt, engine, request, on_step=on_step)
-        if place != "-":
-            commit(Path(place))
+            done = job.run(data, target, fmt, engine, request, on_step=on_step, on_whole=commit)
     if place == "-":
         _print(buffer.getbuffer())
     _report_done(name, place, done, engine, console, verbose=verbose)

@@ -21,7 +21,7 @@ from sr_upscale.pipeline import job
 from sr_upscale.pipeline.manifest import fingerprint_of
 from sr_upscale.pipeline.request import Request
 from sr_upscale.storage.atomic import hash_file, make_folder, replace_file
-from sr_upscale.video.containers import segments_name
+from sr_upscale.video.containers import parts_folder, parts_folders
 
 if TYPE_CHECKING:
     from sr_upscale.inference.engine import Engine
@@ -100,11 +100,21 @@ def run(
     request: Request,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path], None] = lambda _temporary: None,
 ) -> dict[str, Any]:
     """Does one comic; see `job.run`."""
     prepared = prepare(source, fmt, engine, request, queued=True)
     with ThreadPoolExecutor(1, "save") as saver:
-        return start(prepared, target, fmt, engine, request, writer=write_behind(saver), on_step=on_step).result()
+        return start(
+            prepared,
+            target,
+            fmt,
+            engine,
+            request,
+            writer=write_behind(saver),
+            on_step=on_step,
+            on_whole=lambda temporary, _sha256: on_whole(temporary),
+        ).result()
 
 
 def start(
@@ -120,11 +130,11 @@ def start(
 ) -> Future[dict[str, Any]]:
     """Computes a comic and writes it; see `job.start`. It returns when all is done.
 
-    Pages lie in a folder beside the output until all are done: a run that was killed goes on there.
+    Pages lie in a folder (`parts_folder`) until all are done: a run that was killed goes on there.
     """
     begin = time.perf_counter()
     made_of = fingerprint_of({**prepared.settings, "comic": prepared.picture.sha256})[:12]
-    folder = target.parent / segments_name(target, made_of)
+    folder = parts_folder(target, made_of)
     paths = [folder / f"{number:05}.page" for number in range(len(prepared.pages))]
     resumed = sum(path.exists() for path in paths)
     make_folder(folder)
@@ -139,7 +149,7 @@ def start(
         with contextlib.suppress(OSError):
             folder.rmdir()  # where no page is in it
         raise
-    for other in target.parent.glob(segments_name(target)):
+    for other in parts_folders(target):
         shutil.rmtree(other, ignore_errors=True)
     finished: Future[dict[str, Any]] = Future()
     finished.set_result(

@@ -21,7 +21,7 @@ from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.upscaler import Upscaler
-from sr_upscale.video.containers import Container, container_of_path, is_begun
+from sr_upscale.video.containers import Container, container_of_path, parts_folders
 
 if TYPE_CHECKING:
     from sr_upscale.storage.objects import Spool
@@ -102,7 +102,7 @@ class LocalExecutor:
             Cancelled: `work.stop` was set.
         """
         moves = isinstance(self.format_for(item), Container)
-        if not moves or item.target in self._shared or not is_begun(item.target):
+        if not moves or item.target in self._shared or not parts_folders(item.target):
             return
         from sr_upscale.video.run import share_clip
 

@@ -249,6 +249,7 @@ def run(
     request: Request,
     *,
     on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path], None] = lambda _temporary: None,
 ) -> dict[str, Any]:
     """Does one file, from reading to writing.
 
@@ -259,6 +260,7 @@ def run(
         engine: Computes.
         request: What to do.
         on_step: Called with (strips, tiles or frames done, in all); in all is 0 where that is not known.
+        on_whole: Called with the whole file before it takes its place (`replace_file`).
 
     Returns:
         What was done, ready for JSON; ``warnings`` is a list of sentences.
@@ -272,12 +274,24 @@ def run(
         if not isinstance(target, Path):
             done = _pipe(source, target, fmt, engine, request, on_step)
         else:
-            with replace_file(target, overwrite=request.file.force) as temporary, temporary.open("wb") as file:
+            with (
+                replace_file(target, on_whole=on_whole, overwrite=request.file.force) as temporary,
+                temporary.open("wb") as file,
+            ):
                 done = _pipe(source, file, fmt, engine, request, on_step)
     else:
         assert isinstance(source, Path | bytes)
         prepared = prepare(source, fmt, engine, request)
-        done = start(prepared, target, fmt, engine, request, on_step=on_step).result()
+        started = start(
+            prepared,
+            target,
+            fmt,
+            engine,
+            request,
+            on_step=on_step,
+            on_whole=lambda temporary, _sha256: on_whole(temporary),
+        )
+        done = started.result()
     return done | {"seconds": round(time.perf_counter() - begin, 3)}
 
 

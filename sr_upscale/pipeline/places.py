@@ -78,8 +78,8 @@ def picture_at(
         request: Gives the name in a folder.
 
     Yields:
-        The file to read, None for standard input; the file to write, or ``-``; and what puts a written file in place,
-        which is to be called with it.
+        The file to read, None for standard input; the file to write, or ``-``; and what puts an object in place, which
+        is to be called with its whole file.
 
     Raises:
         UsageError: An address cannot be used so.
@@ -90,11 +90,12 @@ def picture_at(
     if not (is_address(name) or is_address(output or "")):
         source = None if name == "-" else Path(name)
         place = "-" if source is None and output is None else single_target(source, output, request)
-        yield source, place, lambda _written: None
+        yield source, place, lambda _whole: None
         return
     with Spool() as spool:
         source, folder = _file_of(name, spool)
         output = folder if output is None else output
+        commit: Callable[[Path], None] = lambda _whole: None  # noqa: E731
         if is_address(output):
             check_address(output, to_write=True)
             address = output + default_name(source or Path("stdin"), request) if output.endswith("/") else output
@@ -103,11 +104,12 @@ def picture_at(
             place = str(spool.outputs / name_of(address))
             show_as(spool.outputs, address.rpartition("/")[0])
             _check_output(address, request)
+            commit = functools.partial(_commit, address, request)
         else:
             place = single_target(source, output, request)
         if source is not None and is_address(name):
             get(name, source)
-        yield source, place, functools.partial(_commit, request, spool)
+        yield source, place, commit
 
 
 def _file_of(name: str, spool: Spool) -> tuple[Path | None, str]:
@@ -126,11 +128,10 @@ def _check_output(address: str, request: Request) -> None:
         raise OutputError(f"{shown(address)}: exists; add --force to overwrite it, or choose another -o")
 
 
-def _commit(request: Request, spool: Spool, place: Path) -> None:
-    """Puts a written file in place, if it stands for an object."""
-    if place.is_relative_to(spool.outputs):
-        note = json.dumps({"by": f"{identity()}-{secrets.token_hex(4)}"})
-        put(addressed(place), place, note=note, overwrite=request.file.force)
+def _commit(address: str, request: Request, whole: Path) -> None:
+    """Puts a whole file in the place of an object."""
+    note = json.dumps({"by": f"{identity()}-{secrets.token_hex(4)}"})
+    put(address, whole, note=note, overwrite=request.file.force)
 
 
 LISTED = 10_000

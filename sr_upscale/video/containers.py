@@ -10,7 +10,9 @@ from pathlib import Path
 
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.flags import VIDEO, option
-from sr_upscale.formatting import extra, parse_duration
+from sr_upscale.formatting import addressed, extra, parse_duration
+from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.storage.remote import is_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +86,23 @@ def container_of_path(path: Path) -> Container | None:
     return CONTAINERS[name] if name else None
 
 
-def segments_name(target: Path, fingerprint: str = "*") -> str:
-    """Names the folder of an output's parts by what determines them; without that the pattern of all its folders."""
-    name = hashlib.sha256(target.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f".sr-{name}-{fingerprint}.clip"
+def parts_folder(target: Path, fingerprint: str) -> Path:
+    """Returns the folder of an output's parts (segments, pages): beside it, or of an object in the cache.
+
+    Args:
+        target: The output.
+        fingerprint: Says what determines the parts; ``*`` makes a pattern.
+    """
+    address = addressed(target)
+    above, name = (cache_folder() / "parts", address) if is_address(address) else (target.parent, target.name)
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return above / f".sr-{digest}-{fingerprint}.clip"
 
 
-def is_begun(target: Path) -> bool:
-    """Says whether there are parts of an output (segments, pages), or a process that makes them."""
-    return any(target.parent.glob(segments_name(target)))
+def parts_folders(target: Path) -> list[Path]:
+    """Finds the folders of an output's parts: what runs have begun, with these or other options."""
+    pattern = parts_folder(target, "*")
+    return [*pattern.parent.glob(pattern.name)]
 
 
 def has_video() -> bool:

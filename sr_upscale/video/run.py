@@ -1,6 +1,6 @@
 """A clip enlarged: decoding, the network and encoding side by side, in segments that a later run goes on from.
 
-A segment is a run of the encoder of its own, written whole beside the output. So a kill costs one segment, and several
+A segment is a run of the encoder of its own, written whole (`parts_folder`). So a kill costs one segment, and several
 processes share a clip by claiming segments. When all are there, their packets are joined by copy.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale import __version__
-from sr_upscale.errors import OutputError
+from sr_upscale.errors import AppearedError
 from sr_upscale.formatting import shown
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.color_drift import Drift
@@ -35,7 +35,7 @@ from sr_upscale.inference.sizing import Target
 from sr_upscale.interrupts import STOP
 from sr_upscale.storage.atomic import hash_file, make_folder, output_error, replace_file
 from sr_upscale.storage.claims import Claims
-from sr_upscale.video.containers import Container, VideoOptions, segments_name
+from sr_upscale.video.containers import Container, VideoOptions, parts_folder, parts_folders
 from sr_upscale.video.encoder import Encoder
 from sr_upscale.video.frames import FrameStream, pixel_name
 from sr_upscale.video.mux import check_streams, join, write_segment
@@ -319,7 +319,7 @@ class _Run:
     def __init__(self, plan: ClipPlan, target: Path, engine: Engine, on_step: Callable[[int, int], None]) -> None:
         self.plan, self.target, self.total = plan, target, len(plan.clip.times)
         self.network = Network(engine, plan.plan, self.total, on_step)
-        self.folder = target.parent / segments_name(target, _fingerprint(plan, engine))
+        self.folder = parts_folder(target, _fingerprint(plan, engine))
         self.segments = [self.folder / f"{each:06}.segment" for each in range(-(-self.total // SEGMENT_FRAMES))]
         self.claims = Claims(self.folder.with_suffix(".claims"))
         self.resumed = sum(len(self._frames(each)) for each, path in enumerate(self.segments) if path.exists())
@@ -398,7 +398,7 @@ class _Run:
             time.sleep(POLL_S)
         if not self.folder.exists():  # another one has done it
             if not self.target.exists():
-                raise OutputError(
+                raise AppearedError(
                     f"{shown(self.target)}: its segments were removed meanwhile; run the same command again"
                 )
             return
@@ -410,7 +410,7 @@ class _Run:
             except BROKEN as error:
                 cause = OSError(getattr(error, "errno", 0), getattr(error, "strerror", str(error)))
                 raise output_error(self.target, cause) from error
-        for folder in self.target.parent.glob(segments_name(self.target)):
+        for folder in parts_folders(self.target):
             shutil.rmtree(folder, ignore_errors=True)
 
 

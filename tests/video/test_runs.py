@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ from sr_upscale.pipeline.manifest import MANIFEST
 from sr_upscale.pipeline.request import NetworkOptions, Request, request_of
 from sr_upscale.storage import claims
 from sr_upscale.storage.claims import Claims
-from tests.helpers import animation, fails, pattern
-from tests.storage.object_store import Store
+from tests.helpers import animation, fails, pattern, pictures
+from tests.storage.object_store import Store, refuse
 from tests.video.clips import Cli, as_shown, ffmpeg, frames_of, hashes, make_clip, probed, times_of
 
 pytest.importorskip("av")
@@ -411,13 +413,38 @@ def test_clips_of_a_store(cli: Cli, store: Store, clips: Path, tmp_path: Path, n
     assert store.writes() == dict.fromkeys(("in/a.mp4", "one.mkv", "two.mkv", "four/a.mkv"), 1)
 
 
-def test_an_object_s_segments_are_not_promised(
-    cli: Cli, store: Store, spools: Path, clips: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("_short_segments", "spools")
+@pytest.mark.parametrize("kind", ["clip", "comic"])
+def test_row_79_what_becomes_an_object_goes_on_by_its_parts(
+    kind: str, cli: Cli, store: Store, clips: Path, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "join", lambda *_a, **_m: _full())
-    ran = cli(make_clip(clips, "plain.mp4"), "-o", f"s3://{store.bucket}/out.mkv", "-n", nearest)
-    fails(ran, 5, "the disk is full")
-    assert store.writes() == {}
+    """They lie in the cache until the object is there, also where its put fails."""
+    monkeypatch.setenv("SR_UPSCALE_CACHE", str(tmp_path / "cache"))
+    source, parts = make_clip(clips, "plain.mp4"), tmp_path / "cache" / "parts"
+    if kind == "comic":
+        source = tmp_path / "a.cbz"
+        with zipfile.ZipFile(source, "w") as book:
+            for number in range(5):
+                book.write(pictures(tmp_path, "page.png") / "page.png", f"{number}.png")
+    name = "out.mkv" if kind == "clip" else "out.cbz"
+    assert cli(source, "-o", tmp_path / name, "-n", nearest).code == 0
+    command = (source, "-o", f"s3://{store.bucket}/{name}", "-n", nearest, "--json")
+    store.fault = lambda handler: handler.command == "PUT" and refuse(403, "AccessDenied")(handler)
+    ran = cli(*command)
+    assert (ran.code, "no rights" in ran.err, "finished parts stay" in ran.err) == (5, True, True)
+    (folder,) = parts.glob(".sr-*.clip")
+    assert len([*folder.glob("*.segment"), *folder.glob("*.page")]) == 5
+    store.fault = lambda _handler: False
+    ran = cli(*command)
+    assert ran.code == 0
+    done = json.loads(ran.out.splitlines()[-1])
+    assert (done.get("resumed_frames"), done.get("resumed_pages")) in ((30, None), (None, 5))
+    (tmp_path / f"got_{name}").write_bytes(store.get(name))
+    if kind == "clip":  # Matroska has a random number
+        assert hashes(tmp_path / f"got_{name}") == hashes(tmp_path / name)
+    else:
+        assert (tmp_path / f"got_{name}").read_bytes() == (tmp_path / name).read_bytes()
+    assert listed(parts) == []
 
 
 def test_names_of_containers_reach_the_request() -> None:
