@@ -129,8 +129,8 @@ class Format:
 
     @property
     def media_type(self) -> str:
-        """Returns its type on the web, such as ``image/jpeg``."""
-        return f"image/{self.pillow.lower()}"
+        """Returns its type on the web, such as ``image/jpeg``; what Pillow has no name for is a comic."""
+        return f"image/{self.pillow.lower()}" if self.pillow else "application/vnd.comicbook+zip"
 
 
 JPEG_ROOM = 65000

@@ -245,7 +245,7 @@ class Picture:
 
         Args:
             target: A path, or a file that is open for writing bytes.
-            format: ``png``, ``jpg``, ``webp``, ``tif``, ``bmp``, ``gif`` or ``avif``; None goes by the path's ending.
+            format: A name such as ``png`` or ``jxl``; None goes by the path's ending.
             quality: 1-100 for JPEG, WebP and AVIF; WebP is lossless at 100.
             compression: 0-9 for PNG and TIFF, from large and quick to small and slow.
             background: RGB colour (0-255) behind transparent pixels where the format has no alpha.

@@ -32,6 +32,9 @@ COMIC = Format(name="cbz", codec="", pillow="", suffixes=(".cbz",), alpha=True)
 MEMBER_BYTES = 1 << 30
 """Most bytes of a page, or of another file in a comic: a zip of a few kB can claim any size."""
 
+UNPACKED_TIMES, UNPACKED_BYTES = 100, 64 << 20
+"""Most bytes of all files in a comic, as a multiple of its own; as many as the second are always allowed."""
+
 _STEPS = 100
 """What a page counts for in progress."""
 
@@ -78,6 +81,10 @@ def prepare(
         pages = [member for member in members if _is_page(member)]
         if not pages:
             raise InputError(f"{name}: no pages found; expected pictures in a zip archive")
+        if sum(each.file_size for each in members) > max(UNPACKED_BYTES, UNPACKED_TIMES * source.stat().st_size):
+            raise InputError(
+                f"{name}: unpacks to more than {UNPACKED_TIMES} times its size; repack it without such files"
+            )
         largest = max(pages, key=lambda page: page.file_size)
         page = _prepare_page(book, largest, name, engine, request, queued=queued)
     return PreparedComic(

@@ -130,11 +130,6 @@ class StoredWeights:
 
 
 TABLE = (
-    StoredWeights(name="psnr-x4", scale=4, purpose="faithful enlargement of clean pictures"),
-    StoredWeights(name="psnr-x2", scale=2, purpose="faithful enlargement of clean pictures"),
-    StoredWeights(
-        name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
-    ),
     StoredWeights(
         name="photo-x4",
         scale=4,
@@ -146,6 +141,11 @@ TABLE = (
     StoredWeights(name="photo-x2", scale=2, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x2"),
     StoredWeights(name="photo-fast-x4", scale=4, purpose="real photographs in a sixth of the time, less repaired"),
     StoredWeights(name="anime-x4", scale=4, purpose="drawings: clean lines and flat colours", twin="psnr-x4"),
+    StoredWeights(name="psnr-x4", scale=4, purpose="faithful enlargement of clean pictures"),
+    StoredWeights(name="psnr-x2", scale=2, purpose="faithful enlargement of clean pictures"),
+    StoredWeights(
+        name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
+    ),
 )
 
 

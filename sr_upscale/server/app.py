@@ -31,7 +31,7 @@ from sr_upscale.images.formats import WRITTEN
 from sr_upscale.pipeline import request as requests
 from sr_upscale.pipeline.executor import Cancelled
 from sr_upscale.pretrained.inventory import model_rows
-from sr_upscale.pretrained.registry import DEFAULT_MODEL, TABLE, families
+from sr_upscale.pretrained.registry import TABLE, families
 from sr_upscale.server.guard import Guard, policy_for, refusal
 from sr_upscale.server.jobs import Jobs, TooManyError, enlarge
 from sr_upscale.video.containers import CONTAINERS, has_video
@@ -313,7 +313,7 @@ def choices(own: str) -> list[dict[str, str]]:
     """Lists the models that the page shows, with what each is for: families stand for their models."""
     rows = {row["name"]: row["purpose"] for row in model_rows() if row["installed"] and not row["built_in"]}
     built_in = {entry.family: entry.purpose for entry in TABLE}
-    names = dict.fromkeys([own, *sorted(built_in, key=lambda family: family != DEFAULT_MODEL), *rows])
+    names = dict.fromkeys([own, *built_in, *rows])
     return [{"name": name, "purpose": (built_in | rows).get(name, "")} for name in names]
 
 

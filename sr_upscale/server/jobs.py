@@ -20,11 +20,11 @@ from typing import Any, BinaryIO, TypeVar
 from sr_upscale.errors import AppearedError, UsageError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.images import MAX_PIXELS
-from sr_upscale.images.formats import VIDEO, Format, sniff
+from sr_upscale.images.formats import COMICS, VIDEO, Format, sniff
 from sr_upscale.inference.engine import Engine
-from sr_upscale.pipeline import job as pipeline
+from sr_upscale.pipeline import comic
 from sr_upscale.pipeline.batch_plan import refuse_name, refuse_unwritable
-from sr_upscale.pipeline.executor import Cancelled, engine_for
+from sr_upscale.pipeline.executor import Cancelled, engine_for, job_for
 from sr_upscale.pipeline.request import NetworkOptions, Request
 from sr_upscale.pipeline.targets import default_name, format_for
 from sr_upscale.storage.atomic import replace_file
@@ -175,29 +175,32 @@ def enlarge(data: bytes, name: str, request: Request, job: Job, *, folder: Path 
         SrUpscaleError: Any of its kinds.
         Cancelled: The client has disconnected.
     """
-    kind = sniff(data[:256])
-    fmt = format_for(request.file.format or (DEFAULT if kind == VIDEO else None), "-", kind)
+    path, kind, fmt = Path(name), sniff(data[:256]), request.file.format
+    if path.suffix.lower() in COMICS:
+        kind, fmt = "a comic", comic.format_of_comic(path, path)
+    fmt = format_for(fmt or (DEFAULT if kind == VIDEO else None), "-", kind)
+    job_of, in_parts = job_for(fmt), fmt is comic.COMIC or isinstance(fmt, Container)
     engine = _engine_for(request.network)
-    named = dataclasses.replace(request, file=dataclasses.replace(request.file, format=fmt))
-    output = default_name(Path(name), named)
+    output = default_name(path, dataclasses.replace(request, file=dataclasses.replace(request.file, format=fmt)))
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as opened:
         source: Path | bytes = data
-        if kind == VIDEO:  # it is gone through more than once
-            source = Path(temporary) / "clip"
+        if in_parts or kind == VIDEO:  # it is gone through more than once
+            source = Path(temporary) / "source"
             source.write_bytes(data)
-        prepared = pipeline.prepare(source, fmt, engine, request, name=shown(name))
+        prepared = job_of.prepare(source, fmt, engine, request, name=shown(name))
         width, height = prepared.plan.output_size
+        described = job_of.describe(prepared, engine)
         most = (request.file.max_pixels or MAX_PIXELS) * OUTPUT_TIMES
-        if (pixels := width * height * pipeline.describe(prepared, engine)["frames"]) > most:
+        if (pixels := width * height * described.get("pages", described["frames"])) > most:
             raise UsageError(
                 f"{shown(name)}: the output would have {pixels / 1e6:.0f} MP, this server makes up to "
                 f"{most / 1e6:.0f} MP; choose a smaller scale"
             )
         place = None if folder is None else _free_place(folder, output)
-        moving = isinstance(fmt, Container)  # leaves segments beside its output when it is cancelled
-        target = Path(temporary) / "out" if place is None or moving else place
-        done = pipeline.start(prepared, target, fmt, engine, request, on_step=job.step).result()
-        if place is not None and moving:
+        # segments and pages stay beside an output that is cancelled
+        target = Path(temporary) / "out" if place is None or in_parts else place
+        done = job_of.start(prepared, target, fmt, engine, request, on_step=job.step).result()
+        if place is not None and in_parts:
             with replace_file(place, overwrite=False) as whole:
                 shutil.copyfile(target, whole)
         file: BinaryIO = opened.enter_context(target.open("rb"))

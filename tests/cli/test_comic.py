@@ -131,3 +131,14 @@ def test_row_81_a_page_that_claims_a_gigabyte_is_not_read(
     monkeypatch.setattr("sr_upscale.pipeline.comic.MEMBER_BYTES", 100)
     ran = cli(book, "-n", nearest)
     assert (ran.code, "is said to have" in ran.err) == (4, True)
+
+
+def test_row_81_a_comic_that_unpacks_to_hundreds_of_times_its_size_is_refused(
+    cli: Cli, tmp_path: Path, nearest: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.cbz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("1.png", _page(8))
+        file.writestr("notes.txt", bytes(65 << 20))
+    ran = cli(tmp_path / "a.cbz", "-n", nearest)
+    assert (ran.code, "unpacks to more than 100 times its size" in ran.err) == (4, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.cbz"]

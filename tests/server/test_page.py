@@ -279,6 +279,46 @@ def test_a_clip_is_cancelled_then_enlarged_shown_and_downloaded(
         assert len(hashes(Path(download.value.path()))) == 30
 
 
+def test_a_comic_is_enlarged_page_by_page(page: Page, nearest: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "tale.cbz", "w") as book:
+        for number in (2, 1):
+            book.writestr(f"{number}.png", png(pattern(8, 10 + number)))
+        book.writestr("ComicInfo.xml", "<ComicInfo/>")
+    with serving(nearest, folder=tmp_path) as server:
+        opened(page, server)
+        with page.expect_file_chooser() as chooser:
+            page.click("#choose")
+        chooser.value.set_files(tmp_path / "tale.cbz")
+        page.check("#save")
+        page.click("#go")
+        page.wait_for_selector("text=2 pages up to 24 × 16 by nearest-x2")
+        with page.expect_download() as download:
+            page.get_by_text("Download", exact=True).click()
+        assert download.value.suggested_filename == "tale_x2_nearest-x2.cbz"
+        assert Path(download.value.path()).read_bytes() == (tmp_path / "tale_x2_nearest-x2.cbz").read_bytes()
+        with zipfile.ZipFile(download.value.path()) as book:
+            assert book.namelist() == ["2.png", "1.png", "ComicInfo.xml"]
+            with Image.open(io.BytesIO(book.read("1.png"))) as image:
+                assert np.array_equal(np.asarray(image), pattern(8, 11).repeat(2, 0).repeat(2, 1))
+        assert page.locator("#look").is_hidden()  # nothing to look at, and no blank place for it
+
+
+def test_what_was_chosen_is_shown_until_there_is_a_result(page: Page, nearest: Path) -> None:
+    page.set_viewport_size(DESK)  # type: ignore[arg-type]
+    with serving(nearest) as server:
+        opened(page, server)
+        assert page.locator("#look").is_hidden()
+        for name in ("a.png", "b.png"):
+            drop(page, name, png(pattern(10, 12)))
+        page.wait_for_selector("#look img[alt='a.png']")
+        page.get_by_label("Remove a.png").click()
+        page.wait_for_selector("#look img[alt='b.png']")
+        page.click("#go")
+        page.wait_for_selector("#look iframe")
+        page.get_by_label("Remove b.png").click()
+        page.wait_for_selector("#look", state="hidden")
+
+
 @pytest.mark.parametrize("how", ["cancel", "leave"])
 def test_a_page_that_goes_takes_its_job_along(
     page: Page, nearest: Path, monkeypatch: pytest.MonkeyPatch, how: str
