@@ -10,7 +10,8 @@ import functools
 import os
 import platform
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -294,11 +295,13 @@ def import_ncnn() -> Any:
     """Imports ncnn.
 
     Raises:
-        UsageError: It is not installed.
+        UsageError: It is not installed, or cannot be loaded.
     """
     try:
         import ncnn
     except ImportError as error:
+        if has_ncnn():
+            raise UsageError(f"ncnn cannot be loaded ({error}); use --backend torch") from error
         raise UsageError(f"ncnn and Vulkan need an extra; {extra('ncnn')}") from error
     return ncnn
 
@@ -327,14 +330,52 @@ def vulkan_cards() -> tuple[VulkanCard, ...]:
     )
 
 
+_silence = threading.Lock()
+_silent_calls = 0
+
+
 @contextlib.contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Keeps a library's own lines from the terminal."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    """Keeps a library's own lines from the terminal; any number of threads may ask for it at once.
+
+    With glibc the stream of C is exchanged, and what Python prints meanwhile, in whichever thread, stays. Elsewhere
+    file descriptor 2 is, and it is lost.
+    """
+    global _silent_calls
+    with _silence:
+        if not _silent_calls:
+            _exchange_stderr()()
+        _silent_calls += 1
     try:
-        os.dup2(nothing, 2)
         yield
     finally:
-        os.dup2(kept, 2)
+        with _silence:
+            _silent_calls -= 1
+            if not _silent_calls:
+                _exchange_stderr()()
+
+
+@functools.cache
+def _exchange_stderr() -> Callable[[], None]:
+    """Returns what puts the null device in the place of stderr, and, called again, takes it away."""
+    import ctypes
+
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is not None and hasattr(libc, "gnu_get_libc_version"):  # musl's pointer cannot be written
+        libc.fopen.restype = ctypes.c_void_p
+        if opened := libc.fopen(os.devnull.encode(), b"w"):
+            stream, other = ctypes.c_void_p.in_dll(libc, "stderr"), ctypes.c_void_p(opened)
+
+            def exchange_streams() -> None:
+                stream.value, other.value = other.value, stream.value
+
+            return exchange_streams
+    nothing = os.open(os.devnull, os.O_WRONLY)
+
+    def exchange_descriptors() -> None:
+        kept = os.dup(2)
+        os.dup2(nothing, 2)
+        os.dup2(kept, nothing, inheritable=False)
         os.close(kept)
-        os.close(nothing)
+
+    return exchange_descriptors

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_upscale.device import Device, DeviceLostError, cpu_threads, import_ncnn
+from sr_upscale.device import (
+    CPU,
+    Device,
+    DeviceLostError,
+    cpu_threads,
+    free_memory,
+    import_ncnn,
+    silent_stderr,
+)
 from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
 from sr_upscale.pretrained.ncnn_export import INPUT, OUTPUT, NcnnModel, ncnn_model
 
@@ -20,6 +30,10 @@ if TYPE_CHECKING:
 NO_MEMORY = -100
 """What ncnn returns where memory ran out."""
 
+LOADED, THREAD_BYTES = 8, 10 << 20
+"""Memory that loading takes: so many times the size of the network (measured: 4 to 6), and a thread's stack. ncnn
+crashes with less."""
+
 
 def starter(weights: Path, device: Device) -> Start:
     """See `backends.starter`."""
@@ -28,22 +42,28 @@ def starter(weights: Path, device: Device) -> Start:
 
 def _start(model: NcnnModel, device: Device, dtype: str) -> Run:
     ncnn = import_ncnn()
+    if free_memory(CPU) < LOADED * len(model.numbers) + THREAD_BYTES * cpu_threads():
+        raise MemoryError
+    vulkan, half = device.type == "vulkan", dtype == "float16"
+    silent = silent_stderr if vulkan and sys.platform == "linux" else contextlib.nullcontext
     net = ncnn.Net()
-    half = dtype == "float16"
     net.opt.num_threads = cpu_threads()
-    net.opt.use_vulkan_compute = device.type == "vulkan"
+    net.opt.use_vulkan_compute = vulkan
     for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic"):
         setattr(net.opt, f"use_{name}", half)
     net.opt.use_bf16_storage = net.opt.use_bf16_packed = False
-    if device.type == "vulkan":
-        net.set_vulkan_device(device.index or 0)
-    if net.load_param_mem(model.graph) or net.load_model(_reader(model.numbers)):
-        raise _failure(device, "the network could not be loaded")
+    with silent():
+        if vulkan:
+            net.set_vulkan_device(device.index or 0)
+        if net.load_param_mem(model.graph) or net.load_model(_reader(model.numbers)):
+            raise _failure(device, "the network could not be loaded")
 
     def run(tile: NDArray[np.float32]) -> NDArray[np.float32]:
-        extractor = net.create_extractor()
-        extractor.input(INPUT, ncnn.Mat(tile[0]).clone())
-        status, out = extractor.extract(OUTPUT)
+        with silent():  # ncnn prints what Vulkan answers, besides returning it
+            extractor = net.create_extractor()
+            extractor.input(INPUT, ncnn.Mat(tile[0]).clone())
+            status, out = extractor.extract(OUTPUT)
+            del extractor
         if status == NO_MEMORY or (not status and out.empty()):
             raise MemoryError
         if status:
