@@ -84,8 +84,9 @@ def load_pairs(
     ]
     if not pairs or len(bad) > max(1, MAX_UNREADABLE * len(paths)):
         shown = "; ".join(bad[:5])
-        msg = f"training data: {len(bad)} of {len(paths)} pictures cannot be used ({shown}); remove or replace them"
-        raise TrainingError(msg)
+        raise TrainingError(
+            f"training data: {len(bad)} of {len(paths)} pictures cannot be used ({shown}); remove or replace them"
+        )
     for text in bad:
         on_warning(f"left out: {text}")
     return pairs

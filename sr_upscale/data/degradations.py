@@ -167,8 +167,7 @@ def degrade(hr: NDArray[np.uint8], scale: int, family: Family, rng: np.random.Ge
     """
     height, width = hr.shape[:2]
     if height % scale or width % scale:
-        msg = f"HR of {width}x{height} does not divide by {scale}; crop it to a multiple first"
-        raise ShapeError(msg)
+        raise ShapeError(f"HR of {width}x{height} does not divide by {scale}; crop it to a multiple first")
     small = (height // scale, width // scale)
     x = torch.from_numpy(np.ascontiguousarray(hr.transpose(2, 0, 1))).float().div_(255)[None]
     if rng.random() < family.clean_prob:

@@ -65,16 +65,14 @@ def find_pictures(folders: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for folder in folders:
         if not folder.is_dir():
-            msg = f"training data: {folder} is not a folder; expected a folder of pictures"
-            raise TrainingError(msg)
+            raise TrainingError(f"training data: {folder} is not a folder; expected a folder of pictures")
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in SUFFIXES and path.is_file():
                 found[path.resolve()] = None
     if not found:
         names = ", ".join(str(folder) for folder in folders)
         kinds = ", ".join(sorted(SUFFIXES))
-        msg = f"training data: no pictures below {names}; expected files ending in {kinds}"
-        raise TrainingError(msg)
+        raise TrainingError(f"training data: no pictures below {names}; expected files ending in {kinds}")
     return list(found)
 
 

@@ -45,8 +45,7 @@ def host_levels(pixels_hwc: Pixels) -> Tensor:
         ShapeError: The pixels have another number of dimensions or another dtype.
     """
     if pixels_hwc.ndim != 3 or pixels_hwc.dtype not in (np.uint8, np.uint16):
-        msg = f"pixels are {pixels_hwc.shape} {pixels_hwc.dtype}; expected (H, W, C) uint8 or uint16"
-        raise ShapeError(msg)
+        raise ShapeError(f"pixels are {pixels_hwc.shape} {pixels_hwc.dtype}; expected (H, W, C) uint8 or uint16")
     values = pixels_hwc if pixels_hwc.dtype == np.uint8 else pixels_hwc.astype(np.float32)
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))
 

@@ -39,11 +39,9 @@ def resize(image: Tensor, size: tuple[int, int], *, kernel: Kernel = "bicubic", 
     and Set14 agree with that, and not with mirroring or renormalising.
     """
     if min(size) < 1 or image.dim() < 2 or min(image.shape[-2:]) < 1:
-        msg = f"cannot resize {tuple(image.shape)} to {size}; expected (..., H, W) and sizes of at least 1"
-        raise ShapeError(msg)
+        raise ShapeError(f"cannot resize {tuple(image.shape)} to {size}; expected (..., H, W) and sizes of at least 1")
     if not image.is_floating_point():
-        msg = f"cannot resize a tensor of {image.dtype}; expected floating point in [0, 1]"
-        raise ShapeError(msg)
+        raise ShapeError(f"cannot resize a tensor of {image.dtype}; expected floating point in [0, 1]")
     # the axis that shrinks most goes first, as in MATLAB; height first where they are equal
     scales = {-2: size[0] / image.shape[-2], -1: size[1] / image.shape[-1]}
     for dim in sorted(scales, key=lambda d: scales[d]):
@@ -177,8 +175,7 @@ def downscale_matlab(hr: Tensor, scale: int) -> Tensor:
     """
     height, width = hr.shape[-2:]
     if height % scale or width % scale:
-        msg = f"HR of {width}x{height} does not divide by {scale}; crop it to a multiple first"
-        raise ShapeError(msg)
+        raise ShapeError(f"HR of {width}x{height} does not divide by {scale}; crop it to a multiple first")
     rows = resize(hr, (height // scale, width)).clamp(0, 1)  # MATLAB saturates 8-bit values between the axes
     lr = resize(rows, (height // scale, width // scale))
     return (lr.clamp(0, 1) * 255).round() / 255

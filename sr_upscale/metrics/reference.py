@@ -65,8 +65,9 @@ def ssim(sr: Tensor, hr: Tensor, *, data_range: float = 1.0, crop_border: int = 
     """
     sr, hr = prepared(sr, hr, "SSIM", data_range=data_range, crop_border=crop_border, y_channel=y_channel)
     if min(sr.shape[-2:]) < SSIM_WINDOW:
-        msg = f"SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} pixels; the crop leaves {sr.shape[-1]}x{sr.shape[-2]}"
-        raise ShapeError(msg)
+        raise ShapeError(
+            f"SSIM needs {SSIM_WINDOW}x{SSIM_WINDOW} pixels; the crop leaves {sr.shape[-1]}x{sr.shape[-2]}"
+        )
     taps = torch.arange(SSIM_WINDOW, dtype=torch.float64, device=sr.device) - SSIM_WINDOW // 2
     window = torch.exp(-(taps**2) / (2 * 1.5**2))
     window /= window.sum()
@@ -191,8 +192,9 @@ def lattice_energy(image: Tensor, period: int, *, window: int = 32) -> Tensor:
         ShapeError: The image is not (N, C, H, W), it is smaller than a window, or `window` is no such multiple.
     """
     if image.dim() != 4 or min(image.shape[-2:]) < window or window % (2 * period):
-        msg = f"lattice energy of {tuple(image.shape)} in windows of {window}; expected (N, C, H, W) of at least that"
-        raise ShapeError(msg)
+        raise ShapeError(
+            f"lattice energy of {tuple(image.shape)} in windows of {window}; expected (N, C, H, W) of at least that"
+        )
     gray = image.double().mean(dim=1)
     parts = gray.unfold(1, window, window // 2).unfold(2, window, window // 2).flatten(1, 2)
     hann = torch.hann_window(window, periodic=True, dtype=torch.float64, device=image.device)
@@ -215,14 +217,13 @@ def prepared(
 ) -> tuple[Tensor, Tensor]:
     """Checks both images and returns them in float64, as Y if wanted, without their border."""
     if sr.shape != hr.shape or sr.dim() != 4:
-        msg = f"{name} of {tuple(sr.shape)} against {tuple(hr.shape)}; expected two equal shapes (N, C, H, W)"
-        raise ShapeError(msg)
+        raise ShapeError(
+            f"{name} of {tuple(sr.shape)} against {tuple(hr.shape)}; expected two equal shapes (N, C, H, W)"
+        )
     if min(sr.shape[-2:]) <= 2 * crop_border:
-        msg = f"crop_border {crop_border} leaves no pixels of {sr.shape[-1]}x{sr.shape[-2]}"
-        raise ShapeError(msg)
+        raise ShapeError(f"crop_border {crop_border} leaves no pixels of {sr.shape[-1]}x{sr.shape[-2]}")
     if y_channel and (sr.shape[1] != 3 or data_range != 1.0):
-        msg = f"Y needs 3 channels in [0, 1]; got {sr.shape[1]} channels and data_range {data_range}"
-        raise ShapeError(msg)
+        raise ShapeError(f"Y needs 3 channels in [0, 1]; got {sr.shape[1]} channels and data_range {data_range}")
     if sr.device.type != "mps":  # which knows no float64
         sr, hr = sr.double(), hr.double()
     if y_channel:

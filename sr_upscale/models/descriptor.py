@@ -41,21 +41,18 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         for name in ("scale", "num_feat", "num_blocks"):
             if type(value := getattr(self, name)) is not int:
-                msg = f"generator {name} is {shortened(repr(value))}; expected a whole number"
-                raise ModelError(msg)
+                raise ModelError(f"generator {name} is {shortened(repr(value))}; expected a whole number")
         if self.scale not in (2, 3, 4, 8):
-            msg = f"generator scale is {self.scale}; expected 2, 3, 4 or 8"
-            raise ModelError(msg)
+            raise ModelError(f"generator scale is {self.scale}; expected 2, 3, 4 or 8")
         if self.num_feat < 2 or self.num_feat % 2:
-            msg = f"generator num_feat is {self.num_feat}; expected an even number of at least 2"
-            raise ModelError(msg)
+            raise ModelError(f"generator num_feat is {self.num_feat}; expected an even number of at least 2")
         if self.num_blocks < 1:
-            msg = f"generator num_blocks is {self.num_blocks}; expected at least 1"
-            raise ModelError(msg)
+            raise ModelError(f"generator num_blocks is {self.num_blocks}; expected at least 1")
         for name, known in (("upsampler", TAIL_TRAITS), ("block", INNER_ROWS)):
             if getattr(self, name) not in known:
-                msg = f"generator {name} is {shortened(repr(getattr(self, name)))}; expected {' or '.join(known)}"
-                raise ModelError(msg)
+                raise ModelError(
+                    f"generator {name} is {shortened(repr(getattr(self, name)))}; expected {' or '.join(known)}"
+                )
 
     @property
     def trunk_reach(self) -> int:

@@ -347,6 +347,7 @@ def gated_from_compact(state: Mapping[str, Tensor]) -> Generator:
                 weight, bias = state[f"{conv}.weight"].float(), state[f"{conv}.bias"].float()
                 cast("GatedBlock", block).become_conv(weight, bias, slopes.float())
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
-        msg = f"not a compact network with PReLU ({error}); expected tensors body.0.weight to body.66.weight"
-        raise ModelError(msg) from error
+        raise ModelError(
+            f"not a compact network with PReLU ({error}); expected tensors body.0.weight to body.66.weight"
+        ) from error
     return model.requires_grad_(False).eval()

@@ -311,8 +311,7 @@ def resolve_weights(
         return found
     if name_or_path in added():
         return added()[name_or_path]
-    msg = f"no model named {shortened(name_or_path)!r}, and no such file; {_hint(name_or_path)}"
-    raise ModelError(msg)
+    raise ModelError(f"no model named {shortened(name_or_path)!r}, and no such file; {_hint(name_or_path)}")
 
 
 def _hint(name: str) -> str:
@@ -330,8 +329,7 @@ def _hint(name: str) -> str:
 
 def _present(entry: StoredWeights) -> Path:
     if not entry.path.is_file():
-        msg = f"model {entry.name}: {entry.path} is missing; the installation is damaged, install it again"
-        raise ModelError(msg)
+        raise ModelError(f"model {entry.name}: {entry.path} is missing; the installation is damaged, install it again")
     return entry.path
 
 

@@ -88,18 +88,17 @@ class WeightsInfo:
         """
         if metadata.get("modelspec.architecture") != ARCHITECTURE:
             found = metadata.get("modelspec.architecture", "no architecture")
-            msg = f"{path}: the header names {found}; expected {ARCHITECTURE}: this is not a file of `sr-upscale train`"
-            raise ModelError(msg)
+            raise ModelError(
+                f"{path}: the header names {found}; expected {ARCHITECTURE}: this is not a file of `sr-upscale train`"
+            )
         try:
             config, recipe, scores = (
                 json.loads(metadata.get(f"sr_upscale.{key}", "{}")) for key in ("config", "recipe", "scores")
             )
         except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
-            msg = f"{path}: the header is damaged ({error}); get the file again"
-            raise ModelError(msg) from error
+            raise ModelError(f"{path}: the header is damaged ({error}); get the file again") from error
         if not all(isinstance(part, dict) for part in (config, recipe, scores)):
-            msg = f"{path}: the header is damaged (a list or value where names belong); get the file again"
-            raise ModelError(msg)
+            raise ModelError(f"{path}: the header is damaged (a list or value where names belong); get the file again")
         return WeightsInfo(
             name=metadata.get("modelspec.title", path.stem),
             description=metadata.get("modelspec.description", ""),
@@ -136,11 +135,11 @@ def read_info(path: Path) -> WeightsInfo:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError as error:
-        msg = f"{path}: no such weights file; `sr-upscale models` lists the names that need no file"
-        raise ModelError(msg) from error
+        raise ModelError(
+            f"{path}: no such weights file; `sr-upscale models` lists the names that need no file"
+        ) from error
     except (SafetensorError, OSError) as error:
-        msg = f"{path}: not a readable safetensors file ({error}); get the file again"
-        raise ModelError(msg) from error
+        raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
     return WeightsInfo.from_metadata(metadata, path=path)
 
 
@@ -209,25 +208,25 @@ def load_generator(path: Path) -> tuple[Generator, WeightsInfo]:
     config = config_of(info, path=path)
     state = load_safetensors(path)
     if config.num_blocks > len(state) or config.num_feat > sum(value.numel() for value in state.values()):
-        msg = (
+        raise ModelError(
             f"{path}: the header names {config.num_blocks} blocks of {config.num_feat} channels, more than the file's "
             f"{len(state)} tensors can be; the file is damaged, get it again"
         )
-        raise ModelError(msg)
     with torch.device("meta"):
         model = Generator(config)
     wanted = model.state_dict()
     if state.keys() != wanted.keys():
         missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-        msg = f"{path}: missing keys {missing[:5]}, unknown keys {unknown[:5]}; the file does not fit its configuration"
-        raise ModelError(msg)
+        raise ModelError(
+            f"{path}: missing keys {missing[:5]}, unknown keys {unknown[:5]}; the file does not fit its configuration"
+        )
     for key, value in state.items():
         if value.shape != wanted[key].shape:
-            msg = f"{path}: {key} has shape {tuple(value.shape)}; its configuration needs {tuple(wanted[key].shape)}"
-            raise ModelError(msg)
+            raise ModelError(
+                f"{path}: {key} has shape {tuple(value.shape)}; its configuration needs {tuple(wanted[key].shape)}"
+            )
         if not torch.isfinite(value.float()).all():
-            msg = f"{path}: {key} holds values that are not finite; the file is damaged, get it again"
-            raise ModelError(msg)
+            raise ModelError(f"{path}: {key} holds values that are not finite; the file is damaged, get it again")
     model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     return model.requires_grad_(False).eval(), info
 
@@ -283,8 +282,7 @@ def config_of(info: WeightsInfo, *, path: Path) -> GeneratorConfig:
     try:
         return GeneratorConfig(**info.config)
     except (TypeError, ModelError) as error:
-        msg = f"{path}: the header's configuration does not build a generator ({error})"
-        raise ModelError(msg) from error
+        raise ModelError(f"{path}: the header's configuration does not build a generator ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True)

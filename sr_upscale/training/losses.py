@@ -168,8 +168,7 @@ def perceptual_loss(sr: Mapping[str, Tensor], hr: Mapping[str, Tensor], weights:
     Source: Johnson et al. 2016, arXiv:1603.08155.
     """
     if missing := [layer for layer in weights if layer not in sr or layer not in hr]:
-        msg = f"perceptual loss: no features of {', '.join(missing)}; got {', '.join(sr)}"
-        raise ShapeError(msg)
+        raise ShapeError(f"perceptual loss: no features of {', '.join(missing)}; got {', '.join(sr)}")
     terms = [weight * F.l1_loss(sr[layer].float(), hr[layer].float()) for layer, weight in weights.items()]
     return torch.stack(terms).sum()
 
