@@ -29,7 +29,7 @@ from sr_upscale.pretrained.blend import blended
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.download import fetch
 from sr_upscale.storage.remote import RemoteFile
-from sr_upscale.training.loop import Resume, train
+from sr_upscale.training.loop import Resume, Setup, train
 from sr_upscale.training.recipe_file import load_recipe
 from tests.helpers import micro_generator, on_loopback, pictures
 
@@ -145,7 +145,7 @@ def training(*, resumed: bool) -> Scene:
 
     def run(folder: Path) -> None:
         out = folder / "run"
-        train(RECIPE, data=[folder / "in"], out=out, resume=Resume.AUTO)
+        train(RECIPE, Setup(data=[folder / "in"], out=out, resume=Resume.AUTO))
 
     return Scene(prepare=prepare, run=run, read=trained, versions=False)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console, print_error
@@ -39,6 +39,7 @@ def train(
         from sr_upscale.training.preview import format_preview, preview
         from sr_upscale.training.run import (
             Figures,
+            Setup,
             board,
             format_dtype,
             own_choice,
@@ -61,20 +62,24 @@ def train(
             console = Console(quiet=True)
         processes = f", {world.size} processes" if world.size > 1 else ""
         console.note(f"{recipe.name} ({size}): {shown(folder)}, {choice.device}, {format_dtype(dtype)}{processes}")
-        common: dict[str, Any] = {
-            "out": folder,
-            "validation": options.val,
-            "resume": Resume.AUTO if options.auto_resume else Resume.YES if options.resume else Resume.NO,
-            "device": torch_device(choice),
-            "dtype": dtype,
-            "vgg_weights": options.vgg_weights,
-            "world": world,
-            "on_warning": console.warn,
-        }
+        setup = Setup(
+            out=folder,
+            rendered=[Path(name) for name in options.rendered],
+            validation=options.val,
+            resume=Resume.AUTO if options.auto_resume else Resume.YES if options.resume else Resume.NO,
+            device=torch_device(choice),
+            dtype=dtype,
+            compiled=options.compiled,
+            vgg_weights=options.vgg_weights,
+            cache=None if options.no_cache else cache_folder() / "training",
+            world=world,
+            on_note=console.note,
+            on_warning=console.warn,
+        )
         if options.dry_run:
-            plan = preview(recipe, data=options.data, datasets=datasets_folder(), **common)
+            plan = preview(recipe, setup, data=options.data, datasets=datasets_folder())
             if world.rank == 0:
-                console.result({"recipe": recipe.name, "dry_run": True, **asdict(plan)}, format_preview(plan))
+                console.result({"recipe": recipe.name, "dry_run": True, **plan}, format_preview(plan))
             return 0
         figures = Figures()
         try:
@@ -92,17 +97,8 @@ def train(
                 def on_asking(there: int, wanted: int) -> None:
                     report(there / wanted, f"{recipe.teacher.model} answers crop {there} of {wanted}")
 
-                weights = run(
-                    recipe,
-                    data=[_pictures(name, console) for name in options.data],
-                    rendered=[Path(name) for name in options.rendered],
-                    compiled=options.compiled,
-                    cache=None if options.no_cache else cache_folder() / "training",
-                    on_progress=on_progress,
-                    on_asking=on_asking,
-                    on_note=console.note,
-                    **common,
-                )
+                data = [_pictures(name, console) for name in options.data]
+                weights = run(recipe, replace(setup, data=data, on_progress=on_progress, on_asking=on_asking))
         except Interrupted as stopped:
             console.note(f"stopped; go on with the same command and --resume (checkpoint in {shown(folder)})")
             return SIGNALLED + stopped.signal

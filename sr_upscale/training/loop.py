@@ -28,10 +28,9 @@ from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.storage.atomic import make_folder, open_own, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
-from sr_upscale.training.parallel import World
-from sr_upscale.training.run import Progress, Resume, Run, save_so_far, sheet_of, validate_and_keep
+from sr_upscale.training.run import Progress, Resume, Run, Setup, save_so_far, sheet_of, validate_and_keep
 from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
-from sr_upscale.training.sources import Pictures, load_pictures, teacher_of, vgg19_for
+from sr_upscale.training.sources import load_pictures, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
     PREVIOUS,
@@ -50,10 +49,10 @@ from sr_upscale.training.state import (
     start_of,
 )
 from sr_upscale.training.step import NotFinite, Tools, train_step
-from sr_upscale.training.teacher import TrainingCrops
+from sr_upscale.training.teacher import TrainingCrops, teacher_of
 from sr_upscale.training.validation import Scores, beside_start, too_short, validate
 
-__all__ = ["Interrupted", "Progress", "Resume", "train"]
+__all__ = ["Interrupted", "Progress", "Resume", "Setup", "train"]
 
 RESCALE_PICTURES, RESCALE_SIDE = 16, 256
 """Number of held-out pictures, and side of their middle in pixels, on which the layers of VGG19 get a mean activation
@@ -63,25 +62,7 @@ MAX_BAD_STEPS = 10
 """Steps in a row whose loss or gradient may be non-finite before the run stops."""
 
 
-def train(
-    recipe: Recipe,
-    *,
-    data: Sequence[Path],
-    rendered: Sequence[Path] = (),
-    out: Path,
-    validation: Path | None = None,
-    resume: Resume = Resume.NO,
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    compiled: bool = False,
-    vgg_weights: Path | None = None,
-    cache: Path | None = None,
-    world: World | None = None,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
-    on_asking: Callable[[int, int], None] = lambda _there, _wanted: None,
-    on_note: Callable[[str], None] = lambda _message: None,
-    on_warning: Callable[[str], None] = lambda _message: None,
-) -> Path:
+def train(recipe: Recipe, setup: Setup) -> Path:
     """Trains a generator through the stages of a recipe and writes its weights.
 
     SIGTERM and SIGINT end the run at the next step, with a checkpoint (`Interrupted`). A stopped process (Ctrl-Z,
@@ -89,24 +70,7 @@ def train(
 
     Args:
         recipe: What to do.
-        data: Folders of pictures, searched recursively.
-        rendered: Folders of rendered pictures, for a recipe with a `rendered_share`.
-        out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable from the first validation on),
-            ``NAME-best.safetensors`` (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of
-            each earlier stage), ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
-        validation: Folder of pictures to validate on. Without it some of `data` are held out.
-        resume: Whether to go on from the newest checkpoint in `out` that can be read.
-        device: Where to train; CPU by default.
-        dtype: Number type of autocast: float32 (off), bfloat16, or float16 with loss scaling. Weights and optimisers
-            stay float32.
-        compiled: Run the generator through `torch.compile`.
-        vgg_weights: VGG19 in a file. Without it torchvision's are used where the recipe needs VGG19.
-        cache: Folder that keeps decoded pictures. Without it they are held in memory.
-        world: The processes that train together.
-        on_progress: Called about once a second and at every validation.
-        on_asking: Called with the crops that a teacher has answered and those wanted, after each.
-        on_note: Called with a sentence about where the run begins.
-        on_warning: Called with a sentence about anything that was left out or fell back.
+        setup: Its folders, device, processes, and what is called on the way.
 
     Returns:
         Path of the weights file.
@@ -120,62 +84,39 @@ def train(
         OutputError: `out` cannot be written.
         Interrupted: A signal arrived; the checkpoint is written.
     """
-    device = device or torch.device("cpu")
-    world = world or World()
+    out, device, world = setup.out, setup.device, setup.world
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage), stage.accumulate)
-    checkpoint = _shared_checkpoint(out, recipe, resume, world, on_warning)
+    checkpoint = _shared_checkpoint(recipe, setup)
     teacher = teacher_of(recipe)
     make_folder(out)
     remove_orphans(out)
-    features = vgg19_for(recipe, vgg_weights, device, on_warning)
+    features = vgg19_for(recipe, setup.vgg_weights, device, setup.on_warning)
     with world.in_turn():  # whoever is first fills the cache
-        pictures = load_pictures(
-            recipe,
-            teacher,
-            data=data,
-            rendered=rendered,
-            validation=validation,
-            cache=cache,
-            answers=cache or out,
-            device=device,
-            on_asking=on_asking,
-            on_warning=on_warning,
-        )
+        pictures = load_pictures(recipe, teacher, setup)
     if features is not None:
         seen = pictures.held_out or pictures.pairs()
         features.rescale([to_tensor(centre_of(pair, RESCALE_SIDE).hr, device) for pair in seen[:RESCALE_PICTURES]])
-    options = {"device": device, "fp16": dtype is torch.float16}
+    fp16 = setup.dtype is torch.float16
     state = (
-        restore(checkpoint, recipe, on_note=on_note, **options)  # type: ignore[arg-type]
+        restore(checkpoint, recipe, device=device, fp16=fp16, on_note=setup.on_note)
         if checkpoint is not None
-        else begin_stage(recipe, 0, new_generator(recipe, on_note), **options)  # type: ignore[arg-type]
+        else begin_stage(recipe, 0, new_generator(recipe, setup.on_note), device=device, fp16=fp16)
     )
     with _log(out / ("train.jsonl" if world.rank == 0 else f"train-{world.rank}.jsonl")) as write:
-        write(
-            {"recipe": asdict(recipe), "device": str(device), "dtype": str(dtype), "pictures": len(pictures.training)}
-        )
-        run = Run(
-            recipe=recipe,
-            out=out,
-            pictures=pictures,
-            world=world,
-            dtype=dtype,
-            compiled=compiled,
-            features=features,
-            start=start_of(recipe, device),
-            log=write,
-            on_progress=on_progress,
-        )
+        about = {"device": str(device), "dtype": str(setup.dtype), "pictures": len(pictures.training)}
+        write({"recipe": asdict(recipe), **about})
+        start = start_of(recipe, device)
+        run = Run(recipe=recipe, setup=setup, pictures=pictures, features=features, start=start, log=write)
         while True:
             over_processes(state, world)
             scores = _fit(run, state)
             if state.stage + 1 == len(recipe.stages):
                 break
-            state = _next_stage(run, state, **options)  # type: ignore[arg-type]
+            state = _next_stage(run, state, fp16=fp16)
         write({"step": state.total_steps, "elapsed_s": state.total_s, "finished": True})
     if scores is not None:
-        _say_how_good(recipe, scores, pictures, device, on_note=on_note, on_warning=on_warning)
+        _say_how_good(run, scores)
     return out / f"{recipe.name}.safetensors"
 
 
@@ -192,64 +133,56 @@ def _log(path: Path) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield write
 
 
-def _say_how_good(
-    recipe: Recipe,
-    scores: Scores,
-    pictures: Pictures,
-    device: torch.device,
-    *,
-    on_note: Callable[[str], None],
-    on_warning: Callable[[str], None],
-) -> None:
+def _say_how_good(run: Run, scores: Scores) -> None:
     """Warns of a run that does no better than bicubic resampling, and compares it with the weights it began with."""
+    recipe, setup, held_out = run.recipe, run.setup, run.pictures.held_out
     margin_db = 2.0 if list(recipe.stages.values())[-1].gan_weight > 0 else 0.0  # of invented detail
-    if warning := too_short(scores, pictures.held_out, margin_db=margin_db, ours=not recipe.model.arch):
-        on_warning(warning)
+    if warning := too_short(scores, held_out, margin_db=margin_db, ours=not recipe.model.arch):
+        setup.on_warning(warning)
     elif recipe.init:
-        start = validate(new_generator(recipe, lambda _note: None).to(device).eval(), pictures.held_out)
+        start = validate(new_generator(recipe).to(setup.device).eval(), held_out)
         better, sentence = beside_start(scores, start, recipe.init)
-        (on_note if better else on_warning)(sentence)
+        (setup.on_note if better else setup.on_warning)(sentence)
 
 
-def _shared_checkpoint(
-    out: Path, recipe: Recipe, resume: Resume, world: World, on_warning: Callable[[str], None]
-) -> Checkpoint | None:
+def _shared_checkpoint(recipe: Recipe, setup: Setup) -> Checkpoint | None:
     """Reads the checkpoint to go on from in the first process, and hands it to the others."""
-    checkpoint = find_checkpoint(out, recipe, resume, on_warning) if world.rank == 0 else None
-    content = world.share(checkpoint.content if checkpoint is not None else None)
+    checkpoint = find_checkpoint(recipe, setup) if setup.world.rank == 0 else None
+    content = setup.world.share(checkpoint.content if checkpoint is not None else None)
     return checkpoint_of(content, recipe) if content is not None and checkpoint is None else checkpoint
 
 
-def find_checkpoint(out: Path, recipe: Recipe, resume: Resume, on_warning: Callable[[str], None]) -> Checkpoint | None:
+def find_checkpoint(recipe: Recipe, setup: Setup) -> Checkpoint | None:
     """Reads the checkpoint to go on from; None where the run begins.
 
     Raises:
         UsageError: There is one that nobody asked for, or of another recipe.
         TrainingError: There is none, and only that was asked for; or it cannot be opened.
     """
+    out = setup.out
     there = any((out / name).exists() for name in (CHECKPOINT, PREVIOUS))
-    if resume is Resume.NO:
+    if setup.resume is Resume.NO:
         if there:
             raise UsageError(
                 f"{out} holds an unfinished run; add --resume (or --auto-resume) to go on, or choose another --out"
             )
         return None
-    checkpoint = read_checkpoint(out, recipe, on_warning)
-    if checkpoint is None and resume is Resume.YES:
+    checkpoint = read_checkpoint(out, recipe, setup.on_warning)
+    if checkpoint is None and setup.resume is Resume.YES:
         raise TrainingError(f"{out}: no readable checkpoint to resume; start again without --resume")
     if checkpoint is None and there:
-        on_warning("no checkpoint can be read; the run begins again")
+        setup.on_warning("no checkpoint can be read; the run begins again")
     return checkpoint
 
 
-def _next_stage(run: Run, state: TrainState, *, device: torch.device, fp16: bool) -> TrainState:
+def _next_stage(run: Run, state: TrainState, *, fp16: bool) -> TrainState:
     """Returns the state of the stage after this one. What this one made is kept under its name."""
     name = list(run.recipe.stages)[state.stage]
     if run.leads:
-        final = run.out / f"{run.recipe.name}.safetensors"
-        with replace_file(run.out / f"{run.recipe.name}-{name}.safetensors") as temporary:
+        final = run.setup.out / f"{run.recipe.name}.safetensors"
+        with replace_file(run.setup.out / f"{run.recipe.name}-{name}.safetensors") as temporary:
             shutil.copyfile(final, temporary)
-    after = begin_stage(run.recipe, state.stage + 1, state.ema, device=device, fp16=fp16)
+    after = begin_stage(run.recipe, state.stage + 1, state.ema, device=run.setup.device, fp16=fp16)
     after.total_steps, after.total_s = state.total_steps, state.total_s
     after.history = [*state.history, {"stage": name, "steps": state.step, "seconds": round(state.elapsed_s)}]
     return after
@@ -288,13 +221,13 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
     name, stage = list(recipe.stages.items())[state.stage]
     report, checkpoint, validation = Every(1.0), Every(stage.checkpoint_every_s), Every(stage.validate_every_s)
     loader, pictures = _loader(run, state)
-    forward: nn.Module = torch.compile(state.g) if run.compiled else state.g  # type: ignore[assignment]
-    tools = Tools(world=run.world, dtype=run.dtype, features=run.features, forward=forward, start=run.start)
+    forward: nn.Module = torch.compile(state.g) if run.setup.compiled else state.g  # type: ignore[assignment]
+    tools = Tools(world=run.setup.world, dtype=run.setup.dtype, features=run.features, forward=forward, start=run.start)
     stopwatch = Stopwatch()
     reported, meter, bad_steps = _Meter(), _Meter(), 0
     with Signals(on_continue=stopwatch.restart) as signals:
         while True:
-            state.elapsed_s, stop = run.world.agree(state.elapsed_s, signals.stop)
+            state.elapsed_s, stop = run.setup.world.agree(state.elapsed_s, signals.stop)
             fraction = fraction_done(stage, state)
             if fraction >= 1 or stop:
                 break
@@ -311,7 +244,7 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
                 if bad_steps > MAX_BAD_STEPS:
                     raise TrainingError(
                         f"{bad_steps} steps in a row were not finite at step {state.step}; the last good checkpoint is "
-                        f"in {run.out}; lower the learning rate (--lr) and start again from it (--init)"
+                        f"in {run.setup.out}; lower the learning rate (--lr) and start again from it (--init)"
                     ) from None
             seconds = waited + stopwatch.lap()
             state.advance(seconds)
@@ -323,12 +256,12 @@ def _fit(run: Run, state: TrainState) -> Scores | None:
                     if len(run.pictures.training) > pictures:
                         loader, pictures = _loader(run, state)
                 progress = _progress(run, state, meter, lr=lr, scores=scores)
-                run.on_progress(progress)
+                run.setup.on_progress(progress)
                 if scores is not None:
                     run.log(asdict(progress))
                 reported, meter = meter, _Meter()
             if checkpoint.due(state.elapsed_s) and run.leads:
-                save_checkpoint(run.out, recipe, state)
+                save_checkpoint(run.setup.out, recipe, state)
             stopwatch.restart()  # validating and saving are not training: they do not spend the budget
     return _end_stage(run, state, meter if meter.losses else reported, stop)
 
@@ -338,9 +271,9 @@ def _end_stage(run: Run, state: TrainState, last: _Meter, stop: float) -> Scores
     name = list(run.recipe.stages)[state.stage]
     scores = validate_and_keep(run, state) if not stop else None
     if last.losses:
-        run.on_progress(_progress(run, state, last, lr=state.g_optimizer.param_groups[0]["lr"], scores=scores))
+        run.setup.on_progress(_progress(run, state, last, lr=state.g_optimizer.param_groups[0]["lr"], scores=scores))
     if run.leads:
-        save_checkpoint(run.out, run.recipe, state)
+        save_checkpoint(run.setup.out, run.recipe, state)
     if stop:
         if run.leads:
             save_so_far(run, state)
@@ -368,8 +301,8 @@ def _sampler(run: Run, index: int, stage: StageSection, pairs: Sequence[Pair]) -
         seed=(recipe.seed, index),
         busy_share=recipe.data.busy_share,
         smooth_share=recipe.data.smooth_share,
-        rank=run.world.rank,
-        world=run.world.size,
+        rank=run.setup.world.rank,
+        world=run.setup.world.size,
     )
     main = sampler(pairs, degradation=None if isinstance(pictures.training, TrainingCrops) else recipe.family)
     if not pictures.rendered and not pictures.photographs:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -174,17 +174,6 @@ def _others_may_be_lost() -> Iterator[None]:
         ) from error
 
 
-class Store(Protocol):
-    """What `Watch` needs of a store of torch."""
-
-    def set(self, key: str, value: str) -> None:
-        """Keeps a value."""
-
-    def get(self, key: str) -> bytes:
-        """Returns a value, and waits for it where there is none."""
-        ...
-
-
 class Watch:
     """Tells when another process is lost, while the context is open.
 
@@ -193,14 +182,14 @@ class Watch:
     often this process has looked in vain: a time in which it was itself stopped does not.
 
     Args:
-        store: Where the signs are.
+        store: Where the signs are: a store of torch, of which `set` and `get` are called.
         rank, size: This process and their count.
         lost_after_s: Seconds without a sign of another after which it is lost.
         on_lost: Called once, from the thread, with a sentence. It is expected to end the process.
     """
 
     def __init__(
-        self, store: Store, *, rank: int, size: int, lost_after_s: float, on_lost: Callable[[str], None]
+        self, store: Any, *, rank: int, size: int, lost_after_s: float, on_lost: Callable[[str], None]
     ) -> None:
         self._store = store
         self._rank = rank
@@ -239,7 +228,7 @@ class Watch:
             with suppress(RuntimeError):  # the store is out of reach for now
                 self._sign(str(number))
                 for other in self._others:
-                    sign = self._store.get(f"alive/{other}")
+                    sign: bytes = self._store.get(f"alive/{other}")
                     if sign != signs.get(other) or sign == _ENDED.encode():
                         self._quiet_s[other] = 0.0
                     signs[other] = sign
@@ -309,7 +298,7 @@ def joined(
             dist.destroy_process_group()
 
 
-def _stores(lost_after_s: float) -> tuple[Any, Store]:
+def _stores(lost_after_s: float) -> tuple[Any, Any]:
     """Returns the store at which processes meet, and one for their signs of life.
 
     That has a connection of its own, as others may wait on theirs. A restarted group has keys of its own: torchrun may
@@ -325,15 +314,3 @@ def _stores(lost_after_s: float) -> tuple[Any, Store]:
     )
     with_prefix: Callable[[str, Any], Any] = dist.PrefixStore  # type: ignore[attr-defined]
     return with_prefix(f"met/{attempt}", met), with_prefix(f"signs/{attempt}", tcp)
-
-
-def joint_norms(model: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """Makes batch norms count the joint batch.
-
-    Returns:
-        The model with such norms. Torch has them for CUDA alone; elsewhere it is the model as it was.
-    """
-    if world.size > 1 and device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return converted
-    return model

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,113 +24,38 @@ from sr_upscale.models.discriminator import build_discriminator
 from sr_upscale.models.features import vgg19_download
 from sr_upscale.pretrained.registry import cached_path, catalogue_entry
 from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
-from sr_upscale.storage.remote import in_torch_cache
+from sr_upscale.storage.remote import RemoteFile, in_torch_cache
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.loop import find_checkpoint
 from sr_upscale.training.parallel import World
-from sr_upscale.training.run import Resume, format_dtype
-from sr_upscale.training.sources import find_paths, teacher_of, vgg19_for
+from sr_upscale.training.run import Setup, format_dtype
+from sr_upscale.training.sources import find_paths, vgg19_for
 from sr_upscale.training.state import new_generator, random_generator
+from sr_upscale.training.teacher import teacher_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class StagePreview:
-    """A stage, as far as it says what a step costs and when it ends.
-
-    Attributes:
-        name: Its name.
-        steps, max_time_s: Its length; 0 where that does not end it.
-        lr_patch: Side of a patch in LR pixels.
-        batch_size, batch_per_process: Patches a step, in all and of each process.
-        accumulate: Parts of each process's share that are computed one after the other.
-        discriminator_parameters: Of its discriminator; 0 where it has none.
-    """
-
-    name: str
-    steps: int
-    max_time_s: float
-    lr_patch: int
-    batch_size: int
-    batch_per_process: int
-    accumulate: int
-    discriminator_parameters: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """A file that is not here.
-
-    Attributes:
-        what: What it is for.
-        url: Its address.
-        size: Its size in bytes.
-    """
-
-    what: str
-    url: str
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preview:
-    """A run, as it would be.
-
-    Attributes:
-        start: Where it begins, in words.
-        stages: What is done, in order.
-        processes: How many train together.
-        workers, workers_per_process: Processes that make batches ahead, in all and of each process.
-        pictures, held_out: Pictures found to learn from, and to validate on. Those to download do not count.
-        crops: Crops that a teacher answers; 0 without a teacher.
-        parameters: Of the network.
-        device, dtype: Where it runs, and in what number type, in words.
-        downloads: What would be downloaded first.
-    """
-
-    start: str
-    stages: tuple[StagePreview, ...]
-    processes: int
-    workers: int
-    workers_per_process: int
-    pictures: int
-    held_out: int
-    crops: int
-    parameters: int
-    device: str
-    dtype: str
-    downloads: tuple[Download, ...]
-
-
-def preview(
-    recipe: Recipe,
-    *,
-    data: Sequence[str],
-    datasets: Path,
-    out: Path,
-    validation: Path | None = None,
-    resume: Resume = Resume.NO,
-    device: torch.device,
-    dtype: torch.dtype,
-    vgg_weights: Path | None = None,
-    world: World,
-    on_warning: Callable[[str], None],
-) -> Preview:
+def preview(recipe: Recipe, setup: Setup, *, data: Sequence[str], datasets: Path) -> dict[str, Any]:
     """Looks at everything that a run needs. Whatever is here is checked as the run would check it.
 
     Args:
-        recipe: What to do.
+        recipe, setup: See `loop.train`.
         data: Folders of pictures, or ``div2k``.
         datasets: Where data sets are kept that are fetched by name.
-        out, validation, resume, device, dtype, vgg_weights, world, on_warning: See `loop.train`.
+
+    Returns:
+        A run, as it would be, ready for JSON: its start in words; its stages, a length of 0 where that does not end one
+            of them; processes and workers; pictures to learn from and to validate on, without those to download; crops
+            that a teacher answers; parameters; device and number type; downloads, with their size in bytes.
 
     Raises:
         TrainingError, UsageError, ModelError: As of `loop.train`.
     """
+    world = setup.world
     for stage in recipe.stages.values():
         world.check_batch(recipe.batch_of(stage), stage.accumulate)
-    checkpoint = find_checkpoint(out, recipe, resume, on_warning)
-    downloads = _downloads(recipe, begins=checkpoint is None, vgg_weights=vgg_weights)
-    missing = {each.what for each in downloads}
+    checkpoint = find_checkpoint(recipe, setup)
+    downloads = _downloads(recipe, begins=checkpoint is None, vgg_weights=setup.vgg_weights)
+    missing = {each["what"] for each in downloads}
     notes: list[str] = []
     if checkpoint is not None:
         network = checkpoint.state.g
@@ -143,60 +68,64 @@ def preview(
         network = new_generator(recipe, notes.append)
     if "teacher" not in missing:
         teacher_of(recipe)
-    if vgg_weights is not None:
-        vgg19_for(recipe, vgg_weights, torch.device("cpu"), on_warning)
+    if setup.vgg_weights is not None:
+        vgg19_for(recipe, setup.vgg_weights, torch.device("cpu"), setup.on_warning)
     folders = [div2k_in(datasets) if means_div2k(name) else Path(name) for name in data]
     there = [folder for folder in folders if folder is not None]
     if len(there) < len(folders):
-        downloads.append(Download(what="div2k", url=DIV2K_TRAIN.url, size=DIV2K_TRAIN.size))
-    found, held_out = find_paths(recipe, there, validation)
-    return Preview(
-        start="; ".join(notes) or "begins at random",
-        stages=tuple(_stage(recipe, name, stage, world) for name, stage in recipe.stages.items()),
-        processes=world.size,
-        workers=recipe.data.workers * world.size,
-        workers_per_process=recipe.data.workers,
-        pictures=sum(map(len, found)),
-        held_out=len(held_out),
-        crops=recipe.teacher.crops if recipe.has_teacher else 0,
-        parameters=_count(network),
-        device=str(device),
-        dtype=format_dtype(dtype),
-        downloads=tuple(downloads),
-    )
+        downloads.append(_download("div2k", DIV2K_TRAIN))
+    found, held_out = find_paths(recipe, there, setup.validation)
+    return {
+        "start": "; ".join(notes) or "begins at random",
+        "stages": [_stage(recipe, name, stage, world) for name, stage in recipe.stages.items()],
+        "processes": world.size,
+        "workers": recipe.data.workers * world.size,
+        "workers_per_process": recipe.data.workers,
+        "pictures": sum(map(len, found)),
+        "held_out": len(held_out),
+        "crops": recipe.teacher.crops if recipe.has_teacher else 0,
+        "parameters": _count(network),
+        "device": str(setup.device),
+        "dtype": format_dtype(setup.dtype),
+        "downloads": downloads,
+    }
 
 
-def _downloads(recipe: Recipe, *, begins: bool, vgg_weights: Path | None) -> list[Download]:
+def _downloads(recipe: Recipe, *, begins: bool, vgg_weights: Path | None) -> list[dict[str, Any]]:
     names = {"init": recipe.init if begins else "", "teacher": recipe.teacher.model if recipe.has_teacher else ""}
     entries = {what: catalogue_entry(name) for what, name in names.items() if name}
     downloads = [
-        Download(what=what, url=entry.file.url, size=entry.file.size)
+        _download(what, entry.file)
         for what, entry in entries.items()
         if entry is not None and not cached_path(entry).is_file()
     ]
     if recipe.needs_features and vgg_weights is None:
         url, size = vgg19_download()
         if not in_torch_cache(url):
-            downloads.append(Download(what="VGG19", url=url, size=size))
+            downloads.append({"what": "VGG19", "url": url, "size": size})
     return downloads
 
 
-def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> StagePreview:
+def _download(what: str, file: RemoteFile) -> dict[str, Any]:
+    return {"what": what, "url": file.url, "size": file.size}
+
+
+def _stage(recipe: Recipe, name: str, stage: StageSection, world: World) -> dict[str, Any]:
     batch = recipe.batch_of(stage)
     parameters = 0
     if stage.gan_weight > 0:
         with torch.device("meta"):
             parameters = _count(build_discriminator(stage.discriminator, stage.d_num_feat, sees_lr=stage.gan_sees_lr))
-    return StagePreview(
-        name=name,
-        steps=stage.steps,
-        max_time_s=stage.max_time_s,
-        lr_patch=recipe.patch_of(stage),
-        batch_size=batch,
-        batch_per_process=batch // world.size,
-        accumulate=stage.accumulate,
-        discriminator_parameters=parameters,
-    )
+    return {
+        "name": name,
+        "steps": stage.steps,
+        "max_time_s": stage.max_time_s,
+        "lr_patch": recipe.patch_of(stage),
+        "batch_size": batch,
+        "batch_per_process": batch // world.size,
+        "accumulate": stage.accumulate,
+        "discriminator_parameters": parameters,
+    }
 
 
 def _count(network: nn.Module) -> int:
@@ -206,31 +135,30 @@ def _count(network: nn.Module) -> int:
 # --- in words ---------------------------------------------------------------------------------------
 
 
-def format_preview(plan: Preview) -> list[str]:
+def format_preview(plan: Mapping[str, Any]) -> list[str]:
     """Puts what a run would do into lines for people."""
-    each, one = f" on each of {plan.processes} processes", plan.processes == 1
-    workers = f"{plan.workers}" if one else f"{plan.workers} ({plan.workers_per_process}{each})"
-    crops = f", {plan.crops} crops answered by the teacher" if plan.crops else ""
-    lines = [
-        f"start: {plan.start}",
-        *(_format_stage(stage, "" if one else f" ({stage.batch_per_process}{each})") for stage in plan.stages),
-        f"pictures: {plan.pictures} to learn from, {plan.held_out} to validate on{crops}",
+    each, one = f" on each of {plan['processes']} processes", plan["processes"] == 1
+    workers = f"{plan['workers']}" if one else f"{plan['workers']} ({plan['workers_per_process']}{each})"
+    crops = f", {plan['crops']} crops answered by the teacher" if plan["crops"] else ""
+    return [
+        f"start: {plan['start']}",
+        *(_format_stage(stage, "" if one else f" ({stage['batch_per_process']}{each})") for stage in plan["stages"]),
+        f"pictures: {plan['pictures']} to learn from, {plan['held_out']} to validate on{crops}",
         f"workers: {workers}",
-        f"network: {plan.parameters} parameters, {plan.dtype} on {plan.device}",
+        f"network: {plan['parameters']} parameters, {plan['dtype']} on {plan['device']}",
+        *(f"download: {x['what']}, {mebibytes(x['size'])} from {shown(x['url'])}" for x in plan["downloads"]),
+        *([] if plan["downloads"] else ["download: nothing"]),
     ]
-    lines += [f"download: {load.what}, {mebibytes(load.size)} from {shown(load.url)}" for load in plan.downloads]
-    return lines if plan.downloads else [*lines, "download: nothing"]
 
 
-def _format_stage(stage: StagePreview, share: str) -> str:
-    lengths = [f"{stage.steps} steps"] if stage.steps > 0 else []
-    lengths += [duration(stage.max_time_s)] if stage.max_time_s > 0 else []
-    discriminator = (
-        f", discriminator of {stage.discriminator_parameters} parameters" if stage.discriminator_parameters else ""
-    )
-    parts = f" in {stage.accumulate} parts" if stage.accumulate > 1 else ""
-    patches = f"batch of {stage.batch_size}{share}{parts}, patches of {stage.lr_patch}x{stage.lr_patch} LR pixels"
-    return f"stage {stage.name}: {' or '.join(lengths)}, {patches}{discriminator}"
+def _format_stage(stage: Mapping[str, Any], share: str) -> str:
+    lengths = [f"{stage['steps']} steps"] if stage["steps"] > 0 else []
+    lengths += [duration(stage["max_time_s"])] if stage["max_time_s"] > 0 else []
+    parts = f" in {stage['accumulate']} parts" if stage["accumulate"] > 1 else ""
+    side, count = stage["lr_patch"], stage["discriminator_parameters"]
+    discriminator = f", discriminator of {count} parameters" if count else ""
+    patches = f"batch of {stage['batch_size']}{share}{parts}, patches of {side}x{side} LR pixels"
+    return f"stage {stage['name']}: {' or '.join(lengths)}, {patches}{discriminator}"
 
 
 def degraded_versions(picture: Path, recipe: Recipe, *, count: int, seed: int) -> list[NDArray[np.uint8]]:

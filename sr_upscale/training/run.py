@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from sr_upscale.data.patches import Pair
 from sr_upscale.device import Choice, Device, choose, has_bf16
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import duration, extra
@@ -26,8 +27,8 @@ from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.options import TrainingOptions
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe, parse_override, with_length, with_patches
-from sr_upscale.training.sources import Pictures
 from sr_upscale.training.state import TrainState
+from sr_upscale.training.teacher import TrainingCrops
 from sr_upscale.training.validation import Scores, sample_sheet, validate
 
 
@@ -128,37 +129,92 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a run needs besides its recipe, and whom it tells.
+
+    Attributes:
+        out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable from the first validation on),
+            ``NAME-best.safetensors`` (the best of the last stage by validation), ``NAME-STAGE.safetensors`` (the end of
+            each earlier stage), ``checkpoint.pt`` and the one before it, ``train.jsonl``, ``samples/``.
+        data: Folders of pictures, searched recursively.
+        rendered: Folders of rendered pictures, for a recipe with a `rendered_share`.
+        validation: Folder of pictures to validate on. Without it some of `data` are held out.
+        resume: Whether to go on from the newest checkpoint in `out` that can be read.
+        device: Where to train.
+        dtype: Number type of autocast: float32 (off), bfloat16, or float16 with loss scaling. Weights and optimisers
+            stay float32.
+        compiled: Run the generator through `torch.compile`.
+        vgg_weights: VGG19 in a file. Without it torchvision's are used where the recipe needs VGG19.
+        cache: Folder that keeps decoded pictures. Without it they are held in memory.
+        world: The processes that train together.
+        on_progress: Called about once a second and at every validation.
+        on_asking: Called with the crops that a teacher has answered and those wanted, after each.
+        on_note: Called with a sentence about where the run begins.
+        on_warning: Called with a sentence about anything that was left out or fell back.
+    """
+
+    out: Path
+    data: Sequence[Path] = ()
+    rendered: Sequence[Path] = ()
+    validation: Path | None = None
+    resume: Resume = Resume.NO
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+    compiled: bool = False
+    vgg_weights: Path | None = None
+    cache: Path | None = None
+    world: World = World()
+    on_progress: Callable[[Progress], None] = lambda _progress: None
+    on_asking: Callable[[int, int], None] = lambda _there, _wanted: None
+    on_note: Callable[[str], None] = lambda _message: None
+    on_warning: Callable[[str], None] = lambda _message: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of a run.
+
+    Attributes:
+        training: Pictures to learn from, or crops of them with a teacher's answers.
+        rendered: Rendered pictures to learn from beside them; may be empty.
+        photographs: Pictures for patches that are only reduced; may be empty.
+        held_out: Pictures to validate on; may be empty.
+    """
+
+    training: Sequence[Pair] | TrainingCrops
+    rendered: Sequence[Pair]
+    photographs: Sequence[Pair]
+    held_out: Sequence[Pair]
+
+    def pairs(self) -> Sequence[Pair]:
+        """Returns what there is to learn from by now."""
+        return self.training.pairs() if isinstance(self.training, TrainingCrops) else self.training
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """What all stages share.
 
     Attributes:
         recipe: What to do.
-        out: Folder of the run.
+        setup: See `Setup`.
         pictures: What it learns from, and what it is validated on.
-        world: The processes.
-        dtype: Number type of autocast; float32 turns it off.
-        compiled: Whether the generator runs through `torch.compile`.
         features: VGG19, where a loss or the validation wants it.
         start: The network that the run started from, where a stage stays near it.
         log: Writes an entry to the log.
-        on_progress: Called about once a second and at every validation.
     """
 
     recipe: Recipe
-    out: Path
+    setup: Setup
     pictures: Pictures
-    world: World
-    dtype: torch.dtype
-    compiled: bool
     features: VGG19Features | None
     start: nn.Module | None
     log: Callable[[Mapping[str, Any]], None]
-    on_progress: Callable[[Progress], None]
 
     @property
     def leads(self) -> bool:
         """Says whether this process writes the files."""
-        return self.world.rank == 0
+        return self.setup.world.rank == 0
 
 
 def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
@@ -175,19 +231,19 @@ def validate_and_keep(run: Run, state: TrainState) -> Scores | None:
     scores = validate(state.ema, run.pictures.held_out, features=features) if run.pictures.held_out else None
     info = info_of(run, state, scores)
     arch = recipe.model.arch
-    save_network(run.out / f"{recipe.name}.safetensors", state.ema, info, arch=arch)
+    save_network(run.setup.out / f"{recipe.name}.safetensors", state.ema, info, arch=arch)
     if scores is not None:
-        sample_sheet(state.ema, run.pictures.held_out, run.out / sheet_of(name, state.step))
+        sample_sheet(state.ema, run.pictures.held_out, run.setup.out / sheet_of(name, state.step))
         value = _rank(stage, scores)
         if state.best is None or value < state.best:
             state.best = value
-            save_network(run.out / f"{recipe.name}-best.safetensors", state.ema, info, arch=arch)
+            save_network(run.setup.out / f"{recipe.name}-best.safetensors", state.ema, info, arch=arch)
     return scores
 
 
 def save_so_far(run: Run, state: TrainState) -> None:
     """Writes the averaged weights without scoring them, where a run is stopped."""
-    path = run.out / f"{run.recipe.name}.safetensors"
+    path = run.setup.out / f"{run.recipe.name}.safetensors"
     save_network(path, state.ema, info_of(run, state, None), arch=run.recipe.model.arch)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.patches import Pair, centre_of, find_pictures, split_validation
 from sr_upscale.errors import UsageError
 from sr_upscale.models.features import DISTANCE_LAYER, LAYERS, VGG19Features, layers_held, read_vgg19
-from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.pretrained.load import traits_of
 from sr_upscale.training.config import Recipe, looks_at_features
-from sr_upscale.training.teacher import TrainingCrops, answered, teacher_scale, training_crops_of
+from sr_upscale.training.run import Pictures, Setup
+from sr_upscale.training.teacher import TrainingCrops, answered
 from sr_upscale.training.validation import degraded
 
 VALIDATION_SIDE = 512
@@ -64,57 +64,25 @@ def vgg19_for(
     return features.to(device=device, memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """The pictures of a run.
-
-    Attributes:
-        training: Pictures to learn from, or crops of them with a teacher's answers.
-        rendered: Rendered pictures to learn from beside them; may be empty.
-        photographs: Pictures for patches that are only reduced; may be empty.
-        held_out: Pictures to validate on; may be empty.
-    """
-
-    training: Sequence[Pair] | TrainingCrops
-    rendered: Sequence[Pair]
-    photographs: Sequence[Pair]
-    held_out: Sequence[Pair]
-
-    def pairs(self) -> Sequence[Pair]:
-        """Returns what there is to learn from by now."""
-        return self.training.pairs() if isinstance(self.training, TrainingCrops) else self.training
-
-
-def load_pictures(
-    recipe: Recipe,
-    teacher: Path | None,
-    *,
-    data: Sequence[Path],
-    rendered: Sequence[Path],
-    validation: Path | None,
-    cache: Path | None,
-    answers: Path,
-    device: torch.device,
-    on_asking: Callable[[int, int], None],
-    on_warning: Callable[[str], None],
-) -> Pictures:
+def load_pictures(recipe: Recipe, teacher: Path | None, setup: Setup) -> Pictures:
     """Finds and decodes the pictures of a run, and lets the teacher answer.
 
     Args:
         recipe, teacher: What is learnt, and from whom.
-        data, rendered, validation, cache, device, on_asking, on_warning: See `loop.train`.
-        answers: Folder that keeps the teacher's answers.
+        setup: Its cache keeps the teacher's answers; without one they are in the run's folder.
 
     Raises:
         UsageError: Rendered pictures are given without a share of them, or a share without pictures.
         TrainingError: A folder holds no pictures, or too many cannot be used.
         ModelError, OutputError: See `teacher.TrainingCrops.ask`.
     """
-    if bool(recipe.data.rendered_share) != bool(rendered):
+    if bool(recipe.data.rendered_share) != bool(setup.rendered):
         share = recipe.data.rendered_share
-        raise UsageError(f"--rendered names {len(rendered)} folders, and data.rendered_share is {share}; expected both")
-    folders, held_out = find_data(recipe, data, validation, on_warning)
-    decode = partial(load_pairs, cache=cache, on_warning=on_warning)
+        raise UsageError(
+            f"--rendered names {len(setup.rendered)} folders, and data.rendered_share is {share}; expected both"
+        )
+    folders, held_out = find_data(recipe, setup.data, setup.validation, setup.on_warning)
+    decode = partial(load_pairs, cache=setup.cache, on_warning=setup.on_warning)
     needed = recipe.model.scale * max(recipe.patch_of(stage) for stage in recipe.stages.values())
     own = partial(decode, scale=recipe.model.scale, min_side=needed)
     paths = [path for folder in folders for path in folder]
@@ -122,13 +90,14 @@ def load_pictures(
     if teacher is None:
         training = own(paths)
     else:
-        bf16, ensemble = recipe.teacher.bf16, recipe.teacher.ensemble
-        held_out = answered(held_out, teacher, device=device, ensemble=ensemble, bf16=bf16)
-        training = training_crops_of(recipe, teacher, folders, answers, decode)
-        training.ask(device=device, on_progress=on_asking)
+        held_out = answered(held_out, teacher, recipe.teacher, setup.device)
+        scale = traits_of(teacher).scale
+        large = [decode(each, scale=scale, min_side=scale * recipe.teacher.crop) for each in folders if each]
+        training = TrainingCrops(recipe, teacher, setup.cache or setup.out, large)
+        training.ask(device=setup.device, on_progress=setup.on_asking)
     return Pictures(
         training=training,
-        rendered=own(find_pictures(rendered)) if rendered else [],
+        rendered=own(find_pictures(setup.rendered)) if setup.rendered else [],
         photographs=own(paths) if recipe.data.clean_share else [],
         held_out=held_out,
     )
@@ -187,20 +156,3 @@ def find_paths(recipe: Recipe, data: Sequence[Path], validation: Path | None) ->
             held_out_paths += some
         folders.append(paths)
     return folders, held_out_paths
-
-
-def teacher_of(recipe: Recipe) -> Path | None:
-    """Finds the weights that teach, and checks their factor.
-
-    Returns:
-        Path of the weights; None where no stage listens.
-
-    Raises:
-        UsageError: Their factor does not suit the recipe.
-        ModelError, NetworkError: They cannot be read or had.
-    """
-    if not recipe.has_teacher:
-        return None
-    teacher = resolve_weights(recipe.teacher.model)
-    teacher_scale(teacher, student=recipe.model.scale)
-    return teacher

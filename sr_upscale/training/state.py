@@ -27,7 +27,7 @@ from sr_upscale.pretrained.spandrel_adapter import build_network, tensors_of
 from sr_upscale.storage.atomic import rename, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.muon import Muon
-from sr_upscale.training.parallel import World, joint_norms
+from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import recipe_from_dict
 
 CHECKPOINT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
@@ -158,9 +158,9 @@ def begin_stage(
 
 
 def over_processes(state: TrainState, world: World) -> None:
-    """Makes the discriminator count its batch norms over all processes, where that is possible."""
-    if state.d is not None:
-        state.d = joint_norms(state.d, world, state.device)
+    """Makes the discriminator count its batch norms over all processes; torch can do that on CUDA alone."""
+    if state.d is not None and world.size > 1 and state.device.type == "cuda":
+        state.d = nn.SyncBatchNorm.convert_sync_batchnorm(state.d)  # type: ignore[no-untyped-call]
 
 
 def _scaler(device: torch.device, fp16: bool) -> torch.amp.GradScaler:

@@ -13,7 +13,7 @@ from sr_upscale.data.patches import Batch, PatchSampler, find_pictures
 from sr_upscale.errors import UsageError
 from sr_upscale.models.features import VGG19Features, read_vgg19
 from sr_upscale.training import state, step
-from sr_upscale.training.loop import Resume, train
+from sr_upscale.training.loop import Resume, Setup, train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
 from tests.helpers import Cli
@@ -112,20 +112,6 @@ def test_steps_of_generator_and_discriminator_are_those_of_one_batch(
         torch.testing.assert_close(one_norm, norm_k, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"stages.gan.gan_loss": "relativistic"}, "accumulate is 2; expected 1 with gan_loss relativistic, which"),
-        ({"stages.gan.discriminator": "vgg"}, "accumulate is 2; expected 1 with the vgg discriminator, whose batch"),
-        ({"data.batch_size": 9}, "stages.gan.accumulate is 2; expected a divisor of the batch of 9"),
-        ({"stages.gan.accumulate": 0}, "stages.gan.accumulate is 0; expected more than 0"),
-    ],
-)
-def test_what_does_not_split_is_refused(gan_recipe: Path, changes: dict[str, object], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        load_recipe(str(gan_recipe), {**JUDGED, "stages.gan.accumulate": 2, **changes})
-
-
 def test_shares_must_divide_into_parts() -> None:
     World(size=2).check_batch(8, 2)
     with pytest.raises(UsageError, match="batch size 8 does not divide among 3 processes; expected a multiple of 3"):
@@ -135,10 +121,10 @@ def test_shares_must_divide_into_parts() -> None:
 
 
 def test_a_run_goes_on_in_other_parts(cli: Cli, folder: Path, recipe: Path, tmp_path: Path) -> None:
-    train(load_recipe(str(recipe), {"stage.steps": 3}), data=[folder], out=tmp_path / "run")
+    train(load_recipe(str(recipe), {"stage.steps": 3}), Setup(data=[folder], out=tmp_path / "run"))
     said: list[str] = []
     longer = load_recipe(str(recipe), {"stage.steps": 6, "stage.accumulate": 4})
-    train(longer, data=[folder], out=tmp_path / "run", resume=Resume.YES, on_note=said.append)
+    train(longer, Setup(data=[folder], out=tmp_path / "run", resume=Resume.YES, on_note=said.append))
     assert "stages.psnr.accumulate was 1, is 4" in said[0]
     argv = ["train", "-c", recipe, "--data", folder, "-o", tmp_path / "other", "--dry-run"]
     assert "batch of 4 in 2 parts," in cli(*argv, "--set", "stage.accumulate=2").out

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +23,9 @@ from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.metrics.reference import psnr
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator
-from sr_upscale.training import loop, state, step
+from sr_upscale.training import state, step
 from sr_upscale.training.config import Recipe, StageSection
-from sr_upscale.training.loop import Resume, train
+from sr_upscale.training.loop import Setup, train
 from sr_upscale.training.parallel import World, joined
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.state import stage_lr
@@ -117,60 +115,31 @@ def test_the_start_is_compared_by_psnr_or_by_the_teacher() -> None:
     )
 
 
-def test_schedule_warms_up_and_follows_a_cosine() -> None:
-    stage = StageSection(lr=1.0, lr_floor=0.01, warmup_steps=10)
-    assert stage_lr(stage, 0, 0.0) == pytest.approx(0.1)
-    assert stage_lr(stage, 100, 0.0) == pytest.approx(1.0)
-    assert stage_lr(stage, 100, 0.5) == pytest.approx(0.505)
-    assert stage_lr(stage, 100, 1.0) == pytest.approx(0.01)
-
-
-def test_other_schedules() -> None:
-    steps = StageSection(lr=1.0, schedule="multistep", milestones=(0.5, 0.75), gamma=0.1, warmup_steps=0)
-    assert [stage_lr(steps, 9, at) for at in (0.0, 0.49, 0.5, 0.8)] == pytest.approx([1, 1, 0.1, 0.01])
-    constant = StageSection(lr=1.0, schedule="constant", warmup_steps=2)
-    assert [stage_lr(constant, at, 0.9) for at in (0, 1, 500)] == pytest.approx([0.5, 1, 1])
+@pytest.mark.parametrize(
+    ("schedule", "step", "fraction", "expected"),
+    [
+        ("cosine", 4, 0.0, 0.5),  # of ten steps of warm-up
+        ("cosine", 100, 0.0, 1.0),
+        ("cosine", 100, 0.5, 0.55),
+        ("cosine", 100, 1.0, 0.1),
+        ("multistep", 99, 0.49, 1.0),
+        ("multistep", 99, 0.5, 0.3),
+        ("multistep", 99, 0.8, 0.09),
+        ("constant", 0, 0.9, 0.1),
+        ("constant", 500, 0.9, 1.0),
+        ("wsd", 4, 0.0, 0.5),
+        ("wsd", 99, 0.8, 1.0),
+        ("wsd", 99, 0.9, 0.55),
+        ("wsd", 99, 1.0, 0.1),
+    ],
+)
+def test_the_learning_rate_by_its_schedule(schedule: str, step: int, fraction: float, expected: float) -> None:
+    numbers = {"lr": 1.0, "lr_floor": 0.1, "decay_share": 0.2, "warmup_steps": 10, "gamma": 0.3}
+    stage = StageSection(schedule=schedule, milestones=(0.5, 0.75), **numbers)
+    assert stage_lr(stage, step, fraction) == pytest.approx(expected)
 
 
 # --- both stages ------------------------------------------------------------------------------------
-
-
-def test_one_command_runs_both_stages_stops_resumes_and_the_result_upscales(
-    cli: Cli, folder: Path, gan_recipe: Path, vgg19: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    argv = ["train", "--config", gan_recipe, "--data", folder, "-o", out, "--vgg-weights", vgg19, "--json"]
-    real, calls = loop.train_step, []
-
-    def stop_in_the_second_stage(*arguments: Any, **named: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments, **named)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "train_step", stop_in_the_second_stage)
-        ran = cli(*argv)
-    assert ran.code == 130
-    assert "--resume" in ran.err
-    ran = cli(*argv, "--resume", code=0)
-    result = json.loads(ran.out)
-    assert result["stage"] == "gan"
-    assert result["step"] == 6
-    assert set(result["scores"]) == {"psnr", "ssim", "distance"}
-    assert 0 < result["network_share"] <= 1
-    assert "steps/s; the network had its batch" in ran.err
-    info = load_generator(out / "micro-gan.safetensors")[1]
-    assert [(done["stage"], done["steps"]) for done in info.recipe["stages_done"]] == [("psnr", 6), ("gan", 6)]
-    for name in ("micro-gan", "micro-gan-best", "micro-gan-psnr"):
-        photo = tmp_path / f"{name}.png"
-        Image.fromarray(pattern(9, 7)).save(photo)
-        assert cli(photo, "-n", out / f"{name}.safetensors", "-o", tmp_path / f"{name}-out.png").code == 0
-    sheets = sorted((out / "samples").glob("gan-*.png"))
-    held_out = load_pairs(split_validation(find_pictures([folder]), 2)[1], scale=2, min_side=16)
-    with Image.open(sheets[-1]) as sheet:  # a row for each picture, four columns as wide as the widest
-        assert sheet.height == sum(pair.hr.shape[0] + 4 for pair in held_out)
-        assert sheet.width == 4 * max(pair.hr.shape[1] for pair in held_out)
 
 
 def test_sheet_shows_lr_bicubic_sr_and_hr(folder: Path, tmp_path: Path) -> None:
@@ -362,7 +331,7 @@ def test_pictures_to_validate_on_are_not_trained_on(folder: Path, recipe: Path) 
 def test_a_vgg19_that_ends_before_the_distance_is_no_reason_to_stop(folder: Path, recipe: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.safetensors"
     save_file(vgg19_state("conv1_2"), short)
-    train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "run", vgg_weights=short)
+    train(load_recipe(str(recipe)), Setup(data=[folder], out=tmp_path / "run", vgg_weights=short))
     assert lines(tmp_path / "run" / "train.jsonl")[-2]["scores"]["distance"] is None  # type: ignore[index]
 
 
@@ -375,25 +344,6 @@ def test_a_run_goes_on_with_loss_scaling_that_began_without(folder: Path, recipe
     assert checkpoint is not None
     after = state.restore(checkpoint, loaded, device=cpu, fp16=True, on_note=lambda _text: None)
     assert after.g_scaler.is_enabled()
-
-
-def test_a_checkpoint_is_built_once(
-    folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What finds out whether it can be used is what goes on."""
-    loaded, out = load_recipe(str(recipe), {"stages.psnr.steps": 2}), tmp_path / "run"
-    train(loaded, data=[folder], out=out)
-    built: list[int] = []
-    begin = state.begin_stage
-
-    def counted(*args: Any, **options: Any) -> state.TrainState:
-        built.append(1)
-        return begin(*args, **options)
-
-    monkeypatch.setattr(state, "begin_stage", counted)
-    train(load_recipe(str(recipe), {"stages.psnr.steps": 4}), data=[folder], out=out, resume=Resume.YES)
-    assert built == [1]
-    assert lines(out / "train.jsonl")[-1]["step"] == 4
 
 
 @pytest.mark.parametrize(("device", "words"), [("mps", "expected auto, cpu or cuda"), ("auto", "process 1 for 1 GPUs")])

@@ -95,18 +95,6 @@ def test_perceptual_loss_is_the_weighted_mean_difference_of_layers() -> None:
         perceptual_loss(a, b, {"z": 1.0})
 
 
-def test_texture_loss_sees_strength_but_not_place() -> None:
-    """Places within a window of 16 may swap; twice the strength is once too much; channels may not swap."""
-    hr = {"x": torch.randn(2, 3, 32, 48) * torch.tensor([0.5, 1.0, 2.0]).view(1, 3, 1, 1)}
-    swapped = {"x": hr["x"].view(2, 3, 2, 16, 48).flip(3).reshape(2, 3, 32, 48)}
-    assert perceptual_loss(swapped, hr, {"x": 1.0}) > 0.5
-    assert texture_loss(swapped, hr, {"x": 1.0}).item() == pytest.approx(0, abs=1e-5)
-    assert texture_loss({"x": 2 * hr["x"] + 7}, hr, {"x": 0.5}).item() == pytest.approx(0.5, rel=1e-3)
-    assert texture_loss({"x": hr["x"].flip(1)}, hr, {"x": 1.0}) > 0.5
-    small = {"x": hr["x"][..., :8, :12]}
-    assert texture_loss({"x": 3 * small["x"]}, small, {"x": 1.0}).item() == pytest.approx(2, rel=1e-3)
-
-
 def test_texture_loss_by_its_formula_on_layers_of_two_sizes() -> None:
     """A window of the deeper layer, half as large, has 8 places a side."""
     hr = {"x": torch.randn(1, 2, 16, 32), "y": torch.randn(1, 4, 8, 16)}
@@ -132,18 +120,6 @@ def test_relativistic_average_loss_by_its_formula() -> None:
     loss = GAN_LOSSES["relativistic"]
     assert loss.discriminator(real, fake, torch.mean).item() == pytest.approx(d.item(), rel=1e-5)
     assert loss.generator(real, fake, torch.mean).item() == pytest.approx(g.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", list(GAN_LOSSES))
-def test_both_sides_pull_in_opposite_directions(name: str) -> None:
-    """More convincing fakes please the generator and displease the discriminator."""
-    real = torch.full((4, 1), 0.5)
-    fakes = [torch.full((4, 1), value) for value in (-1.0, 0.0, 0.9)]
-    loss = GAN_LOSSES[name]
-    generator = [loss.generator(real, fake, torch.mean).item() for fake in fakes]
-    discriminator = [loss.discriminator(real, fake, torch.mean).item() for fake in fakes]
-    assert generator == sorted(generator, reverse=True)
-    assert discriminator[2] > discriminator[1]  # the middle one is what least squares asks for
 
 
 def test_closed_forms_of_the_plain_losses() -> None:

@@ -16,13 +16,13 @@ from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
 from sr_upscale.data.patches import Batch, MixedSampler, Pair, PatchSampler, find_pictures, reduced
 from sr_upscale.errors import UsageError
-from sr_upscale.training.answers import with_colors_of
 from sr_upscale.training.config import DataSection, ModelSection, Recipe, StageSection, TeacherSection
-from sr_upscale.training.loop import train
+from sr_upscale.training.loop import Setup, train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
-from sr_upscale.training.state import begin_stage, stage_lr
+from sr_upscale.training.state import begin_stage
 from sr_upscale.training.step import Tools, train_step
+from sr_upscale.training.teacher import with_colors_of
 from tests.helpers import micro_generator, pattern
 
 
@@ -83,17 +83,6 @@ def test_an_answer_gets_the_mean_colour_of_its_lr() -> None:
     assert len(np.unique(fixed.astype(int)[..., 0] - answer[..., 0])) == 1
 
 
-WSD = StageSection(schedule="wsd", lr=1.0, lr_floor=0.1, decay_share=0.2, warmup_steps=10)
-
-
-@pytest.mark.parametrize(
-    ("step", "fraction", "expected"),
-    [(0, 0.0, 0.1), (4, 0.0, 0.5), (99, 0.5, 1.0), (99, 0.8, 1.0), (99, 0.9, 0.55), (99, 1.0, 0.1)],
-)
-def test_wsd_warms_up_stays_and_decays(step: int, fraction: float, expected: float) -> None:
-    assert stage_lr(WSD, step, fraction) == pytest.approx(expected)
-
-
 def test_a_stage_learns_from_the_sharpened_mean_of_teacher_and_start() -> None:
     """The target against SciPy's Gaussian; rendered patches are not mixed. Parts of a batch add up to it."""
     start = micro_generator(2, blocks=1)
@@ -126,24 +115,10 @@ def test_a_stage_learns_from_the_sharpened_mean_of_teacher_and_start() -> None:
         assert losses["teacher"] == pytest.approx(np.abs(answer - expected).mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"stage.start_share": 0.5}, "weights to start from, as stages.psnr learns from what they answer"),
-        ({"data.rendered_share": 0.7, "data.clean_share": 0.4}, "at most 1 together"),
-        ({"stage.decay_share": 0.0}, "stages.psnr.decay_share"),
-        ({"data.clean_share": -0.1}, "data.clean_share"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(changes: dict[str, object], named: str, recipe: Path) -> None:
-    with pytest.raises(UsageError, match=named):
-        load_recipe(str(recipe), changes)
-
-
 def test_rendered_pictures_and_their_share_come_together(
     folder: Path, recipe: Path, rendered: Path, tmp_path: Path
 ) -> None:
     for share, folders in ((0.5, []), (0.0, [rendered])):
         wanted = load_recipe(str(recipe), {"data.rendered_share": share})
         with pytest.raises(UsageError, match="rendered_share"):
-            train(wanted, data=[folder], rendered=folders, out=tmp_path / "run")
+            train(wanted, Setup(data=[folder], rendered=folders, out=tmp_path / "run"))

@@ -21,6 +21,10 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
     assert recipe_from_dict(dataclasses.asdict(recipe)) == recipe
 
 
+SPLIT = "[stages.a]\ngan_weight = 1\naccumulate = 2\n"
+"""A stage with a discriminator, whose batches come in two parts."""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -85,6 +89,14 @@ def test_shipped_recipes_are_valid_and_named_as_their_file(name: str) -> None:
         ("[model]\nnum_blocks = 1000000", "model.num_blocks is 1000000; expected at most 1000"),
         ("[model]\nnum_feat = 100000", "model.num_feat is 100000; expected at most 4096"),
         ("[stages.a]\nbatch_size = -1", "stages.a.batch_size is -1; expected 0 or more"),
+        ("[data]\nrendered_share = 0.7\nclean_share = 0.4", "at most 1 together"),
+        ("[data]\nclean_share = -0.1", "data.clean_share"),
+        ("[stages.a]\ndecay_share = 0", "stages.a.decay_share"),
+        ("[stages.a]\nstart_share = 0.5", "weights to start from, as stages.a learns from what they answer"),
+        (f"{SPLIT}gan_loss = 'relativistic'", "accumulate is 2; expected 1 with gan_loss relativistic, which"),
+        (f"{SPLIT}discriminator = 'vgg'\ngan_loss = 'lsgan'", "expected 1 with the vgg discriminator, whose batch"),
+        (f"{SPLIT}batch_size = 9", "stages.a.accumulate is 2; expected a divisor of the batch of 9"),
+        ("[stages.a]\naccumulate = 0", "stages.a.accumulate is 0; expected more than 0"),
         ("[stages.a]\nlattice_weight = 1\nlr_patch = 5", "data.lr_patch is 5; expected at least 6 with a lattice"),
     ],
 )

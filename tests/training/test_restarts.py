@@ -25,7 +25,7 @@ from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import WeightsInfo, load_generator, save_generator
 from sr_upscale.storage.atomic import place
 from sr_upscale.training import loop, parallel
-from sr_upscale.training.loop import Resume, train
+from sr_upscale.training.loop import Resume, Setup, train
 from sr_upscale.training.parallel import World
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.state import new_generator
@@ -68,7 +68,7 @@ def test_row_66_auto_resume_begins_goes_on_and_ends_whatever_is_there(
     assert "going on from step 7 of stage psnr" in ran.err
     ran = cli(*argv, code=0)
     assert "going on from step 40 of stage psnr" in ran.err
-    whole = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "whole")
+    whole = train(load_recipe(str(recipe)), Setup(data=[folder], out=tmp_path / "whole"))
     ours, theirs = (load_generator(path)[0].state_dict() for path in (out / whole.name, whole))
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
@@ -77,7 +77,7 @@ def test_auto_resume_begins_again_where_every_checkpoint_is_damaged(folder: Path
     settings, out, said = load_recipe(str(recipe), {"stage.steps": 3}), tmp_path / "run", []
     out.mkdir()
     (out / "checkpoint.pt").write_bytes(b"torn")
-    train(settings, data=[folder], out=out, resume=Resume.AUTO, on_warning=said.append)
+    train(settings, Setup(data=[folder], out=out, resume=Resume.AUTO, on_warning=said.append))
     assert said[0].startswith("checkpoint.pt cannot be read")
     assert said[1] == "no checkpoint can be read; the run begins again"
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 3
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_not_taken_for_a_damaged_one(
     """It may be there again in a minute: a run that began anew would write over it."""
     (tmp_path / "checkpoint.pt").mkdir()
     with pytest.raises(TrainingError, match=r"checkpoint.pt: cannot be read: Is a directory; try again"):
-        train(load_recipe(str(recipe)), data=[folder], out=tmp_path, resume=Resume.AUTO)
+        train(load_recipe(str(recipe)), Setup(data=[folder], out=tmp_path, resume=Resume.AUTO))
 
 
 # --- a longer run -----------------------------------------------------------------------------------
@@ -101,20 +101,20 @@ def test_row_67_a_longer_run_is_no_other_recipe(folder: Path, recipe: Path, tmp_
     short, long = (load_recipe(str(recipe), {**always, "stage.steps": steps}) for steps in (12, 30))
     more = load_recipe(str(recipe), {**always, "stage.steps": 30, "data.workers": 2, "stage.validate_every_s": 9})
     out, said = tmp_path / "run", []
-    train(short, data=[folder], out=out)
-    train(more, data=[folder], out=out, resume=Resume.YES, on_note=said.append)
+    train(short, Setup(data=[folder], out=out))
+    train(more, Setup(data=[folder], out=out, resume=Resume.YES, on_note=said.append))
     assert said == [
         "going on from step 12 of stage psnr; data.workers was 0, is 2; stages.psnr.steps was 12, is 30; "
         "stages.psnr.validate_every_s was 0.05, is 9.0"
     ]
-    train(long, data=[folder], out=tmp_path / "whole")
+    train(long, Setup(data=[folder], out=tmp_path / "whole"))
     ours, theirs = (torch.load(each / "checkpoint.pt", weights_only=True) for each in (out, tmp_path / "whole"))
     assert ours["step"] == theirs["step"] == 30
     for part in ("g", "ema"):
         assert all(torch.equal(value, theirs[part][key]) for key, value in ours[part].items())
     other = load_recipe(str(recipe), {**always, "stage.steps": 50, "stage.lr": 5e-4})
     with pytest.raises(UsageError, match=re.escape("another recipe: stages.psnr.lr was 0.001, is 0.0005; undo")):
-        train(other, data=[folder], out=out, resume=Resume.YES)
+        train(other, Setup(data=[folder], out=out, resume=Resume.YES))
 
 
 # --- warm starts ------------------------------------------------------------------------------------
@@ -123,24 +123,24 @@ def test_row_67_a_longer_run_is_no_other_recipe(folder: Path, recipe: Path, tmp_
 def test_a_warm_start_says_what_it_took_and_a_resume_does_not_need_it(
     folder: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    first = train(load_recipe(str(recipe), {"stage.steps": 2}), data=[folder], out=tmp_path / "a")
+    first = train(load_recipe(str(recipe), {"stage.steps": 2}), Setup(data=[folder], out=tmp_path / "a"))
     count = len(load_generator(first)[0].state_dict())
     said: list[str] = []
     same = load_recipe(str(recipe), {"init": str(first), "stage.steps": 2})
-    train(same, data=[folder], out=tmp_path / "b", on_note=said.append)
+    train(same, Setup(data=[folder], out=tmp_path / "b", on_note=said.append))
     assert said == [f"init: {count} of the {count} tensors of {first} were taken over"]
     said.clear()
     other = load_recipe(str(recipe), {"init": str(first), "model.scale": 3, "stage.steps": 2})
-    train(other, data=[folder], out=tmp_path / "c", on_note=said.append)
+    train(other, Setup(data=[folder], out=tmp_path / "c", on_note=said.append))
     lost = ", ".join(key for key in load_generator(first)[0].state_dict() if key.startswith("tail.last"))
     assert said == [
         f"init: {count - 2} of the {count} tensors of {first} were taken over; not {lost}; {lost} start at random"
     ]
     narrow = load_recipe(str(recipe), {"init": str(first), "model.num_feat": 4})
     with pytest.raises(UsageError, match="the blocks of .* do not fit"):
-        train(narrow, data=[folder], out=tmp_path / "d")
+        train(narrow, Setup(data=[folder], out=tmp_path / "d"))
     first.unlink()
-    train(other, data=[folder], out=tmp_path / "c", resume=Resume.YES)
+    train(other, Setup(data=[folder], out=tmp_path / "c", resume=Resume.YES))
 
 
 @pytest.mark.parametrize("block", ["gated", "inception"])
@@ -159,7 +159,7 @@ def test_half_the_factor_starts_as_the_means_of_2x2_pixels(recipe: Path, tmp_pat
 def test_a_deeper_network_starts_as_the_shallower_one_that_it_is_made_from(
     folder: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    first = train(load_recipe(str(recipe), {"stage.steps": 2}), data=[folder], out=tmp_path / "a")
+    first = train(load_recipe(str(recipe), {"stage.steps": 2}), Setup(data=[folder], out=tmp_path / "a"))
     shallow = load_generator(first)[0].eval()
     blocks = shallow.config.num_blocks
     deeper = load_recipe(str(recipe), {"init": str(first), "model.num_blocks": blocks + 3})

@@ -17,11 +17,11 @@ from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.functional.resize import downscale_matlab
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
-from sr_upscale.training.answers import Answers, Question
-from sr_upscale.training.loop import train
+from sr_upscale.training.config import DataSection, ModelSection, Recipe, TeacherSection
+from sr_upscale.training.loop import Setup, train
 from sr_upscale.training.recipe_file import load_recipe
 from sr_upscale.training.run import Progress
-from sr_upscale.training.teacher import TrainingCrops, answered
+from sr_upscale.training.teacher import Answers, TrainingCrops, answered
 from sr_upscale.upscaler import Upscaler
 from tests.helpers import Cli, lines, micro_generator
 
@@ -33,50 +33,39 @@ def pairs(folder: Path) -> list[Pair]:
     return load_pairs(find_pictures([folder]), scale=2, min_side=16)
 
 
-def question(weights: Path, **changes: object) -> Question:
-    plain = Question(
-        weights=weights,
-        scale=2,
-        crop=16,
-        ensemble=False,
-        degradation=None,
-        busy_share=1.0,
-        own_colors=False,
-        smooth_share=0.0,
-        seed=0,
+def asking(scale: int = 2, family: RealWorld | None = None, smooth_share: float = 0.0, **teacher: object) -> Recipe:
+    """A recipe of a student of that factor, with crops of 16 and no context."""
+    return Recipe(
+        name="student",
+        model=ModelSection(scale=scale),
+        data=DataSection(degradation="real" if family else "bicubic", smooth_share=smooth_share),
+        degradation=family or RealWorld(),
+        teacher=TeacherSection(**{"crop": 16, "context": 0, **teacher}),  # type: ignore[arg-type]
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_the_answer_is_what_users_get(pairs: list[Pair], micro: Path, tmp_path: Path, ensemble: bool) -> None:
     upscaler = Upscaler(micro, dtype="fp32", tile_size=0, tta=ensemble)
-    answers = Answers(tmp_path, question(micro, ensemble=ensemble, degradation=RealWorld()), pairs)
+    recipe = asking(ensemble=ensemble, family=RealWorld())
+    answers = Answers(tmp_path, recipe, micro, pairs)
     answers.ask(3, device=CPU)
-    crops = answers.pairs(scale=2, context=0, most=99)
+    crops = answers.pairs(99)
     assert len(crops) == 3
-    for pair in [*crops, *answered(pairs[:2], micro, device=CPU, ensemble=ensemble)]:
+    for pair in [*crops, *answered(pairs[:2], micro, recipe.teacher, CPU)]:
         assert pair.taught is not None
         assert pair.taught.shape == pair.hr.shape == (2 * pair.lr.shape[0], 2 * pair.lr.shape[1], 3)
         assert np.abs(pair.taught.astype(int) - upscaler(np.ascontiguousarray(pair.lr))).max() <= 1
 
 
-def test_hr_and_lr_of_a_crop_belong_together(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
-    answers = Answers(tmp_path, question(micro), pairs)
-    answers.ask(4, device=CPU)
-    for pair in answers.pairs(scale=2, context=2, most=99):
-        assert pair.lr.shape == (12, 12, 3)
-        reduced = downscale_matlab(to_tensor(np.ascontiguousarray(pair.hr)), 2)
-        expected = (reduced[0].permute(1, 2, 0).numpy() * 255).round().astype(int)
-        np.testing.assert_array_equal(pair.lr[3:-3, 3:-3], expected[3:-3, 3:-3])  # the kernel reaches over the border
-
-
 def test_hr_is_the_answer_where_nothing_was_spoiled(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
-    answers = Answers(tmp_path, question(micro, degradation=RealWorld(clean_prob=0.5)), pairs)
+    answers, with_hr = (
+        Answers(tmp_path, asking(family=RealWorld(clean_prob=0.5), clean_hr=clean), micro, pairs)
+        for clean in (False, True)
+    )
     answers.ask(12, device=CPU)
-    own = answers.pairs(scale=2, context=0, most=99)
     clean = 0
-    for pair, plain in zip(answers.pairs(scale=2, context=0, most=99, clean_hr=True), own, strict=True):
+    for pair, plain in zip(with_hr.pairs(99), answers.pairs(99), strict=True):
         expected = downscale_matlab(to_tensor(np.ascontiguousarray(pair.hr)), 2)[0].permute(1, 2, 0).numpy() * 255
         spoiled = np.abs(expected - pair.lr)[3:-3, 3:-3].max() > 0.51
         assert np.array_equal(pair.taught, plain.taught if spoiled else pair.hr)
@@ -86,9 +75,9 @@ def test_hr_is_the_answer_where_nothing_was_spoiled(pairs: list[Pair], micro: Pa
 
 
 def test_asking_goes_on_where_it_was_cut_off(pairs: list[Pair], micro: Path, tmp_path: Path) -> None:
-    whole = Answers(tmp_path / "whole", question(micro, degradation=RealWorld()), pairs)
+    whole = Answers(tmp_path / "whole", asking(family=RealWorld()), micro, pairs)
     whole.ask(5, device=CPU)
-    cut = Answers(tmp_path / "cut", question(micro, degradation=RealWorld()), pairs)
+    cut = Answers(tmp_path / "cut", asking(family=RealWorld()), micro, pairs)
     cut.ask(3, device=CPU)
     with cut.file.open("ab") as file:
         file.write(b"half a record")
@@ -101,15 +90,15 @@ def test_another_question_is_another_file(pairs: list[Pair], micro: Path, tmp_pa
     other = tmp_path / "other.safetensors"
     save_generator(other, micro_generator(2, seed=1), WeightsInfo(name="other"))
     asked = [
-        Answers(tmp_path, question(micro), pairs),
-        Answers(tmp_path, question(other), pairs),
-        Answers(tmp_path, question(micro, smooth_share=0.5), pairs),
-        Answers(tmp_path, question(micro, degradation=RealWorld()), pairs),
-        Answers(tmp_path, question(micro, ensemble=True), pairs),
-        Answers(tmp_path, question(micro), pairs[1:]),
+        Answers(tmp_path, asking(), micro, pairs),
+        Answers(tmp_path, asking(), other, pairs),
+        Answers(tmp_path, asking(smooth_share=0.5), micro, pairs),
+        Answers(tmp_path, asking(family=RealWorld()), micro, pairs),
+        Answers(tmp_path, asking(ensemble=True), micro, pairs),
+        Answers(tmp_path, asking(), micro, pairs[1:]),
     ]
     assert len({answers.file for answers in asked}) == len(asked)
-    assert Answers(tmp_path, question(micro), list(pairs)).file == asked[0].file
+    assert Answers(tmp_path, asking(), micro, list(pairs)).file == asked[0].file
 
 
 def test_one_set_serves_students_of_every_factor_of_the_teachers(pairs: list[Pair], tmp_path: Path) -> None:
@@ -120,11 +109,12 @@ def test_one_set_serves_students_of_every_factor_of_the_teachers(pairs: list[Pai
         model.tail.last.weight.zero_()
         model.tail.last.bias.zero_()
     save_generator(teacher, model, WeightsInfo(name="x4"))
-    answers = Answers(tmp_path, question(teacher, scale=4, crop=8), [_times_two(pair) for pair in pairs])
-    answers.ask(2, device=CPU)
-    for large, small in zip(
-        answers.pairs(scale=4, context=1, most=2), answers.pairs(scale=2, context=1, most=2), strict=True
-    ):
+    by_four, by_two = (
+        Answers(tmp_path, asking(scale, crop=8, context=1), teacher, [_times_two(pair) for pair in pairs])
+        for scale in (4, 2)
+    )
+    by_four.ask(2, device=CPU)
+    for large, small in zip(by_four.pairs(2), by_two.pairs(2), strict=True):
         np.testing.assert_array_equal(large.lr, small.lr)
         assert large.taught is not None
         assert small.taught is not None
@@ -196,16 +186,18 @@ def test_a_student_comes_nearer_to_its_teacher(folder: Path, recipe: Path, pairs
     asked: list[tuple[int, int]] = []
     student = train(
         load_recipe(str(recipe), changes),
-        data=[folder],
-        out=tmp_path / "run",
-        on_progress=progress.append,
-        on_asking=lambda there, wanted: asked.append((there, wanted)),
+        Setup(
+            data=[folder],
+            out=tmp_path / "run",
+            on_progress=progress.append,
+            on_asking=lambda there, wanted: asked.append((there, wanted)),
+        ),
     )
     assert asked[-1] == (30, 30)
     losses = progress[-1].losses
     assert losses["loss"] == pytest.approx(losses["pixel"] + 3 * losses["teacher"], rel=1e-4)
-    alone = train(load_recipe(str(recipe)), data=[folder], out=tmp_path / "alone")
-    (pair,) = answered(pairs[:1], teacher, device=CPU, ensemble=True)
+    alone = train(load_recipe(str(recipe)), Setup(data=[folder], out=tmp_path / "alone"))
+    (pair,) = answered(pairs[:1], teacher, TeacherSection(ensemble=True), CPU)
     with_teacher, without = (
         np.abs(Upscaler(weights, dtype="fp32", tile_size=0)(pair.lr).astype(float) - pair.taught).mean()
         for weights in (student, alone)
@@ -239,7 +231,9 @@ def test_a_stage_may_listen_to_the_teacher_alone(
     }
     progress: list[Progress] = []
     run = tmp_path / "run"
-    train(load_recipe(str(recipe), changes), data=[folder], out=run, vgg_weights=vgg19, on_progress=progress.append)
+    train(
+        load_recipe(str(recipe), changes), Setup(data=[folder], out=run, vgg_weights=vgg19, on_progress=progress.append)
+    )
     assert {"teacher", "teacher_perceptual", "teacher_texture", "gan", "d"} <= set(progress[-1].losses)
     assert not {"pixel", "perceptual"} & set(progress[-1].losses)
     assert lines(run / "train.jsonl")[-1]["finished"]
@@ -260,10 +254,12 @@ def test_texture_alone_is_learnt(folder: Path, recipe: Path, micro: Path, tmp_pa
         progress: list[Progress] = []
         train(
             load_recipe(str(recipe), {**changes, "stage.steps": steps}),
-            data=[folder],
-            out=tmp_path / str(steps),
-            vgg_weights=vgg19,
-            on_progress=progress.append,
+            Setup(
+                data=[folder],
+                out=tmp_path / str(steps),
+                vgg_weights=vgg19,
+                on_progress=progress.append,
+            ),
         )
         return progress[-1].losses["teacher_texture"]
 
@@ -285,7 +281,7 @@ def test_a_growing_set_is_noticed_at_a_validation(folder: Path, recipe: Path, mi
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(TrainingCrops, "pairs", pairs)
         patched.setattr("sr_upscale.training.signals.Every.due", lambda *_: True)
-        train(load_recipe(str(recipe), changes), data=[folder], out=tmp_path / "run", cache=tmp_path / "cache")
+        train(load_recipe(str(recipe), changes), Setup(data=[folder], out=tmp_path / "run", cache=tmp_path / "cache"))
     assert seen[:2] == [30, 40]
 
 
@@ -294,7 +290,7 @@ def test_a_teacher_of_another_factor_is_refused(folder: Path, recipe: Path, tmp_
     save_generator(teacher, micro_generator(3), WeightsInfo(name="x3"))
     wanted = load_recipe(str(recipe), {"teacher.model": str(teacher), "stages.psnr.teacher_weight": 1.0})
     with pytest.raises(UsageError, match="teacher x3 enlarges x3; expected x2 or a multiple"):
-        train(wanted, data=[tmp_path / "none"], out=tmp_path / "run")  # before it looks at pictures
+        train(wanted, Setup(data=[tmp_path / "none"], out=tmp_path / "run"))  # before it looks at pictures
 
 
 def test_the_command_line_says_how_far_the_teacher_is(
