@@ -1,4 +1,4 @@
-"""Every figure of docs/speed.md, in one run: ``python scripts/bench.py [--quick] [--json FILE]``.
+"""Every figure of docs/speed.md, in one run: ``python scripts/bench.py [--json FILE]``.
 
 Nothing else should run meanwhile. What is compared takes turns, so that a machine that slows down slows all.
 Medians, and the spread between the fastest and the slowest round. Networks other than ours have random weights, which
@@ -13,6 +13,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -54,39 +55,24 @@ ROUNDS = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small pictures, no 8000x6000")
     parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--probe", nargs=2, metavar=("PICTURE", "SCALE"), help=argparse.SUPPRESS)
-    parser.add_argument("--backends", type=int, metavar="SIDE", help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, metavar="COUNT", help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.probe:
-        probe(Path(options.probe[0]), int(options.probe[1]))
+    if options.child:
+        name, *words = options.child
+        say(json.dumps({"probe": probe, "backends": backends, "batch": batch}[name](*words)))
         return
-    if options.backends:
-        say(json.dumps(backends(options.backends)))
-        return
-    if options.batch:
-        with tempfile.TemporaryDirectory() as name:
-            say(json.dumps(batch(Path(name), options.batch)))
-        return
-    side = 256 if options.quick else 1024
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found: dict[str, Any] = {"machine": environment(), "date": datetime.date.today().isoformat()}
-        found["ways"] = ways(side)
-        found["networks"] = networks(128 if options.quick else 256)
-        found["backends"] = {
-            threads: in_child("--backends", "96" if options.quick else "346", OMP_NUM_THREADS=threads)
-            for threads in sorted({"1", str(found["machine"]["threads"])})
-        }
-        found["files"] = files(folder, side)
-        sizes = [(256, 256), (1024, 1024)] + ([] if options.quick else [(4096, 2048)])
+        found["ways"], found["networks"] = ways(1024), networks(256)
+        threads = sorted({"1", str(found["machine"]["threads"])})
+        found["backends"] = {each: in_child("backends", "346", OMP_NUM_THREADS=each) for each in threads}
+        found["files"] = files(folder, 1024)
+        sizes = ((256, 256), (1024, 1024), (4096, 2048))
         found["sizes"] = in_turn({f"{width}x{height}": rows_of(width, height) for width, height in sizes})
-        heights = (200, 400) if options.quick else (1500, 6000)
-        found["memory"] = [memory(folder, 8000, height, 2) for height in heights]
-        found["memory"] += [memory(folder, 2000, heights[0], 2)]
-        found["batch"], found["start"] = in_child("--batch", "20" if options.quick else "200"), start(folder)
+        found["memory"] = [memory(folder, *size, 2) for size in ((8000, 1500), (8000, 6000), (2000, 1500))]
+        found["batch"], found["start"] = in_child("batch", "200"), start(folder)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     for line in tables(found):
@@ -147,8 +133,9 @@ def networks(side: int) -> dict[str, Any]:
     return in_turn({name: in_half(network) for name, network in found.items()})
 
 
-def backends(side: int) -> dict[str, Any]:
+def backends(length: str) -> dict[str, Any]:
     """The default model by every backend that is installed, over a whole picture and over a strip of it alone."""
+    side = int(length)
     image = photo(side).numpy()
     rows = fit_rows(side, side, "cpu", half=True)
     candidates: dict[str, Callable[[], int]] = {}
@@ -197,21 +184,22 @@ def memory(folder: Path, width: int, height: int, scale: int) -> dict[str, Any]:
     """JPEG in, PNG out, in a process of its own: MPix/s, and the peak above the loaded program against the plan."""
     source = folder / f"{width}x{height}.jpg"
     save(source, width, height)
-    found = in_child("--probe", str(source), str(scale))
+    found = in_child("probe", str(source), str(scale))
     source.unlink()
     return {"size": (width, height), "scale": scale, **found}
 
 
 def in_child(*arguments: str, **variables: str) -> dict[str, Any]:
     """What this script finds in a process of its own, with more variables of the environment."""
-    command, variables = [sys.executable, __file__, *arguments], {**os.environ, **variables}
+    command, variables = [sys.executable, __file__, "--child", *arguments], {**os.environ, **variables}
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=variables)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def probe(source: Path, scale: int) -> None:
+def probe(name: str, factor: str) -> dict[str, Any]:
     """The child of `memory`."""
+    source, scale = Path(name), int(factor)
     engine = Upscaler(f"psnr-x{scale}").engine
     engine.networks.get(engine.planner.weights[scale], engine.choice.dtype)
     process, png = psutil.Process(), FORMATS["png"]
@@ -231,16 +219,17 @@ def probe(source: Path, scale: int) -> None:
     source.with_suffix(".png").unlink()
     width, height = done["output_size"]
     peak, plan = (round(each / 2**20) for each in (max(sizes) - sizes[0], done["memory_bytes"]))
-    say(json.dumps({"mpix_s": round(width * height / 1e6 / seconds, 3), "peak_mib": peak, "plan_mib": plan}))
+    return {"mpix_s": round(width * height / 1e6 / seconds, 3), "peak_mib": peak, "plan_mib": plan}
 
 
-def batch(folder: Path, count: int) -> dict[str, Any]:
+def batch(count: str) -> dict[str, Any]:
     """A folder of small pictures of mixed size: one after the other, and with the stages overlapping.
 
     Both compute in a thread that is new and ends, as the only one: OpenMP (libgomp) lets its threads sleep between
     layers as soon as a process has more of them than cores, be they idle.
     """
-    sizes = np.random.default_rng(0).integers(64, 320, size=(count, 2))
+    folder = Path(tempfile.mkdtemp())
+    sizes = np.random.default_rng(0).integers(64, 320, size=(int(count), 2))
     items = []
     for number, (width, height) in enumerate(sizes):
         save(folder / f"{number}.jpg", int(width), int(height))
@@ -271,8 +260,9 @@ def batch(folder: Path, count: int) -> dict[str, Any]:
     overlapping()
     times = [(loop(), *overlapping()) for _ in range(ROUNDS)]
     plain, seconds, busy = (statistics.median(column) for column in zip(*times, strict=True))
+    shutil.rmtree(folder)
     return {
-        "pictures": count,
+        "pictures": len(items),
         "loop_s": round(plain, 2),
         "batch_s": round(seconds, 2),
         "times": round(plain / seconds, 3),

@@ -11,7 +11,6 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -34,40 +33,36 @@ QUALITY = 92
 """WebP quality of embedded pictures: what one looks for in them is larger than its errors."""
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One picture of a gallery.
+class Gallery:
+    """Collects pictures for a report. They are encoded at once, so that memory stays small.
 
     Attributes:
-        dataset, name: What it is called.
-        width, height: Size in pixels.
-        images: Encoded images (data URLs) by name, HR last.
+        pictures: Entries of the page by (data set, picture), without scores.
     """
 
-    dataset: str
-    name: str
-    width: int
-    height: int
-    images: Mapping[str, str]
-
-
-@dataclass
-class Gallery:
-    """Collects pictures for a report. They are encoded at once, so that memory stays small."""
-
-    pictures: list[Shown] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.pictures: dict[tuple[str, str], dict[str, Any]] = {}
 
     def add(self, dataset: str, name: str, images: Mapping[str, Pixels]) -> None:
-        """Takes the images of one picture.
+        """Takes the images of one picture. The page opens on the first image, and the last network's.
 
         Args:
             dataset, name: What the picture is called.
             images: (H, W, 1 or 3) uint8 by name, all of one size.
         """
         height, width = next(iter(images.values())).shape[:2]
-        ordered = {label: images[label] for label in sorted(images, key=lambda label: label == "HR")}
-        encoded = {label: _data_url(pixels) for label, pixels in ordered.items()}
-        self.pictures.append(Shown(dataset=dataset, name=name, width=width, height=height, images=encoded))
+        methods = [label for label in images if label != "HR"]
+        networks = [label for label in methods if label not in (*KERNELS, "input")]
+        self.pictures[dataset, name] = {
+            "pair": [methods[0], (networks or methods)[-1]],
+            "title": f"{dataset} {name}".strip(),
+            "width": width,
+            "height": height,
+            "images": [
+                {"name": label, "url": _data_url(images[label]), "scores": ""}
+                for label in sorted(images, key=lambda label: label == "HR")
+            ],
+        }
 
 
 def _data_url(pixels: Pixels) -> str:
@@ -90,15 +85,14 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
         HTML.
     """
     last_method = results.summaries[-1].method
-    scores = {(score.dataset, score.picture, score.method): score for score in results.scores}
-    ordered = sorted(gallery.pictures, key=lambda each: scores[each.dataset, each.name, last_method].scores["psnr"])
+    scores = {(score.dataset, score.picture, score.method): score.scores for score in results.scores}
+    ordered = sorted(gallery.pictures, key=lambda key: scores[*key, last_method]["psnr"])
     half = MAX_PICTURES // 2
     chosen = ordered if len(ordered) <= MAX_PICTURES else [*ordered[:half], *ordered[-half:]]
-
-    def caption(picture: Shown, method: str) -> str:
-        score = scores.get((picture.dataset, picture.name, method))
-        return f"{score.scores['psnr']:.2f} dB, SSIM {score.scores['ssim']:.4f}" if score else ""
-
+    for key in chosen:
+        for image in gallery.pictures[key]["images"]:
+            if (found := scores.get((*key, image["name"]))) is not None:
+                image["scores"] = f"{found['psnr']:.2f} dB, SSIM {found['ssim']:.4f}"
     sets = [_set(results, dataset, with_published=with_published) for dataset in datasets_of(results)]
     last = datasets_of(results)[-1]
     points = [
@@ -111,53 +105,35 @@ def write_report(results: Results, gallery: Gallery, *, with_published: bool = F
         for score in results.scores
     ]
     headings, *pictures = as_table(rows)
+    title = f"Benchmark x{results.protocol.scale}: {', '.join(datasets_of(results))}"
+    data = {"protocol": str(results.protocol), "environment": _environment(results.environment)}
     return page(
-        title=f"Benchmark x{results.protocol.scale}: {', '.join(datasets_of(results))}",
-        protocol=str(results.protocol),
-        environment=_environment(results.environment),
+        title,
+        [gallery.pictures[key] for key in chosen],
+        **data,
         sets=sets,
         points=points,
-        gallery=[_picture(each, caption) for each in chosen],
-        picture_headings=headings,
+        pictureHeadings=headings,
         pictures=pictures,
     )
 
 
-def page(
-    *,
-    title: str,
-    protocol: str = "",
-    environment: str = "",
-    sets: Sequence[Mapping[str, Any]] = (),
-    points: Sequence[Mapping[str, Any]] = (),
-    gallery: Sequence[Mapping[str, Any]] = (),
-    picture_headings: Sequence[str] = (),
-    pictures: Sequence[Sequence[str]] = (),
-) -> str:
+def page(title: str, gallery: Sequence[Mapping[str, Any]], **scores: Any) -> str:
     """Puts the data of a page into its template.
 
     Args:
         title: Of the page.
-        protocol: How scores were measured, as text.
-        environment: Where they were measured, as text.
-        sets: A table for each data set: title, headings and rows.
-        points: Points of the plot: name, speed in megapixels a second and PSNR in dB.
         gallery: Pictures: title, width and height in pixels, the pair of names to open on, and images with name, data
             URL and scores as text.
-        picture_headings, pictures: The table of every picture, as text.
+        scores: Of a benchmark: ``protocol`` and ``environment``, how and where it was measured, as text; ``sets``, a
+            table for each data set with title, headings and rows; ``points`` of the plot with name, speed in megapixels
+            a second and PSNR in dB; ``pictureHeadings`` and ``pictures``, the table of every picture, as text.
 
     Returns:
         HTML.
     """
-    data = {
-        "protocol": protocol,
-        "environment": environment,
-        "sets": list(sets),
-        "points": list(points),
-        "gallery": list(gallery),
-        "pictureHeadings": list(picture_headings),
-        "pictures": [list(row) for row in pictures],
-    }
+    data = {"protocol": "", "environment": "", "sets": [], "points": [], "gallery": gallery}
+    data |= {"pictureHeadings": [], "pictures": [], **scores}
     template = (resources.files("sr_upscale.benchmark") / "report.html").read_text("utf-8")
     safe = json.dumps(finite(data)).replace("<", "\\u003c")  # no name in it can end the script element
     return template.replace("/*TITLE*/", html.escape(title)).replace("/*DATA*/", safe)
@@ -176,7 +152,7 @@ def compare_page(title: str, name: str, images: Mapping[str, Pixels]) -> str:
     """
     gallery = Gallery()
     gallery.add("", name, images)
-    return page(title=title, gallery=[_picture(gallery.pictures[0], lambda _picture, _method: "")])
+    return page(title, list(gallery.pictures.values()))
 
 
 def _set(results: Results, dataset: str, *, with_published: bool) -> dict[str, Any]:
@@ -186,21 +162,6 @@ def _set(results: Results, dataset: str, *, with_published: bool) -> dict[str, A
         "title": f"{dataset} x{results.protocol.scale}",
         "headings": headings,
         "rows": [{"cells": row, "published": number >= measured} for number, row in enumerate(rows)],
-    }
-
-
-def _picture(picture: Shown, caption: Any) -> dict[str, Any]:
-    """Makes a picture ready for the page, with the pair to open on: the first image, and the last network's."""
-    methods = [label for label in picture.images if label != "HR"]
-    networks = [label for label in methods if label not in (*KERNELS, "input")]
-    return {
-        "pair": [methods[0], (networks or methods)[-1]],
-        "title": f"{picture.dataset} {picture.name}".strip(),
-        "width": picture.width,
-        "height": picture.height,
-        "images": [
-            {"name": label, "url": url, "scores": caption(picture, label)} for label, url in picture.images.items()
-        ],
     }
 
 

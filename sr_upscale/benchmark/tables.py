@@ -10,7 +10,7 @@ import io
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -22,36 +22,16 @@ if TYPE_CHECKING:
     from sr_upscale.benchmark.run import Results
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """Scores that authors published; never measured here.
-
-    Attributes:
-        name: Name of the model.
-        source: Where they were read.
-        scale: Factor.
-        scores: (PSNR on Y in dB, SSIM) by data set.
-    """
-
-    name: str
-    source: str
-    scale: int
-    scores: Mapping[str, tuple[float, float]]
-
-
 @lru_cache(maxsize=1)
-def published() -> tuple[Published, ...]:
-    """Reads the shipped table of published scores (``references.toml``)."""
-    table = tomllib.loads((resources.files("sr_upscale.benchmark") / "references.toml").read_text("utf-8"))
-    return tuple(
-        Published(
-            name=row["name"],
-            source=row["source"],
-            scale=row["scale"],
-            scores={name: (float(both[0]), float(both[1])) for name, both in row["scores"].items()},
-        )
-        for row in table["row"]
-    )
+def published() -> list[dict[str, Any]]:
+    """Reads the shipped scores that authors published, which were never measured here (``references.toml``).
+
+    Returns:
+        Rows: ``name``, ``source``, ``scale``, and ``scores``, PSNR on Y in dB and SSIM by data set.
+    """
+    text = (resources.files("sr_upscale.benchmark") / "references.toml").read_text("utf-8")
+    rows: list[dict[str, Any]] = tomllib.loads(text)["row"]
+    return rows
 
 
 HEADINGS = ("picture", "model", *(metric.heading for metric in METRICS))
@@ -87,9 +67,12 @@ def table_of(results: Results, dataset: str, *, with_published: bool) -> list[tu
     if with_published:
         of = "published, of the whole set" if results.protocol.limit is not None else "published"
         rows += [
-            {"model": f"{row.name}, {of}", **score_cells(dict(zip(("psnr", "ssim"), row.scores[dataset], strict=True)))}
+            {
+                "model": f"{row['name']}, {of}",
+                **score_cells(dict(zip(("psnr", "ssim"), row["scores"][dataset], strict=True))),
+            }
             for row in published()
-            if row.scale == results.protocol.scale and dataset in row.scores
+            if row["scale"] == results.protocol.scale and dataset in row["scores"]
         ]
     return as_table(rows)
 

@@ -13,8 +13,9 @@ import signal
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,10 +145,10 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Returns the same batch in page-locked memory. Torch's loader calls it."""
-        taught = None if self.taught is None else self.taught.pin_memory()
-        rendered = None if self.rendered is None else self.rendered.pin_memory()
-        lr, hr = self.lr.pin_memory(), self.hr.pin_memory()
-        return Batch(lr=lr, hr=hr, made_s=self.made_s, taught=taught, rendered=rendered)
+        sides: dict[str, Any] = {
+            name: side.pin_memory() for name, side in vars(self).items() if isinstance(side, Tensor)
+        }
+        return replace(self, **sides)
 
 
 class PatchSampler(Dataset[Batch]):

@@ -257,10 +257,7 @@ def twin_of(path: Path) -> Path | None:
     Raises:
         ModelError: The file of the faithful weights is missing.
     """
-    for entry in TABLE:
-        if entry.path == path and entry.twin:
-            return resolve_weights(entry.twin)
-    return None
+    return next((resolve_weights(row.twin) for row in TABLE if row.path == path and row.twin), None)
 
 
 def noisy_of(path: Path) -> Path | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,8 +155,7 @@ def save_generator(path: Path, model: Generator, info: WeightsInfo, *, half: boo
     Raises:
         OutputError: The file cannot be written.
     """
-    info = WeightsInfo(**{**_shallow(info), "config": asdict(model.config)})
-    save_tensors(path, model, info.to_metadata(), half=half)
+    save_tensors(path, model, replace(info, config=asdict(model.config)).to_metadata(), half=half)
 
 
 def save_tensors(path: Path, model: nn.Module, metadata: Mapping[str, str], *, half: bool = False) -> None:
@@ -318,7 +317,3 @@ def blend_of(path: Path) -> BlendInfo | None:
         return BlendInfo(configs=(first, second), share=float(metadata["sr_upscale.share"]))
     except (KeyError, ValueError, TypeError, ModelError) as error:
         raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
-
-
-def _shallow(info: WeightsInfo) -> dict[str, Any]:
-    return {item.name: getattr(info, item.name) for item in fields(info)}

@@ -183,7 +183,7 @@ async def _show_viewer(request: Request) -> Response:
     title = query.get("title", "")
     entries = [{"name": name, "url": url, "scores": ""} for name, url in images.items()]
     picture = {"title": title, **{side: int(word) for side, word in size.items()}, "images": entries}
-    html = page(title=title, gallery=[picture]).replace("<html ", '<html class="embedded" ', 1)
+    html = page(title, [picture]).replace("<html ", '<html class="embedded" ', 1)
     return HTMLResponse(html, headers={"content-security-policy": policy_for(html, framed="'self'")})
 
 

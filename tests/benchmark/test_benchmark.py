@@ -25,8 +25,8 @@ from sr_upscale.benchmark.methods import count, host_peak_bytes, make_method
 from sr_upscale.benchmark.metrics import Pair, load_metrics
 from sr_upscale.benchmark.report import page
 from sr_upscale.benchmark.run import Protocol, Results, Summary, run_benchmark
-from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair, manifest, named_set
-from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_latex, to_markdown, to_text
+from sr_upscale.benchmark.sets import PicturePair, folder_set, load_pair, manifest, named_set
+from sr_upscale.benchmark.tables import datasets_of, to_csv, to_latex, to_markdown, to_text
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.formatting import extra
 from sr_upscale.functional.color import to_pixels, to_tensor
@@ -115,24 +115,12 @@ def test_cold_cache_then_offline(mirror: list[str], cli: Cli) -> None:
     assert len(mirror) == 10
 
 
-def test_a_wrong_byte_is_found_and_named(
-    mirror: list[str], cli: Cli, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the cache it is fetched again; on the server, and in a local folder, it is named."""
+def test_a_wrong_byte_in_the_cache_is_fetched_again(mirror: list[str], cli: Cli, tmp_path: Path) -> None:
     assert cli("benchmark", "--dataset", "set5", "--model", "bicubic").code == 0
     cached = next((tmp_path / "cache").glob("**/Set5/image_SRF_4/img_003_SRF_4_LR.png"))
     cached.write_bytes(cached.read_bytes()[:-1] + b"\0")
     assert cli("benchmark", "--dataset", "set5", "--model", "bicubic").code == 0
     assert len(mirror) == 11
-    folder = tmp_path / "mine" / "Set5" / "image_SRF_4"
-    shutil.copytree(next((shared / "benchmarks").glob("**/Set5/image_SRF_4")), folder)
-    folder.chmod(0o755)
-    bad = folder / "img_002_SRF_4_HR.png"
-    content = bad.read_bytes()
-    bad.unlink()
-    bad.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
-    ran = cli("benchmark", "--dataset", "set5", "--model", "bicubic", "--root", tmp_path / "mine", code=7)
-    assert "img_002_SRF_4_HR.png: expected sha256" in ran.err
 
 
 def test_a_killed_download_goes_on(mirror: list[str], tmp_path: Path) -> None:
@@ -402,19 +390,8 @@ def test_plots_need_a_folder_and_their_library(
     assert not (tmp_path / "out").exists()
 
 
-def test_published_table_agrees_with_its_source() -> None:
-    """A few rows of the papers, typed again."""
-    table = {(row.name.split(" (")[0], row.scale): row for row in published()}
-    assert table["RRDB-PSNR", 4].scores["set5"] == (32.73, 0.9011)
-    assert table["IMDN", 4].scores["urban100"] == (26.04, 0.7838)
-    assert table["SwinIR-light", 2].scores["set14"] == (33.86, 0.9206)
-    assert all(row.source and set(row.scores) <= set(NAMES) for row in published())
-
-
 def test_names_cannot_break_the_page() -> None:
-    html = page(
-        title="</title><b>", gallery=[], pictures=[["</script><script>alert(1)</script>"]], picture_headings=["x"]
-    )
+    html = page("</title><b>", [], pictures=[["</script><script>alert(1)</script>"]], pictureHeadings=["x"])
     assert "<b>" not in html
     assert html.count("</script>") == 2
     assert "</script><script>alert" not in html

@@ -13,7 +13,6 @@ from sr_upscale.errors import InputError, UsageError
 from sr_upscale.images import FORMATS, Frame, Metadata, Picture, SaveOptions, load_image, save_image
 from sr_upscale.images.adapt import adapt
 from sr_upscale.images.formats import format_by_name, sniff
-from sr_upscale.images.metadata import upright
 from tests.helpers import animation, p3_profile, pattern
 
 NAME = "photo"
@@ -121,12 +120,6 @@ def test_orientations_agree_with_pillow(tmp_path: Path, orientation: int, suffix
     assert found[0x0112] == 1
     if suffix != ".webp":
         assert picture.metadata.dpi == pytest.approx((150, 300) if orientation >= 5 else (300, 150), abs=0.02)
-
-
-def test_turning_twice_by_the_inverse_is_the_identity() -> None:
-    pixels = pattern(5, 8)
-    for orientation, inverse in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (7, 7), (8, 6)):
-        assert np.array_equal(upright(upright(pixels, orientation), inverse), pixels)
 
 
 def test_exif_of_a_camera_survives_with_its_nested_directory(tmp_path: Path) -> None:
