@@ -44,6 +44,7 @@ from sr_upscale.pipeline import job
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import run_batch
 from sr_upscale.pipeline.executor import LocalExecutor
+from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.request import Request, SizeOptions, request_of
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.pretrained.weights_file import load_generator
@@ -248,11 +249,13 @@ def batch(count: str) -> dict[str, Any]:
             thread.submit(one_after_the_other).result()
         return time.perf_counter() - start
 
+    plan = plan_items(items)
     executor = LocalExecutor(request_of({"model": "psnr-x4", "scale": 4.0, "format": "png"}))
 
     def overlapping() -> tuple[float, float]:
         start = time.perf_counter()
-        outcomes = run_batch(plan_items(items), executor, jobs=executor.jobs, force=True)
+        ledger = Ledger(plan, executor.fingerprint, force=True)
+        outcomes = run_batch(plan, executor, ledger, jobs=executor.jobs)
         seconds = time.perf_counter() - start
         return seconds, sum(each.details["busy_seconds"] for each in outcomes) / seconds
 

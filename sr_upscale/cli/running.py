@@ -94,8 +94,8 @@ def run_items(
                 run_batch(
                     plan,
                     executor,
+                    ledger,
                     jobs=executor.jobs,
-                    ledger=ledger,
                     spool=spool,
                     on_outcome=lambda outcome: on_row(outcome.row()),
                     on_wait=on_wait,

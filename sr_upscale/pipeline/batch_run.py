@@ -23,7 +23,6 @@ from sr_upscale.errors import AppearedError, DiskFullError, OutOfMemoryError, Sr
 from sr_upscale.formatting import addressed, shown
 from sr_upscale.interrupts import STOP
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
-from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.manifest import Stamp, stamp_of
 from sr_upscale.pipeline.parsing import Jobs
 from sr_upscale.storage.atomic import output_error
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from sr_upscale.storage.objects import Spool
 
 Loaded = TypeVar("Loaded")
+Computing = Future[Future[dict[str, Any]] | Literal["done", "held"]]
+"""An item on its way: once it is computed, it is being written; or it is done, or another process's."""
 
 POLL_S = 0.5
 """How often a batch that has nothing else to do asks for the items that other processes hold, in seconds."""
@@ -91,11 +92,6 @@ class _Taken(Generic[Loaded]):
 class ItemExecutor(Protocol[Loaded]):
     """What does a batch's items: this process (`executor.LocalExecutor`), or others."""
 
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """Returns everything besides the input that determines an output, ready for JSON."""
-        ...
-
     def load(self, item: Item) -> Loaded:
         """Reads an item."""
         ...
@@ -142,38 +138,111 @@ class ItemLedger(Protocol):
         ...
 
 
+class _Stages(Generic[Loaded]):
+    """Threads that read, compute and write the items of a batch, to be used in a ``with``.
+
+    Args:
+        executor, ledger, jobs: See `run_batch`.
+
+    Attributes:
+        room: How many items can be on their way.
+    """
+
+    def __init__(self, executor: ItemExecutor[Loaded], ledger: ItemLedger, jobs: Jobs) -> None:
+        self.room = jobs.load + jobs.proc + jobs.save
+        self._executor, self._ledger = executor, ledger
+        self._loader = ThreadPoolExecutor(jobs.load, "load")
+        self._computer = ThreadPoolExecutor(jobs.proc, "proc")
+        self._saver = ThreadPoolExecutor(jobs.save, "save")
+        self._stop = threading.Event()
+        self._workers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for number in range(jobs.proc):
+            self._workers.put(number)
+
+    def __enter__(self) -> _Stages[Loaded]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None) -> None:
+        with STOP.tidying():  # else a signal ends the wait for threads that claim, and their claims stay
+            if kind is not None:
+                self._stop.set()
+            for wait in (False, True):
+                for pool in (self._loader, self._computer, self._saver):
+                    pool.shutdown(wait=wait, cancel_futures=True)
+
+    def begin(self, item: Item, *, idle: bool) -> Computing:
+        """Has an item read and computed, or with `idle` a part of one that another process holds."""
+        return self._computer.submit(self._compute, item, self._loader.submit(self._read, item), idle)
+
+    def _read(self, item: Item) -> _Taken[Loaded] | Literal["done", "held"]:
+        known = self._ledger.take(item)
+        return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=self._executor.load(item))
+
+    def _compute(
+        self, item: Item, reading: Future[_Taken[Loaded] | Literal["done", "held"]], idle: bool
+    ) -> Future[dict[str, Any]] | Literal["done", "held"]:
+        taken = reading.result()
+        if taken == "done" or (taken == "held" and not idle):
+            return taken
+        if isinstance(taken, _Taken) and self._ledger.has_lost(item):  # while it waited
+            return "held"
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        worker = self._workers.get()
+        work = Work(saver=self._saver, worker=worker, stop=self._stop)
+        try:
+            if not isinstance(taken, _Taken):
+                self._executor.share(item, work)
+                return taken
+            note = functools.partial(self._ledger.note, item, taken.stamp)
+            return self._executor.start(item, taken.loaded, dataclasses.replace(work, on_whole=note))
+        finally:
+            self._workers.put(worker)
+
+    def finish(self, item: Item, computing: Computing) -> Outcome | None:
+        """Waits for an item. Returns what became of it, or None where another process has it."""
+        try:
+            written = computing.result()
+            if not isinstance(written, Future):
+                return Outcome(item=item, status="skipped") if written == "done" else None
+            details = written.result()
+            return Outcome(item=item, status="done", seconds=details["seconds"], details=details)
+        except AppearedError:  # another process was first, or it is foreign
+            return None
+        except Exception as failure:  # one bad file never stops the rest, whatever it breaks
+            if self._ledger.has_lost(item):  # the other one has also removed what was unfinished
+                return None
+            error = failure if isinstance(failure, SrUpscaleError) else _as_ours(failure, item)
+            if isinstance(error, DiskFullError):
+                raise error from failure.__cause__
+            return Outcome(item=item, status="failed", error=error)
+        finally:
+            self._ledger.release(item)
+
+
 def run_batch(
     plan: BatchPlan,
     executor: ItemExecutor[Loaded],
+    ledger: ItemLedger,
     *,
     jobs: Jobs | None = None,
-    force: bool = False,
-    verify: bool = False,
-    ledger: ItemLedger | None = None,
     spool: Spool | None = None,
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
     on_wait: Callable[[int], None] = lambda _count: None,
 ) -> list[Outcome]:
     """Does the items: while one is computed, the next are read and those before are written.
 
-    An existing target is skipped where the manifest says that it was made from this input with these settings and has
-    not been touched since. It is made anew where the manifest knows it untouched but the input has changed. What was
-    made with other settings, and a file that the manifest does not know, is never overwritten without `force`.
-
-    Other processes, also on other machines, may do items of the same plan. Each item is claimed first (`Ledger.take`);
-    those that others hold come last, are skipped once they are done, and are taken over where their holder is gone.
-    Parts of them are done meanwhile (`ItemExecutor.share`).
+    Other processes, also on other machines, may do items of the same plan. Each item is claimed first
+    (`ItemLedger.take`); those that others hold come last, are skipped once they are done, and are taken over where
+    their holder is gone. Parts of them are done meanwhile (`ItemExecutor.share`).
 
     An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
     written by then, even by a process that was killed, is known to the next run.
 
     Args:
-        plan: Items and the manifest's folder.
+        plan: The items.
         executor: Does them.
+        ledger: Knows what is done.
         jobs: How many items each stage has at a time.
-        force: Make every item anew, and overwrite also files that this program did not make.
-        verify: Compare files by their hashes even where size and time are those of the manifest.
-        ledger: Knows what is done; None is the one of the plan's folders, which takes `force` and `verify`.
         spool: Where items lie on their way, as many as fit there; one alone always does.
         on_outcome: Called after each item, in their order, but for those that other processes held.
         on_wait: Called with the number of items for which other processes are waited for, once.
@@ -184,100 +253,38 @@ def run_batch(
     Raises:
         DiskFullError: The disk is full, or the quota used up.
     """
-    jobs = jobs or Jobs()
-    ledger = ledger or Ledger(plan, executor.fingerprint, force=force, verify=verify)
-    stop = threading.Event()
-    workers: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(jobs.proc):
-        workers.put(number)
-
-    def fits(items: list[Item]) -> bool:
-        return spool is None or spool.fits([each.source for each in items], [each.target for each in items])
-
-    def read(item: Item) -> _Taken[Loaded] | Literal["done", "held"]:
-        known = ledger.take(item)
-        return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=executor.load(item))
-
-    def compute(
-        item: Item, reading: Future[_Taken[Loaded] | Literal["done", "held"]], idle: bool
-    ) -> Future[dict[str, Any]] | Literal["done", "held"]:
-        taken = reading.result()
-        if taken == "done" or (taken == "held" and not idle):
-            return taken
-        if isinstance(taken, _Taken) and ledger.has_lost(item):  # while it waited
-            return "held"
-        item.target.parent.mkdir(parents=True, exist_ok=True)
-        worker = workers.get()
-        try:
-            if not isinstance(taken, _Taken):
-                executor.share(item, Work(saver=saver, worker=worker, stop=stop))
-                return taken
-            note = functools.partial(ledger.note, item, taken.stamp)
-            return executor.start(item, taken.loaded, Work(saver=saver, worker=worker, stop=stop, on_whole=note))
-        finally:
-            workers.put(worker)
-
-    def finish(item: Item, computing: Future[Future[dict[str, Any]] | Literal["done", "held"]]) -> Outcome | None:
-        """Returns what became of an item, or None where another process has it."""
-        try:
-            written = computing.result()
-            if not isinstance(written, Future):
-                return Outcome(item=item, status="skipped") if written == "done" else None
-            details = written.result()
-            return Outcome(item=item, status="done", seconds=details["seconds"], details=details)
-        except AppearedError:  # another process was first, or it is foreign
-            return None
-        except Exception as failure:  # one bad file never stops the rest, whatever it breaks
-            if ledger.has_lost(item):  # the other one has also removed what was unfinished
-                return None
-            error = failure if isinstance(failure, SrUpscaleError) else _as_ours(failure, item)
-            if isinstance(error, DiskFullError):
-                raise error from failure.__cause__
-            return Outcome(item=item, status="failed", error=error)
-        finally:
-            ledger.release(item)
-
+    waiting, held = deque(enumerate(plan.items)), deque[tuple[int, Item]]()
+    flying: deque[tuple[int, Item, Computing]] = deque()
     outcomes: dict[int, Outcome] = {}
-    flying: deque[tuple[int, Item, Future[Future[dict[str, Any]] | Literal["done", "held"]]]] = deque()
-    with (
-        ledger,
-        ThreadPoolExecutor(jobs.save, "save") as saver,
-        ThreadPoolExecutor(jobs.proc, "proc") as computer,
-        ThreadPoolExecutor(jobs.load, "load") as loader,
-    ):
-        try:
-            waiting, held = deque(enumerate(plan.items)), deque[tuple[int, Item]]()
-            waited = looked = False  # whether the held ones were looked at since an item was done here
-            while waiting or flying or held:
-                if not waiting and not flying:
-                    if looked:
-                        if not waited:
-                            on_wait(len(held))
-                            waited = True
-                        time.sleep(POLL_S)
-                    waiting, held, looked = held, deque(), True
-                while len(flying) < jobs.load + jobs.proc + jobs.save and waiting:
-                    number, item = waiting[0]
-                    if flying and not fits([item, *(each for _, each, _ in flying)]):
-                        break
-                    waiting.popleft()
-                    flying.append((number, item, computer.submit(compute, item, loader.submit(read, item), looked)))
-                number, item, computing = flying.popleft()
-                outcome = finish(item, computing)
-                if outcome is None:
-                    held.append((number, item))
-                    continue
-                outcomes[number] = outcome
-                looked = looked and outcome.status == "skipped"
-                on_outcome(outcome)
-            return [outcomes[number] for number in sorted(outcomes)]
-        except BaseException:
-            with STOP.tidying():  # else a signal ends the wait for threads that claim, and their claims stay
-                stop.set()
-                for wait in (False, True):
-                    for pool in (loader, computer, saver):
-                        pool.shutdown(wait=wait, cancel_futures=True)
-            raise
+    waited = looked = False  # whether the held ones were looked at since an item was done here
+
+    def fits(item: Item) -> bool:
+        if spool is None or not flying:
+            return True
+        items = [item, *(each for _, each, _ in flying)]
+        return spool.fits([each.source for each in items], [each.target for each in items])
+
+    with ledger, _Stages(executor, ledger, jobs or Jobs()) as stages:
+        while waiting or flying or held:
+            if not waiting and not flying:
+                if looked:
+                    if not waited:
+                        on_wait(len(held))
+                    waited = True
+                    time.sleep(POLL_S)
+                waiting, held, looked = held, deque(), True
+            while waiting and len(flying) < stages.room and fits(waiting[0][1]):
+                number, item = waiting.popleft()
+                flying.append((number, item, stages.begin(item, idle=looked)))
+            number, item, computing = flying.popleft()
+            outcome = stages.finish(item, computing)
+            if outcome is None:
+                held.append((number, item))
+                continue
+            outcomes[number] = outcome
+            looked = looked and outcome.status == "skipped"
+            on_outcome(outcome)
+    return [outcomes[number] for number in sorted(outcomes)]
 
 
 def _as_ours(failure: Exception, item: Item) -> SrUpscaleError:

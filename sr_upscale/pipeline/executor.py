@@ -48,7 +48,7 @@ class LocalExecutor:
     Attributes:
         jobs: Threads of each stage: what was asked for, or by devices and cores. A GPU gets more threads than one. So
             small pictures meet and run as a batch, and reading and writing keep up.
-        fingerprint: See `batch_run.ItemExecutor`.
+        fingerprint: See `job.fingerprint`.
 
     Raises:
         ModelError, UsageError: See `Upscaler`.

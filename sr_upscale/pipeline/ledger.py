@@ -31,6 +31,10 @@ _POLL_S = 0.1
 class Ledger:
     """The manifests and claims of a plan's folders, to be used in a ``with``.
 
+    An existing target is done where the manifest says that it was made from this input with these settings and has not
+    been touched since. It is made anew where the manifest knows it untouched but the input has changed. What was
+    made with other settings, and a file that the manifest does not know, is never overwritten without `force`.
+
     Args:
         plan: Items and the manifest's folder.
         settings: Everything besides the input that determines an output, ready for JSON.

@@ -72,8 +72,8 @@ class FolderWork:
             run_batch(
                 plan,
                 executor,
+                ledger,
                 jobs=executor.jobs,
-                ledger=ledger,
                 spool=spool,
                 on_outcome=lambda outcome: on_row(outcome.row()),
             )

@@ -29,6 +29,7 @@ from sr_upscale.pipeline import own_outputs
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import Outcome, Work, run_batch
 from sr_upscale.pipeline.executor import GPU_THREADS, LocalExecutor, _jobs
+from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.manifest import MANIFEST, MAX_LINE, Entry, Manifest
 from sr_upscale.pipeline.own_outputs import made_beside_others, made_from_others
 from sr_upscale.pipeline.parsing import Jobs
@@ -49,7 +50,6 @@ class Stages:
     """An executor whose stages take a while each, and note how many items each has, and how many all have."""
 
     def __init__(self, seconds: float) -> None:
-        self.fingerprint: dict[str, Any] = {}
         self.seconds, self.lock = seconds, threading.Lock()
         self.active: dict[str, int] = {"load": 0, "proc": 0, "save": 0}
         self.most, self.together = dict(self.active), 0
@@ -90,7 +90,8 @@ class Stages:
 def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) -> None:
     stages, items = Stages(0.03), items_in(tmp_path, 12)
     seen: list[Outcome] = []
-    outcomes = run_batch(plan_items(items), stages, jobs=jobs, on_outcome=seen.append)
+    plan = plan_items(items)
+    outcomes = run_batch(plan, stages, Ledger(plan, {}), jobs=jobs, on_outcome=seen.append)
     assert [each.item for each in outcomes] == items
     assert seen == outcomes
     assert [each.status for each in outcomes] == ["failed" if number == 3 else "done" for number in range(12)]
@@ -100,8 +101,7 @@ def test_stages_overlap_and_outcomes_keep_the_order(tmp_path: Path, jobs: Jobs) 
     )
     assert stages.together > jobs.save  # items of more than one stage
     assert all(stages.most[stage] <= getattr(jobs, stage) for stage in stages.most)
-    stages.fingerprint = {"other": 1}
-    again = run_batch(plan_items(items), stages, jobs=jobs, force=True)
+    again = run_batch(plan, stages, Ledger(plan, {"other": 1}, force=True), jobs=jobs)
     assert [each.status for each in again].count("done") == 11
 
 
@@ -120,8 +120,9 @@ def test_a_signal_ends_all_stages_and_passes_on(tmp_path: Path) -> None:
         if outcome.item.source.stem == "4":
             raise KeyboardInterrupt
 
+    plan = plan_items(items)
     with pytest.raises(KeyboardInterrupt):
-        run_batch(plan_items(items), Waiting(0.01), on_outcome=interrupt)
+        run_batch(plan, Waiting(0.01), Ledger(plan, {}), on_outcome=interrupt)
     assert stopped.is_set()
     assert len(list((tmp_path / "out").glob("*.txt"))) < 10
 

@@ -38,6 +38,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import run_batch
+from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.storage import atomic, claims
 from sr_upscale.storage.atomic import hash_file
 
@@ -64,7 +65,6 @@ def put_and_note(temporary, path, **more):
 atomic._put_in_place = put_and_note
 
 class Twice:
-    fingerprint = {}
     def load(self, item):
         return item.source.read_text()
     def start(self, item, loaded, work):
@@ -86,7 +86,8 @@ class Twice:
 items = [Item(source=folder / f"{n}.in", target=folder / "out" / f"{n}.txt") for n in range(count)]
 while ends == "works" and len([*folder.glob("*.five")]) < 4:  # however slowly the others start
     time.sleep(0.05)
-outcomes = run_batch(plan_items(items), Twice())
+plan = plan_items(items)
+outcomes = run_batch(plan, Twice(), Ledger(plan, {}))
 sys.exit(3 if any(each.status == "failed" for each in outcomes) else 0)
 """
 
@@ -132,7 +133,6 @@ class Copies:
     """An executor that writes what it reads, and notes of which items."""
 
     def __init__(self) -> None:
-        self.fingerprint: dict[str, Any] = {}
         self.made: list[str] = []
         self.before: Callable[[Item], None] = lambda _item: None
 
@@ -168,8 +168,11 @@ def as_host(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         monkeypatch.setattr(module, "identity", lambda: f"host{number}.0000000{number}-{number}-0123abcd")
 
 
-def statuses(items: list[Item], executor: Copies, **more: Any) -> list[str]:
-    return [each.status for each in run_batch(plan_items(items), executor, **more)]
+def statuses(
+    items: list[Item], executor: Copies, *, force: bool = False, verify: bool = False, **more: Any
+) -> list[str]:
+    plan = plan_items(items)
+    return [each.status for each in run_batch(plan, executor, Ledger(plan, {}, force=force, verify=verify), **more)]
 
 
 def test_what_another_process_makes_meanwhile_is_skipped_and_not_foreign(
@@ -275,7 +278,7 @@ def test_a_resume_asks_the_file_system_four_times_a_picture(tmp_path: Path, monk
     def resume() -> list[str]:
         plan = plan_folder(tmp_path / "in", tmp_path / "out")
         refuse_unwritable([item.target for item in plan.items])
-        return [each.status for each in run_batch(plan, Copies())]
+        return [each.status for each in run_batch(plan, Copies(), Ledger(plan, {}))]
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
         def ask(path: Any, *arguments: Any, **more: Any) -> Any:
