@@ -80,7 +80,7 @@ def plan_folder(
     suffix: str = "",
     shard: Shard | None = None,
 ) -> BatchPlan:
-    """Finds the pictures of a folder, told by their names, and mirrors its tree into `out`.
+    """Finds the pictures of a folder, detected by their names, and mirrors its tree into `out`.
 
     What an earlier run made from others of them is left out.
 
@@ -233,7 +233,7 @@ def _originals(sources: Sequence[Path], warnings: list[str]) -> list[Path]:
 
 
 def counted(left_out: Mapping[str, int]) -> str:
-    """Puts endings and how many files have them into words: ``3 .txt, 1 .nef``."""
+    """Formats endings and how many files have them as ``3 .txt, 1 .nef``."""
     return ", ".join(f"{count} {shown(ending)}" for ending, count in left_out.items())
 
 

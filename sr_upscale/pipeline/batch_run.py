@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sr_upscale.storage.objects import Spool
 
 Loaded = TypeVar("Loaded")
-Computing = Future[Future[dict[str, Any]] | Literal["done", "held"]]
+Computing = Future[Future[dict[str, Any]] | Literal["done", "busy"]]
 """An item on its way: once it is computed, it is being written; or it is done, or another process's."""
 
 POLL_S = 0.5
@@ -117,7 +117,7 @@ class ItemLedger(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
-    def take(self, item: Item, /) -> Literal["done", "held", "taken"]:
+    def take(self, item: Item, /) -> Literal["done", "busy", "taken"]:
         """Claims an item."""
         ...
 
@@ -174,18 +174,18 @@ class _Stages(Generic[Loaded]):
         """Has an item read and computed, or with `idle` a part of one that another process holds."""
         return self._computer.submit(self._compute, item, self._loader.submit(self._read, item), idle)
 
-    def _read(self, item: Item) -> _Taken[Loaded] | Literal["done", "held"]:
+    def _read(self, item: Item) -> _Taken[Loaded] | Literal["done", "busy"]:
         known = self._ledger.take(item)
         return known if known != "taken" else _Taken(stamp=stamp_of(item.source), loaded=self._executor.load(item))
 
     def _compute(
-        self, item: Item, reading: Future[_Taken[Loaded] | Literal["done", "held"]], idle: bool
-    ) -> Future[dict[str, Any]] | Literal["done", "held"]:
+        self, item: Item, reading: Future[_Taken[Loaded] | Literal["done", "busy"]], idle: bool
+    ) -> Future[dict[str, Any]] | Literal["done", "busy"]:
         taken = reading.result()
-        if taken == "done" or (taken == "held" and not idle):
+        if taken == "done" or (taken == "busy" and not idle):
             return taken
         if isinstance(taken, _Taken) and self._ledger.has_lost(item):  # while it waited
-            return "held"
+            return "busy"
         item.target.parent.mkdir(parents=True, exist_ok=True)
         worker = self._workers.get()
         work = Work(saver=self._saver, worker=worker, stop=self._stop)
@@ -232,8 +232,8 @@ def run_batch(
     """Does the items: while one is computed, the next are read and those before are written.
 
     Other processes, also on other machines, may do items of the same plan. Each item is claimed first
-    (`ItemLedger.take`); those that others hold come last, are skipped once they are done, and are taken over where
-    their holder is gone. Parts of them are done meanwhile (`ItemExecutor.share`).
+    (`ItemLedger.take`); those that others are at work on come last, are skipped once they are done, and are taken over
+    where their holder is gone. Parts of them are done meanwhile (`ItemExecutor.share`).
 
     An exception that is not an item's own (a signal, a full disk) ends the stages, and then passes on. What has been
     written by then, even by a process that was killed, is known to the next run.
@@ -244,7 +244,7 @@ def run_batch(
         ledger: Knows what is done.
         jobs: How many items each stage has at a time.
         spool: Where items lie on their way, as many as fit there; one alone always does.
-        on_outcome: Called after each item, in their order, but for those that other processes held.
+        on_outcome: Called after each item, in their order, but for those that other processes did.
         on_wait: Called with the number of items for which other processes are waited for, once.
 
     Returns:
@@ -253,10 +253,10 @@ def run_batch(
     Raises:
         DiskFullError: The disk is full, or the quota used up.
     """
-    waiting, held = deque(enumerate(plan.items)), deque[tuple[int, Item]]()
+    waiting, busy = deque(enumerate(plan.items)), deque[tuple[int, Item]]()
     flying: deque[tuple[int, Item, Computing]] = deque()
     outcomes: dict[int, Outcome] = {}
-    waited = looked = False  # whether the held ones were looked at since an item was done here
+    waited = looked = False  # whether the busy ones were looked at since an item was done here
 
     def fits(item: Item) -> bool:
         if spool is None or not flying:
@@ -265,21 +265,21 @@ def run_batch(
         return spool.fits([each.source for each in items], [each.target for each in items])
 
     with ledger, _Stages(executor, ledger, jobs or Jobs()) as stages:
-        while waiting or flying or held:
+        while waiting or flying or busy:
             if not waiting and not flying:
                 if looked:
                     if not waited:
-                        on_wait(len(held))
+                        on_wait(len(busy))
                     waited = True
                     time.sleep(POLL_S)
-                waiting, held, looked = held, deque(), True
+                waiting, busy, looked = busy, deque(), True
             while waiting and len(flying) < stages.room and fits(waiting[0][1]):
                 number, item = waiting.popleft()
                 flying.append((number, item, stages.begin(item, idle=looked)))
             number, item, computing = flying.popleft()
             outcome = stages.finish(item, computing)
             if outcome is None:
-                held.append((number, item))
+                busy.append((number, item))
                 continue
             outcomes[number] = outcome
             looked = looked and outcome.status == "skipped"

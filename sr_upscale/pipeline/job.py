@@ -418,7 +418,7 @@ def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArr
 
 
 def _change(plan: UpscalePlan) -> Change:
-    """Says what the plan does, for the history of the output: the same words for the same pixels, so no time of day."""
+    """Says what the plan does, for the history of the output: the same text for the same pixels, so no time of day."""
     models = ", ".join(f"{shown(step.weights.stem)} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
     sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
     return Change(
@@ -443,7 +443,7 @@ def _streams(picture: Picture, fmt: Format) -> bool:
 
 
 def _done(prepared: Prepared, engine: Engine, fmt: Format, drift: Drift) -> dict[str, Any]:
-    """Says what was done, in words and numbers."""
+    """Describes what was done; see `describe`."""
     described = describe(prepared, engine)
     wanted = engine.planner.dtype_for(prepared.picture.bits)
     used = dict.fromkeys(
@@ -454,7 +454,7 @@ def _done(prepared: Prepared, engine: Engine, fmt: Format, drift: Drift) -> dict
 
 
 def describe(prepared: Prepared, engine: Engine) -> dict[str, Any]:
-    """Describes a plan in words and numbers, ready for JSON. Sizes of pictures are (width, height) in pixels."""
+    """Describes a plan, ready for JSON. Sizes of pictures are (width, height) in pixels."""
     plan, picture = prepared.plan, prepared.picture
     described = {
         "input_sha256": picture.sha256,

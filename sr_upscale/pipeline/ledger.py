@@ -87,11 +87,11 @@ class Ledger:
                 with contextlib.suppress(OutputError, Lost):  # the parts stay, and are read like the file
                     self._merge(root)
 
-    def take(self, item: Item) -> Literal["done", "held", "taken"]:
+    def take(self, item: Item) -> Literal["done", "busy", "taken"]:
         """Claims an item.
 
         Returns:
-            ``done``: there is nothing to do. ``held``: another process does it, or may have. ``taken``: it is this
+            ``done``: there is nothing to do. ``busy``: another process does it, or may have. ``taken``: it is this
             process's, until `release`.
 
         Raises:
@@ -102,7 +102,7 @@ class Ledger:
         if (known := self._look(item)) is not None:
             return known
         if not claims.take(self._claim(item)):
-            return "held"
+            return "busy"
         try:  # it may have been done and given back before it was claimed
             known = self._look(item)
         except BaseException:
@@ -145,7 +145,7 @@ class Ledger:
             raise in_the_way(item) if state == "foreign" else made_otherwise(item)
         return state == "current"
 
-    def _look(self, item: Item) -> Literal["done", "held"] | None:
+    def _look(self, item: Item) -> Literal["done", "busy"] | None:
         root = self._root_of(item)
         state, newer = self._manifests[root].look(item)
         if state == "current":
@@ -159,7 +159,7 @@ class Ledger:
         claims, now = self._claims[root], time.monotonic()
         since = self._unknown_since.setdefault(item.target, now)
         if now - since < claims.lease_s and claims.others():
-            return "held"  # over a network their lines may come later than their files
+            return "busy"  # over a network their lines may come later than their files
         raise in_the_way(item)
 
     def _merge(self, root: Path) -> None:

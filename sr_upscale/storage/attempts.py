@@ -283,8 +283,7 @@ def _get(session: requests.Session, url: str, headers: Mapping[str, str]) -> req
 
 def _reason(error: Exception) -> str:
     """Gives the innermost cause in a few words."""
-    words = str(error)
-    found = re.findall(r"(\b407[^'\")]*|\[Errno -?\d+\] [^'\")]*|certificate[^'\")]*|timed out)", words)
+    found = re.findall(r"(\b407[^'\")]*|\[Errno -?\d+\] [^'\")]*|certificate[^'\")]*|timed out)", str(error))
     return found[-1].strip() if found else type(error).__name__
 
 

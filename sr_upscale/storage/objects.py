@@ -24,7 +24,7 @@ from sr_upscale.errors import AppearedError, InputError, OutputError, UsageError
 from sr_upscale.formatting import addressed, show_as, shown
 from sr_upscale.storage.atomic import IDENTITY, has_ended, identity, make_folder, output_error
 from sr_upscale.storage.remote import without_query
-from sr_upscale.storage.stores import code_of, patient, store_of, told
+from sr_upscale.storage.stores import code_of, patient, store_of, translated
 
 NOTE = "sr-upscale"
 """Name of a note in an object's metadata."""
@@ -75,7 +75,7 @@ def refuse_missing_bucket(address: str) -> None:
         NetworkError: The store cannot be reached.
     """
     scheme, _, place = address.partition("://")
-    with told(address, OutputError), contextlib.suppress(PermissionError):  # who may write need not see the bucket
+    with translated(address, OutputError), contextlib.suppress(PermissionError):  # who may write may not see it
         store_of(scheme).info(place.partition("/")[0])
 
 
@@ -102,7 +102,7 @@ def read_note(address: str) -> Note | None:
     """
     store = store_of(address)
     bucket, key, _ = store.split_path(address)
-    with told(address, OutputError):
+    with translated(address, OutputError):
         try:
             if address.startswith("gs:"):
                 info = store.call("GET", "b/{}/o/{}", bucket, key, json_out=True)
@@ -138,7 +138,7 @@ def list_names(folder: str, *, recursive: bool = True) -> dict[str, Listed]:
         NetworkError: The store cannot be reached.
     """
     root = folder.partition("://")[2].rstrip("/")
-    with told(folder, InputError):
+    with translated(folder, InputError):
         store_of(folder).info(root)  # a bucket that is not there would be empty
         found = store_of(folder).find(root, maxdepth=None if recursive else 1, detail=True)
     return {
@@ -166,7 +166,7 @@ def names_below(folder: str, *, most: int) -> set[str] | None:
     names: set[str] = set()
     more: dict[str, str] = {}
     try:
-        with told(folder, OutputError):
+        with translated(folder, OutputError):
             while len(names) <= most:
                 answer = store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more, **store.req_kw)
                 names |= {each["Key"].removeprefix(prefix) for each in answer.get("Contents", ())}
@@ -191,7 +191,7 @@ def get(address: str, target: Path) -> str:
         NetworkError: The store cannot be reached, or the connection broke.
     """
     store = store_of(address)
-    with told(address, InputError, file=target):
+    with translated(address, InputError, file=target):
         if address.startswith("https:"):
             store.get_file(address, os.fspath(target))
             return ""
@@ -260,7 +260,7 @@ def put(address: str, source: Path, *, note: str, overwrite: bool, replaces: str
     if replaces is not None and address.startswith("s3:") and source.stat().st_size < _ONE_PIECE:
         more["IfMatch"] = replaces
     conditional = not overwrite or "IfMatch" in more
-    with told(address, OutputError):
+    with translated(address, OutputError):
         for wait_s in (*CONFLICT_WAITS_S, None):
             try:
                 store.put_file(os.fspath(source), address, mode="overwrite" if overwrite else "create", **more)

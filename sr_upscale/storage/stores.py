@@ -146,7 +146,7 @@ def code_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def told(address: str, kind: type[InputError] | type[OutputError], *, file: Path | None = None) -> Iterator[None]:
+def translated(address: str, kind: type[InputError] | type[OutputError], *, file: Path | None = None) -> Iterator[None]:
     """Makes what the libraries raise an error of ours, of `kind` where the object or its rights are to blame."""
     try:
         yield
@@ -162,8 +162,8 @@ def told(address: str, kind: type[InputError] | type[OutputError], *, file: Path
 
 
 def _as_ours(error: Exception, name: str, kind: type[InputError] | type[OutputError]) -> SrUpscaleError:
-    words = re.sub(r"(https://[^\s?#]*)[?#]\S*", r"\1", str(error))  # see `without_query`
-    said = shortened(" ".join(words.split()) or type(error).__name__, 160)
+    text = re.sub(r"(https://[^\s?#]*)[?#]\S*", r"\1", str(error))  # see `without_query`
+    said = shortened(" ".join(text.split()) or type(error).__name__, 160)
     answer = getattr(error.__cause__, "response", None) or {}
     status = getattr(error, "status", None) or getattr(error, "code", None)  # of https, of gs
     status = status or answer.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -27,7 +27,7 @@ class Codec:
         formats: Its formats of samples by chroma and bits of `Look`; a missing chroma becomes the first one's.
         crf: Default quality; None where there is none to choose.
         preset: Default effort; None where there is none to choose.
-        light: Its parameter for further ones, and how it is told the light of HDR; empty where it cannot be.
+        light: Its parameter for further ones, and how it takes the light of HDR; empty where it cannot be.
         alpha: Format of samples with alpha, by bits.
         least: Fewest pixels of a side.
         options: Further options.

@@ -193,7 +193,7 @@ def pixel_name(pixels_hwc: NDArray[Any]) -> str:
 class Converter:
     """Converts frames of one look to pixels, or pixels to frames of one kind; one for each thread and direction.
 
-    Filters do it: swscale alone cannot be told where samples of chroma lie.
+    Filters do it: swscale alone does not know where samples of chroma lie.
     """
 
     def __init__(self, look: Look) -> None:

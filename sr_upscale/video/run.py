@@ -415,7 +415,7 @@ class _Run:
 
 
 def _history(plan: UpscalePlan) -> str:
-    """Says what was done, in the words of a picture's XMP, by which a batch knows its own outputs."""
+    """Says what was done, as a picture's XMP does, by which a batch knows its own outputs."""
     models = ", ".join(f"{step.weights.stem} (sha256 {hash_file(step.weights)})" for step in plan.passes) or "Lanczos"
     sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
     return f'softwareAgent="sr-upscale {__version__}" {sizes} pixels by {models}'
