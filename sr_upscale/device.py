@@ -150,7 +150,7 @@ def may_have_gpu_of_torch() -> bool:
 
 def list_devices() -> list[str]:
     """Lists every device by the name that ``--device`` takes, with its own name and memory. The CPU is the first."""
-    lines = [f"cpu ({cpu_threads()} threads), {mebibytes(psutil.virtual_memory().total)}"]
+    lines = [f"cpu (threads: {cpu_threads()}), {mebibytes(psutil.virtual_memory().total)}"]
     if may_have_gpu_of_torch():
         import torch
 

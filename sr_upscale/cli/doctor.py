@@ -74,7 +74,7 @@ def format_report(report: dict[str, Any]) -> list[str]:
         lines += [
             f"devices    {(chr(10) + ' ' * 11).join(report['devices'])}",
             f"backend    {report['backend']}: {report['backend_reason']}",
-            f"device     {report['device']}: {report['device_reason']}; {report['threads']} threads, "
+            f"device     {report['device']}: {report['device_reason']}; threads: {report['threads']}; "
             f"{mebibytes(report['free_memory_bytes'])} free",
             f"type       {report['dtype']}: {report['dtype_reason']}{agrees}",
             f"smoke run  {smoke['model']}, {smoke['input']}: {smoke['seconds']} s, "
