@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -38,6 +38,16 @@ File = TypeVar("File", bound=str | Path | bytes | BinaryIO | Picture)
 """What becomes a `Picture`."""
 OnStep = Callable[[int, int], None]
 """Called with (strips or tiles done, in all)."""
+
+
+class Options(TypedDict, total=False):
+    """Keywords of `Upscaler.__call__`, for type checkers."""
+
+    scale: float | None
+    width: int | None
+    height: int | None
+    fit: str
+    progress: OnStep | None
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -163,51 +173,17 @@ class Upscaler:
             )
 
     @overload
-    def __call__(
-        self,
-        image: str | Path | bytes | BinaryIO | Picture,
-        *,
-        scale: float | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        fit: str = "inside",
-        progress: OnStep | None = None,
-    ) -> Picture: ...
+    def __call__(self, image: str | Path | bytes | BinaryIO | Picture, **options: Unpack[Options]) -> Picture: ...
+
+    @overload
+    def __call__(self, image: ImageKind, **options: Unpack[Options]) -> ImageKind: ...
+
+    @overload
+    def __call__(self, image: list[File] | tuple[File, ...], **options: Unpack[Options]) -> list[Picture]: ...
 
     @overload
     def __call__(
-        self,
-        image: ImageKind,
-        *,
-        scale: float | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        fit: str = "inside",
-        progress: OnStep | None = None,
-    ) -> ImageKind: ...
-
-    @overload
-    def __call__(
-        self,
-        image: list[File] | tuple[File, ...],
-        *,
-        scale: float | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        fit: str = "inside",
-        progress: OnStep | None = None,
-    ) -> list[Picture]: ...
-
-    @overload
-    def __call__(
-        self,
-        image: list[ImageKind] | tuple[ImageKind, ...],
-        *,
-        scale: float | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        fit: str = "inside",
-        progress: OnStep | None = None,
+        self, image: list[ImageKind] | tuple[ImageKind, ...], **options: Unpack[Options]
     ) -> list[ImageKind]: ...
 
     @_by_known_names

@@ -12,10 +12,9 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -184,8 +183,7 @@ def _check(path: Path, state: Mapping[str, Any]) -> None:
             raise ModelError(f"{path}: {key} holds values that are not finite; the file is damaged, get it again")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Constructor:
+class Constructor(NamedTuple):
     """How spandrel builds an architecture.
 
     Attributes:
@@ -193,33 +191,23 @@ class Constructor:
         scale: Keyword of the factor.
         sizes: Keywords that a recipe may set; spandrel finds them again in the weights.
         fixed: Keywords that are always given.
-        source: The paper.
     """
 
     module: str
     scale: str
     sizes: tuple[str, ...]
-    source: str
-    fixed: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, int] = {}
 
 
 ARCHITECTURES = {
-    "compact": Constructor(
-        module="Compact", scale="upscale", sizes=("num_feat", "num_conv"), source="Wang et al. 2021, arXiv:2107.10833"
-    ),
-    "span": Constructor(
-        module="SPAN",
-        scale="upscale",
-        sizes=("feature_channels",),
-        source="Wan et al. 2023, arXiv:2311.12770",
-        fixed={"num_in_ch": 3, "num_out_ch": 3},
-    ),
-    "esrgan": Constructor(
-        module="ESRGAN", scale="scale", sizes=("num_filters", "num_blocks"), source="Wang et al. 2018, arXiv:1809.00219"
-    ),
-    "plksr": Constructor(
-        module="PLKSR", scale="upscaling_factor", sizes=("dim", "n_blocks"), source="Lee et al. 2024, arXiv:2404.11848"
-    ),
+    # Wang et al. 2021, arXiv:2107.10833
+    "compact": Constructor("Compact", "upscale", ("num_feat", "num_conv")),
+    # Wan et al. 2023, arXiv:2311.12770
+    "span": Constructor("SPAN", "upscale", ("feature_channels",), {"num_in_ch": 3, "num_out_ch": 3}),
+    # Wang et al. 2018, arXiv:1809.00219
+    "esrgan": Constructor("ESRGAN", "scale", ("num_filters", "num_blocks")),
+    # Lee et al. 2024, arXiv:2404.11848
+    "plksr": Constructor("PLKSR", "upscaling_factor", ("dim", "n_blocks")),
 }
 """Architectures by the name that a recipe gives. None has batch norms, and each takes pictures of any size."""
 
