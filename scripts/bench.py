@@ -43,7 +43,7 @@ from sr_upscale.models.generator import PRESETS, Generator
 from sr_upscale.pipeline import job
 from sr_upscale.pipeline.batch_plan import Item, plan_items
 from sr_upscale.pipeline.batch_run import run_batch
-from sr_upscale.pipeline.executor import LocalExecutor
+from sr_upscale.pipeline.executor import LocalExecutor, run_file
 from sr_upscale.pipeline.ledger import Ledger
 from sr_upscale.pipeline.request import Request, SizeOptions, request_of
 from sr_upscale.pretrained.registry import resolve_weights
@@ -167,7 +167,7 @@ def files(folder: Path, side: int) -> dict[str, Any]:
         return engine.feed(prepared.picture, prepared.plan, lambda rows, _plan: sum(band.size for band in rows)) // 3
 
     def whole_way() -> int:
-        job.run(source, target, png, engine, settings)
+        run_file(source, target, png, engine, settings)
         return area
 
     return in_turn({"rows alone": alone, "from file to file": whole_way})
@@ -213,7 +213,7 @@ def probe(name: str, factor: str) -> dict[str, Any]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    done = job.run(source, source.with_suffix(".png"), png, engine, Request(size=SizeOptions(scale=scale)))
+    done = run_file(source, source.with_suffix(".png"), png, engine, Request(size=SizeOptions(scale=scale)))
     seconds = time.perf_counter() - start
     stop.set()
     watcher.join()

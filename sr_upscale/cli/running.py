@@ -206,7 +206,7 @@ def format_counts(counts: Mapping[str, int]) -> str:
 
 
 def format_result(source: Path | str, target: Path | str, done: Mapping[str, Any]) -> str:
-    """Formats what `job.run` returns as ``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s``."""
+    """Formats what `executor.run_file` returns as ``a.jpg -> b.png  400x300  photo-x4  bfloat16 on cpu  1.2 s``."""
     made = f"{shown(source)} -> {shown(target)}  {_by(done['output_size'])}  {', '.join(done['models'])}"
     return f"{made}  {done['dtype']} on {done['device']}  {duration(done['seconds'])}"
 

@@ -133,7 +133,7 @@ def _single(
         head = b"" if source is not None else sys.stdin.buffer.read(256)
         kind, fmt = _kind_and_format(source, head, place, request)
 
-        from sr_upscale.pipeline.executor import engine_for, job_for
+        from sr_upscale.pipeline.executor import engine_for, job_for, run_file
 
         job, moving = job_for(fmt), isinstance(fmt, Container)
         data: Any = source or _standard_input(head, opened, kind, place, piped=moving and place == "-")
@@ -149,7 +149,7 @@ def _single(
         on_step = frame_steps(name, report, console) if moving else lambda done, total: report(done / total, "")
         target, around = _way_out(place, fmt, buffer, console)
         with around:
-            done = job.run(data, target, fmt, engine, request, on_step=on_step, on_whole=commit)
+            done = run_file(data, target, fmt, engine, request, on_step=on_step, on_whole=commit)
     if place == "-":
         _print(buffer.getbuffer())
     _report_done(name, place, done, engine, console, verbose=verbose)

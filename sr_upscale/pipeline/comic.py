@@ -8,7 +8,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, SUFFIXES, Format, own_format
-from sr_upscale.inference.row_queue import Writer, write_behind, write_inline
+from sr_upscale.inference.row_queue import Writer, write_inline
 from sr_upscale.pipeline import job
 from sr_upscale.pipeline.manifest import fingerprint_of
 from sr_upscale.pipeline.request import Request
@@ -97,31 +97,6 @@ def prepare(
         members=members,
         settings=job.fingerprint(request, engine),
     )
-
-
-def run(
-    source: Path,
-    target: Path,
-    fmt: Format,
-    engine: Engine,
-    request: Request,
-    *,
-    on_step: Callable[[int, int], None] = lambda _done, _all: None,
-    on_whole: Callable[[Path], None] = lambda _temporary: None,
-) -> dict[str, Any]:
-    """Does one comic; see `job.run`."""
-    prepared = prepare(source, fmt, engine, request, queued=True)
-    with ThreadPoolExecutor(1, "save") as saver:
-        return start(
-            prepared,
-            target,
-            fmt,
-            engine,
-            request,
-            writer=write_behind(saver),
-            on_step=on_step,
-            on_whole=lambda temporary, _sha256: on_whole(temporary),
-        ).result()
 
 
 def start(

@@ -1,19 +1,20 @@
-"""Does a batch's items in this process, on one device or several."""
+"""Does one file, or a batch's items, in this process, on one device or several."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sr_upscale.errors import SrUpscaleError, UsageError
 from sr_upscale.images.formats import COMICS, FORMATS, Format, format_of_path
 from sr_upscale.inference.engine import Engine
-from sr_upscale.inference.row_queue import write_behind
+from sr_upscale.inference.row_queue import write_behind, write_inline
 from sr_upscale.pipeline import comic, job
 from sr_upscale.pipeline.batch_plan import BatchPlan, Item
 from sr_upscale.pipeline.batch_run import ItemLedger, Outcome, Work
@@ -129,6 +130,55 @@ class LocalExecutor:
 def job_for(fmt: Format | Container) -> Any:
     """Returns the module that does what becomes a picture or a clip (`job`), or a comic (`comic`)."""
     return comic if fmt is comic.COMIC else job
+
+
+def run_file(
+    source: Path | bytes | BinaryIO,
+    target: Path | BinaryIO,
+    fmt: Format | Container,
+    engine: Engine,
+    request: Request,
+    *,
+    on_step: Callable[[int, int], None] = lambda _done, _all: None,
+    on_whole: Callable[[Path], None] = lambda _temporary: None,
+) -> dict[str, Any]:
+    """Does one file, from reading to writing.
+
+    Args:
+        source: A path, or a whole file; a stream where frames go on as they come.
+        target: A path, or a binary stream.
+        fmt: Format of the output.
+        engine: Computes.
+        request: What to do.
+        on_step: Called with (strips, tiles or frames done, in all); in all is 0 where that is not known.
+        on_whole: Called with the whole file before it takes its place (`replace_file`).
+
+    Returns:
+        What was done, ready for JSON; ``warnings`` is a list of sentences.
+
+    Raises:
+        SrUpscaleError: Any of its kinds; the target then is what it was before.
+    """
+    begin = time.perf_counter()
+    if isinstance(fmt, Container) and (fmt.raw or not isinstance(target, Path)):
+        assert not isinstance(source, bytes)
+        done = job.pipe(source, target, fmt, engine, request, on_step=on_step, on_whole=on_whole)
+    else:
+        way, queued = job_for(fmt), fmt is comic.COMIC  # while a page is written, the next is computed
+        prepared = way.prepare(source, fmt, engine, request, queued=queued)
+        with ThreadPoolExecutor(1, "save") as saver:
+            started = way.start(
+                prepared,
+                target,
+                fmt,
+                engine,
+                request,
+                writer=write_behind(saver) if queued else write_inline,
+                on_step=on_step,
+                on_whole=lambda temporary, _sha256: on_whole(temporary),
+            )
+            done = started.result()
+    return done | {"seconds": round(time.perf_counter() - begin, 3)}
 
 
 def set_up(

@@ -241,60 +241,6 @@ class _WrappedRows(RowSource):
         return np.pad(strip, ((0, 0), (self._across, self._across), (0, 0)), "wrap")
 
 
-def run(
-    source: Path | bytes | BinaryIO,
-    target: Path | BinaryIO,
-    fmt: Format | Container,
-    engine: Engine,
-    request: Request,
-    *,
-    on_step: Callable[[int, int], None] = lambda _done, _all: None,
-    on_whole: Callable[[Path], None] = lambda _temporary: None,
-) -> dict[str, Any]:
-    """Does one file, from reading to writing.
-
-    Args:
-        source: A path, or a whole file; a stream where frames go on as they come.
-        target: A path, or a binary stream.
-        fmt: Format of the output.
-        engine: Computes.
-        request: What to do.
-        on_step: Called with (strips, tiles or frames done, in all); in all is 0 where that is not known.
-        on_whole: Called with the whole file before it takes its place (`replace_file`).
-
-    Returns:
-        What was done, ready for JSON; ``warnings`` is a list of sentences.
-
-    Raises:
-        SrUpscaleError: Any of its kinds; the target then is what it was before.
-    """
-    begin = time.perf_counter()
-    if isinstance(fmt, Container) and (fmt.raw or not isinstance(target, Path)):
-        assert not isinstance(source, bytes)
-        if not isinstance(target, Path):
-            done = _pipe(source, target, fmt, engine, request, on_step)
-        else:
-            with (
-                replace_file(target, on_whole=on_whole, overwrite=request.file.force) as temporary,
-                temporary.open("wb") as file,
-            ):
-                done = _pipe(source, file, fmt, engine, request, on_step)
-    else:
-        assert isinstance(source, Path | bytes)
-        prepared = prepare(source, fmt, engine, request)
-        started = start(
-            prepared,
-            target,
-            fmt,
-            engine,
-            request,
-            on_step=on_step,
-            on_whole=lambda temporary, _sha256: on_whole(temporary),
-        )
-        done = started.result()
-    return done | {"seconds": round(time.perf_counter() - begin, 3)}
-
-
 def start(
     prepared: Prepared,
     target: Path | BinaryIO,
@@ -376,15 +322,23 @@ def fingerprint(request: Request, engine: Engine) -> dict[str, Any]:
     }
 
 
-def _pipe(
+def pipe(
     source: Path | BinaryIO,
-    target: BinaryIO,
+    target: Path | BinaryIO,
     fmt: Container,
     engine: Engine,
     request: Request,
+    *,
     on_step: Callable[[int, int], None],
+    on_whole: Callable[[Path], None],
 ) -> dict[str, Any]:
-    """Does one clip from or into a pipe, frame by frame."""
+    """Does one clip from or into a pipe, or into a file of frames as they are; see `executor.run_file`."""
+    if isinstance(target, Path):
+        with (
+            replace_file(target, on_whole=on_whole, overwrite=request.file.force) as temporary,
+            temporary.open("wb") as file,
+        ):
+            return pipe(source, file, fmt, engine, request, on_step=on_step, on_whole=on_whole)
     name = shown(source) if isinstance(source, Path) else "standard input"
     check_video(name)
     if not fmt.raw:

@@ -74,8 +74,7 @@ class ClipPlan:
         encoder: Encodes them.
         container: Where they go.
         warnings: Sentences for the user.
-        strip: Whether names, places and dates are left out.
-        history: Says which program and model made the output.
+        history: Says which program and model made the output; where it is empty, names, places and dates are left out.
     """
 
     clip: FrameStream
@@ -84,8 +83,7 @@ class ClipPlan:
     encoder: Encoder
     container: Container
     warnings: tuple[str, ...]
-    strip: bool = False
-    history: str = ""
+    history: str
 
 
 def plan_clip(
@@ -129,8 +127,7 @@ def plan_clip(
         encoder=encoder,
         container=container,
         warnings=(*clip.warnings, *warnings),
-        strip=strip,
-        history=_history(plan),
+        history="" if strip else _history(plan),
     )
 
 
@@ -405,8 +402,7 @@ class _Run:
         plan = self.plan
         with replace_file(self.target, on_whole=on_whole, overwrite=overwrite) as temporary:
             try:
-                history = "" if plan.strip else plan.history
-                join(temporary, self.segments, plan.clip, plan.encoder, plan.container, history=history)
+                join(temporary, self.segments, plan.clip, plan.encoder, plan.container, history=plan.history)
             except BROKEN as error:
                 cause = OSError(getattr(error, "errno", 0), getattr(error, "strerror", str(error)))
                 raise output_error(self.target, cause) from error

@@ -453,7 +453,7 @@ def test_several_pictures_do_not_become_a_folder_with_the_name_of_a_picture(cli:
 def test_internal_errors_are_one_line_and_show_the_traceback_only_on_request(
     cli: Cli, photo: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    monkeypatch.setattr("sr_upscale.pipeline.job.run", Mock(side_effect=error))
+    monkeypatch.setattr("sr_upscale.pipeline.executor.run_file", Mock(side_effect=error))
     ran = cli(photo, "-n", nearest)
     assert (ran.code, len(ran.err.splitlines())) == (code, 1)
     assert ("internal error: KeyError: 'oops'" in ran.err) == (code == 1)
