@@ -157,16 +157,17 @@ class RayWorkers:
                 for reference in ready:
                     worker, shard = running.pop(reference)
                     try:
-                        error = ray.get(reference)
-                    except ray.exceptions.RayActorError:  # it is lost, or its machine
-                        losses += 1
-                        waiting.append(shard)
-                        error = SrUpscaleError(f"{losses} workers were lost, and no picture done in between")
-                    else:
+                        if (error := ray.get(reference)) is not None:
+                            raise error
                         ended = True
                         ray.kill(worker)
-                    if error is not None and (ended or losses >= LOSSES):
-                        raise error
+                    except ray.exceptions.RayActorError as lost:  # or its machine
+                        losses += 1
+                        if losses == LOSSES:
+                            said = f"{losses} workers were lost, and no picture done in between"
+                            raise SrUpscaleError(said) from lost
+                        if self.by_shards or not ended:  # who ends has seen that the whole folder is done
+                            waiting.append(shard)
         finally:
             with contextlib.suppress(ray.exceptions.RayError):
                 _stop(ray, running)

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from sr_upscale.errors import UsageError
+from sr_upscale.pipeline.parsing import Shard
 from sr_upscale.pipeline.ray_workers import FolderWork, RayWorkers
 from sr_upscale.pipeline.request import request_of
 from tests.helpers import Cli, pictures
@@ -142,6 +144,33 @@ def test_each_item_counts_once_as_the_best_that_a_worker_says_of_it() -> None:
     assert passed_on == [row("a", "done")]  # the rest comes at the end, since it may change
     assert [*ours._rows.values()] == [row("a", "done"), row("b", "failed", error="x")]
     assert not ours._take(Rows(row("b", "skipped")), passed_on.append)
+
+
+class Lost(Exception):
+    """Stands for Ray's error of a worker that is no more."""
+
+
+@pytest.mark.parametrize(("by_shards", "started"), [(True, ["1/2", "2/2", "2/2"]), (False, [None, None])])
+def test_a_worker_that_is_lost_after_another_has_ended_starts_anew_for_its_shard_alone(
+    by_shards: bool, started: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray, ours, begun = MagicMock(), workers(), []
+    ray.exceptions.RayActorError = ray.exceptions.RayError = Lost
+    ray.nodes.return_value = [{"Alive": True, "Resources": {"CPU": 4}}] * 2
+
+    def run(_work: FolderWork, shard: Shard | None, _rows: Rows) -> int:
+        begun.append(shard and f"{shard.index}/{shard.count}")
+        return len(begun)
+
+    ray.remote().options().remote().run.remote = run
+    ray.wait = lambda references, **_more: (references[:1], references[1:])
+    ray.get.side_effect = [None, Lost(), None]
+    for name in ("ray", "ray.util", "ray.util.queue", "ray.util.scheduling_strategies"):
+        monkeypatch.setitem(sys.modules, name, ray)
+    ray.Queue.return_value = Rows()
+    ours.by_shards = by_shards
+    ours.run(print)
+    assert begun == started
 
 
 def test_workers_with_different_weights_are_refused() -> None:
