@@ -127,7 +127,7 @@ def _choose_dtype(device: Device, name: str) -> tuple[str, str]:
     if name != "auto":
         return DTYPES[name], "requested"
     if device.type == "vulkan":
-        return "float32", "fp16 changes pixels by up to 10 levels of 255; --fp16 asks for it"
+        return "float32", "fp16 changes pixels by up to 3 levels of 255; --fp16 asks for it"
     if device.type == "cuda":
         return "float16", "CUDA computes half precision fast; tiles that overflow are redone in fp32"
     if device.type == "cpu" and cpu_has_bf16():

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sr_upscale.benchmark.protocol import BenchmarkOptions
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_named
@@ -20,7 +21,7 @@ from sr_upscale.storage.atomic import replace_file
 def compare(
     console: Console,
     picture: Annotated[str, typer.Argument(help="Picture to enlarge.", show_default=False)],
-    model: opt.Methods = None,
+    model: Annotated[list[str] | None, opt.option_of(BenchmarkOptions, "model")] = None,
     crop: Annotated[
         str | None, typer.Option("--crop", metavar="X,Y,W,H", help="Only this part, in input pixels.")
     ] = None,

@@ -12,7 +12,6 @@ from typing import Annotated, Any, TypeGuard
 
 import typer
 
-from sr_upscale.benchmark.protocol import BenchmarkOptions
 from sr_upscale.cli.console import Console, Session
 from sr_upscale.flags import RUNNING, Flag, flags, section_of
 from sr_upscale.pipeline.request import SECTIONS, FileOptions, NetworkOptions, Request, request_of
@@ -55,22 +54,21 @@ def _option(flag: Flag, default: Any = None) -> Any:
     )
 
 
-def _one(section: type, name: str) -> Any:
+def option_of(section: type, name: str) -> Any:
     """Makes the option of a field, for commands that take it alone."""
     return next(_option(flag, each.default) for each, flag in flags(section) if each.name == name)
 
 
-Model = Annotated[str | None, _one(NetworkOptions, "model")]
-Methods = Annotated[list[str] | None, _one(BenchmarkOptions, "model")]
-MaxMemory = Annotated[str | None, _one(NetworkOptions, "max_memory")]
-MaxPixels = Annotated[str | None, _one(FileOptions, "max_pixels")]
-Device = Annotated[str, _one(NetworkOptions, "device")]
-Tta = Annotated[bool, _one(NetworkOptions, "tta")]
-Backend = Annotated[str, _one(NetworkOptions, "backend")]
-Fp32 = Annotated[bool, _one(NetworkOptions, "fp32")]
-Bf16 = Annotated[bool, _one(NetworkOptions, "bf16")]
-Fp16 = Annotated[bool, _one(NetworkOptions, "fp16")]
-Force = Annotated[bool, _one(FileOptions, "force")]
+Model = Annotated[str | None, option_of(NetworkOptions, "model")]
+MaxMemory = Annotated[str | None, option_of(NetworkOptions, "max_memory")]
+MaxPixels = Annotated[str | None, option_of(FileOptions, "max_pixels")]
+Device = Annotated[str, option_of(NetworkOptions, "device")]
+Tta = Annotated[bool, option_of(NetworkOptions, "tta")]
+Backend = Annotated[str, option_of(NetworkOptions, "backend")]
+Fp32 = Annotated[bool, option_of(NetworkOptions, "fp32")]
+Bf16 = Annotated[bool, option_of(NetworkOptions, "bf16")]
+Fp16 = Annotated[bool, option_of(NetworkOptions, "fp16")]
+Force = Annotated[bool, option_of(FileOptions, "force")]
 
 _running = functools.partial(typer.Option, rich_help_panel=RUNNING)
 

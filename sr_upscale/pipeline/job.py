@@ -456,7 +456,7 @@ def forecast(prepared: Prepared, engine: Engine) -> dict[str, Any]:
 
 def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = None) -> float:
     """Estimates the seconds that a picture will take: reading it and loading the networks, which this does and times,
-    and computing, from a timed tile of 96x96 pixels. Encoding comes on top.
+    and computing, from a timed tile of at most 96x96 pixels. Encoding comes on top.
 
     Args:
         prepared: Of `prepare`.
@@ -469,11 +469,12 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
         start = time.monotonic()
         network = engine.networks.get(step.weights, dtype)
         loading += time.monotonic() - start
-        probe = np.full((1, 3, 96, 96), 0.5, np.float32)
+        height, width = min(96, step.cut.height), min(96, step.cut.width)
+        probe = np.full((1, 3, height, width), 0.5, np.float32)
         network(probe)
         start = time.monotonic()
         on_host(network(probe))
-        seconds += (time.monotonic() - start) / (96 * 96) * step.cut.pixels_read
+        seconds += (time.monotonic() - start) / (height * width) * step.cut.pixels_read
     varied_alpha = prepared.picture.has_alpha
     own = prepared.picture.frames if prepared.clip is None else prepared.clip.clip.times
     times = (frames or len(own)) * (2 if varied_alpha else 1) * (TURNS if engine.tta else 1)

@@ -457,6 +457,17 @@ def test_every_model_agrees_with_torch_on_every_picture(entry: Any, device: str,
     assert levels.max() <= 3
 
 
+@needs_vulkan
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_half_precision_by_vulkan_changes_pixels_by_three_levels_at_most(entry: Any) -> None:
+    pixels = np.asarray(Image.open(INPUTS / "0030.jpg"))[100:148, 100:148]
+    expected = Upscaler(entry.name, dtype="fp32", backend="torch")(pixels).astype(float)
+    levels = np.abs(Upscaler(entry.name, device="vulkan", dtype="fp16")(pixels) - expected)
+    assert 0 < levels.mean() <= 0.15
+    assert levels.max() <= 3
+
+
 @pytest.mark.parametrize("what", ["driver", "room for one"])
 def test_row_77_without_a_vulkan_driver_the_picture_is_made_on_the_cpu_with_one_line(
     what: str, tmp_path: Path, nearest: Path
