@@ -51,7 +51,7 @@ class Engine:
         self.networks = LoadedNetworks(planner, self.backend)
         self._rows = Rows(self.networks, tta=self.tta)
 
-    def _move_to_cpu(self, error: Exception) -> None:
+    def move_to_cpu(self, error: Exception) -> None:
         """Goes on without the graphics card, in fp32."""
         self.warnings.append(f"{error}; computed on the CPU")
         reason = f"{self.choice.device} was lost"
@@ -89,7 +89,7 @@ class Engine:
             try:
                 return use(self._rows.of_picture(picture, plan, on_step=on_step, drift=drift), plan)
             except DeviceLostError as error:
-                self._move_to_cpu(error)
+                self.move_to_cpu(error)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -98,7 +98,7 @@ class Engine:
                 except OutOfMemoryError as full:
                     if self.choice.device.type != "vulkan":
                         raise
-                    self._move_to_cpu(full)
+                    self.move_to_cpu(full)
             if self.choice.device.type == "cuda":
                 import torch
 

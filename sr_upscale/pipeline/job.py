@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_upscale import __version__
+from sr_upscale.device import DeviceLostError
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.functional.planes import TURNS, on_host
@@ -463,8 +464,21 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
         engine: Computes.
         frames: How many there are; None for those of the picture, or of the clip.
     """
+    try:
+        loading, seconds = _timed_networks(prepared, engine)
+    except DeviceLostError as error:
+        engine.move_to_cpu(error)
+        loading, seconds = _timed_networks(prepared, engine)
+    varied_alpha = prepared.picture.has_alpha
+    own = prepared.picture.frames if prepared.clip is None else prepared.clip.clip.times
+    times = (frames or len(own)) * (2 if varied_alpha else 1) * (TURNS if engine.tta else 1)
+    return prepared.seconds + loading + seconds * times
+
+
+def _timed_networks(prepared: Prepared, engine: Engine) -> tuple[float, float]:
+    """Measures the seconds that all networks take to load, and to compute one plane of colours."""
     dtype = engine.planner.dtype_for(prepared.picture.bits)
-    seconds, loading = 0.0, prepared.seconds
+    loading = computing = 0.0
     for step in prepared.plan.passes:
         start = time.monotonic()
         network = engine.networks.get(step.weights, dtype)
@@ -474,8 +488,5 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
         network(probe)
         start = time.monotonic()
         on_host(network(probe))
-        seconds += (time.monotonic() - start) / (height * width) * step.cut.pixels_read
-    varied_alpha = prepared.picture.has_alpha
-    own = prepared.picture.frames if prepared.clip is None else prepared.clip.clip.times
-    times = (frames or len(own)) * (2 if varied_alpha else 1) * (TURNS if engine.tta else 1)
-    return loading + seconds * times
+        computing += (time.monotonic() - start) / (height * width) * step.cut.pixels_read
+    return loading, computing

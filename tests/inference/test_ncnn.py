@@ -26,6 +26,7 @@ from sr_upscale.images.decode import load_image
 from sr_upscale.inference import backends
 from sr_upscale.inference.backends import choice
 from sr_upscale.inference.backends.choice import SMALL_PIXELS, SMALL_PIXELS_HALF, choose_backend
+from sr_upscale.inference.loaded_networks import LoadedNetworks
 from sr_upscale.models.generator import Generator, GeneratorConfig
 from sr_upscale.pipeline.executor import LocalExecutor
 from sr_upscale.pipeline.request import request_of
@@ -219,6 +220,16 @@ def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_t
     )
     np.testing.assert_array_equal(upscaler(pixels), expected)
     assert upscaler.warnings == ["vulkan:0: ncnn ended with -1; computed on the CPU"]
+
+
+def test_row_77_a_dry_run_goes_on_without_a_lost_card(
+    cli: Cli, micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(pattern(9, 9)).save(tmp_path / "a.png")
+    real, failures = LoadedNetworks.get, [DeviceLostError("vulkan:0: ncnn ended with -1")]
+    monkeypatch.setattr(LoadedNetworks, "get", lambda *key: _raise(failures.pop())(0) if failures else real(*key))
+    ran = cli(tmp_path / "a.png", "-n", micro, "--backend", "ncnn", "--dry-run")
+    assert (ran.code, ran.err) == (0, "warning: vulkan:0: ncnn ended with -1; computed on the CPU\n")
 
 
 def _raise(error: Exception) -> Any:
