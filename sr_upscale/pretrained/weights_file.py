@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "sr-upscale/inception-residual"
 BLEND_ARCHITECTURE = "sr-upscale/output-blend"
+_TEXTS = {
+    "name": "modelspec.title",
+    "description": "modelspec.description",
+    "license": "modelspec.license",
+    "date": "modelspec.date",
+    "data": "sr_upscale.data",
+}
+_TABLES = ("config", "recipe", "scores")
+"""Where the header has the fields of `WeightsInfo`; tables are JSON under their own names."""
+
 MAX_TENSORS = 10_000
 """Tensors of a weights file. No known network has more; a file of very many only keeps the computer busy."""
 
@@ -65,14 +75,8 @@ class WeightsInfo:
             "format": "pt",
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.architecture": architecture,
-            "modelspec.title": self.name,
-            "modelspec.description": self.description,
-            "modelspec.license": self.license,
-            "modelspec.date": self.date,
-            "sr_upscale.data": self.data,
-            "sr_upscale.config": json.dumps(dict(self.config), sort_keys=True),
-            "sr_upscale.recipe": json.dumps(dict(self.recipe), sort_keys=True),
-            "sr_upscale.scores": json.dumps(dict(self.scores), sort_keys=True),
+            **{key: getattr(self, name) for name, key in _TEXTS.items()},
+            **{f"sr_upscale.{name}": json.dumps(dict(getattr(self, name)), sort_keys=True) for name in _TABLES},
         }
 
     @staticmethod
@@ -92,23 +96,13 @@ class WeightsInfo:
                 f"{path}: the header names {found}; expected {ARCHITECTURE}: this is not a file of `sr-upscale train`"
             )
         try:
-            config, recipe, scores = (
-                json.loads(metadata.get(f"sr_upscale.{key}", "{}")) for key in ("config", "recipe", "scores")
-            )
+            tables = {name: json.loads(metadata.get(f"sr_upscale.{name}", "{}")) for name in _TABLES}
         except (ValueError, RecursionError) as error:  # ValueError: no JSON, or a number of thousands of digits
             raise ModelError(f"{path}: the header is damaged ({error}); get the file again") from error
-        if not all(isinstance(part, dict) for part in (config, recipe, scores)):
+        if not all(isinstance(table, dict) for table in tables.values()):
             raise ModelError(f"{path}: the header is damaged (a list or value where names belong); get the file again")
-        return WeightsInfo(
-            name=metadata.get("modelspec.title", path.stem),
-            description=metadata.get("modelspec.description", ""),
-            license=metadata.get("modelspec.license", ""),
-            data=metadata.get("sr_upscale.data", ""),
-            date=metadata.get("modelspec.date", ""),
-            config=config,
-            recipe=recipe,
-            scores=scores,
-        )
+        fields: dict[str, Any] = {name: metadata.get(key, "") for name, key in _TEXTS.items()} | tables
+        return WeightsInfo(**fields | {"name": metadata.get(_TEXTS["name"], path.stem)})
 
 
 def is_ours(path: Path) -> bool:

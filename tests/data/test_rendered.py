@@ -36,17 +36,6 @@ def colors_of(pixels: np.ndarray) -> int:
     return len(np.unique(pixels.reshape(-1, 3), axis=0))
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_same_generator_same_lr_and_the_right_size(scale: int) -> None:
-    hr = pattern(scale * 13, scale * 17)
-    for seed in range(20):
-        first, second = (degrade(hr, scale, Rendered(), rng(seed)) for _ in range(2))
-        assert first.shape == (13, 17, 3)
-        assert first.dtype == np.uint8
-        np.testing.assert_array_equal(first, second)
-    assert len({degrade(hr, scale, Rendered(), rng(seed)).tobytes() for seed in range(20)}) > 15
-
-
 def test_no_chain_displaces_the_picture() -> None:
     """The shift against the plain reduction, by least squares on its gradient: hundredths of a pixel in every chain."""
     y, x = np.mgrid[0:128, 0:160]
@@ -62,22 +51,6 @@ def test_no_chain_displaces_the_picture() -> None:
         difference -= difference.mean()
         shift = (gradients * difference).sum(axis=(1, 2)) / (gradients**2).sum(axis=(1, 2))
         assert np.abs(shift).max() < 0.1, seed
-
-
-def test_a_displaced_picture_would_be_seen() -> None:
-    """The measure above finds half a pixel where there is one."""
-    wave = 128 + 50 * np.sin(2 * np.pi * np.arange(40) / 13)
-    moved = 128 + 50 * np.sin(2 * np.pi * (np.arange(40) + 0.5) / 13)
-    slope = np.gradient(wave)[2:-2]
-    assert (slope * (moved - wave)[2:-2]).sum() / (slope**2).sum() == pytest.approx(0.5, abs=0.05)
-
-
-def test_without_faults_only_the_reduction_is_left() -> None:
-    y, x = np.mgrid[0:96, 0:128]
-    hr = np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8)
-    expected = hr.reshape(24, 4, 32, 4, 3).mean(axis=(1, 3))
-    for seed in range(12):
-        assert np.abs(degrade(hr, 4, NOTHING, rng(seed))[2:-2, 2:-2] - expected[2:-2, 2:-2]).max() <= 1.5
 
 
 @pytest.mark.parametrize("name", [name for name in CHANCES if name != "clean_prob"])
