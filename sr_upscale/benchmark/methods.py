@@ -76,7 +76,7 @@ def make_method(model: str, scale: int, **options: Any) -> Method:
     parameters, macs = count(path, scale)
     index = upscaler.engine.choice.device.index or 0
     return Method(
-        name=path.stem if Path(model).suffix or model != path.stem else model,
+        name=path.stem,
         run=lambda lr: upscaler(lr),
         device=str(upscaler.engine.choice.device),
         dtype=upscaler.engine.choice.dtype,

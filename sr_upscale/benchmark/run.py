@@ -141,8 +141,8 @@ def _timed(method: Method, lr: Pixels) -> tuple[Pixels, float, int]:
 def _summary(
     dataset: str, method: Method, rows: Sequence[PictureScore], *, host_bytes: int | None, device_bytes: int | None
 ) -> Summary:
-    speeds = sorted(row.output_pixels / 1e6 / row.seconds for row in rows)
-    low, middle, high = _quartiles(speeds)
+    speeds = [row.output_pixels / 1e6 / row.seconds for row in rows]
+    low, middle, high = map(float, np.quantile(speeds, (0.25, 0.5, 0.75)))
     return Summary(
         dataset=dataset,
         method=method.name,
@@ -158,11 +158,6 @@ def _summary(
         device=method.device,
         dtype=method.dtype,
     )
-
-
-def _quartiles(ordered: Sequence[float]) -> tuple[float, float, float]:
-    low, middle, high = (float(np.quantile(ordered, share)) for share in (0.25, 0.5, 0.75))
-    return low, middle, high
 
 
 # --- environment ------------------------------------------------------------------------------------

@@ -172,10 +172,8 @@ def manifest(name: str, scale: int) -> dict[str, RemoteFile]:
         Files by path below the repository's root, HR and LR in turn, sorted.
 
     Raises:
-        UsageError: There is no such set, or not at this scale.
+        UsageError: The set has no files at this scale.
     """
-    if name not in FOLDERS:
-        raise UsageError(f"no data set {name!r}; expected one of {', '.join(NAMES)}, or a folder")
     prefix = f"data/{FOLDERS[name]}/image_SRF_{scale}/"
     files = {path: file for path, file in _all_files().items() if path.startswith(prefix)}
     if not files:

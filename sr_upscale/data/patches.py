@@ -7,6 +7,7 @@ very batch that comes next. Several processes share a batch without speaking to 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import signal
@@ -312,26 +313,13 @@ def batches(
         loader = DataLoader(
             sampler,
             batch_size=None,
-            sampler=_Counter(start),
+            sampler=itertools.count(start),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
         )
         return iter(loader)
-
-
-class _Counter:
-    """The numbers start, start + 1, ..."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        number = self.start
-        while True:
-            yield number
-            number += 1
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

@@ -65,8 +65,6 @@ def test_manifest_equals_the_repositorys(shared: Path) -> None:
 
 
 def test_what_there_is_not() -> None:
-    with pytest.raises(UsageError, match="no data set 'set6'; expected one of set5, set14"):
-        manifest("set6", 4)
     with pytest.raises(UsageError, match="urban100 has no LR files at x3; expected x2, x4"):
         manifest("urban100", 3)
 

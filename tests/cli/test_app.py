@@ -153,7 +153,7 @@ def test_debug_and_offline_mean_the_option_and_not_the_word(cli: Cli, photo: Pat
 
 
 def test_an_ordinary_picture_imports_no_compiler_and_the_bar_stands_before_torch(photo: Path, nearest: Path) -> None:
-    """Each of these modules takes a good part of a second, and none is needed to enlarge."""
+    """Each of these modules takes a good part of a second, and none is needed to enlarge a local file."""
     code = f"""
 import sys
 from sr_upscale.cli.app import run
@@ -169,6 +169,7 @@ class Terminal:
 real, sys.stderr = sys.stderr, Terminal()
 code = run([{str(photo)!r}, "-n", {str(nearest)!r}, "--force"])
 heavy = {{"torch._dynamo", "sympy", "torchvision", "triton", "requests", "spandrel", "scipy", "pydantic"}}
+heavy |= {{"av", "s3fs", "botocore", "aiohttp", "gcsfs"}}
 heavy &= set(sys.modules)
 print(code, sys.stderr.torch_was_there, sorted(heavy))
 """

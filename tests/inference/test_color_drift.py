@@ -36,6 +36,17 @@ WRONG: dict[str, Change] = {
 """Answers that cannot be right."""
 
 
+def shifted(path: Path, places: int, by: float) -> Path:
+    """Writes psnr-x2 with other biases of its last conv, in the first of its twelve places."""
+    source = resolve_weights("psnr-x2")
+    tensors = load_file(source)
+    bias = next(name for name, tensor in tensors.items() if name.startswith("tail.") and tensor.shape == (12,))
+    tensors[bias][:places] += by
+    with safe_open(source, framework="pt") as file:
+        save_file(tensors, path, metadata=file.metadata())
+    return path
+
+
 def test_levels_are_the_difference_of_the_means_whatever_the_strips() -> None:
     random = np.random.default_rng(0)
     before, after = random.random((40, 30, 3)) * 0.5, random.random((80, 60, 3))
@@ -59,25 +70,19 @@ def test_our_weights_do_not_drift(mode: str, tmp_path: Path, cli: Cli) -> None:
 
 def test_a_tint_is_noticed_in_one_picture_and_in_a_folder(tmp_path: Path, cli: Cli) -> None:
     """Weights whose last conv makes everything red: the picture is written, and the warning names the colour."""
-    source = resolve_weights("psnr-x2")
-    tensors = load_file(source)
-    bias = next(name for name, tensor in tensors.items() if name.startswith("tail.") and tensor.shape == (12,))
-    tensors[bias][:4] += 0.2  # the four places of red
-    with safe_open(source, framework="pt") as file:
-        header = file.metadata()
-    save_file(tensors, tmp_path / "red.safetensors", metadata=header)
+    red = shifted(tmp_path / "red.safetensors", 4, 0.2)  # the four places of red
     (tmp_path / "in").mkdir()
     gray = np.full((24, 30, 3), 100, np.uint8)
     gray[::2] += 20
     gray[:, ::3, 0] += 10
     Image.fromarray(gray).save(tmp_path / "in" / "a.png")
-    one = cli(tmp_path / "in" / "a.png", "-n", tmp_path / "red.safetensors", "-o", tmp_path / "one.png")
-    folder = cli("batch", tmp_path / "in", "-n", tmp_path / "red.safetensors", "-o", tmp_path / "out")
+    one = cli(tmp_path / "in" / "a.png", "-n", red, "-o", tmp_path / "one.png")
+    folder = cli("batch", tmp_path / "in", "-n", red, "-o", tmp_path / "out")
     for ran in (one, folder):
         assert ran.code == 0
         assert "the output's mean colour is not the input's (red +51 of 255)" in ran.err
     drift = Drift()
-    upscaler = Upscaler(tmp_path / "red.safetensors")
+    upscaler = Upscaler(red)
     upscaler.engine.enlarged(Picture(frames=(Frame(pixels_hwc=gray),)), Target(scale=2.0), drift=drift)
     assert drift.levels() == pytest.approx([51, 0, 0], abs=1)
 
@@ -138,17 +143,10 @@ def test_row_60_one_colour_of_a_varied_picture_is_refused(strips: tuple[int, ...
 
 @pytest.mark.parametrize("words", [(), ("--bf16",), ("-t", "16")])
 def test_row_60_black_weights_write_nothing(tmp_path: Path, cli: Cli, words: tuple[str, ...]) -> None:
-    source = resolve_weights("psnr-x2")
-    tensors = load_file(source)
-    bias = next(name for name, tensor in tensors.items() if name.startswith("tail.") and tensor.shape == (12,))
-    tensors[bias] -= 5
-    with safe_open(source, framework="pt") as file:
-        save_file(tensors, tmp_path / "black.safetensors", metadata=file.metadata())
+    black = shifted(tmp_path / "black.safetensors", 12, -5)
     pictures(tmp_path / "in", "a.png", size=(40, 30))
-    ran = cli(
-        tmp_path / "in" / "a.png", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out.png", *words, code=7
-    )
+    ran = cli(tmp_path / "in" / "a.png", "-n", black, "-o", tmp_path / "out.png", *words, code=7)
     assert ran.err.splitlines()[-1].startswith("sr-upscale: the network makes one colour (0, 0, 0 of 255)")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "black.safetensors"}
-    ran = cli("batch", tmp_path / "in", "-n", tmp_path / "black.safetensors", "-o", tmp_path / "out", *words)
+    ran = cli("batch", tmp_path / "in", "-n", black, "-o", tmp_path / "out", *words)
     assert (ran.code, list((tmp_path / "out").glob("*.png"))) == (3, [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -241,15 +240,6 @@ def test_without_the_extra_its_name_is_said(
     monkeypatch.setitem(sys.modules, "fsspec", None)
     ran = cli(photo, "-n", nearest, "-o", "s3://bucket/a.png")
     fails(ran, 2, "pip install '.[cloud]'")
-
-
-def test_local_files_need_no_library_of_stores(nearest: Path, photo: Path) -> None:
-    script = (
-        "import sys; from sr_upscale.cli.app import run; code = run(sys.argv[1:]);"
-        "sys.exit(code or len({'s3fs', 'botocore', 'aiohttp', 'gcsfs'} & set(sys.modules)))"
-    )
-    words = [sys.executable, "-c", script, str(photo), "-n", str(nearest), "-o", str(photo.with_name("out.png"))]
-    assert subprocess.run(words, check=False).returncode == 0
 
 
 # --- https ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import io
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
-from sr_upscale.pipeline import job as pipeline
 from tests.helpers import pattern
+from tests.server.conftest import Gate
 from tests.server.running import TOKEN, Running, png, serving, until
 from tests.video.clips import hashes, make_clip
 
@@ -320,31 +320,13 @@ def test_what_was_chosen_is_shown_until_there_is_a_result(page: Page, nearest: P
 
 
 @pytest.mark.parametrize("how", ["cancel", "leave"])
-def test_a_page_that_goes_takes_its_job_along(
-    page: Page, nearest: Path, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    begun, opened_gate, start = threading.Event(), threading.Event(), pipeline.start
-    ended: list[str] = []
-
-    def held(*arguments: Any, on_step: Callable[[int, int], None], **more: Any) -> Any:
-        def step(done: int, total: int) -> None:
-            begun.set()
-            assert opened_gate.wait(30)
-            on_step(done, total)
-
-        try:
-            return start(*arguments, on_step=step, **more)
-        except BaseException as error:
-            ended.append(type(error).__name__)
-            raise
-
-    monkeypatch.setattr(pipeline, "start", held)
+def test_a_page_that_goes_takes_its_job_along(page: Page, nearest: Path, gate: Gate, how: str) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     with serving(nearest) as server:
         opened(page, server)
         drop(page, "a.png", png(pattern(30, 40)))
         page.click("#go")
-        assert begun.wait(30)
+        assert gate.reached.wait(30)
         page.wait_for_selector("li >> text=0 %")
         if how == "cancel":
             page.get_by_text("Cancel").click()
@@ -352,5 +334,5 @@ def test_a_page_that_goes_takes_its_job_along(
         else:
             page.goto("about:blank")
         page.wait_for_timeout(300)  # the server sees it go
-        opened_gate.set()
-        until(lambda: ended == ["Cancelled"])
+        gate.opened.set()
+        until(lambda: gate.ended == ["Cancelled"])

@@ -13,10 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -24,10 +21,10 @@ import pytest
 import requests
 from PIL import Image
 
-from sr_upscale.pipeline import job as pipeline
 from sr_upscale.server.app import OPTIONS
 from sr_upscale.server.run import listen
 from tests.helpers import ROOT, Cli, pattern
+from tests.server.conftest import Gate
 from tests.server.running import Running, head_of, png, refused, serving, until
 
 # --- pictures ---------------------------------------------------------------------------------------
@@ -93,37 +90,6 @@ def test_what_there_is_needs_no_download(server: Running, nearest: Path) -> None
 # --- jobs
 
 
-@dataclass
-class Gate:
-    """Holds a job at its first step."""
-
-    reached: threading.Event
-    opened: threading.Event
-    ended: list[BaseException | None]
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    gate, start = Gate(threading.Event(), threading.Event(), []), pipeline.start
-
-    def held(*arguments: Any, on_step: Callable[[int, int], None], **more: Any) -> Any:
-        def step(done: int, total: int) -> None:
-            gate.reached.set()
-            assert gate.opened.wait(30)
-            on_step(done, total)
-
-        try:
-            future = start(*arguments, on_step=step, **more)
-        except BaseException as error:
-            gate.ended.append(error)
-            raise
-        gate.ended.append(None)
-        return future
-
-    monkeypatch.setattr(pipeline, "start", held)
-    return gate
-
-
 def open_post(port: int, job: str, data: bytes, more: str = "") -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=30)
     head = head_of(f"Content-Length: {len(data)}").replace("/upscale", f"/upscale?job={job}{more}")
@@ -148,7 +114,7 @@ def test_only_so_many_at_a_time_and_those_of_clients_that_go_are_cancelled(
         time.sleep(0.3)  # the server sees both go
         gate.opened.set()
         until(lambda: running.get("/progress", job="second").status_code == 404)
-        assert [type(error).__name__ for error in gate.ended] == ["Cancelled"]  # the second did not even begin
+        assert gate.ended == ["Cancelled"]  # the second did not even begin
         assert list(tmp_path.iterdir()) == []
         assert running.post(data).status_code == 200  # the next one's turn
 
@@ -162,7 +128,7 @@ def test_a_server_that_ends_cancels_what_is_at_work(nearest: Path, gate: Gate) -
         answer = http.client.HTTPResponse(client)
         answer.begin()
         assert answer.status == 503
-    assert [type(error).__name__ for error in gate.ended] == ["Cancelled"]
+    assert gate.ended == ["Cancelled"]
 
 
 # --- the command ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.video.clips import CLIPS, Cli, as_shown, frames_of, make_clip, probed, times_of
+from tests.video.clips import Cli, as_shown, frames_of, make_clip, probed, times_of
 
 pytest.importorskip("av")
 
@@ -37,11 +37,6 @@ CODECS = (
     + [("hdr.mp4", "mkv", "av1")]
 )
 COLOURS = ("color_range", "color_space", "color_transfer", "color_primaries")
-
-
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("clips")
 
 
 def stated(path: Path) -> dict[str, Any]:
@@ -152,7 +147,3 @@ def test_pixels_are_those_that_ffmpeg_shows(name: str, clips: Path, tmp_path: Pa
     video = probed(out, "-show_streams")["streams"][0]
     again = as_shown(expected, form, video["pix_fmt"], video.get("color_space", "gbr"), video.get("color_range", "pc"))
     assert (abs(found - again.astype(np.int64)) / level).mean() < 1.5
-
-
-def test_the_table_is_used() -> None:
-    assert set(KEPT) < set(CLIPS)

@@ -40,11 +40,6 @@ from sr_upscale.video.run import ClipPlan, enlarge_clip, plan_clip
 from sr_upscale.video.source import Clip
 
 
-@pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("clips")
-
-
 @pytest.fixture
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "SEGMENT_FRAMES", 7)
@@ -503,14 +498,6 @@ def test_the_server_enlarges_clips(clips: Path, tmp_path: Path, nearest: Path) -
     with pytest.raises(Cancelled):
         enlarge(data, "plain.mp4", request, job, folder=tmp_path)
     assert listed(tmp_path) == ["out.mkv"]
-
-
-def test_a_picture_s_way_imports_no_video(photo: Path, tmp_path: Path, nearest: Path) -> None:
-    script = (
-        "import sys; from sr_upscale.cli.app import run; assert run(sys.argv[1:]) == 0; assert 'av' not in sys.modules"
-    )
-    command = [sys.executable, "-c", script, photo, "-o", tmp_path / "out.png", "-n", nearest]
-    subprocess.run([str(each) for each in command], check=True)
 
 
 def test_without_the_extra_a_clip_is_one_line(
