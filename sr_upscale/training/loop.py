@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -26,10 +30,10 @@ from sr_upscale.data.patches import (
 )
 from sr_upscale.errors import TrainingError, UsageError
 from sr_upscale.functional.color import to_tensor
+from sr_upscale.interrupts import Insistence, ending_of, ending_signals
 from sr_upscale.storage.atomic import make_folder, open_own, remove_orphans, replace_file
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.run import Progress, Resume, Run, Setup, save_so_far, sheet_of, validate_and_keep
-from sr_upscale.training.signals import Every, Interrupted, Signals, Stopwatch
 from sr_upscale.training.sources import load_pictures, vgg19_for
 from sr_upscale.training.state import (
     CHECKPOINT,
@@ -333,3 +337,103 @@ def _progress(run: Run, state: TrainState, meter: _Meter, *, lr: float, scores: 
         scores=scores,
         sheet=sheet_of(name, state.step) if scores is not None else None,
     )
+
+
+# --- time and signals -------------------------------------------------------------------------------
+
+
+class Stopwatch:
+    """A stopwatch of running time."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Returns the seconds since the last lap, and begins another."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+    def restart(self) -> None:
+        """Begins a lap now. What has passed of the last one does not count."""
+        self._last = time.monotonic()
+
+
+class Every:
+    """A question that is answered with yes once per period of running time.
+
+    Args:
+        period_s: Seconds.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self.period_s = period_s
+        self._last: float | None = None
+
+    def due(self, elapsed_s: float) -> bool:
+        """Says whether a period has passed since the last yes, or since the first call.
+
+        Args:
+            elapsed_s: Running time so far, in seconds.
+        """
+        if self._last is None:
+            self._last = elapsed_s
+        if elapsed_s - self._last < self.period_s:
+            return False
+        self._last = elapsed_s
+        return True
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal, after its checkpoint was written.
+
+    Attributes:
+        signal: Number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+class Signals:
+    """Handlers of signals, in place while the context is open.
+
+    The first SIGTERM or SIGINT (on Windows also SIGBREAK) asks for a stop. A second one acts at once, unless it is an
+    echo of the first (`interrupts`). SIGCONT is reported. Outside the main thread signals cannot be handled and are
+    left alone.
+
+    Args:
+        on_continue: Called at SIGCONT.
+
+    Attributes:
+        stop: Number of the signal that asked for a stop; 0 before.
+    """
+
+    def __init__(self, *, on_continue: Callable[[], None]) -> None:
+        self.stop = 0
+        self._stopping = Insistence()
+        self._on_continue = on_continue
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            resumed = [signal.SIGCONT] if hasattr(signal, "SIGCONT") else []  # Windows has none
+            for number in (*ending_signals(), *resumed):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGCONT", None):
+            self._on_continue()
+            return
+        if self._stopping.first():
+            self.stop = ending_of(number)
+        elif self._stopping.insists():
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)

@@ -23,9 +23,8 @@ from sr_upscale.errors import DiskFullError, OutputError, TrainingError
 from sr_upscale.pretrained.weights_file import load_generator
 from sr_upscale.training import loop, step
 from sr_upscale.training.config import StageSection
-from sr_upscale.training.loop import Resume, Setup, train
+from sr_upscale.training.loop import Interrupted, Resume, Setup, train
 from sr_upscale.training.recipe_file import load_recipe
-from sr_upscale.training.signals import Interrupted
 from sr_upscale.training.state import TrainState
 from tests.helpers import ROOT, Cli, lines, pattern, pictures
 

@@ -280,7 +280,7 @@ def test_a_growing_set_is_noticed_at_a_validation(folder: Path, recipe: Path, mi
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(TrainingCrops, "pairs", pairs)
-        patched.setattr("sr_upscale.training.signals.Every.due", lambda *_: True)
+        patched.setattr("sr_upscale.training.loop.Every.due", lambda *_: True)
         train(load_recipe(str(recipe), changes), Setup(data=[folder], out=tmp_path / "run", cache=tmp_path / "cache"))
     assert seen[:2] == [30, 40]
 
