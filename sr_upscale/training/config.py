@@ -179,7 +179,7 @@ class StageSection:
         frozen: Patterns, as of file names, of the generator's parameters that stay as they are:
             ``blocks.[0-9].second.*``.
         ema_decay: Decay of the averaged weights, which are the ones validated and published.
-        pixel_loss: ``l1``, ``charbonnier``, or ``l2`` (what PSNR measures) for a last fine-tuning.
+        pixel_loss: ``l1``, ``charbonnier``, ``l2`` (what PSNR measures), or ``strokes`` (L2 for text).
         pixel_weight: Weight of the pixel loss.
         sharpen_hr: Amount of `training.losses.unsharp_mask` on the HR that pixel and VGG19 losses see, in Real-ESRGAN
             0.5. The discriminator sees HR as it is.

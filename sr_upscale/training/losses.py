@@ -65,10 +65,33 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.pad(across, (0, 0, reach, reach), mode="reflect"), bell.transpose(2, 3), groups=x.shape[1])
 
 
+STROKE_WEIGHT, STROKE_SIGMA, EDGE_SIGMA = 6.0, 24.0, 1.2
+"""How much more a pixel counts whose gray differs by 1 from its surroundings; blurs of these and of HR, in pixels."""
+
+
+def stroke_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """Computes L2 to letters with soft edges, in which a stroke counts more than the paper around it.
+
+    L2 answers a doubt with the mean. A thin stroke is a small part of its surroundings, so its mean is too pale to be
+    read. A pixel counts more here, the further HR is from its surroundings, whichever of the two is darker. HR is
+    blurred a little: text recognition makes fewer errors on edges as soft as a scanner's than on hard ones.
+
+    Args:
+        sr, hr: (N, C, H, W) in [0, 1], of equal shape.
+
+    Returns:
+        A scalar.
+    """
+    gray = hr.mean(dim=1, keepdim=True)
+    weight = 1 + STROKE_WEIGHT * (gray - gaussian_blur(gray, STROKE_SIGMA)).square()
+    return (weight * (sr - gaussian_blur(hr, EDGE_SIGMA)).square()).mean()
+
+
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": lambda sr, hr: F.l1_loss(sr, hr),
     "l2": lambda sr, hr: F.mse_loss(sr, hr),
     "charbonnier": charbonnier_loss,
+    "strokes": stroke_loss,
 }
 """Pixel losses by name. Each takes SR and HR of one shape, (N, 3, H, W), and gives a scalar."""
 

@@ -33,6 +33,20 @@ def test_pixel_losses_of_a_constant_difference(name: str, expected: float) -> No
     assert PIXEL_LOSSES[name](hr - 0.25, hr).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("paper", [0.0, 1.0])
+def test_a_missing_stroke_costs_more_than_a_false_one(paper: float) -> None:
+    """A pixel of 1 on 0 (or 0 on 1) whose surroundings hold next to nothing of it weighs 1 + 6, one of paper 1."""
+    hr = torch.full((1, 1, 255, 255), paper)
+    hr[..., 127, 127] = 1 - paper
+    soft = torch.from_numpy(cv2.GaussianBlur(hr[0, 0].numpy(), (9, 9), 1.2))[None, None]
+    error = torch.zeros_like(hr)
+    error[..., 127, 127] = 0.5
+    loss, pixels = PIXEL_LOSSES["strokes"], hr.numel()
+    assert loss(soft, hr).item() == pytest.approx(0, abs=1e-12)
+    assert loss(soft + error, hr).item() == pytest.approx(0.25 * 7 / pixels, rel=5e-3)
+    assert loss(soft + error.roll(50, 3), hr).item() == pytest.approx(0.25 / pixels, rel=1e-5)
+
+
 def test_fft_loss_of_one_wave() -> None:
     """A cosine of amplitude a has a spectrum of a * H * W / 2 at its frequency (twice that at W/2), zero elsewhere."""
     height, width = 8, 8

@@ -40,7 +40,7 @@ SPLIT = "[stages.a]\ngan_weight = 1\naccumulate = 2\n"
         ("[stages.a]\nsteps = 1\nvalidate_every_s = -inf", "stages.a.validate_every_s is -inf; expected a number"),
         ("[stages.a]\nperceptual_layers = { conv1_2 = nan }", "conv1_2 is nan; expected a number"),
         ("gpu = 3", "gpu is 3; expected a section"),
-        ("[stages.a]\npixel_loss = 'l3'", "stages.a.pixel_loss is 'l3'; expected one of l1, l2, charbonnier"),
+        ("[stages.a]\npixel_loss = 'l3'", "stages.a.pixel_loss is 'l3'; expected one of l1, l2, charbonnier, strokes"),
         ("[stages.a]\ngan_loss = 'wgan'", "expected one of relativistic, standard, lsgan"),
         ("[stages.a]\ndiscriminator = 'patch'", "expected one of vgg, unet"),
         ("[stages.a]\noptimizer = 'sgd'", "stages.a.optimizer is 'sgd'; expected one of adam, muon"),
