@@ -5,12 +5,13 @@
     python scripts/make_pictures.py OUT --packages FOLDER    # with the packages already in FOLDER
     python scripts/make_pictures.py OUT --kinds text,screens
 
-Writes PNG files of 384x384 in folders by kind, the same for the same packages. Fonts are parted by family and
-drawings by file, by a hash of their names (`rendered_letters.held_out`).
+Writes PNG files of 384x384 (pages 720x320) in folders by kind, the same for the same packages. Fonts are parted by
+family and drawings by file, by a hash of their names (`rendered_letters.held_out`).
 
 | folder | what | from | licence |
 |---|---|---|---|
 | text | paragraphs, tables, code, forms, signs | Debian's `FONTS`, `LISTS` | OFL, Apache-2.0, GPL, others |
+| pages | lines of small letters | the same | the same |
 | screens | windows, buttons, lists, icons | the same fonts; icons of Breeze and Tango | LGPL-3, public domain |
 | drawings | many sizes and turns | npm `openmoji`, `@twemoji/svg` | CC-BY-SA-4.0, CC-BY-4.0 |
 | | the same | Debian's `openclipart-svg` | CC0 |
@@ -63,6 +64,7 @@ COUNTS = {
     "charts": (90, 4),
     "maps": (75, 4),
     "flags": (75, 4),
+    "pages": (700, 0),
 }
 """Pictures to train on and held out, by kind."""
 Cutter = Callable[[Path, np.random.Generator], Iterator[Image.Image]]

@@ -17,6 +17,7 @@ from typing import Any
 
 import looks
 import numpy as np
+import read_letters
 from PIL import Image
 from scores import SETS, jpeg40, noise8, score, table, vgg
 
@@ -29,6 +30,8 @@ from sr_upscale.upscaler import Upscaler
 SAMPLES = (("chelsea", 70, 110), ("astronaut", 40, 130), ("coffee", 130, 260), ("rocket", 200, 260))
 """Name in skimage.data, and the top and left of the crop."""
 CROP = 192
+PAGES = 16
+"""Pages of text that weights for text are measured on."""
 
 
 def main() -> None:
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=Path, help="pictures for the sheet of `scripts/looks.py`")
     parser.add_argument("--rival", action="append", default=[], help="a name or a file, for that sheet; repeatable")
     parser.add_argument("--held-out", type=Path, help="training pictures; those held out serve in place of Set14 there")
+    parser.add_argument("--packages", type=Path, help="fonts of `make_pictures.py`, to read pages of weights for text")
     parser.add_argument("--half", action="store_true", help="numbers of 16 bits on disk")
     parser.add_argument("--out", type=Path, help="without it the scores are only printed")
     arguments = parser.parse_args()
@@ -53,13 +57,18 @@ def main() -> None:
     for name in sets_for(info):
         scores[name] = score(weights, arguments.benchmarks, name, features=vgg(arguments.vgg_weights))
         sys.stdout.write(f"{name} x{model.config.scale}\n{table(scores[name])}\n")
+    if for_text(info):
+        scores["letters"], text_sheet = letters(weights, arguments)
+        sys.stdout.write(f"{read_letters.table(scores['letters'])}\n")
     if arguments.out is None:
         return
     recipe = with_ancestors(dict(info.recipe))
     rounded = json.loads(json.dumps(scores), parse_float=lambda text: round(float(text), 4))
     info = dataclasses.replace(info, scores=rounded, license=arguments.license, data=arguments.data, recipe=recipe)
     save_generator(arguments.out / f"{info.name}.safetensors", model, info, half=arguments.half)
-    sample_sheet(weights, info).save(arguments.out / f"{info.name}.jpg", quality=90, subsampling=0)
+    (text_sheet if for_text(info) else sample_sheet(weights, info)).save(
+        arguments.out / f"{info.name}.jpg", quality=90, subsampling=0
+    )
     figures = ""
     if arguments.inputs:
         hard, figures = looks_sheet(source, model.config.scale, arguments)
@@ -89,6 +98,19 @@ def sets_for(info: WeightsInfo) -> list[str]:
 
 def _is_real(info: WeightsInfo) -> bool:
     return info.recipe["data"].get("degradation") == "real"
+
+
+def for_text(info: WeightsInfo) -> bool:
+    """Says whether weights were taught on rendered pictures alone."""
+    return info.recipe["data"].get("degradation") == "rendered"
+
+
+def letters(weights: dict[str, Path], arguments: argparse.Namespace) -> tuple[read_letters.Rates, Image.Image]:
+    """Character error rates of bicubic, the weights, their twin and the rivals, and a sheet of the first pages."""
+    reader = read_letters.Reader("eng")
+    chosen = read_letters.pages(arguments.packages, reader, PAGES)
+    found = looks.ways([str(path) for path in weights.values()], arguments.rival, read_letters.SCALE)
+    return read_letters.error_rates(chosen, found, reader), read_letters.sheet(chosen[:3], found)
 
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -152,10 +174,13 @@ def card(info: WeightsInfo, figures: str = "") -> str:
     """Markdown for people; every figure comes out of the header, or the tables of `looks_sheet`."""
     against = twin(info.name)
     shown = ", ".join(["LR", "bicubic", *([against] if against else []), info.name, "HR"])
+    spoiled = ", after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)" if _is_real(info) else ""
+    samples = f"Photographs in the public domain that come with scikit-image and\nwere not trained on{spoiled}"
+    if for_text(info):
+        shown, samples = ", ".join(info.scores["letters"]), f"Pages in fonts that training never saw: {PAGES_ARE}"
     lines = [
         f"# {info.name}\n\n{info.description}.\n\n![{shown}]({info.name}.jpg)\n",
-        f"From left to right: {shown}. Photographs in the public domain that come with scikit-image and",
-        f"were not trained on{', after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)' if _is_real(info) else ''}.\n",
+        f"From left to right: {shown}. {samples}.\n",
         f"* Licence of the weights: {info.license}",
         *_notices(info),
         f"* Trained on: {info.data}",
@@ -164,6 +189,8 @@ def card(info: WeightsInfo, figures: str = "") -> str:
         f"\n## Scores\n\n{PROTOCOL}",
     ]
     lines += [f"\n### {TITLES[name]}\n\n{table(info.scores[name])}" for name in sets_for(info)]
+    if for_text(info):
+        lines.append(f"\n### Letters\n\n{LETTERS}\n\n{read_letters.table(info.scores['letters'])}")
     if validation := info.scores.get("validation"):
         decibels = validation.get("psnr", validation.get("psnr_y"))
         lines.append(f"\nValidation on {validation['pictures']} held-out training pictures: {decibels:.3f} dB.")
@@ -231,6 +258,10 @@ Hard crops (`scripts/looks.py`), each enlarged by every way. Lattice at one and 
 the spectrum at the diagonal of LR Nyquist, on a smooth place. Distances are to the answers of the last way, on
 the LR of Set14 or of pictures held out of the training data, as the table says, after blur 1.2, noise 3 and JPEG
 60 (soft60) and after JPEG 40; VGG19 conv3_4 as above."""
+PAGES_ARE = ", ".join(read_letters.DAMAGES)
+LETTERS = f"""\
+Character error rate of tesseract on {PAGES} pages of English enlarged by 4 (`scripts/read_letters.py`), in families of
+fonts that training never saw, capitals of 5 to 7 pixels in LR; HR is read without an error. Lower is better."""
 TITLES = {
     "set5": "Set5",
     "set14": "Set14",
@@ -241,12 +272,18 @@ TITLES = {
 
 def _limits(info: WeightsInfo) -> list[str]:
     """What people should know before they trust the weights."""
-    if _is_real(info):
+    if for_text(info):
+        lines = [
+            "* Taught on rendered text, screens, charts and drawings: photographs come out softer than by `photo`."
+        ]
+    elif _is_real(info):
         lines = ["* Taught to clean: fine grain, film grain and faint texture may be taken for noise and smoothed."]
     else:
         lines = ["* Taught on clean pictures made smaller by bicubic resampling: JPEG blocks and noise are enlarged."]
     taught = _is_real(info) and bool(_notices(info))
-    if taught or any(stage.get("gan_weight") for stage in info.recipe.get("stages", {}).values()):
+    if for_text(info):
+        lines.append("* A letter that LR does not hold is guessed: check figures and names against the original.")
+    elif taught or any(stage.get("gan_weight") for stage in info.recipe.get("stages", {}).values()):
         lines.append(
             "* Draws edges and texture that look likely. They are no evidence of what was there: no forensics."
         )
@@ -256,6 +293,8 @@ def _limits(info: WeightsInfo) -> list[str]:
     for key, what in (("lattice", "its factor"), ("mesh", "twice its factor")):
         if flat[info.name].get(key, 0) > 2 * flat["HR"].get(key, 0):
             lines.append(f"* Leaves a faint grid, of the period of {what}, on flat areas (see {key} above).")
+    if for_text(info):
+        return lines
     subjects = "faces" if taught else "faces, text or line art"
     return [*lines, f"* Nobody chose training pictures for {subjects}; expect less there."]
 

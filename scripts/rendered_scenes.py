@@ -485,5 +485,49 @@ def maps(sheet: Sheet) -> Image.Image:
     return sheet.finished(turned=0.1)
 
 
-KINDS = {"text": text, "screens": screens, "drawings": drawings, "charts": charts, "maps": maps, "flags": flags}
+def page(
+    letters: Letters, rng: np.random.Generator, capitals: tuple[float, float], *, skipped: Sequence[str] = ()
+) -> tuple[np.ndarray, str]:
+    """Draws lines of English in small letters of one font, dark on light.
+
+    Args:
+        letters: Fonts and word lists.
+        rng: Source of the draw.
+        capitals: Lowest and greatest height of an H, in pixels.
+        skipped: Parts of names of families that are not drawn.
+
+    Returns:
+        Pixels (320, 720, 3) uint8, and the text.
+    """
+    face = letters.face(rng)
+    while any(name in face.family.lower() for name in skipped):
+        face = letters.face(rng)
+    height = rng.uniform(*capitals)
+    probe = face.at(100).getbbox("H")
+    font = face.at(round(100 * height / (probe[3] - probe[1])))
+    paper, ink = int(rng.integers(235, 256)), int(rng.integers(0, 60))
+    image = Image.new("RGB", (720, 320), (paper,) * 3)
+    pen, leading, y, lines = ImageDraw.Draw(image), font.size * 1.35, 16.0, list[str]()
+    while y + leading < image.height:
+        line = letters.word(rng, "american-english").capitalize()
+        while True:
+            longer = f"{line} {letters.word(rng, 'american-english')}"
+            if font.getlength(longer) > image.width - 60:
+                break
+            line = longer
+        pen.text((28, y), line, font=font, fill=(ink,) * 3)
+        lines.append(line)
+        y += leading
+    return np.asarray(image), " ".join(lines)
+
+
+def pages(sheet: Sheet) -> Image.Image:
+    """A page of small letters, light on dark now and then."""
+    pixels, _text = page(sheet.letters, sheet.rng, (18, 34))
+    return Image.fromarray(255 - pixels if sheet.chance(0.12) else pixels)
+
+
+KINDS = {"text": text, "screens": screens, "drawings": drawings, "charts": charts, "maps": maps, "flags": flags} | {
+    "pages": pages
+}
 """What draws each kind of pictures, by the name of its folder."""
