@@ -88,16 +88,6 @@ def test_help_shows_the_public_face_alone_with_examples() -> None:
     assert (examples.failed, examples.attempted > 2) == (0, True)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.dtype(">u2")])
-def test_an_array_comes_back_in_its_type_with_its_values(nearest: Path, dtype: type[np.float16]) -> None:
-    """Half precision gave 0.0004 for 0.5."""
-    top = 1 if np.dtype(dtype).kind == "f" else 65535
-    values = (np.array([[0, 0.25], [0.5, 1]]) * top).astype(dtype)
-    large = Upscaler(nearest)(values)
-    assert large.dtype == values.dtype
-    assert np.allclose(large.astype(np.float64), doubled(values).astype(np.float64), atol=1e-3)
-
-
 @pytest.fixture
 def deep() -> Picture:
     """16-bit RGB of 7x6, with a profile."""

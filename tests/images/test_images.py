@@ -44,24 +44,6 @@ def test_eight_bits_survive_lossless_formats(tmp_path: Path, suffix: str, channe
     assert (found.width, found.height, found.bits) == (size[1], size[0], 8)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 7)])
-def test_sixteen_bit_tiff_agrees_with_tifffile(tmp_path: Path, channels: int, size: tuple[int, int]) -> None:
-    pixels = pattern(*size, channels, np.uint16)
-    path = save(tmp_path / "a.tif", pixels)
-    assert np.array_equal(tifffile.imread(path).reshape(pixels.shape), pixels)
-    assert np.array_equal(load_image(path).frames[0].pixels_hwc, pixels)
-    theirs = tmp_path / "b.tif"
-    extra = {"extrasamples": ["unassalpha"]} if channels in (2, 4) else {}
-    tifffile.imwrite(
-        theirs,
-        pixels.squeeze(2) if channels == 1 else pixels,
-        photometric="rgb" if channels > 2 else "minisblack",
-        **extra,
-    )
-    assert np.array_equal(load_image(theirs).frames[0].pixels_hwc, pixels)
-
-
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 7)])
 def test_sixteen_bit_png_agrees_with_opencv(tmp_path: Path, channels: int, size: tuple[int, int]) -> None:
