@@ -147,3 +147,15 @@ def test_pixels_are_those_that_ffmpeg_shows(name: str, clips: Path, tmp_path: Pa
     video = probed(out, "-show_streams")["streams"][0]
     again = as_shown(expected, form, video["pix_fmt"], video.get("color_space", "gbr"), video.get("color_range", "pc"))
     assert (abs(found - again.astype(np.int64)) / level).mean() < 1.5
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_what_a_file_says_of_itself_is_left_out_if_asked(
+    strip: bool, clips: Path, tmp_path: Path, nearest: Path, cli: Cli
+) -> None:
+    out = tmp_path / "out.mkv"
+    assert cli(make_clip(clips, "vfr.mkv"), "-o", out, "-n", nearest, *["--strip-metadata"] * strip).code == 0
+    found = probed(out, "-show_format", "-show_streams")
+    tags = {key.lower(): value for key, value in found["format"]["tags"].items()}
+    assert ("title" in tags, "pixels by nearest-x2" in tags.get("history", "")) == (not strip, not strip)
+    assert [each["tags"]["language"] for each in found["streams"] if each["codec_type"] == "audio"] == ["ger", "eng"]
