@@ -15,6 +15,8 @@ from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 
+from sr_upscale.data.decoded import load_pairs
+from sr_upscale.data.patches import Batch, Pair, PatchSampler, find_pictures
 from sr_upscale.inference.backends import choice
 from sr_upscale.pretrained.weights_file import WeightsInfo, save_generator
 from sr_upscale.storage import stores
@@ -140,6 +142,18 @@ def folder(tmp_path: Path) -> Path:
     for index in range(12):
         Image.fromarray(np.roll(pattern(40 + index, 51 - index), 5 * index, axis=(0, 1))).save(folder / f"{index}.png")
     return folder.parent
+
+
+@pytest.fixture
+def pairs(folder: Path) -> list[Pair]:
+    """The pictures of `folder`, at the factor 2."""
+    return load_pairs(find_pictures([folder]), scale=2, min_side=16)
+
+
+@pytest.fixture
+def batch(pairs: list[Pair]) -> Batch:
+    """Four patches of them, of 8 LR pixels a side."""
+    return PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
 
 
 @pytest.fixture

@@ -30,9 +30,8 @@ from tests.helpers import pattern
 
 
 @pytest.mark.parametrize("degradation", [None, RealWorld(clean_prob=1.0)])
-def test_pairs_and_patches_belong_together(folder: Path, degradation: RealWorld | None) -> None:
+def test_pairs_and_patches_belong_together(pairs: list[Pair], degradation: RealWorld | None) -> None:
     """Every LR patch is the degraded HR patch, turned and mirrored in the same way; with no fault the reduced one."""
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
     batch = PatchSampler(pairs, scale=2, lr_patch=12, batch_size=40, seed=[0], degradation=degradation)[0]
     lr, hr = batch.lr.float() / 255, batch.hr.float() / 255
     assert lr.shape == (40, 3, 12, 12)
@@ -54,9 +53,8 @@ def test_sampling_is_deterministic_by_seed_and_covers_all_turns(tmp_path: Path) 
     assert len({patch.numpy().tobytes() for patch in first}) == 8
 
 
-def test_batches_come_in_order_whoever_makes_them(folder: Path) -> None:
+def test_batches_come_in_order_whoever_makes_them(pairs: list[Pair]) -> None:
     """In this process, in two others, or started later: number n is the same batch."""
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
     sampler = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=[0])
     here, ahead, later = (batches(sampler, start=at, workers=count) for at, count in ((0, 0), (0, 2), (3, 1)))
     expected = [next(here) for _ in range(6)]
@@ -69,8 +67,7 @@ def test_batches_come_in_order_whoever_makes_them(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("degradation", [None, RealWorld()])
-def test_processes_share_a_batch(folder: Path, degradation: RealWorld | None) -> None:
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
+def test_processes_share_a_batch(pairs: list[Pair], degradation: RealWorld | None) -> None:
     options = {"scale": 2, "lr_patch": 8, "batch_size": 6, "seed": [0], "degradation": degradation}
     whole = PatchSampler(pairs, **options)[5]  # type: ignore[arg-type]
     shares = [PatchSampler(pairs, **options, rank=rank, world=3)[5] for rank in range(3)]  # type: ignore[arg-type]

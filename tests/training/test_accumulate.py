@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_upscale.data.decoded import load_pairs
-from sr_upscale.data.patches import Batch, PatchSampler, find_pictures
+from sr_upscale.data.patches import Batch, Pair, PatchSampler
 from sr_upscale.errors import UsageError
 from sr_upscale.models.features import VGG19Features, read_vgg19
 from sr_upscale.training import state, step
@@ -29,8 +28,7 @@ JUDGED = {
 
 
 @pytest.fixture
-def batch(folder: Path) -> Batch:
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
+def batch(pairs: list[Pair]) -> Batch:
     return PatchSampler(pairs, scale=2, lr_patch=8, batch_size=8, seed=(0, 1))[0]
 
 

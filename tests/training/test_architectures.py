@@ -13,8 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import nn
 
-from sr_upscale.data.decoded import load_pairs
-from sr_upscale.data.patches import PatchSampler, find_pictures
+from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.errors import ModelError, UsageError
 from sr_upscale.functional.color import to_pixels, to_tensor
 from sr_upscale.pretrained.load import module_of, traits_of
@@ -109,12 +108,11 @@ def test_every_architecture_learns_is_saved_and_is_read_again(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_validation_in_between_changes_nothing(folder: Path, compact: Path, name: str) -> None:
+def test_a_validation_in_between_changes_nothing(pairs: list[Pair], compact: Path, name: str) -> None:
     """SPAN computes its weights anew at each look; the average and the next stage go on from them all the same."""
     options = ", ".join(f"{key} = {value}" for key, value in TINY[name].items())
     compact.write_text(COMPACT.replace("num_feat = 8, num_conv = 2", options))
     recipe = load_recipe(str(compact), {"model.arch": name})
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
     sampler = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 0))
     pictures = []
     for looks in (True, False):

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from sr_upscale.data.decoded import load_pairs
-from sr_upscale.data.patches import find_pictures, split_validation
+from sr_upscale.data.patches import Batch, Pair, find_pictures, split_validation
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.functional.resize import resize_pixels
@@ -142,14 +142,14 @@ def test_the_learning_rate_by_its_schedule(schedule: str, step: int, fraction: f
 # --- both stages ------------------------------------------------------------------------------------
 
 
-def test_sheet_shows_lr_bicubic_sr_and_hr(folder: Path, tmp_path: Path) -> None:
+def test_sheet_shows_lr_bicubic_sr_and_hr(pairs: list[Pair], tmp_path: Path) -> None:
     """Columns: every LR pixel as a block, bicubic, the generator's output, and HR itself."""
     from sr_upscale.functional.color import to_pixels, to_tensor
     from sr_upscale.functional.resize import resize
     from sr_upscale.training.validation import sample_sheet, upscaled
     from tests.helpers import micro_generator
 
-    pair = load_pairs(find_pictures([folder]), scale=2, min_side=16)[0]
+    pair = pairs[0]
     model = micro_generator(2)
     sample_sheet(model, [pair], tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
@@ -175,26 +175,21 @@ def tools_for(s: state.TrainState, vgg19: Path) -> step.Tools:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_frozen_parameters_stay_as_they_are(folder: Path, gan_recipe: Path, vgg19: Path, optimizer: str) -> None:
-    from sr_upscale.data.patches import PatchSampler
-
+def test_frozen_parameters_stay_as_they_are(batch: Batch, gan_recipe: Path, vgg19: Path, optimizer: str) -> None:
     overrides = {"stages.gan.frozen": ["blocks.0.*"], "stages.gan.optimizer": optimizer}
     recipe = load_recipe(str(gan_recipe), overrides)
     s = gan_state(recipe)
     before = {name: value.clone() for name, value in s.g.state_dict().items()}
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
-    batch = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
     step.train_step(recipe.stages["gan"], s, batch, tools_for(s, vgg19), seed=0)
     kept = {name for name, value in s.g.state_dict().items() if torch.equal(value, before[name])}
     assert kept == {name for name in before if name.startswith("blocks.0.")}
 
 
 @pytest.mark.parametrize("sharpen", [0.0, 0.5])
-def test_a_step_reports_the_losses_of_its_formulas(folder: Path, gan_recipe: Path, vgg19: Path, sharpen: float) -> None:
+def test_a_step_reports_the_losses_of_its_formulas(batch: Batch, gan_recipe: Path, vgg19: Path, sharpen: float) -> None:
     """The step's figures against the formulas written out here, on the same batch and the same weights."""
     from torch.nn import functional as F
 
-    from sr_upscale.data.patches import PatchSampler
     from sr_upscale.training.losses import unsharp_mask
 
     recipe = load_recipe(str(gan_recipe), {"stages.gan.sharpen_hr": sharpen})
@@ -202,8 +197,6 @@ def test_a_step_reports_the_losses_of_its_formulas(folder: Path, gan_recipe: Pat
     s = gan_state(recipe)
     assert s.d is not None
     tools = tools_for(s, vgg19)
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
-    batch = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
     lr, hr = batch.lr.float() / 255, batch.hr.float() / 255
     judge, model = (load_copy(each) for each in (s.d, s.g))
     found = step.train_step(stage, s, batch, tools, seed=0)
@@ -234,13 +227,9 @@ def load_copy(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module)
 
 
-def test_generator_and_discriminator_are_taught_apart(folder: Path, gan_recipe: Path, vgg19: Path) -> None:
+def test_generator_and_discriminator_are_taught_apart(batch: Batch, gan_recipe: Path, vgg19: Path) -> None:
     """With a zero learning rate of one, only the other changes; VGG19 never does."""
-    from sr_upscale.data.patches import PatchSampler
-
     recipe = load_recipe(str(gan_recipe))
-    pairs = load_pairs(find_pictures([folder]), scale=2, min_side=16)
-    batch = PatchSampler(pairs, scale=2, lr_patch=8, batch_size=4, seed=(0, 1))[0]
     for frozen, moving in (("g", "d"), ("d", "g")):
         s = gan_state(recipe)
         tools = tools_for(s, vgg19)

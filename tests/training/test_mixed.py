@@ -27,11 +27,6 @@ from tests.helpers import micro_generator, pattern
 
 
 @pytest.fixture
-def pairs(folder: Path) -> list[Pair]:
-    return load_pairs(find_pictures([folder]), scale=2, min_side=16)
-
-
-@pytest.fixture
 def rendered(tmp_path: Path) -> Path:
     """Black and white pictures: no photograph of the tests has only those."""
     drawn = tmp_path / "rendered"

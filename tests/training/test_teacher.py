@@ -10,9 +10,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from sr_upscale.data.decoded import load_pairs
 from sr_upscale.data.degradations import RealWorld
-from sr_upscale.data.patches import Pair, PatchSampler, find_pictures
+from sr_upscale.data.patches import Pair, PatchSampler
 from sr_upscale.errors import UsageError
 from sr_upscale.functional.color import to_tensor
 from sr_upscale.functional.resize import downscale_matlab
@@ -26,11 +25,6 @@ from sr_upscale.upscaler import Upscaler
 from tests.helpers import Cli, lines, micro_generator
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def pairs(folder: Path) -> list[Pair]:
-    return load_pairs(find_pictures([folder]), scale=2, min_side=16)
 
 
 def asking(scale: int = 2, family: RealWorld | None = None, smooth_share: float = 0.0, **teacher: object) -> Recipe:
