@@ -156,18 +156,15 @@ class RayWorkers:
                 losses = 0 if self._take(rows, on_row) else losses
                 for reference in ready:
                     worker, shard = running.pop(reference)
-                    try:
-                        if (error := ray.get(reference)) is not None:
-                            raise error
+                    if _has_ended(ray, reference):
                         ended = True
                         ray.kill(worker)
-                    except ray.exceptions.RayActorError as lost:  # or its machine
-                        losses += 1
-                        if losses == LOSSES:
-                            said = f"{losses} workers were lost, and no picture done in between"
-                            raise SrUpscaleError(said) from lost
-                        if self.by_shards or not ended:  # who ends has seen that the whole folder is done
-                            waiting.append(shard)
+                        continue
+                    losses += 1
+                    if losses == LOSSES:
+                        raise SrUpscaleError(f"{losses} workers were lost, and no picture done in between")
+                    if self.by_shards or not ended:  # who ends has seen that the whole folder is done
+                        waiting.append(shard)
         finally:
             with contextlib.suppress(ray.exceptions.RayError):
                 _stop(ray, running)
@@ -231,6 +228,21 @@ def _room(ray: Any) -> tuple[int, dict[str, int]]:
     cores = [int(node.get("CPU", 0)) for node in nodes]
     share = max(1, min(CORES, max(cores, default=1)))
     return max(1, sum(each // share for each in cores)), {"num_cpus": share}
+
+
+def _has_ended(ray: Any, reference: Any) -> bool:
+    """Says whether a worker has ended, and was not lost with its machine.
+
+    Raises:
+        SrUpscaleError: It cannot go on.
+    """
+    try:
+        error = ray.get(reference)
+    except ray.exceptions.RayActorError:
+        return False
+    if error is not None:
+        raise error
+    return True
 
 
 def _stop(ray: Any, running: Mapping[Any, tuple[Any, Shard | None]]) -> None:
