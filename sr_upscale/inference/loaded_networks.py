@@ -1,15 +1,19 @@
-"""The loaded networks of a planner, each loaded once."""
+"""The loaded networks of a planner, each loaded once, and those that other programs than torch run."""
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sr_upscale.functional.planes import on_host
+from sr_upscale.functional.planes import Planes, on_host
 from sr_upscale.inference.backends import LoadedNetwork, starter
+from sr_upscale.inference.color_drift import doubtful, finite
 from sr_upscale.inference.planning import Planner
 
 AGREEMENT_DB = 50.0
@@ -75,3 +79,33 @@ def agreement_db(network: LoadedNetwork, exact: LoadedNetwork) -> float:
 
 
 _WAVES = ((0.9, 0.2), (0.4, 0.7), (0.15, 0.35))
+
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""(1, 3, H, W) in [0, 1] -> (1, 3, H*s, W*s)."""
+
+
+class ArrayNetwork:
+    """A network that another program than torch runs: (1, 3, H, W) in [0, 1] -> (1, 3, H*s, W*s), float32, finite.
+
+    A doubtful result in half precision (`color_drift.doubtful`) is computed again in float32.
+
+    Args:
+        start: Makes what runs the network in a number type; each type is started once.
+        dtype: Number type of the convs.
+
+    Raises:
+        SrUpscaleError: When called: the output is not finite, even in float32.
+    """
+
+    def __init__(self, start: Callable[[str], Run], dtype: str) -> None:
+        self.dtype = dtype
+        self._start = functools.cache(start)
+        self._start(dtype)
+
+    def __call__(self, planes_nchw: Planes) -> Planes:
+        tile = np.ascontiguousarray(on_host(planes_nchw), dtype=np.float32)
+        out = self._start(self.dtype)(tile)
+        if self.dtype != "float32" and doubtful(tile, out):
+            out = self._start("float32")(tile)
+        return finite(out)

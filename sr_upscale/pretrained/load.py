@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sr_upscale.errors import ModelError
 from sr_upscale.models.descriptor import Traits
@@ -22,6 +26,9 @@ from sr_upscale.pretrained.weights_file import (
 
 if TYPE_CHECKING:
     from torch import nn
+
+CHECK_SIZES = ((24, 24), (17, 40))
+"""(height, width) of the pictures on which a network is compared with its form for another program."""
 
 
 def traits_of(path: Path) -> Traits:
@@ -83,3 +90,25 @@ def _output_blend(path: Path, info: BlendInfo) -> nn.Module:
     except (RuntimeError, ModelError) as error:
         raise ModelError(f"{path}: the blend is damaged ({error}); remove it, and it is made again") from error
     return blend.requires_grad_(False).eval()
+
+
+def difference(module: nn.Module, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> float:
+    """Measures the largest difference between a network and its form for another program on random pictures.
+
+    Args:
+        module: In evaluation mode on the CPU, (1, 3, H, W) -> (1, 3, H * scale, W * scale).
+        run: The same for arrays.
+
+    Returns:
+        Largest absolute difference, of a range of 1; infinite where the outputs differ in size.
+    """
+    import torch
+
+    worst, generator = 0.0, torch.Generator().manual_seed(0)
+    for height, width in CHECK_SIZES:
+        picture = torch.rand(1, 3, height, width, generator=generator)
+        found = run(picture.numpy())
+        with torch.inference_mode():
+            expected = module(picture).numpy()
+        worst = max(worst, float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf)
+    return worst

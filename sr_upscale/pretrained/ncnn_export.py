@@ -1,4 +1,4 @@
-"""Weights -> ncnn's two files, a graph as text and its numbers, without torch and without ncnn.
+"""Weights -> ncnn's two files, a graph as text and its numbers: ours without torch and without ncnn, others by pnnx.
 
 Source: the formats as ncnn's documentation describes them, "param and model file structure" and "operators".
 """
@@ -6,7 +6,12 @@ Source: the formats as ncnn's documentation describes them, "param and model fil
 from __future__ import annotations
 
 import re
+import subprocess
+import tempfile
+import warnings
+import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from sr_upscale.device import import_ncnn, silent_stderr
 from sr_upscale.errors import ModelError, UsageError
+from sr_upscale.formatting import extra
 from sr_upscale.models.descriptor import NEGATIVE_SLOPE, GeneratorConfig, nearest_stages
+from sr_upscale.pretrained.load import difference, module_of
+from sr_upscale.pretrained.registry import cached_form
 from sr_upscale.pretrained.weights_file import blend_of, config_of, is_ours, read_info, refuse_many
+from sr_upscale.storage.atomic import replace_file
 
 INPUT, OUTPUT = "lr", "sr"
 """Names of the two ends: (3, H, W) in [0, 1] -> (3, H * scale, W * scale), not clamped."""
+
+TRACED, VARIED = (32, 48), (40, 24)
+"""(height, width) of the picture that a network is traced with, and of another, by which pnnx knows what varies."""
+
+TOLERANCE = 1e-3
+"""Largest difference between torch and ncnn that a conversion may have, of a range of 1."""
+
+PATIENCE = 300
+"""Seconds after which a conversion counts as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +81,8 @@ def ncnn_model(weights: Path) -> NcnnModel:
         UsageError: It is one of others, and the extra that converts is not installed.
     """
     if not runs_on_ncnn(weights, convert=False):
-        from sr_upscale.pretrained.ncnn_convert import converted
-
-        text, numbers = converted(weights)
+        with zipfile.ZipFile(cached_form(weights, ".ncnn", _convert)) as file:
+            text, numbers = file.read("param").decode(), file.read("bin")
         return NcnnModel(graph=re.sub(r"\bout0\b", OUTPUT, re.sub(r"\bin0\b", INPUT, text)), numbers=numbers)
     state = _State(weights)
     graph = _Graph()
@@ -234,3 +252,53 @@ def _generator(graph: _Graph, state: _State, prefix: str, config: GeneratorConfi
     for number, factor in enumerate(nearest_stages(scale)):
         x = conv(f"tail.stages.{number}", enlarged(x, factor), feat, feat, leaky=True)
     return conv("tail.last", conv("tail.conv", x, feat, feat, leaky=True), feat, 3)
+
+
+def _convert(weights: Path, out: Path) -> None:
+    """Writes a network of others by pnnx, after comparing it with torch."""
+    try:
+        from pnnx import EXEC_PATH
+    except ImportError as error:
+        raise UsageError(
+            f"ncnn runs networks of others after a conversion, which needs an extra; {extra('ncnn-convert')}, "
+            "or use --backend torch"
+        ) from error
+    import torch
+
+    shapes = [f"[1,3,{height},{width}]f32" for height, width in (TRACED, VARIED)]
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings(), torch.inference_mode():
+        folder = Path(name)
+        warnings.simplefilter("ignore")  # about tracing, and what networks of others do meanwhile
+        module = module_of(weights)
+        try:
+            torch.jit.trace(module, torch.rand(1, 3, *TRACED), check_trace=False).save(str(folder / "network.pt"))  # type: ignore[no-untyped-call]
+            command = [EXEC_PATH, "network.pt", f"inputshape={shapes[0]}", f"inputshape2={shapes[1]}", "fp16=0"]
+            subprocess.run(command, cwd=folder, capture_output=True, timeout=PATIENCE, check=True)
+            worst = difference(module, _runner(folder))
+            graph, numbers = ((folder / f"network.ncnn.{part}").read_bytes() for part in ("param", "bin"))
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{weights}: pnnx cannot convert it for ncnn ({reason}); use --backend torch") from error
+    if not worst <= TOLERANCE:
+        raise ModelError(f"{weights}: ncnn differs from torch by {worst:.1e}; use --backend torch")
+    with replace_file(out) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        file.writestr("param", graph)
+        file.writestr("bin", numbers)
+
+
+def _runner(folder: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Loads what pnnx wrote, by the names of its ends (``in0``, ``out0``): (1, 3, H, W) -> (1, 3, H * s, W * s)."""
+    ncnn = import_ncnn()
+    net = ncnn.Net()
+    with silent_stderr():
+        missing = net.load_param(str(folder / "network.ncnn.param"))
+    if missing or net.load_model(str(folder / "network.ncnn.bin")):
+        raise RuntimeError("ncnn lacks a layer of it")
+
+    def run(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(picture[0]).clone())
+        status, out = extractor.extract("out0")
+        return np.empty(0, np.float32) if status else np.array(out)[None]
+
+    return run

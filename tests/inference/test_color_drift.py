@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from sr_upscale.errors import ModelError
 from sr_upscale.images.picture import Frame, Picture
-from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
 from sr_upscale.inference.backends.torch import Network
 from sr_upscale.inference.color_drift import Drift, doubtful
+from sr_upscale.inference.loaded_networks import ArrayNetwork, Run
 from sr_upscale.inference.sizing import Target
 from sr_upscale.pretrained.registry import resolve_weights
 from sr_upscale.upscaler import Upscaler

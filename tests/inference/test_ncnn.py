@@ -388,7 +388,7 @@ def test_devices_are_listed_with_their_memory(cli: Cli, monkeypatch: pytest.Monk
     monkeypatch.setattr("sr_upscale.device.may_have_gpu_of_torch", lambda: False)
     ran = cli("--list-devices")
     first, *cards = ran.out.splitlines()
-    assert re.fullmatch(r"cpu \(\d+ threads\), [\d.]+ GiB", first)
+    assert re.fullmatch(r"cpu \(threads: \d+\), [\d.]+ GiB", first)
     assert cards == ["vulkan:0 b, 1.0 GiB (a program on the CPU)", "vulkan:1 a, 1.0 GiB"]
 
 

@@ -7,7 +7,7 @@ import ctypes
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,9 @@ from sr_upscale.device import (
     import_ncnn,
     silent_stderr,
 )
-from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
+from sr_upscale.inference.backends import Start
+from sr_upscale.inference.loaded_networks import ArrayNetwork, Run
 from sr_upscale.pretrained.ncnn_export import INPUT, OUTPUT, NcnnModel, ncnn_model
-
-if TYPE_CHECKING:
-    from sr_upscale.inference.backends import Start
 
 NO_MEMORY = -100
 """What ncnn returns where memory ran out."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sr_upscale.device import Device, cpu_threads
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import extra
-from sr_upscale.inference.backends.arrays import ArrayNetwork, Run
+from sr_upscale.inference.backends import Start
+from sr_upscale.inference.loaded_networks import ArrayNetwork, Run
 from sr_upscale.pretrained.onnx_export import cached_onnx
-
-if TYPE_CHECKING:
-    from sr_upscale.inference.backends import Start
 
 
 def starter(weights: Path, _device: Device) -> Start:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,14 +19,12 @@ from torch import Tensor, nn
 from sr_upscale.device import Device
 from sr_upscale.functional.color import Pixels, host_levels, to_levels, unit_range
 from sr_upscale.functional.planes import Planes, into_pixels
+from sr_upscale.inference.backends import Start
 from sr_upscale.inference.color_drift import doubtful, finite
 from sr_upscale.inference.strips import StreamNetwork
 from sr_upscale.interrupts import STOP
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.load import module_of
-
-if TYPE_CHECKING:
-    from sr_upscale.inference.backends import Start
 
 
 def starter(weights: Path, device: Device) -> Start:
