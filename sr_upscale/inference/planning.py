@@ -6,15 +6,18 @@ Nothing is computed or loaded here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sr_upscale import __version__
 from sr_upscale.device import CPU, Choice, Device, free_memory
 from sr_upscale.errors import OutOfMemoryError, UsageError
-from sr_upscale.formatting import mebibytes
+from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.images.picture import Frame, FrameSource, Picture, RowSource, strips_of
+from sr_upscale.images.xmp import Change
 from sr_upscale.inference.memory import (
     MAPS,
     MEMORY_SHARE,
@@ -27,6 +30,7 @@ from sr_upscale.inference.memory import (
 from sr_upscale.inference.sizing import Target, choose_factors
 from sr_upscale.inference.tiling import MIN_TILE, Pass, StripPlan, TilePlan, fit_rows, fit_tile_size, plan_tiles
 from sr_upscale.models.descriptor import Traits
+from sr_upscale.storage.atomic import hash_file
 
 OVERLAP = 8
 """LR pixels in which neighbouring tiles are blended by default."""
@@ -77,6 +81,26 @@ class UpscalePlan:
     def steps(self) -> int:
         """Returns the number of strips and tiles of all passes."""
         return sum(step.cut.steps for step in self.passes)
+
+
+def change_by(plan: UpscalePlan) -> Change:
+    """Says what a plan does, for the history of the output: the same text for the same pixels, so no time of day."""
+    models = ", ".join(f"{shown(step.weights.stem)} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
+    sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
+    return Change(
+        software=f"sr-upscale {__version__}",
+        parameters=f"{sizes} pixels by {models or 'Lanczos'}",
+        before=plan.input_size,
+    )
+
+
+def _hash_of(weights: Path) -> str:
+    return _hash_at(weights, weights.stat().st_mtime_ns)
+
+
+@functools.cache
+def _hash_at(weights: Path, _changed_ns: int) -> str:
+    return hash_file(weights)  # once, and not for each picture of a batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_upscale import __version__
 from sr_upscale.device import DeviceLostError
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.formatting import shown
@@ -29,8 +28,8 @@ from sr_upscale.images.decode import peek
 from sr_upscale.images.encode import save_rows
 from sr_upscale.images.formats import VIDEO, sniff
 from sr_upscale.images.picture import RowSource
-from sr_upscale.images.xmp import Change
 from sr_upscale.inference.color_drift import Drift
+from sr_upscale.inference.planning import change_by
 from sr_upscale.inference.row_queue import Writer, write_inline
 from sr_upscale.inference.tiling import StripPlan, TilePlan
 from sr_upscale.interrupts import STOP
@@ -142,7 +141,7 @@ def _prepared_picture(
         if isinstance(rows := picture.frames[0].pixels_hwc, _WrappedRows):
             plan = replace(plan, host_bytes=plan.host_bytes + sum(end.nbytes for end in rows.ends))
     check_target(fmt, *plan.output_size, name=name)
-    picture = replace(picture, metadata=replace(picture.metadata, change=_change(plan)))
+    picture = replace(picture, metadata=replace(picture.metadata, change=change_by(plan)))
     return Prepared(name=name, picture=picture, plan=plan, warnings=(*picture.warnings, *notes))
 
 
@@ -370,26 +369,6 @@ def _timed(rows: Iterator[NDArray[Any]], seconds: list[float]) -> Iterator[NDArr
         if band is None:
             return
         yield band
-
-
-def _change(plan: UpscalePlan) -> Change:
-    """Says what the plan does, for the history of the output: the same text for the same pixels, so no time of day."""
-    models = ", ".join(f"{shown(step.weights.stem)} (sha256 {_hash_of(step.weights)})" for step in plan.passes)
-    sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
-    return Change(
-        software=f"sr-upscale {__version__}",
-        parameters=f"{sizes} pixels by {models or 'Lanczos'}",
-        before=plan.input_size,
-    )
-
-
-def _hash_of(weights: Path) -> str:
-    return _hash_at(weights, weights.stat().st_mtime_ns)
-
-
-@functools.cache
-def _hash_at(weights: Path, _changed_ns: int) -> str:
-    return hash_file(weights)  # once, and not for each picture of a batch
 
 
 def _streams(picture: Picture, fmt: Format) -> bool:

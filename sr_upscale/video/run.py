@@ -28,7 +28,7 @@ from sr_upscale.errors import AppearedError
 from sr_upscale.formatting import shown
 from sr_upscale.images.picture import Frame, Picture
 from sr_upscale.inference.color_drift import Drift
-from sr_upscale.inference.planning import UpscalePlan
+from sr_upscale.inference.planning import UpscalePlan, change_by
 from sr_upscale.inference.row_queue import Abandoned, Handover, write_behind
 from sr_upscale.inference.rows import gathered
 from sr_upscale.inference.sizing import Target
@@ -411,10 +411,9 @@ class _Run:
 
 
 def _history(plan: UpscalePlan) -> str:
-    """Says what was done, as a picture's XMP does, by which a batch knows its own outputs."""
-    models = ", ".join(f"{step.weights.stem} (sha256 {hash_file(step.weights)})" for step in plan.passes) or "Lanczos"
-    sizes = " to ".join(f"{width}x{height}" for width, height in (plan.input_size, plan.output_size))
-    return f'softwareAgent="sr-upscale {__version__}" {sizes} pixels by {models}'
+    """Says what was done as a picture's XMP does, by which a batch knows its own outputs."""
+    change = change_by(plan)
+    return f'softwareAgent="{change.software}" {change.parameters}'
 
 
 def _claim(segment: int) -> str:
