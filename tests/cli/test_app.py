@@ -644,7 +644,7 @@ def test_a_dry_run_has_the_shape_of_a_run_with_the_failing_items_in_it(cli: Cli,
     assert not folder.with_name("in_x2").exists()
 
 
-def test_every_failure_is_an_object_too(cli: Cli, folder: Path, nearest: Path, photo: Path) -> None:
+def test_every_failure_is_an_object_too(cli: Cli, folder: Path, photo: Path) -> None:
     for words, code, kind in (
         ([folder / "readme.txt"], 4, "InputError"),
         ([photo, "-n", "nonsense"], 7, "ModelError"),

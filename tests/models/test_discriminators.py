@@ -69,7 +69,7 @@ def test_spectral_norm_holds_every_inner_conv_at_one() -> None:
 # --- VGG19 ------------------------------------------------------------------------------------------
 
 
-def test_features_equal_torchvisions_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_equal_torchvisions_network() -> None:
     """The same weights in torchvision's VGG19 up to conv5_4 (features[:35]) and up to conv2_2 (features[:8])."""
     from torchvision.models import vgg19
 

@@ -81,7 +81,7 @@ def test_a_local_folder_goes_to_objects(cli: Cli, store: Store, nearest: Path, f
 
 
 def test_a_folder_of_objects_goes_to_a_local_one(
-    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, tmp_path: Path, spools: Path
+    cli: Cli, store: Store, scans: dict[str, bytes], nearest: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "large"
     run = ("batch", f"s3://{store.bucket}/scans", "-n", nearest, "-o", out, "--json")
@@ -238,9 +238,7 @@ def test_what_another_worker_made_while_a_picture_was_read_is_not_computed(
     assert [path for method, path, _ in store.asked if method == "PUT"] == []
 
 
-def test_each_process_has_an_order_of_its_own(
-    store: Store, nearest: Path, monkeypatch: pytest.MonkeyPatch, spools: Path
-) -> None:
+def test_each_process_has_an_order_of_its_own(store: Store, nearest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         store.put(f"scans/{number:02}.png", b"")
     orders = []

@@ -79,7 +79,7 @@ def test_an_export_that_differs_is_refused(exported: Path, nearest: Path) -> Non
         compare(module_of(nearest), exported)
 
 
-def test_the_cache_follows_the_content(exported: Path, micro: Path, nearest: Path) -> None:
+def test_the_cache_follows_the_content(exported: Path, micro: Path) -> None:
     before = exported.stat().st_mtime_ns
     assert cached_onnx(micro) == exported
     assert exported.stat().st_mtime_ns == before

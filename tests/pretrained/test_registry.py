@@ -358,7 +358,7 @@ def test_blends_are_cached_by_content(pair: tuple[Path, Path], cache: Path) -> N
     assert blended(*pair, 0.5) != first
 
 
-def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path, micro: Path) -> None:
+def test_blend_command(cli: Cli, pair: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "mix.safetensors"
     assert cli("models", "blend", *pair, "--alpha", "0.3", "-o", out).code == 0
     assert load_generator(out)[1].recipe["blend"][1] == {"name": "b-x2", "share": 0.3}

@@ -302,9 +302,7 @@ def test_ours_are_recognised_among_safetensors(micro: Path, compact: tuple[Path,
     assert type(module_of(micro)) is type(load_generator(micro)[0])
 
 
-def test_half_precision_only_where_it_is_supported(
-    esrgan: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_precision_only_where_it_is_supported(esrgan: tuple[Path, nn.Module]) -> None:
     upscaler = Upscaler(esrgan[0], dtype="bf16")
     assert upscaler.engine.networks.get(esrgan[0], "bfloat16").dtype is torch.bfloat16
     import dataclasses

@@ -259,9 +259,7 @@ def test_losses_on_features_see_a_random_window_or_a_random_shift() -> None:
         assert torch.equal(cuts[3], image[step._window(stage, 32, 3)])
 
 
-def test_short_vgg19_file_serves_the_layers_it_holds_and_says_so(
-    folder: Path, gan_recipe: Path, tmp_path: Path
-) -> None:
+def test_short_vgg19_file_serves_the_layers_it_holds_and_says_so(gan_recipe: Path, tmp_path: Path) -> None:
     from sr_upscale.training.sources import vgg19_for
 
     short = tmp_path / "short.safetensors"
@@ -324,7 +322,7 @@ def test_a_vgg19_that_ends_before_the_distance_is_no_reason_to_stop(folder: Path
     assert lines(tmp_path / "run" / "train.jsonl")[-2]["scores"]["distance"] is None  # type: ignore[index]
 
 
-def test_a_run_goes_on_with_loss_scaling_that_began_without(folder: Path, recipe: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_loss_scaling_that_began_without(recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(str(recipe))
     cpu = torch.device("cpu")
     before = state.begin_stage(loaded, 0, state.new_generator(loaded), device=cpu)

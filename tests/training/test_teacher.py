@@ -279,7 +279,7 @@ def test_a_growing_set_is_noticed_at_a_validation(folder: Path, recipe: Path, mi
     assert seen[:2] == [30, 40]
 
 
-def test_a_teacher_of_another_factor_is_refused(folder: Path, recipe: Path, tmp_path: Path) -> None:
+def test_a_teacher_of_another_factor_is_refused(recipe: Path, tmp_path: Path) -> None:
     teacher = tmp_path / "x3.safetensors"
     save_generator(teacher, micro_generator(3), WeightsInfo(name="x3"))
     wanted = load_recipe(str(recipe), {"teacher.model": str(teacher), "stages.psnr.teacher_weight": 1.0})
