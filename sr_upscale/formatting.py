@@ -7,9 +7,10 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from sr_upscale.errors import UsageError
+from sr_upscale.errors import SrUpscaleError, UsageError
 
 _ADDRESSES: dict[str, str] = {}
 """Addresses that folders of this process stand for, by their paths; both end where a name begins."""
@@ -36,6 +37,21 @@ def extra(name: str) -> str:
     tool = "pipx install --force" if "pipx" in parts else "uv tool install" if "uv" in parts else "pip install"
     where = shown(clone) if clone and os.path.isdir(clone) else "a clone of sr-upscale"
     return f"run `{tool} '.[{name}]'` in {where}"
+
+
+@contextlib.contextmanager
+def needing(name: str, what: str, kind: type[SrUpscaleError] = UsageError) -> Iterator[None]:
+    """Refuses what needs an extra that is not installed.
+
+    Args:
+        name: The extra; what stands in the block imports it.
+        what: Begin of the message, before how to install it.
+        kind: The error.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise kind(f"{what}; {extra(name)}") from error
 
 
 def addressed(path: PurePath | str) -> str:

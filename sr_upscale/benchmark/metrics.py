@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_upscale.errors import ShapeError, UsageError
-from sr_upscale.formatting import extra, shown
+from sr_upscale.formatting import needing, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,10 +116,8 @@ def _ssim(_given: str) -> Score:
 
 
 def _ms_ssim(_given: str) -> Score:
-    try:
+    with needing("ms-ssim", "ms_ssim needs an extra"):
         from piq import multi_scale_ssim
-    except ImportError as error:
-        raise UsageError(f"ms_ssim needs an extra; {extra('ms-ssim')}") from error
     from sr_upscale.metrics.reference import prepared
 
     def score(pair: Pair) -> float | None:

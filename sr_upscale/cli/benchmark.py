@@ -15,7 +15,7 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_named, split
 from sr_upscale.errors import UsageError
-from sr_upscale.formatting import extra, shown
+from sr_upscale.formatting import needing, shown
 from sr_upscale.pipeline.parsing import dtype_name
 from sr_upscale.pretrained.registry import DEFAULT_MODEL, datasets_folder
 from sr_upscale.storage.atomic import make_folder, refuse_existing, replace_file
@@ -114,10 +114,8 @@ def benchmark(
 
 def _require_plots() -> None:
     """Refuses plots that could not be made, before anything is measured."""
-    try:
+    with needing("plots", "--plots needs an extra"):
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"--plots needs an extra; {extra('plots')}") from error
 
 
 def _write(folder: Path, files: Mapping[str, str | bytes]) -> None:

@@ -14,8 +14,7 @@ import typer
 from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.cli.obtain import obtain_models
-from sr_upscale.errors import UsageError
-from sr_upscale.formatting import extra
+from sr_upscale.formatting import needing
 from sr_upscale.interrupts import Stopped
 from sr_upscale.pipeline.batch_plan import refuse_unwritable
 from sr_upscale.pipeline.parsing import parse_bytes
@@ -58,11 +57,9 @@ def serve(
         make_folder(folder)
         refuse_unwritable([folder / "output"])
     obtain_models(request.network, console)
-    try:
+    with needing("serve", "serve needs Starlette and uvicorn"):
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"serve needs Starlette and uvicorn; {extra('serve')}") from error
     console.note("loading ...")
     from sr_upscale.pipeline.executor import engine_for
     from sr_upscale.server.app import Settings

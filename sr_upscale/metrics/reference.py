@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_upscale.errors import NetworkError, ShapeError, UsageError
-from sr_upscale.formatting import extra
+from sr_upscale.formatting import needing
 from sr_upscale.functional.color import rgb_to_y
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features
 from sr_upscale.storage.remote import require_online
@@ -135,10 +135,8 @@ def lpips_model(backbone: str) -> nn.Module:
     """
     if backbone not in LPIPS_BACKBONES:
         raise UsageError(f"LPIPS backbone is {backbone!r}; expected {' or '.join(LPIPS_BACKBONES)}")
-    try:
+    with needing("lpips", "LPIPS needs an extra"):
         import lpips
-    except ImportError as error:
-        raise UsageError(f"LPIPS needs an extra; {extra('lpips')}") from error
     from torchvision.models import AlexNet_Weights, VGG16_Weights
 
     trunk = {"alex": AlexNet_Weights.IMAGENET1K_V1, "vgg": VGG16_Weights.IMAGENET1K_V1}[backbone]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sr_upscale.errors import SrUpscaleError, UsageError
-from sr_upscale.formatting import extra, shown
+from sr_upscale.formatting import needing, shown
 from sr_upscale.interrupts import Stopped
 from sr_upscale.pipeline.batch_run import run_batch
 from sr_upscale.pipeline.parsing import Shard
@@ -198,10 +198,8 @@ def _connected(address: str | None) -> Any:
     Raises:
         UsageError: It is not installed, or there is no cluster.
     """
-    try:
+    with needing("ray", "--on ray needs Ray"):
         import ray
-    except ImportError as error:
-        raise UsageError(f"--on ray needs Ray; {extra('ray')}") from error
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address not in (None, "auto", "local"):

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.formatting import extra
+from sr_upscale.errors import ModelError
+from sr_upscale.formatting import needing
 from sr_upscale.pretrained.load import difference, module_of
 from sr_upscale.pretrained.registry import cached_form
 from sr_upscale.storage.atomic import replace_file
@@ -42,7 +41,7 @@ def export_onnx(weights: Path, out: Path) -> float:
         OutputError: `out` cannot be written.
     """
     module = module_of(weights)
-    with _extra():
+    with needing("onnx", "ONNX needs an extra"):
         import onnx  # noqa: F401 (torch's exporter needs it)
         import onnxscript  # noqa: F401
     dynamic = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
@@ -82,7 +81,7 @@ def compare(module: nn.Module, file: Path) -> float:
         UsageError: The extra is not installed.
         ModelError: The difference is larger than `TOLERANCE`.
     """
-    with _extra():
+    with needing("onnx", "ONNX needs an extra"):
         import onnxruntime
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -100,11 +99,3 @@ def cached_onnx(weights: Path) -> Path:
         ModelError: The weights cannot be used, or the architecture cannot be exported or comes out different.
     """
     return cached_form(weights, ".onnx", export_onnx)
-
-
-@contextlib.contextmanager
-def _extra() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise UsageError(f"ONNX needs an extra; {extra('onnx')}") from error

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.formatting import extra, mebibytes
+from sr_upscale.formatting import mebibytes, needing
 from sr_upscale.models.descriptor import Traits
 from sr_upscale.pretrained.safe_pickle import Limited, load_tensors
 from sr_upscale.pretrained.weights_file import (
@@ -79,12 +79,9 @@ def _as_rgb(image: Tensor) -> Tensor:
 @lru_cache(maxsize=4)
 def _load(path: Path, _changed_ns: int) -> tuple[Foreign, Traits]:
     state = _state_of(path)
-    try:
+    what = f"{path}: not made by `sr-upscale train`; weights of others need an extra"
+    with needing("models", what, ModelError):
         import spandrel
-    except ImportError as error:
-        raise ModelError(
-            f"{path}: not made by `sr-upscale train`; weights of others need an extra; {extra('models')}"
-        ) from error
     try:
         state = spandrel.canonicalize_state_dict(state)
     except AttributeError as error:
@@ -228,10 +225,8 @@ def build_network(name: str, *, scale: int, options: Mapping[str, int]) -> nn.Mo
         ModelError: spandrel is not installed.
     """
     row = ARCHITECTURES[name]
-    try:
+    with needing("models", f"model.arch is {name!r}: it needs an extra", ModelError):
         import spandrel
-    except ImportError as error:
-        raise ModelError(f"model.arch is {name!r}: it needs an extra; {extra('models')}") from error
     if unknown := [key for key in options if key not in row.sizes]:
         raise UsageError(f"model.options has {unknown[0]!r}; {name} takes {', '.join(row.sizes)}")
     constructor = getattr(importlib.import_module(f"spandrel.architectures.{row.module}"), row.module)

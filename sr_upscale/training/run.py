@@ -19,7 +19,7 @@ from torch import nn
 from sr_upscale.data.patches import Pair
 from sr_upscale.device import Choice, Device, choose, has_bf16
 from sr_upscale.errors import UsageError
-from sr_upscale.formatting import duration, extra
+from sr_upscale.formatting import duration, needing
 from sr_upscale.models.features import DISTANCE_LAYER, VGG19Features
 from sr_upscale.pretrained.spandrel_adapter import save_network
 from sr_upscale.pretrained.weights_file import WeightsInfo
@@ -366,10 +366,8 @@ def board(out: Path, *, wanted: bool = True, writes: bool = True) -> Iterator[Ca
     if not wanted:
         yield lambda _progress: None
         return
-    try:
+    with needing("tensorboard", "--tensorboard needs its package"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError(f"--tensorboard needs its package; {extra('tensorboard')}") from error
     if not writes:
         yield lambda _progress: None
         return

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_upscale.errors import InputError
-from sr_upscale.formatting import extra
+from sr_upscale.formatting import needing
 from sr_upscale.images.codecs.avif import full_range, read_boxes
 from sr_upscale.images.codecs.codec import Codec, Header, InputFile
 from sr_upscale.images.color_tags import tags_of_nclx
@@ -26,11 +26,8 @@ class Heic(Codec):
 
     def check_available(self, name: str) -> None:
         """Lets Pillow read the header of HEIC. See `Codec.check_available`."""
-        try:
+        with needing("heic", f"{name}: a HEIC picture, for which this program needs an extra", InputError):
             import pi_heif
-        except ImportError as error:
-            need = "a HEIC picture, for which this program needs an extra"
-            raise InputError(f"{name}: {need}; {extra('heic')}") from error
         pi_heif.register_heif_opener()
 
     def header_of(self, file: InputFile, image: Image.Image) -> Header:

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from sr_upscale.errors import InputError
-from sr_upscale.formatting import extra
+from sr_upscale.formatting import needing
 from sr_upscale.images.codecs.codec import Codec, Header, InputFile, Output
 from sr_upscale.images.metadata import ORIENTATION
 from sr_upscale.images.picture import Frame
@@ -29,10 +29,8 @@ class JpegXl(Codec):
 
     def check_available(self, name: str) -> None:
         """Refuses a file where pyjpegxl is missing. See `Codec.check_available`."""
-        try:
+        with needing("jxl", f"{name}: JPEG XL, for which this program needs an extra", InputError):
             import pyjpegxl  # noqa: F401
-        except ImportError as error:
-            raise InputError(f"{name}: JPEG XL, for which this program needs an extra; {extra('jxl')}") from error
 
     def read_header(self, file: InputFile) -> Header:
         """Reads size, profile, EXIF and XMP. See `Codec.read_header`."""

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sr_upscale.device import Device, cpu_threads
-from sr_upscale.errors import UsageError
-from sr_upscale.formatting import extra
+from sr_upscale.formatting import needing
 from sr_upscale.inference.backends import Start
 from sr_upscale.inference.loaded_networks import ArrayNetwork, Run
 from sr_upscale.pretrained.onnx_export import cached_onnx
@@ -19,10 +18,8 @@ def starter(weights: Path, _device: Device) -> Start:
 
 
 def _start(file: Path, _dtype: str) -> Run:
-    try:
+    with needing("onnx", "--backend onnxruntime needs an extra"):
         import onnxruntime
-    except ImportError as error:
-        raise UsageError(f"--backend onnxruntime needs an extra; {extra('onnx')}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

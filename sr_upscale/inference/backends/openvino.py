@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sr_upscale.device import Device, cpu_threads
-from sr_upscale.errors import UsageError
-from sr_upscale.formatting import extra
+from sr_upscale.formatting import needing
 from sr_upscale.inference.backends import Start
 from sr_upscale.inference.loaded_networks import ArrayNetwork, Run
 from sr_upscale.pretrained.onnx_export import cached_onnx
@@ -21,10 +20,8 @@ def starter(weights: Path, _device: Device) -> Start:
 
 
 def _start(file: Path, dtype: str) -> Run:
-    try:
+    with needing("openvino", "--backend openvino needs an extra"):
         import openvino
-    except ImportError as error:
-        raise UsageError(f"--backend openvino needs an extra; {extra('openvino')}") from error
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",
         "INFERENCE_NUM_THREADS": cpu_threads(),
