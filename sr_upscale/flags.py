@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sr_upscale.errors import UsageError
+
 Section = TypeVar("Section")
 
 SIZE, NETWORK, FILES, VIDEO, RUNNING = "Size", "Network and tiles", "Files", "Video", "Running"
@@ -75,6 +77,9 @@ def section_of(section: type[Section], values: Mapping[str, Any]) -> Section:
     parsed = {}
     for each, flag in flags(section):
         value = each.default if values.get(each.name) is None else values[each.name]
-        value = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, list):
+            if not isinstance(each.default, tuple):
+                raise UsageError(f"{each.name} is a list; expected one value")
+            value = tuple(value)
         parsed[each.name] = flag.parse(value) if flag.parse is not None and isinstance(value, str) else value
     return section(**parsed)

@@ -131,9 +131,14 @@ def defaults_of(command: Any) -> dict[str, Any]:
         if name.startswith("--") and parameter.param_type_name == "option"
     }
     table = tables_of_file().get(command.name, {})
-    for key in table:
+    for key, value in table.items():
         if key not in options:
             raise UsageError(_misspelt(f"{command.name}.{key}", key, options))
+        if not (isinstance(value, str | int | float) or (isinstance(value, list) and {*map(type, value)} <= {str})):
+            place = f"{shown(config_file())}: {command.name}.{key}"
+            raise UsageError(
+                f"{place} is {shortened(repr(value))}; expected a text, a number or true, or several texts"
+            )
     return {options[key]: value for key, value in table.items()}
 
 
@@ -155,14 +160,16 @@ def tables_of_file() -> Mapping[str, Mapping[str, Any]]:
             f"{shown(path)}: cannot be read ({error}); expected TOML with a table for each command"
         ) from error
     for name, table in tables.items():
-        if name not in COMMANDS or not isinstance(table, dict):
+        if not isinstance(table, dict):
+            raise UsageError(f"{shown(path)}: {shortened(name)} stands in no table; write [upscale] above it")
+        if name not in COMMANDS:
             raise UsageError(_misspelt(name, name, COMMANDS))
     return tables
 
 
 def _misspelt(place: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, [*known], n=1)
-    kind = "option" if "." in place else "command, and options stand below one"
+    kind = "option" if "." in place else "command"
     hint = f"did you mean {near[0]}?" if near else "see `sr-upscale --help`"
     return f"{shown(config_file())}: {shortened(place)} is no {kind}; {hint}"
 
@@ -172,8 +179,8 @@ app = typer.Typer(
     cls=Commands,
     help=(
         "Enlarge pictures with a neural network.\n\n"
-        "sr-upscale photo.jpg -o out.png: `upscale` may be left out. A file that is named like a command is "
-        "written ./batch."
+        "sr-upscale photo.jpg -o out.png: `upscale` may be left out; its --help lists all options. A file that is "
+        "named like a command is written ./batch."
     ),
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -234,6 +241,17 @@ def _refused_value(error: typer.TyperException, argv: Sequence[str]) -> str | No
     return None
 
 
+def _of_file(message: str, argv: Sequence[str]) -> str:
+    """Returns an error with the file of defaults, if the option and the value of which it speaks stand there."""
+    called = argv[0] if argv and argv[0] in COMMANDS else Commands.default_command
+    with contextlib.suppress(UsageError):
+        for key, value in tables_of_file().get(called, {}).items():
+            named, word = re.escape(key), re.escape(str(value))
+            if re.search(rf"\b{named} is (a list|'?{word}\b)|^Invalid value for .*--{named}'", message):
+                return f"{message} (set in {shown(config_file())})"
+    return message
+
+
 def _usage_message(error: typer.TyperException, argv: Sequence[str]) -> str:
     """Formats an error of the parser, with the help and an example of the command that was called."""
     if advice := _advice(str(getattr(error, "option_name", "-?")), argv):
@@ -289,7 +307,9 @@ def run(argv: Sequence[str]) -> int:
         STOP.check()  # a library may have swallowed it
         return UsageError.exit_code if not argv else code if isinstance(code, int) else 0
     except typer.TyperException as error:
-        return failed(error.exit_code, _usage_message(error, argv), "UsageError")
+        return failed(error.exit_code, _of_file(_usage_message(error, argv), argv), "UsageError")
+    except UsageError as error:
+        return failed(error.exit_code, _of_file(str(error), argv), type(error).__name__)
     except SrUpscaleError as error:
         return failed(error.exit_code, str(error), type(error).__name__)
     except Stopped as stopped:

@@ -26,6 +26,10 @@ LAST = "Running"
 """Panel of what all commands have, below what is their own."""
 
 
+NAMES = ("inputs", "input_option", "folder", "output", "model")
+"""Parameters that name something. An empty one, of a shell variable that is not set, would be the working folder."""
+
+
 class PanelCommand(TyperCommand):
     """A command whose help groups its options by ``rich_help_panel``, in the order of their first option but `LAST`."""
 
@@ -98,6 +102,8 @@ class _Reader:
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
         if (kind := _kind(param)) not in (int, float):
+            if param.name in NAMES and "" in (value if isinstance(value, list | tuple) else [value]):
+                raise typer.BadParameter("expected a name, got nothing", ctx=ctx, param=param)
             return value
         bounds = param.type_descriptor.parameter_info
         number = _number(kind, value)

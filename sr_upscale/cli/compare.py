@@ -20,7 +20,7 @@ from sr_upscale.storage.atomic import replace_file
 @opt.command()
 def compare(
     console: Console,
-    picture: Annotated[str, typer.Argument(help="Picture to enlarge.", show_default=False)],
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="Picture to enlarge.", show_default=False)],
     model: Annotated[list[str] | None, opt.option_of(BenchmarkOptions, "model")] = None,
     crop: Annotated[
         str | None, typer.Option("--crop", metavar="X,Y,W,H", help="Only this part, in input pixels.")

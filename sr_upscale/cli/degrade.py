@@ -16,7 +16,7 @@ from sr_upscale.training.options import shipped_recipes
 @opt.command(offline=False)
 def degrade(
     console: Console,
-    picture: Annotated[str, typer.Argument(help="HR picture.", show_default=False)],
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help="HR picture.", show_default=False)],
     out: Annotated[str | None, typer.Option("-o", "--out", help="Folder. Default: STEM_degraded beside it.")] = None,
     config: Annotated[
         str,

@@ -74,7 +74,9 @@ def search(
 
 @app.command("info", cls=PanelCommand)
 def info(
-    name: Annotated[str, typer.Argument(help="Name or file.", autocompletion=opt.completing(known_names))],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name or file.", autocompletion=opt.completing(known_names))
+    ],
     as_json: opt.Json = False,
 ) -> int:
     """Show details of a model. Downloads nothing."""
@@ -149,12 +151,12 @@ def add(
 @app.command("blend", cls=PanelCommand)
 def blend(
     first: Annotated[str, typer.Argument(metavar="A", help="Name or file.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Name or file of the same architecture.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Name or file of the same factor.")],
     out: Annotated[str, typer.Option("-o", "--out", help="File to write, .safetensors.")],
     alpha: Annotated[float, typer.Option("--alpha", help="Share of B: 0 is A, 1 is B.")] = 0.5,
     force: opt.Force = False,
 ) -> int:
-    """Blend the weights of two models of one architecture."""
+    """Blend two models of one factor."""
     from sr_upscale.pretrained.blend import blend_files
 
     target = Path(out)

@@ -25,11 +25,11 @@ from sr_upscale.storage.atomic import make_folder
 @opt.command()
 def serve(
     console: Console,
-    model: opt.Model = None,
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", help="Folder for saved results. Default: results are only downloaded."),
     ] = None,
+    model: opt.Model = None,
     host: Annotated[str, typer.Option("--host", help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("-p", "--port", min=0, max=65535, help="Port; 0 chooses a free one.")] = 0,
     allow_host: Annotated[

@@ -46,7 +46,8 @@ def upscale(
     console: Console,
 ) -> int:
     """Enlarge pictures (the default command)."""
-    names = [path for name in (*(inputs or []), *(input_option or [])) for path in _expanded(name)]
+    given = (*(inputs or []), *(input_option or []))
+    names = list(dict.fromkeys(path for name in given for path in _expanded(name)))
     if not names:
         raise UsageError("no picture given; write `sr-upscale photo.jpg -o out.png`")
     return _enlarge(names, output, request, console, verbose=verbose)

@@ -68,6 +68,8 @@ def load_image(
     source = Path(source) if isinstance(source, str) else source
     if not isinstance(source, Path | bytes):
         source, name = source.read(), name or shown(str(getattr(source, "name", "the file")))
+        if not isinstance(source, bytes):
+            raise UsageError(f"{name}: opened as text; open it for reading bytes, as open(path, 'rb') does")
     name = name or ("standard input" if isinstance(source, bytes) else shown(source))
     data = source if isinstance(source, bytes) else _read_file(source)
     fmt = _format_of(data[:256], name)

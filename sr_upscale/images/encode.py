@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_upscale.errors import OutputError, ShapeError
+from sr_upscale.errors import OutputError, ShapeError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.functional.pil_arrays import to_8_bits
 from sr_upscale.images.adapt import adapt, check_target
@@ -50,6 +50,8 @@ def save_image(
         OutputError: The file cannot be written, or a side is longer than the format allows.
         UsageError: The ending is of no format that can be written, or the format needs a background.
     """
+    if not isinstance(picture, Picture):
+        raise UsageError(f"picture is a {type(picture).__qualname__}; expected a Picture, as load_image gives")
     options = options or SaveOptions()
     target = Path(target) if isinstance(target, str) else target
     if not isinstance(fmt, Format):

@@ -360,5 +360,6 @@ def format_by_name(name: str) -> Format:
     if key not in WRITTEN:
         near = difflib.get_close_matches(name.lower(), WRITTEN, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(WRITTEN)}"
-        raise UsageError(f"cannot write format {shortened(name)!r}; {hint}")
+        what = f"cannot write format {shortened(name)!r}" if name else "the format is not known"
+        raise UsageError(f"{what}; {hint}")
     return FORMATS[key]

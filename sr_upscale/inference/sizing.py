@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 from sr_upscale.errors import UsageError
 from sr_upscale.formatting import shortened
@@ -38,6 +40,10 @@ class Target:
     def __post_init__(self) -> None:
         if self.scale is not None and (self.width is not None or self.height is not None):
             raise UsageError("a scale and a target size contradict each other; give one of them")
+        given: dict[str, Any] = {"scale": self.scale, "width": self.width, "height": self.height}
+        for name, value in given.items():
+            if value is not None and not isinstance(value, Real):
+                raise UsageError(f"{name} is {value!r}; expected a number")
         if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:  # also refuses NaN
             raise UsageError(f"scale is {self.scale:g}; expected 1 to {MAX_SCALE:g}: this program only enlarges")
         for name, value in (("width", self.width), ("height", self.height)):
@@ -76,7 +82,8 @@ class Target:
             )
         if max(out_width / width, out_height / height) > MAX_SCALE:
             raise UsageError(
-                f"the target of {out_width}x{out_height} is more than {MAX_SCALE:g} times the input of {width}x{height}"
+                f"the target of {out_width}x{out_height} is more than {MAX_SCALE:g} times the input of "
+                f"{width}x{height}; choose a smaller one"
             )
         return out_width, out_height
 

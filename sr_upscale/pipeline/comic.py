@@ -63,10 +63,12 @@ def format_of_comic(source: Path, target: Path) -> Format:
     """Returns `COMIC`.
 
     Raises:
-        UsageError: One of the files is no ``.cbz``.
+        UsageError: One of the names does not end in ``.cbz``.
     """
-    if (source.suffix.lower(), target.suffix.lower()) != (".cbz", ".cbz"):
-        raise UsageError(f"{shown(source)}: comics are .cbz files, in and out; repack others as zip first")
+    if source.suffix.lower() != ".cbz":
+        raise UsageError(f"{shown(source)}: of comics only .cbz files are read; repack it as zip first")
+    if target.suffix.lower() != ".cbz":
+        raise UsageError(f"{shown(source)}: comics come out as comics; give -o a name that ends in .cbz")
     return COMIC
 
 

@@ -48,7 +48,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
-            raise UsageError(f"--shard is {self.index}/{self.count}; expected a part from 1/{self.count} up")
+            raise UsageError(f"--shard is {self.index}/{self.count}; expected a part from 1 to {self.count}")
 
     def holds(self, name: str) -> bool:
         """Says whether a name is in this part: by its hash, so wherever it stands in a list, on every machine."""

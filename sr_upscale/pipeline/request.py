@@ -223,12 +223,14 @@ class FileOptions:
         "-f",
         "--format",
         "--ext",
-        help="Output format: png, jpg, webp, tif, bmp, gif, avif; of clips mkv, mp4, mov, webm. "
+        help="Output format: png, jpg, webp, tif, bmp, gif, avif, jxl (extra); of clips mkv, mp4, mov, webm. "
         "Default: by the output's name, else the input's; of clips mkv.",
         parse=parse_format,
         choices=lambda: (*WRITTEN, *(each.name for each in CONTAINERS.values() if each.muxer)),
     )
-    quality: int | None = _file(None, "-q", "--quality", help="1-100 for JPEG, WebP and AVIF; WebP is lossless at 100.")
+    quality: int | None = _file(
+        None, "-q", "--quality", help="1-100 for JPEG, WebP, AVIF and JPEG XL; 100 is lossless in WebP and JPEG XL."
+    )
     compression: int | None = _file(
         None, "-c", "--compression", help="0-9 for PNG and TIFF: 0 is fastest, 9 is smallest."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sr_upscale.errors import OutputError, UsageError
+from sr_upscale.errors import InputError, OutputError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.images.formats import FORMATS, VIDEO, Format, format_of_path, own_format
 from sr_upscale.inference.sizing import choose_factors
@@ -95,6 +95,8 @@ def check_single(
     With `new_folder`, its folder is made where it is missing, but for a dry run.
     """
     if source is not None:
+        if not os.path.lexists(source):
+            raise InputError(f"{shown(source)}: no such file; check the path")
         refuse_collisions([Item(source=source, target=target)])
     refuse_name(target)
     refuse_unwritable([target])

@@ -84,8 +84,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, _kind, _protocol, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot serve on {shown(shortened(host))}, port {port}: {why}; choose others") from error
+        why = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        place = f"{shown(shortened(host))}, port {port}"
+        raise UsageError(f"cannot serve on {place}: {why}; choose another --host or --port") from error
 
 
 def server_of(settings: Settings) -> uvicorn.Server:

@@ -319,6 +319,9 @@ def test_the_estimate_counts_reading_and_loading(
 
 
 REFUSED = [
+    ("''", "expected a name, got nothing"),
+    ("photo.png -o ''", "-o is ''; expected a name, got nothing"),
+    ("batch ''", "expected a name, got nothing"),
     ("upscale", "no picture given"),
     ("photo.png large.png", "large.png: no such file; if it is the output, write -o large.png"),
     ("photo.png --scale 2 --width 9", "contradict each other"),

@@ -104,7 +104,7 @@ def test_row_81_a_batch_goes_on_after_what_is_no_comic(cli: Cli, tmp_path: Path,
     ran = cli("batch", folder, "-o", tmp_path / "out", "-n", nearest)
     assert ran.code == 3
     assert "1 done, 0 skipped, 3 failed" in ran.err
-    for words in ("a.cbr: comics are .cbz files, in and out; repack others as zip", "c.cbz: 1.png: ", "no pages found"):
+    for words in ("a.cbr: of comics only .cbz files are read; repack it as zip", "c.cbz: 1.png: ", "no pages found"):
         assert words in ran.err
     assert [path.name for path in (tmp_path / "out").glob("*") if not path.name.startswith(".sr-upscale")] == ["b.png"]
 
@@ -112,7 +112,7 @@ def test_row_81_a_batch_goes_on_after_what_is_no_comic(cli: Cli, tmp_path: Path,
 @pytest.mark.parametrize(
     ("name", "data", "code", "words"),
     [
-        ("a.cbr", b"Rar!", 2, "comics are .cbz files, in and out; repack others as zip first"),
+        ("a.cbr", b"Rar!", 2, "of comics only .cbz files are read; repack it as zip first"),
         ("a.cbz", b"no zip", 4, "a damaged comic"),
     ],
 )

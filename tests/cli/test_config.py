@@ -43,10 +43,30 @@ def test_the_file_stands_below_the_command_line_and_above_the_programs_own(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("quality = 900", "quality is 900; expected 1 to 100 (set in {})"),
+        ("scale = 'big'", "--scale is 'big'; expected a factor such as 2, 3.5 or 4x (set in {})"),
+        ("scale = ['2']", "scale is a list; expected one value (set in {})"),
+        ("tile = 'big'", "Invalid value for '-t' / '--tile': expected a whole number"),
+    ],
+)
+def test_a_value_that_cannot_be_says_in_which_file_it_stands(
+    cli: Cli, file: Path, photo: Path, text: str, words: str
+) -> None:
+    file.write_text(f"[upscale]\n{text}\n")
+    ran = cli(photo, "--dry-run")
+    assert (ran.code, words.format(file) in ran.err, f"(set in {file})" in ran.err) == (2, True, True)
+    assert "(set in" not in cli(photo, "--dry-run", "--quality", 0, "--scale", 2, "--tile", 0).err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
         ("[upscale]\nscal = 2\n", "upscale.scal is no option; did you mean scale?"),
         ("[upscale]\nmax_memory = '2G'\n", "upscale.max_memory is no option; did you mean max-memory?"),
-        ("[upscael]\nscale = 2\n", "upscael is no command, and options stand below one; did you mean upscale?"),
-        ("scale = 2\n", "scale is no command, and options stand below one; did you mean upscale?"),
+        ("[upscael]\nscale = 2\n", "upscael is no command; did you mean upscale?"),
+        ("scale = 2\n", "scale stands in no table; write [upscale] above it"),
+        ("[upscale]\nbefore = [1]\n", "upscale.before is [1]; expected a text"),
+        ("[upscale.scale]\na = 1\n", "upscale.scale is {'a': 1}; expected a text"),
         ("[upscale\n", "cannot be read"),
         (None, "cannot be read"),
     ],
