@@ -32,11 +32,14 @@ def _offline(context: typer.Context, wanted: bool) -> bool:
 
 
 def completing(values: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Makes a function that completes an option's value in a shell, also behind a comma."""
+    """Makes a function that completes an option's value in a shell, also behind a comma.
+
+    What was typed stays as it is, as shells drop what does not begin with it: ``Real`` becomes ``Realesrgan-x4plus``.
+    """
 
     def complete(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{word}" for word in values() if word.lower().startswith(last.lower())]
+        last = incomplete.rpartition(",")[2]
+        return [f"{incomplete}{word[len(last) :]}" for word in values() if word.lower().startswith(last.lower())]
 
     return complete
 

@@ -188,6 +188,7 @@ print([name for name in ["sympy"] if name in sys.modules])
     ("words", "offered"),
     [
         (["photo.jpg", "-n", "pho"], ["photo-x4", "photo-x2", "photo-fast-x4", "photo", "photo-fast"]),
+        (["photo.jpg", "-n", "RealESRGAN-x4"], ["RealESRGAN-x4plus", "RealESRGAN-x4plus-anime-6b"]),
         (["models", "info", "4x-hfa2k"], [entry.name for entry in CATALOGUE if entry.name.startswith("4x-hfa2k")]),
         (["photo.jpg", "--before", "1x-den"], ["1x-denoise-realplksr-otf"]),
         (["photo.jpg", "--format", "w"], ["webp", "webm"]),
