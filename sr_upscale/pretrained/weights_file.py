@@ -113,9 +113,8 @@ def is_ours(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors":
         return False
     try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("modelspec.architecture") == ARCHITECTURE
-    except (SafetensorError, OSError):
+        return _metadata(path).get("modelspec.architecture") == ARCHITECTURE
+    except ModelError:
         return True  # `read_info` says what is wrong with it
 
 
@@ -125,16 +124,19 @@ def read_info(path: Path) -> WeightsInfo:
     Raises:
         ModelError: The file is missing, damaged, or not one of ours.
     """
+    return WeightsInfo.from_metadata(_metadata(path), path=path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            return file.metadata() or {}
     except FileNotFoundError as error:
         raise ModelError(
             f"{path}: no such weights file; `sr-upscale models` lists the names that need no file"
         ) from error
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); get the file again") from error
-    return WeightsInfo.from_metadata(metadata, path=path)
 
 
 def save_generator(path: Path, model: Generator, info: WeightsInfo, *, half: bool = False) -> None:
@@ -300,9 +302,8 @@ def blend_of(path: Path) -> BlendInfo | None:
     if path.suffix.lower() != ".safetensors":
         return None
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except Exception:  # whoever reads the file next says what is wrong with it
+        metadata = _metadata(path)
+    except ModelError:  # whoever reads the file next says what is wrong with it
         return None
     if metadata.get("modelspec.architecture") != BLEND_ARCHITECTURE:
         return None
