@@ -445,7 +445,9 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
     """
     try:
         loading, seconds = _timed_networks(prepared, engine)
-    except DeviceLostError as error:
+    except (DeviceLostError, MemoryError) as error:
+        if engine.choice.device.type != "vulkan":
+            raise
         engine.move_to_cpu(error)
         loading, seconds = _timed_networks(prepared, engine)
     varied_alpha = prepared.picture.has_alpha

@@ -41,14 +41,14 @@ def starter(weights: Path, device: Device) -> Start:
 def _start(model: NcnnModel, device: Device, dtype: str) -> Run:
     ncnn = import_ncnn()
     if free_memory(CPU) < LOADED * len(model.numbers) + THREAD_BYTES * cpu_threads():
-        raise MemoryError
+        raise MemoryError(f"out of memory on {device}")
     vulkan, half = device.type == "vulkan", dtype == "float16"
     silent = silent_stderr if vulkan and sys.platform == "linux" else contextlib.nullcontext
     net = ncnn.Net()
     net.opt.num_threads = cpu_threads()
     net.opt.use_vulkan_compute = vulkan
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = half
-    net.opt.use_fp16_arithmetic = False  # changes pixels more than twice as much (docs/install.md)
+    net.opt.use_fp16_arithmetic = False  # changes pixels more than twice as much (docs/speed.md)
     net.opt.use_bf16_storage = net.opt.use_bf16_packed = False
     with silent():
         if vulkan:
@@ -63,7 +63,7 @@ def _start(model: NcnnModel, device: Device, dtype: str) -> Run:
             status, out = extractor.extract(OUTPUT)
             del extractor
         if status == NO_MEMORY or (not status and out.empty()):
-            raise MemoryError
+            raise MemoryError(f"out of memory on {device}")
         if status:
             raise _failure(device, f"ncnn ended with {status}")
         return np.array(out)[None]
