@@ -446,7 +446,7 @@ def estimate_seconds(prepared: Prepared, engine: Engine, frames: int | None = No
     try:
         loading, seconds = _timed_networks(prepared, engine)
     except (DeviceLostError, MemoryError) as error:
-        if engine.choice.device.type != "vulkan":
+        if isinstance(error, MemoryError) and engine.choice.device.type != "vulkan":
             raise
         engine.move_to_cpu(error)
         loading, seconds = _timed_networks(prepared, engine)

@@ -222,14 +222,22 @@ def test_row_77_memory_that_runs_out_makes_tiles_smaller_and_a_lost_card_leads_t
     assert upscaler.warnings == ["vulkan:0: ncnn ended with -1; computed on the CPU"]
 
 
-def test_row_77_a_dry_run_goes_on_without_a_lost_card(
-    cli: Cli, micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [DeviceLostError("vulkan:0: lost"), MemoryError("out of memory on vulkan:0")])
+def test_row_77_a_dry_run_goes_on_without_a_card_that_is_lost_or_full(
+    error: Exception, cli: Cli, micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.fromarray(pattern(9, 9)).save(tmp_path / "a.png")
-    real, failures = LoadedNetworks.get, [DeviceLostError("vulkan:0: ncnn ended with -1")]
-    monkeypatch.setattr(LoadedNetworks, "get", lambda *key: _raise(failures.pop())(0) if failures else real(*key))
-    ran = cli(tmp_path / "a.png", "-n", micro, "--backend", "ncnn", "--dry-run")
-    assert (ran.code, ran.err) == (0, "warning: vulkan:0: ncnn ended with -1; computed on the CPU\n")
+    real, card = LoadedNetworks.get, VulkanCard(name="a", software=False, heap_bytes=1 << 30)
+
+    def get(networks: LoadedNetworks, weights: Path, dtype: str) -> Any:
+        if networks.planner.choice.device.type == "vulkan":
+            raise error
+        return real(networks, weights, dtype)
+
+    monkeypatch.setattr(LoadedNetworks, "get", get)
+    monkeypatch.setattr("sr_upscale.device.vulkan_cards", lambda: (card,))
+    ran = cli(tmp_path / "a.png", "-n", micro, "--device", "vulkan", "--dry-run")
+    assert (ran.code, ran.err) == (0, f"warning: {error}; computed on the CPU\n")
 
 
 def _raise(error: Exception) -> Any:
