@@ -25,8 +25,8 @@ from sr_upscale.benchmark.methods import count, host_peak_bytes, make_method
 from sr_upscale.benchmark.metrics import Pair, load_metrics
 from sr_upscale.benchmark.report import page
 from sr_upscale.benchmark.run import Protocol, Results, Summary, run_benchmark
-from sr_upscale.benchmark.sets import PicturePair, folder_set, load_pair, manifest, named_set
-from sr_upscale.benchmark.tables import datasets_of, to_csv, to_latex, to_markdown, to_text
+from sr_upscale.benchmark.sets import NAMES, PicturePair, folder_set, load_pair, manifest, named_set
+from sr_upscale.benchmark.tables import datasets_of, published, to_csv, to_latex, to_markdown, to_text
 from sr_upscale.errors import InputError, IntegrityError, UsageError
 from sr_upscale.formatting import extra
 from sr_upscale.functional.color import to_pixels, to_tensor
@@ -386,6 +386,15 @@ def test_plots_need_a_folder_and_their_library(
     answer = f"sr-upscale: --plots needs an extra; {extra('plots')}\n"
     assert (ran.code, ran.err) == (2, answer)
     assert not (tmp_path / "out").exists()
+
+
+def test_published_table_agrees_with_its_source() -> None:
+    """A few rows of the papers, typed again."""
+    table = {(row["name"].split(" (")[0], row["scale"]): row["scores"] for row in published()}
+    assert table["RRDB-PSNR", 4]["set5"] == [32.73, 0.9011]
+    assert table["IMDN", 4]["urban100"] == [26.04, 0.7838]
+    assert table["SwinIR-light", 2]["set14"] == [33.86, 0.9206]
+    assert all(row["source"] and set(row["scores"]) <= set(NAMES) for row in published())
 
 
 def test_names_cannot_break_the_page() -> None:

@@ -52,6 +52,15 @@ def test_tiled_equals_whole_with_the_receptive_field_as_halo(size: tuple[int, in
         assert (tiled - whole).abs().max() <= 1e-5
 
 
+def test_without_halo_the_difference_would_show() -> None:
+    """The test above can fail: the same comparison without context does."""
+    network = Network(micro_generator(2, blocks=3), torch.device("cpu"), torch.float32)
+    image = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(5))
+    plan = plan_tiles(40, 40, tile_size=16, overlap=0, halo=0)
+    tiled = torch.from_numpy(np.concatenate(list(run_tiles(plan, network, [image], scale=2)), axis=2)[0])
+    assert (tiled - network(image)[0]).abs().max() > 1 / 255
+
+
 def test_overlaps_blend_with_weights_that_add_up_to_one() -> None:
     plan = plan_tiles(70, 45, tile_size=16, overlap=8, halo=0)
     image = torch.rand(1, 1, 70, 45)

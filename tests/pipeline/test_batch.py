@@ -245,6 +245,13 @@ def test_a_dry_run_knows_what_is_done_and_what_is_in_the_way(cli: Cli, tmp_path:
     assert cli(*run, "--dry-run", "--force").out.count("\n") == 3
 
 
+def test_verbose_says_what_became_of_each(cli: Cli, tmp_path: Path, nearest: Path) -> None:
+    folder = pictures(tmp_path / "in", "a.png")
+    run = ("batch", folder, "-o", tmp_path / "out", "-n", nearest, "--fp32")
+    assert "18x10  nearest-x2  float32 on cpu" in cli(*run, "-v", "--force").err
+    assert "18x10" not in cli(*run, "--force").err
+
+
 def test_progress_counts_pictures_and_not_the_steps_of_one(
     cli: Cli, tmp_path: Path, nearest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,6 +248,26 @@ def test_photo_cleans_what_cameras_and_the_web_do(shared: Path, spoiled: str, sc
 
 
 @pytest.mark.slow
+def test_the_dial_lies_between_its_ends(shared: Path) -> None:
+    """PSNR and VGG19 distance of --fidelity 0.5 on Set5; its ends are the two files, bit for bit."""
+    from scores import measure, pictures, vgg
+
+    features = vgg(shared / "vgg19" / "vgg19-conv1_1-conv3_4.safetensors")
+    rows: dict[float, list[tuple[float, float]]] = {0.0: [], 0.5: [], 1.0: []}
+    for hr, lr in pictures(shared / "benchmarks", "set5", 4):
+        for dial, found in rows.items():
+            sr = Upscaler("gan-x4", dtype="fp32", fidelity=dial)(lr)
+            if dial != 0.5:
+                plain = Upscaler("gan-x4" if dial == 0 else "psnr-x4", dtype="fp32")(lr)
+                np.testing.assert_array_equal(sr, plain)
+            scores = measure(sr, hr, 4, features)
+            found.append((scores["psnr_y"], scores["vgg19_distance"]))
+    (gan_db, gan_d), (mid_db, mid_d), (psnr_db, psnr_d) = (np.mean(rows[dial], axis=0) for dial in rows)
+    assert gan_db < mid_db < psnr_db
+    assert gan_d < mid_d < psnr_d
+
+
+@pytest.mark.slow
 def test_self_ensemble_raises_psnr(shared: Path) -> None:
     """By at least 0.05 dB on Set5 at x4."""
     from scores import pictures
@@ -268,6 +288,17 @@ def test_no_seam_on_real_photographs(shared: Path, entry: StoredWeights, name: s
     pixels = np.asarray(Image.open(shared / "inputs" / name).convert("RGB"))[:384, :512].copy()
     at_borders, inside = seams(entry, pixels, 128)
     assert at_borders <= max(inside, 1)
+
+
+@pytest.mark.slow
+def test_bicubic_rows_agree_with_the_papers(shared: Path) -> None:
+    """The protocol itself: the published bicubic scores, gray read as RGB (28.42 / 26.09 at x4, 33.66 at x2)."""
+    from scores import score
+
+    for scale, expected in ((4, 28.42), (2, 33.66)):
+        path = next(each for each in TABLE if each.scale == scale).path
+        found = score({"any": path}, shared / "benchmarks", "set5")["bicubic"]["psnr_y"]
+        assert found == pytest.approx(expected, abs=0.03)
 
 
 def test_torch_is_left_as_it_was() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.metrics.reference import psnr
 from sr_upscale.models.generator import Generator
 from sr_upscale.pretrained.weights_file import load_generator
-from sr_upscale.training import state, step
+from sr_upscale.training import loop, state, step
 from sr_upscale.training.config import Recipe, StageSection
 from sr_upscale.training.loop import Setup, train
 from sr_upscale.training.parallel import World, joined
@@ -140,6 +142,44 @@ def test_the_learning_rate_by_its_schedule(schedule: str, step: int, fraction: f
 
 
 # --- both stages ------------------------------------------------------------------------------------
+
+
+def test_one_command_runs_both_stages_stops_resumes_and_the_result_upscales(
+    cli: Cli, folder: Path, gan_recipe: Path, vgg19: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    argv = ["train", "--config", gan_recipe, "--data", folder, "-o", out, "--vgg-weights", vgg19, "--json"]
+    real, calls = loop.train_step, []
+
+    def stop_in_the_second_stage(*arguments: Any, **named: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "train_step", stop_in_the_second_stage)
+        ran = cli(*argv)
+    assert ran.code == 130
+    assert "--resume" in ran.err
+    ran = cli(*argv, "--resume", code=0)
+    result = json.loads(ran.out)
+    assert result["stage"] == "gan"
+    assert result["step"] == 6
+    assert set(result["scores"]) == {"psnr", "ssim", "distance"}
+    assert 0 < result["network_share"] <= 1
+    assert "steps/s; the network had its batch" in ran.err
+    info = load_generator(out / "micro-gan.safetensors")[1]
+    assert [(done["stage"], done["steps"]) for done in info.recipe["stages_done"]] == [("psnr", 6), ("gan", 6)]
+    for name in ("micro-gan", "micro-gan-best", "micro-gan-psnr"):
+        photo = tmp_path / f"{name}.png"
+        Image.fromarray(pattern(9, 7)).save(photo)
+        assert cli(photo, "-n", out / f"{name}.safetensors", "-o", tmp_path / f"{name}-out.png").code == 0
+    sheets = sorted((out / "samples").glob("gan-*.png"))
+    held_out = load_pairs(split_validation(find_pictures([folder]), 2)[1], scale=2, min_side=16)
+    with Image.open(sheets[-1]) as sheet:  # a row for each picture, four columns as wide as the widest
+        assert sheet.height == sum(pair.hr.shape[0] + 4 for pair in held_out)
+        assert sheet.width == 4 * max(pair.hr.shape[1] for pair in held_out)
 
 
 def test_sheet_shows_lr_bicubic_sr_and_hr(pairs: list[Pair], tmp_path: Path) -> None:
