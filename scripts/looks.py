@@ -29,8 +29,8 @@ from sr_upscale.functional.pil_arrays import rgb8
 from sr_upscale.functional.resize import resize_pixels
 from sr_upscale.images import load_image
 from sr_upscale.metrics.reference import lattice_energy, vgg19_distance
-from sr_upscale.pretrained.registry import cache_folder, resolve_weights
-from sr_upscale.storage.atomic import replace_file
+from sr_upscale.pretrained.registry import resolve_weights
+from sr_upscale.storage.atomic import cache_folder, replace_file
 from sr_upscale.upscaler import Upscaler
 
 Pixels = np.ndarray

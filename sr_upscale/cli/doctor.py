@@ -12,8 +12,8 @@ from sr_upscale.cli import options as opt
 from sr_upscale.cli.console import Console
 from sr_upscale.errors import SrUpscaleError
 from sr_upscale.formatting import mebibytes, shown
-from sr_upscale.pretrained.registry import TABLE, cache_folder, weights_folder
-from sr_upscale.storage.atomic import hash_file
+from sr_upscale.pretrained.registry import TABLE, weights_folder
+from sr_upscale.storage.atomic import cache_folder, hash_file
 
 LIBRARIES = ("torch", "ncnn", "numpy", "pillow", "pyvips", "safetensors", "typer")
 

@@ -15,8 +15,6 @@ from sr_upscale.formatting import mebibytes, shown
 from sr_upscale.pretrained.registry import known_names
 from sr_upscale.storage.atomic import refuse_existing
 
-FORMATS = ("onnx",)
-
 
 @opt.command()
 def export(
@@ -30,13 +28,12 @@ def export(
             autocompletion=opt.completing(known_names),
         ),
     ],
-    out: Annotated[str | None, typer.Option("-o", "--out", help="File. Default: NAME.onnx here.")] = None,
-    format_name: Annotated[str, typer.Option("-f", "--format", help="onnx.")] = "onnx",
+    out: Annotated[str | None, typer.Option("-o", "--out", help="File, .onnx. Default: NAME.onnx here.")] = None,
     force: opt.Force = False,
 ) -> int:
     """Export a model to ONNX and check that it computes the same."""
-    if format_name not in FORMATS:
-        raise UsageError(f"--format is {format_name!r}; expected {', '.join(FORMATS)}")
+    if out is not None and Path(out).suffix.lower() != ".onnx":
+        raise UsageError(f"--out is {shown(out)}; expected a name ending in .onnx")
     weights = obtain(model, console)
     target = Path(out) if out is not None else Path(f"{weights.stem}.onnx")
     refuse_existing(target, force=force)

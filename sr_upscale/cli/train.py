@@ -12,7 +12,8 @@ from sr_upscale.cli.console import Console, print_error
 from sr_upscale.errors import SIGNALLED, TrainingError, UsageError
 from sr_upscale.formatting import shown
 from sr_upscale.pipeline.parsing import dtype_name
-from sr_upscale.pretrained.registry import cache_folder, datasets_folder
+from sr_upscale.pretrained.registry import datasets_folder
+from sr_upscale.storage.atomic import cache_folder
 from sr_upscale.training.options import TrainingOptions
 
 if TYPE_CHECKING:

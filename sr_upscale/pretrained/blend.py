@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_upscale.errors import ModelError, UsageError
-from sr_upscale.pretrained.registry import cache_folder
 from sr_upscale.pretrained.weights_file import (
     BLEND_ARCHITECTURE,
     WeightsInfo,
@@ -23,7 +22,7 @@ from sr_upscale.pretrained.weights_file import (
     save_generator,
     save_tensors,
 )
-from sr_upscale.storage.atomic import hash_file, make_folder
+from sr_upscale.storage.atomic import cache_folder, hash_file, make_folder
 
 if TYPE_CHECKING:
     from sr_upscale.models.generator import Generator

@@ -20,12 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from sr_upscale.errors import IntegrityError, ModelError
 from sr_upscale.formatting import shortened, shown
 from sr_upscale.pretrained.weights_file import is_ours, scale_of
-from sr_upscale.storage.atomic import hash_file, make_folder, replace_file
+from sr_upscale.storage.atomic import cache_folder, hash_file, make_folder, replace_file
 from sr_upscale.storage.remote import RemoteFile
 
 
@@ -147,14 +145,6 @@ TABLE = (
         name="gan-x4", scale=4, purpose="sharp enlargement of clean pictures, invents detail", twin="psnr-x4"
     ),
 )
-
-
-def cache_folder() -> Path:
-    """Returns the folder in which downloads and decoded training pictures are kept.
-
-    ``SR_UPSCALE_CACHE`` names it. Without that variable it is the system's place for caches.
-    """
-    return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
 
 
 def form_path(weights: Path, suffix: str) -> Path:

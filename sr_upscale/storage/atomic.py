@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import platformdirs
+
 from sr_upscale.errors import AppearedError, DiskFullError, InputError, OutputError
 from sr_upscale.formatting import shown
 from sr_upscale.interrupts import STOP
@@ -271,6 +273,14 @@ def refuse_existing(
         raise OutputError(f"{shown(path)}: exists; {how}")
 
 
+def cache_folder() -> Path:
+    """Returns the folder in which downloads and decoded training pictures are kept.
+
+    ``SR_UPSCALE_CACHE`` names it. Without that variable it is the system's place for caches.
+    """
+    return Path(os.environ.get("SR_UPSCALE_CACHE") or platformdirs.user_cache_dir("sr-upscale"))
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """Makes an `OutputError` that says what to do about an operating system's error.
 
@@ -281,18 +291,19 @@ def output_error(path: Path, error: OSError) -> OutputError:
     Returns:
         A `DiskFullError` where the disk is full or the quota used up, else an `OutputError`. It is not raised.
     """
+    option = "SR_UPSCALE_CACHE" if path.is_relative_to(cache_folder()) else "-o"
     remedies = {
-        errno.EACCES: "choose another folder with -o, or change its permissions",
-        errno.EPERM: "choose another folder with -o, or change its permissions",
-        errno.EROFS: "this file system is read-only; choose another folder with -o",
-        errno.ENOSPC: "the disk is full; free some space or choose another folder with -o",
-        errno.EDQUOT: "your quota is used up; free some space or choose another folder with -o",
-        errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one with -o",
-        errno.ENOENT: "the folder does not exist; create it or choose another with -o",
-        errno.ENOTDIR: "its parent is not a folder; choose another with -o",
-        errno.EISDIR: "a folder of that name exists; choose another name with -o",
+        errno.EACCES: f"choose another folder with {option}, or change its permissions",
+        errno.EPERM: f"choose another folder with {option}, or change its permissions",
+        errno.EROFS: f"this file system is read-only; choose another folder with {option}",
+        errno.ENOSPC: f"the disk is full; free some space or choose another folder with {option}",
+        errno.EDQUOT: f"your quota is used up; free some space or choose another folder with {option}",
+        errno.ENAMETOOLONG: f"the name is too long for this file system; choose a shorter one with {option}",
+        errno.ENOENT: f"the folder does not exist; create it or choose another with {option}",
+        errno.ENOTDIR: f"its parent is not a folder; choose another with {option}",
+        errno.EISDIR: f"a folder of that name exists; choose another name with {option}",
     }
-    remedy = remedies.get(error.errno or 0, "choose another place with -o")
+    remedy = remedies.get(error.errno or 0, f"choose another place with {option}")
     kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else OutputError
     return kind(f"{path}: cannot write: {error.strerror or error}; {remedy}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sr_upscale.errors import InputError, UsageError
 from sr_upscale.flags import VIDEO, option
 from sr_upscale.formatting import addressed, extra, parse_duration
-from sr_upscale.pretrained.registry import cache_folder
+from sr_upscale.storage.atomic import cache_folder
 from sr_upscale.storage.remote import is_address
 
 

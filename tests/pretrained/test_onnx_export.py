@@ -61,7 +61,7 @@ def test_command(cli: Cli, exported: Path, micro: Path, tmp_path: Path) -> None:
     assert json.loads(ran.out)["largest_difference"] < 1e-4
     assert compare(module_of(micro), out) < 1e-4
     assert cli("export", "-n", micro, "-o", out).code == 5
-    assert "expected onnx" in cli("export", "-n", micro, "-f", "tflite").err
+    assert "expected a name ending in .onnx" in cli("export", "-n", micro, "-o", "a.tflite", code=2).err
 
 
 def test_an_export_for_a_backend_is_announced_once(

@@ -416,3 +416,11 @@ def test_absurd_names_are_one_line(cli: Cli, photo: Path, name: str) -> None:
     assert "no model named" in ran.err
     assert len(ran.err) < 600
     assert "\x1b" not in ran.err
+
+
+def test_a_cache_that_cannot_be_written_is_named_by_its_variable(
+    cli: Cli, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SR_UPSCALE_CACHE", str(photo / "cache"))
+    ran = cli(photo, "-n", "gan", "--fidelity", 0.5)
+    assert (ran.code, "its parent is not a folder; choose another with SR_UPSCALE_CACHE" in ran.err) == (5, True)
