@@ -183,6 +183,8 @@ class StageSection:
         pixel_weight: Weight of the pixel loss.
         sharpen_hr: Amount of `training.losses.unsharp_mask` on the HR that pixel and VGG19 losses see, in Real-ESRGAN
             0.5. The discriminator sees HR as it is.
+        soften_hr: Blur of the HR that these losses see, in LR pixels (a Gaussian): OCR reads soft edges with fewer
+            errors than hard ones.
         teacher_weight: Weight of the L1 distance to the answer of the recipe's `teacher`.
         teacher_perceptual_weight: Weight of the VGG19 loss towards that answer.
         teacher_texture_weight: Weight of `training.losses.texture_loss` towards it, on the same layers: its crispness,
@@ -235,6 +237,7 @@ class StageSection:
     pixel_loss: Annotated[str, OneOf(tuple(PIXEL_LOSSES))] = "l1"
     pixel_weight: Weight = 1.0
     sharpen_hr: Weight = 0.0
+    soften_hr: Weight = 0.0
     teacher_weight: Weight = 0.0
     teacher_perceptual_weight: Weight = 0.0
     teacher_texture_weight: Weight = 0.0

@@ -65,16 +65,15 @@ def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.pad(across, (0, 0, reach, reach), mode="reflect"), bell.transpose(2, 3), groups=x.shape[1])
 
 
-STROKE_WEIGHT, STROKE_SIGMA, EDGE_SIGMA = 6.0, 24.0, 1.2
-"""How much more a pixel counts whose gray differs by 1 from its surroundings; blurs of these and of HR, in pixels."""
+STROKE_WEIGHT, STROKE_SIGMA = 6.0, 24.0
+"""How much more a pixel counts whose gray is 1 from its surroundings, and the blur that makes these, in pixels."""
 
 
 def stroke_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Computes L2 to letters with soft edges, in which a stroke counts more than the paper around it.
+    """Computes L2 in which a pixel counts more, the further HR is from its surroundings there.
 
     L2 answers a doubt with the mean. A thin stroke is a small part of its surroundings, so its mean is too pale to be
-    read. A pixel counts more here, the further HR is from its surroundings, whichever of the two is darker. HR is
-    blurred a little: text recognition makes fewer errors on edges as soft as a scanner's than on hard ones.
+    read. Here the stroke counts more than the paper beside it, whichever of the two is darker.
 
     Args:
         sr, hr: (N, C, H, W) in [0, 1], of equal shape.
@@ -84,7 +83,7 @@ def stroke_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """
     gray = hr.mean(dim=1, keepdim=True)
     weight = 1 + STROKE_WEIGHT * (gray - gaussian_blur(gray, STROKE_SIGMA)).square()
-    return (weight * (sr - gaussian_blur(hr, EDGE_SIGMA)).square()).mean()
+    return (weight * (sr - hr).square()).mean()
 
 
 PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

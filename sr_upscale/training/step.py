@@ -123,8 +123,10 @@ def _backward(stage: StageSection, state: TrainState, batch: Batch, tools: Tools
     with _autocast(device, tools.dtype):
         sr = tools.forward(lr)
     sr = sr.float()
-    target = unsharp_mask(hr, stage.sharpen_hr) if stage.sharpen_hr else hr
-    terms = _picture_terms(stage, sr, hr, target, taught, scale=hr.shape[-1] // lr.shape[-1])
+    scale = hr.shape[-1] // lr.shape[-1]
+    target = gaussian_blur(hr, stage.soften_hr * scale) if stage.soften_hr else hr
+    target = unsharp_mask(target, stage.sharpen_hr) if stage.sharpen_hr else target
+    terms = _picture_terms(stage, sr, hr, target, taught, scale=scale)
     window = _window(stage, hr.shape[-1], seed)
     fake, real = sr[window], hr[window]
     answer = taught[window] if taught is not None else None

@@ -225,14 +225,16 @@ def test_frozen_parameters_stay_as_they_are(batch: Batch, gan_recipe: Path, vgg1
     assert kept == {name for name in before if name.startswith("blocks.0.")}
 
 
-@pytest.mark.parametrize("sharpen", [0.0, 0.5])
-def test_a_step_reports_the_losses_of_its_formulas(batch: Batch, gan_recipe: Path, vgg19: Path, sharpen: float) -> None:
+@pytest.mark.parametrize(("sharpen", "soften"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.6)])
+def test_a_step_reports_the_losses_of_its_formulas(
+    batch: Batch, gan_recipe: Path, vgg19: Path, sharpen: float, soften: float
+) -> None:
     """The step's figures against the formulas written out here, on the same batch and the same weights."""
     from torch.nn import functional as F
 
-    from sr_upscale.training.losses import unsharp_mask
+    from sr_upscale.training.losses import gaussian_blur, unsharp_mask
 
-    recipe = load_recipe(str(gan_recipe), {"stages.gan.sharpen_hr": sharpen})
+    recipe = load_recipe(str(gan_recipe), {"stages.gan.sharpen_hr": sharpen, "stages.gan.soften_hr": soften})
     stage = recipe.stages["gan"]
     s = gan_state(recipe)
     assert s.d is not None
@@ -242,7 +244,8 @@ def test_a_step_reports_the_losses_of_its_formulas(batch: Batch, gan_recipe: Pat
     found = step.train_step(stage, s, batch, tools, seed=0)
     with torch.no_grad():
         sr = model(lr)
-        target = unsharp_mask(hr, sharpen)
+        soft = gaussian_blur(hr, soften * recipe.model.scale) if soften else hr
+        target = unsharp_mask(soft, sharpen)
         assert torch.equal(target, hr) == (sharpen == 0)
         spectrum = torch.fft.rfft2(sr) - torch.fft.rfft2(target)
         ours, theirs = tools.features(sr), tools.features(target)  # type: ignore[misc]
