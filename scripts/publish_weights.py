@@ -58,7 +58,7 @@ def main() -> None:
         scores[name] = score(weights, arguments.benchmarks, name, features=vgg(arguments.vgg_weights))
         sys.stdout.write(f"{name} x{model.config.scale}\n{table(scores[name])}\n")
     if for_text(info):
-        scores["letters"], text_sheet = letters(weights, arguments)
+        scores["letters"], text_sheet = letters(weights, model.config.scale, arguments)
         sys.stdout.write(f"{read_letters.table(scores['letters'])}\n")
     if arguments.out is None:
         return
@@ -105,12 +105,14 @@ def for_text(info: WeightsInfo) -> bool:
     return info.recipe["data"].get("degradation") == "rendered"
 
 
-def letters(weights: dict[str, Path], arguments: argparse.Namespace) -> tuple[read_letters.Rates, Image.Image]:
+def letters(
+    weights: dict[str, Path], scale: int, arguments: argparse.Namespace
+) -> tuple[read_letters.Rates, Image.Image]:
     """Character error rates of bicubic, the weights, their twin and the rivals, and a sheet of the first pages."""
     reader = read_letters.Reader("eng")
     chosen = read_letters.pages(arguments.packages, reader, PAGES)
-    found = looks.ways([str(path) for path in weights.values()], arguments.rival, read_letters.SCALE)
-    return read_letters.error_rates(chosen, found, reader), read_letters.sheet(chosen[:3], found)
+    found = dict(sorted(looks.ways([str(path) for path in weights.values()], arguments.rival, scale).items()))
+    return read_letters.error_rates(chosen, found, reader), read_letters.sheet(chosen[:3], found, scale)
 
 
 def with_ancestors(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +179,10 @@ def card(info: WeightsInfo, figures: str = "") -> str:
     spoiled = ", after JPEG 40 (rows 1, 3) or noise of 8 levels (2, 4)" if _is_real(info) else ""
     samples = f"Photographs in the public domain that come with scikit-image and\nwere not trained on{spoiled}"
     if for_text(info):
-        shown, samples = ", ".join(info.scores["letters"]), f"Pages in fonts that training never saw: {PAGES_ARE}"
+        shown, samples = (
+            ", ".join(sorted(info.scores["letters"])),
+            f"Pages in fonts that training never saw: {PAGES_ARE}",
+        )
     lines = [
         f"# {info.name}\n\n{info.description}.\n\n![{shown}]({info.name}.jpg)\n",
         f"From left to right: {shown}. {samples}.\n",
@@ -228,7 +233,7 @@ def _settings(recipe: dict[str, Any], stage: dict[str, Any]) -> str:
         f"{key} {value:g}"
         for section in (recipe["data"], stage)
         for key, value in section.items()
-        if value and (key.endswith(("_weight", "_share")) or key == "sharpen_teacher")
+        if value and (key.endswith(("_weight", "_share")) or key in ("sharpen_teacher", "soften_hr"))
     ]
     teacher = recipe.get("teacher")
     if name := teacher["model"] if isinstance(teacher, dict) else teacher:
@@ -260,8 +265,8 @@ the LR of Set14 or of pictures held out of the training data, as the table says,
 60 (soft60) and after JPEG 40; VGG19 conv3_4 as above."""
 PAGES_ARE = ", ".join(read_letters.DAMAGES)
 LETTERS = f"""\
-Character error rate of tesseract on {PAGES} pages of English enlarged by 4 (`scripts/read_letters.py`), in families of
-fonts that training never saw, capitals of 5 to 7 pixels in LR; HR is read without an error. Lower is better."""
+Character error rate of tesseract on {PAGES} pages of English after enlarging (`scripts/read_letters.py`), in families
+of fonts that training never saw, capitals of 5 to 7 pixels in LR; HR is read without an error. Lower is better."""
 TITLES = {
     "set5": "Set5",
     "set14": "Set14",

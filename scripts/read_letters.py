@@ -1,6 +1,6 @@
 """How well letters can be read after enlarging: character error rates on pages in fonts that training never saw.
 
-    python scripts/read_letters.py [--packages FOLDER] [--pages N] [--sheet FILE] MODEL [MODEL ...]
+    python scripts/read_letters.py [--packages FOLDER] [--pages N] [--scale N] [--sheet FILE] MODEL [MODEL ...]
 
 A page is a few lines of English in one held-out family (`rendered_letters.held_out`), drawn at four times the size,
 reduced by MATLAB's bicubic until its capitals are 5 to 7 pixels high, damaged in one of four ways, enlarged by bicubic
@@ -35,11 +35,12 @@ Page = tuple[Pixels, str]
 """HR and its text."""
 Rates = Mapping[str, Mapping[str, float]]
 """Mean character error rate by way and damage."""
-SCALE = 4
+REDUCED = 4
+"""HR pixels of an LR pixel; what enlarges by 2 is read at half of HR's size."""
 CAPITALS = (20.0, 28.0)
 """Height of an H in HR, in pixels."""
-HALF = 360
-"""Columns of a page that the sheet shows."""
+SHOWN = (40, 90)
+"""Rows and columns of an LR page that the sheet shows."""
 UNREADABLE = ("lobster", "dkghandwriting", "rufscript")
 """Held-out families that imitate a hand; a reader of print is not made for them."""
 UINT8 = np.dtype(np.uint8)
@@ -75,14 +76,15 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="names or files")
     parser.add_argument("--packages", type=Path, help="folder that holds the packages; default: fetch them")
     parser.add_argument("--pages", type=int, default=16)
+    parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--sheet", type=Path, help="write the first pages by every way into this picture")
     arguments = parser.parse_args()
     reader = Reader("eng")
     chosen = pages(arguments.packages, reader, arguments.pages)
-    found = ways(arguments.models, [], SCALE)
+    found = ways(arguments.models, [], arguments.scale)
     sys.stdout.write(table(error_rates(chosen, found, reader)) + "\n")
     if arguments.sheet:
-        sheet(chosen[:4], found).save(arguments.sheet)
+        sheet(chosen[:4], found, arguments.scale).save(arguments.sheet)
 
 
 def pages(packages: Path | None, reader: Reader, count: int) -> list[Page]:
@@ -107,7 +109,7 @@ def readable(letters: Letters, reader: Reader, count: int) -> list[Page]:
 def damaged(chosen: Sequence[Page]) -> Iterator[tuple[str, Pixels, str]]:
     """(damage, LR, text) of every page under every damage."""
     for number, (hr, text) in enumerate(chosen):
-        lr = resize_pixels(hr, (hr.shape[0] // SCALE, hr.shape[1] // SCALE))
+        lr = resize_pixels(hr, (hr.shape[0] // REDUCED, hr.shape[1] // REDUCED))
         for name, damage in DAMAGES.items():
             yield name, damage(lr, number), text
 
@@ -124,15 +126,16 @@ def error_rates(chosen: Sequence[Page], found: Mapping[str, Way], reader: Reader
 def table(rates: Rates) -> str:
     """Markdown: a row for each way, a column for each damage, and the mean."""
     lines = [f"| way | {' | '.join(DAMAGES)} | mean |", f"|---{'|---' * (len(DAMAGES) + 1)}|"]
-    for way, by_damage in rates.items():
+    for way, by_damage in sorted(rates.items()):
         means = [by_damage[name] for name in DAMAGES]
         lines.append(f"| {way} | {' | '.join(f'{mean:.3f}' for mean in (*means, np.mean(means)))} |")
     return "\n".join(lines)
 
 
-def sheet(chosen: Sequence[Page], found: Mapping[str, Way]) -> Image.Image:
-    """The left half of each page under each damage, a row for both and a column for each way."""
-    rows = [[enlarge(lr)[:, :HALF] for enlarge in found.values()] for _name, lr, _text in damaged(chosen)]
+def sheet(chosen: Sequence[Page], found: Mapping[str, Way], scale: int) -> Image.Image:
+    """The top left of each page under each damage, a row for both and a column for each way."""
+    height, width = (side * scale for side in SHOWN)
+    rows = [[enlarge(lr)[:height, :width] for enlarge in found.values()] for _name, lr, _text in damaged(chosen)]
     return Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows]))
 
 

@@ -139,6 +139,8 @@ TABLE = (
     StoredWeights(name="photo-x2", scale=2, purpose="real photographs: cleans JPEG, noise and blur", twin="psnr-x2"),
     StoredWeights(name="photo-fast-x4", scale=4, purpose="real photographs in a sixth of the time, less repaired"),
     StoredWeights(name="anime-x4", scale=4, purpose="drawings: clean lines and flat colours", twin="psnr-x4"),
+    StoredWeights(name="scan-x4", scale=4, purpose="scans, screenshots and text, before OCR, too"),
+    StoredWeights(name="scan-x2", scale=2, purpose="scans, screenshots and text, before OCR, too"),
     StoredWeights(name="psnr-x4", scale=4, purpose="faithful enlargement of clean pictures"),
     StoredWeights(name="psnr-x2", scale=2, purpose="faithful enlargement of clean pictures"),
     StoredWeights(
