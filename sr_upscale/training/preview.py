@@ -132,7 +132,7 @@ def _count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-# --- in words ---------------------------------------------------------------------------------------
+# --- as text ----------------------------------------------------------------------------------------
 
 
 def format_preview(plan: Mapping[str, Any]) -> list[str]:

@@ -130,7 +130,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a run needs besides its recipe, and whom it tells.
+    """What a run needs besides its recipe, and what is called on the way.
 
     Attributes:
         out: Folder of the run: ``NAME.safetensors`` (averaged weights, usable from the first validation on),

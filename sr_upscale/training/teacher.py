@@ -39,7 +39,7 @@ ANSWERS_VERSION = 1
 """Raise it when crops or answers come out otherwise."""
 
 STREAM = 1
-"""Tells the random numbers of crops from those of patches."""
+"""Separates the random numbers of crops from those of patches."""
 
 _REACH = 3
 """LR pixels at a border that bicubic reduction makes of pixels beyond it."""
